@@ -1,0 +1,8 @@
+message(STATUS "Merganser ${PROJECT_VERSION}")
+message(STATUS "  build type  ${CMAKE_BUILD_TYPE}")
+if(MERGANSER_TORCH)
+  message(STATUS "  torch       ${TORCH_VERSION} in ${TORCH_ROOT}")
+  message(STATUS "  CUDA        ${MERGANSER_WITH_CUDA} (${cuda_reason})")
+endif()
+message(STATUS "  Python      ${MERGANSER_PYTHON}")
+message(STATUS "  tests       ${MERGANSER_TESTS}")

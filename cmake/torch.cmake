@@ -1,0 +1,48 @@
+# Imported targets for the libraries of the pip wheel of torch:
+#   merganser::libtorch    headers, c10, torch_cpu (and CUDA's where it is used)
+#   merganser::torch_python  what a pybind11 module that takes tensors needs
+#
+# The wheel's own TorchConfig.cmake is not used: that of a CUDA wheel refuses to
+# configure without a CUDA toolkit, and many users have such a wheel and no
+# toolkit, but still want a CPU build.
+
+find_package(Python 3.9 REQUIRED COMPONENTS Interpreter Development.Module)
+
+execute_process(
+  COMMAND ${Python_EXECUTABLE} -c
+    "import os, torch; print(os.path.dirname(torch.__file__), torch.__version__.split('+')[0], torch.version.cuda or 'none', int(torch._C._GLIBCXX_USE_CXX11_ABI), sep=';')"
+  OUTPUT_VARIABLE torch_facts
+  OUTPUT_STRIP_TRAILING_WHITESPACE
+  ERROR_QUIET
+  RESULT_VARIABLE torch_failed)
+if(torch_failed)
+  message(FATAL_ERROR
+    "${Python_EXECUTABLE} cannot import torch: install torch 2.11 to 2.14 "
+    "there, or point -DPython_EXECUTABLE at a Python that has it")
+endif()
+list(GET torch_facts 0 TORCH_ROOT)
+list(GET torch_facts 1 TORCH_VERSION)
+list(GET torch_facts 2 TORCH_CUDA_VERSION)
+list(GET torch_facts 3 TORCH_CXX11_ABI)
+if(TORCH_VERSION VERSION_LESS 2.11 OR TORCH_VERSION VERSION_GREATER_EQUAL 2.15)
+  message(WARNING
+    "Merganser is built and tested with torch 2.11 to 2.14; this is "
+    "${TORCH_VERSION}")
+endif()
+set(TORCH_LIBRARY_DIR ${TORCH_ROOT}/lib)
+
+add_library(merganser_libtorch INTERFACE)
+add_library(merganser::libtorch ALIAS merganser_libtorch)
+target_include_directories(merganser_libtorch SYSTEM INTERFACE
+  ${TORCH_ROOT}/include ${TORCH_ROOT}/include/torch/csrc/api/include)
+target_compile_definitions(merganser_libtorch INTERFACE
+  _GLIBCXX_USE_CXX11_ABI=${TORCH_CXX11_ABI})
+target_link_libraries(merganser_libtorch INTERFACE
+  ${TORCH_LIBRARY_DIR}/libtorch.so
+  ${TORCH_LIBRARY_DIR}/libtorch_cpu.so
+  ${TORCH_LIBRARY_DIR}/libc10.so)
+
+add_library(merganser_torch_python INTERFACE)
+add_library(merganser::torch_python ALIAS merganser_torch_python)
+target_link_libraries(merganser_torch_python INTERFACE
+  merganser::libtorch ${TORCH_LIBRARY_DIR}/libtorch_python.so Python::Module)

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <string>
+
+#include "io/api.h"
+#include "io/progress.h"
+#include "model/encoder.h"
+#include "text/dataset.h"
+
+namespace merganser {
+
+struct EvalResult {
+  int64_t examples = 0;
+  double accuracy = 0; // in [0, 1]
+  double loss = 0; // mean negative log-likelihood, nats
+};
+
+// Model in eval mode; left in the mode it was in.
+MERGANSER_API EvalResult evaluate(
+    Encoder& model,
+    const Dataset& data,
+    int32_t pad_id,
+    int64_t batch_size,
+    bool bfloat16,
+    const ProgressCallback& progress = {});
+
+} // namespace merganser

@@ -1,0 +1,20 @@
+#pragma once
+
+#include "io/api.h"
+
+namespace merganser {
+
+// Makes SIGINT and SIGTERM set a flag instead of ending the process, so that
+// destructors run and temporary files disappear. A second signal ends it.
+MERGANSER_API void install_interrupt_handler();
+
+// Throws Interrupted if a signal came. Long loops call it once per unit of
+// work (a tensor, a batch).
+MERGANSER_API void check_interrupt();
+
+// Replaces the test for a signal, e.g. by PyErr_CheckSignals in the Python
+// module; the function throws to stop the work.
+using InterruptHook = void (*)();
+MERGANSER_API void set_interrupt_hook(InterruptHook hook);
+
+} // namespace merganser

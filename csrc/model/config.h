@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "io/api.h"
+
+namespace merganser {
+
+enum class Architecture { kBert, kRoberta };
+enum class Activation { kGelu, kGeluTanh, kRelu, kSilu, kTanh };
+
+// The part of a Hugging Face config.json that the encoder understands. Values
+// that it does not support (relative positions, decoders, cross-attention,
+// other model types, ...) are refused by name.
+struct MERGANSER_API EncoderConfig {
+  Architecture architecture = Architecture::kBert;
+  int64_t vocab_size = 0;
+  int64_t hidden_size = 0;
+  int64_t num_hidden_layers = 0;
+  int64_t num_attention_heads = 0;
+  int64_t intermediate_size = 0;
+  int64_t max_position_embeddings = 0;
+  int64_t type_vocab_size = 0;
+  int64_t pad_token_id = 0;
+  int64_t num_labels = 2;
+  double layer_norm_eps = 1e-12;
+  double hidden_dropout = 0.1;
+  double attention_dropout = 0.1;
+  double classifier_dropout = 0.1;
+  double initializer_range = 0.02;
+  Activation activation = Activation::kGelu;
+
+  // `source` is the file named in errors. num_labels_override >= 2 replaces
+  // what the file says (a pre-trained encoder without a head).
+  static EncoderConfig parse(
+      const std::string& json,
+      const std::string& source,
+      int64_t num_labels_override = 0);
+
+  // The longest input, special tokens included (RoBERTa's positions begin
+  // behind the padding index).
+  int64_t max_length() const;
+
+  // The given config.json with architectures, num_labels, id2label, label2id
+  // and torch_dtype set for what is saved; all other keys stay.
+  std::string to_json(const std::string& original) const;
+};
+
+} // namespace merganser

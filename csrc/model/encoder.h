@@ -1,0 +1,66 @@
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include <filesystem>
+
+#include "io/api.h"
+#include "model/config.h"
+#include "model/layers.h"
+
+namespace merganser {
+
+// BERT or RoBERTa with a sequence classification head. Parameters and buffers
+// have the names of transformers' BertForSequenceClassification and
+// RobertaForSequenceClassification.
+class MERGANSER_API EncoderImpl : public torch::nn::Module {
+ public:
+  explicit EncoderImpl(EncoderConfig config);
+
+  // input_ids (B, L) int64; lengths (B) int64, on the same device: tokens
+  // behind an example's length are padding. token_type_ids (B, L) or undefined
+  // for all zero. Returns logits (B, num_labels).
+  at::Tensor forward(
+      const at::Tensor& input_ids,
+      const at::Tensor& lengths,
+      const at::Tensor& token_type_ids = {});
+
+  // While set, backward passes fill the sink (see layers.h). Not owned.
+  void set_fisher_sink(FisherSink* sink);
+
+  const EncoderConfig& config() const {
+    return config_;
+  }
+
+ private:
+  struct Layers; // the submodules' holders
+  EncoderConfig config_;
+  std::shared_ptr<Layers> layers_;
+};
+TORCH_MODULE(Encoder);
+
+// Reads a model directory. Checkpoints of bare encoders (without the
+// "bert."/"roberta." prefix) and of other heads load too: head tensors that are
+// absent are drawn from N(0, initializer_range) with `seed` and reported in
+// `fresh`. num_labels > 0 replaces the config's. Any other tensor missing or of
+// another shape is an InputError naming it; tensors that the model has no use
+// for (position_ids, lm_head, ...) are ignored.
+struct LoadedEncoder {
+  Encoder model{nullptr};
+  std::vector<std::string> fresh; // names of parameters not in the checkpoint
+};
+MERGANSER_API LoadedEncoder load_encoder(
+    const std::filesystem::path& folder,
+    int64_t num_labels,
+    uint64_t seed);
+
+// Writes weights (float32), config.json and the tokenizer files of `source`
+// into `folder`, which must exist. AutoModelForSequenceClassification and
+// AutoTokenizer load the result.
+MERGANSER_API void save_encoder(
+    const Encoder& model,
+    const std::filesystem::path& source,
+    const std::filesystem::path& folder);
+
+} // namespace merganser

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <unordered_map>
+
+#include "io/api.h"
+
+// The layers an encoder is made of, as functions. Each takes an optional
+// FisherSink: without one it is the ordinary differentiable function; with one
+// its backward pass gives the input's gradient only, and adds the squares of
+// the parameters' per-example gradients to the sink instead of computing their
+// sum (METHOD 3).
+namespace merganser {
+
+// Where per-example squared gradients of named parameters are summed up.
+class MERGANSER_API FisherSink {
+ public:
+  // `parameter` -> accumulator of the same shape (float32 or wider).
+  void add(const at::Tensor& parameter, at::Tensor accumulator);
+  // nullptr when the parameter is not wanted.
+  at::Tensor* find(const at::Tensor& parameter);
+
+  double weight = 1.0; // factor on every square
+
+ private:
+  std::unordered_map<const void*, at::Tensor> accumulators_;
+};
+
+namespace layers {
+
+MERGANSER_API at::Tensor linear(
+    const at::Tensor& input,
+    const at::Tensor& weight,
+    const at::Tensor& bias,
+    FisherSink* sink);
+
+// indices (B, L); positions and token types too are given as (B, L).
+MERGANSER_API at::Tensor embedding(
+    const at::Tensor& indices,
+    const at::Tensor& weight,
+    int64_t padding_idx,
+    FisherSink* sink);
+
+MERGANSER_API at::Tensor layer_norm(
+    const at::Tensor& input,
+    const at::Tensor& weight,
+    const at::Tensor& bias,
+    double eps,
+    FisherSink* sink);
+
+} // namespace layers
+} // namespace merganser

@@ -1,0 +1,34 @@
+// Every schema of torch.ops.merganser, in one place. Implementations are
+// registered at the foot of the file that defines them; what each op computes
+// is described in ops/ops.h.
+
+#include <torch/library.h>
+
+TORCH_LIBRARY(merganser, m) {
+  m.def(
+      "square_accumulate_(Tensor(a!) fisher, Tensor grad, float weight) -> ()");
+  m.def(
+      "adam_fisher_step_(Tensor(a!) param, Tensor grad, Tensor(b!) exp_avg, "
+      "Tensor(c!) exp_avg_sq, Tensor(d!)? fisher, float lr, float beta1, "
+      "float beta2, float eps, float weight_decay, int step, "
+      "float grad_scale, float fisher_weight) -> ()");
+  m.def(
+      "merge(Tensor? base, Tensor? base_fisher, Tensor[] models, "
+      "Tensor[] fishers, float[] weights, float[] scales, float base_scale, "
+      "int method, float delta, float clamp, float floor) -> Tensor");
+  m.def(
+      "linear_square_accumulate_(Tensor(a!) fisher, Tensor input, "
+      "Tensor grad_output, float weight) -> ()");
+  m.def(
+      "bias_square_accumulate_(Tensor(a!) fisher, Tensor grad_output, "
+      "float weight) -> ()");
+  m.def(
+      "embedding_square_accumulate_(Tensor(a!) fisher, Tensor indices, "
+      "Tensor grad_output, float weight, int padding_idx) -> ()");
+  m.def(
+      "layer_norm_square_accumulate_(Tensor(a!) fisher, Tensor normalized, "
+      "Tensor grad_output, float weight) -> ()");
+  m.def(
+      "sample_labels(Tensor probabilities, Tensor indices, int seed, "
+      "int sample) -> Tensor");
+}

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/api.h"
+
+namespace merganser {
+
+// Text to token ids, equal to the Hugging Face `tokenizers` package with
+// special tokens and truncation. Immutable after construction, safe to use from
+// several threads.
+class MERGANSER_API Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  // Reads a model directory: tokenizer.json if there is one, else vocab.txt
+  // (WordPiece) or vocab.json + merges.txt (byte-level BPE), with
+  // tokenizer_config.json where it is there. Throws InputError naming the file
+  // and, for a tokenizer.json with parts that are not supported, the part.
+  static std::unique_ptr<Tokenizer> load(const std::filesystem::path& folder);
+
+  // Ids with [CLS] ... [SEP] (BERT) or <s> ... </s> (RoBERTa), at most
+  // max_length in all: the text's tail is cut. `text` is UTF-8; ill-formed
+  // bytes are an InputError that gives their offset.
+  virtual std::vector<int32_t> encode(std::string_view text, int64_t max_length)
+      const = 0;
+
+  virtual int64_t vocab_size() const = 0;
+  virtual int32_t pad_id() const = 0;
+};
+
+} // namespace merganser

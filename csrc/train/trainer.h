@@ -1,0 +1,72 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "io/api.h"
+#include "io/progress.h"
+#include "train/schedule.h"
+
+namespace merganser {
+
+enum class TrainingFisher { kNone, kAdam, kOnlineMc };
+MERGANSER_API TrainingFisher parse_training_fisher(const std::string& name);
+
+struct TrainOptions {
+  std::filesystem::path model; // model directory to start from
+  std::vector<std::filesystem::path> train; // concatenated
+  std::vector<std::filesystem::path>
+      eval; // after every epoch; best = highest mean accuracy
+  std::filesystem::path out;
+  double epochs = 1;
+  int64_t max_steps = -1; // >= 0 replaces epochs
+  double learning_rate = 2e-5;
+  int64_t batch_size = 32; // examples per forward pass
+  int64_t accumulate = 1; // forward passes per step
+  int64_t max_length = 128;
+  int64_t num_labels = 0; // 0: from config.json
+  uint64_t seed = 0;
+  bool bfloat16 = false;
+  Schedule schedule = Schedule::kLinear;
+  double warmup = 0.06; // < 1: share of the steps; otherwise steps
+  double weight_decay = 0.01;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double clip = 1.0; // gradient norm; 0: none
+  std::optional<double> dropout; // replaces all of config.json's
+  TrainingFisher fisher = TrainingFisher::kNone;
+  int64_t fisher_interval = 4; // online_mc: an extra backward every k-th step
+  std::optional<std::filesystem::path> proximal; // H_0 = N_0 F_0 of this file
+  double proximal_weight = 1.0;
+  int64_t checkpoint_steps = 0; // 0: at the end of every epoch
+};
+
+struct EpochMetrics {
+  int64_t epoch = 0;
+  int64_t step = 0;
+  double train_loss = 0;
+  std::vector<double> eval_accuracy;
+  std::vector<double> eval_loss;
+};
+
+struct TrainResult {
+  int64_t steps = 0;
+  int64_t examples = 0;
+  double seconds = 0;
+  std::vector<EpochMetrics> epochs;
+  std::optional<std::filesystem::path> fisher; // the file, if one was asked for
+};
+
+// Fine-tunes and leaves in options.out: the model (Hugging Face directory),
+// metrics.jsonl, and fisher.safetensors if asked for. While it runs, out's
+// sibling "<out>.partial" holds the last checkpoint; called again with the same
+// options and data, it goes on from there and ends with the same bits as a run
+// that was never interrupted. Throws InputError for bad options or data, Error
+// for what fails on the way (a loss that is not finite, a full disk).
+MERGANSER_API TrainResult
+train(const TrainOptions& options, const ProgressCallback& progress = {});
+
+} // namespace merganser
