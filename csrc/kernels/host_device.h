@@ -1,0 +1,8 @@
+#pragma once
+
+// Marks what both the CPU and the CUDA kernels call.
+#ifdef __CUDACC__
+#define MERGANSER_HOST_DEVICE __host__ __device__
+#else
+#define MERGANSER_HOST_DEVICE
+#endif
