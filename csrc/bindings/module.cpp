@@ -1,0 +1,10 @@
+#include "bindings/module.h"
+
+#include "bindings/long_call.h"
+
+PYBIND11_MODULE(_C, m) {
+  using namespace merganser::bindings;
+  m.doc() = "The compiled part of merganser; loading it brings the operators.";
+  install_python_interrupts();
+  bind_errors(m);
+}

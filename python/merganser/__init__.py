@@ -1,0 +1,28 @@
+"""Fisher-weighted merging of fine-tuned models.
+
+The functions and classes named here are the public interface; the tensor
+operators behind them are `torch.ops.merganser.*`, described in
+`merganser.ops`.
+"""
+
+from . import _build
+from ._check import check_torch
+
+check_torch(_build)
+
+from ._C import Error, InputError  # noqa: E402
+
+__version__ = _build.VERSION
+
+
+def has_cuda() -> bool:
+    """Whether this build holds CUDA kernels."""
+    return _build.CUDA is not None
+
+
+__all__ = [
+    "Error",
+    "InputError",
+    "__version__",
+    "has_cuda",
+]
