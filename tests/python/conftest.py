@@ -1,0 +1,52 @@
+"""What all Python tests share: devices, the rule for skipping, random state."""
+
+import os
+import random
+
+import numpy
+import pytest
+import torch
+
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "cuda: needs a GPU and a CUDA build")
+
+
+def pytest_generate_tests(metafunc):
+    """A test with an argument `device` runs on the CPU and on a GPU."""
+    if "device" in metafunc.fixturenames:
+        cuda = pytest.param("cuda", marks=pytest.mark.cuda)
+        metafunc.parametrize("device", ["cpu", cuda])
+
+
+def pytest_runtest_setup(item):
+    """The only place that skips for want of a GPU; FAIL_WITHOUT_CUDA=1 makes a
+    skip a failure, so that a GPU machine cannot pass by testing nothing."""
+    if item.get_closest_marker("cuda") is None:
+        return
+    import merganser
+
+    if not torch.cuda.is_available():
+        reason = "no GPU here"
+    elif not merganser.has_cuda():
+        reason = "merganser is a CPU build"
+    else:
+        return
+    if os.environ.get("FAIL_WITHOUT_CUDA") == "1":
+        pytest.fail(f"FAIL_WITHOUT_CUDA=1, and {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def random_state():
+    """Every test starts from the same random state and leaves it as it was."""
+    saved = random.getstate(), numpy.random.get_state()
+    with torch.random.fork_rng():
+        random.seed(0)
+        numpy.random.seed(0)
+        torch.manual_seed(0)
+        yield
+    random.setstate(saved[0])
+    numpy.random.set_state(saved[1])

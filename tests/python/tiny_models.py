@@ -1,0 +1,82 @@
+"""Small sequence classifiers from transformers with random weights."""
+
+import torch
+
+SIZE = dict(vocab_size=43, max_position_embeddings=24)
+
+
+def bert(num_labels=3, **options):
+    from transformers import BertConfig, BertForSequenceClassification
+
+    return _ready(
+        BertForSequenceClassification(
+            BertConfig(**_layers(), num_labels=num_labels, **options)
+        )
+    )
+
+
+def roberta(num_labels=3, **options):
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    config = RobertaConfig(**_layers(), num_labels=num_labels, **options)
+    return _ready(RobertaForSequenceClassification(config))
+
+
+def distilbert(num_labels=3, **options):
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    config = DistilBertConfig(
+        **SIZE,
+        dim=16,
+        n_layers=2,
+        n_heads=4,
+        hidden_dim=28,
+        num_labels=num_labels,
+        **options,
+    )
+    return _ready(DistilBertForSequenceClassification(config))
+
+
+FACTORIES = {"bert": bert, "roberta": roberta, "distilbert": distilbert}
+
+
+def batch(lengths, num_labels=3, pad_id=None, generator=None, pad_to=None):
+    """A padded batch of random tokens: input_ids, attention_mask, labels.
+
+    Token ids avoid 0 and 1, the padding ids of BERT and RoBERTa.
+    """
+    generator = generator or torch.Generator().manual_seed(7)
+    width = pad_to or max(lengths)
+    ids = torch.full((len(lengths), width), 0 if pad_id is None else pad_id)
+    mask = torch.zeros_like(ids)
+    for row, length in enumerate(lengths):
+        ids[row, :length] = torch.randint(
+            2, SIZE["vocab_size"], (length,), generator=generator
+        )
+        mask[row, :length] = 1
+    labels = torch.randint(0, num_labels, (len(lengths),), generator=generator)
+    return dict(input_ids=ids, attention_mask=mask, labels=labels)
+
+
+def _layers():
+    return dict(
+        **SIZE,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=28,
+    )
+
+
+def _ready(model):
+    """Larger random weights than the default initialisation, biases too, so that
+    every gradient is well above rounding."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.3)
+            elif name.endswith("bias"):
+                parameter.normal_(std=0.1)
+            else:
+                parameter.uniform_(0.5, 1.5)
+    return model
