@@ -1,0 +1,17 @@
+// The executable `merganser`. It links the torch-free core only, so that merge,
+// plan and inspect start in milliseconds; the other verbs are in
+// merganser-torch, which it becomes when one is asked for.
+
+#include "app/command.h"
+#include "app/launch.h"
+#include "app/verbs.h"
+
+int main(int argc, char** argv) {
+  using namespace merganser::app;
+  const VerbDefinition verbs[] = {
+      {"merge", define_merge},
+      {"plan", define_plan},
+      {"inspect", define_inspect},
+  };
+  return run_program(argc, argv, verbs, start_torch);
+}
