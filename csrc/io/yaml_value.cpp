@@ -1,0 +1,180 @@
+#include "io/yaml_value.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "io/atomic_file.h"
+#include "io/error.h"
+
+namespace merganser {
+namespace {
+
+[[noreturn]] void fail_at(
+    const std::string& source,
+    const YAML::Mark& mark,
+    std::string_view message) {
+  if (mark.is_null()) {
+    throw InputError(fmt::format("{}: {}", source, message));
+  }
+  throw InputError(fmt::format(
+      "{}:{}:{}: {}", source, mark.line + 1, mark.column + 1, message));
+}
+
+std::string kind(const YAML::Node& node) {
+  switch (node.Type()) {
+    case YAML::NodeType::Map:
+      return "a mapping";
+    case YAML::NodeType::Sequence:
+      return "a list";
+    case YAML::NodeType::Scalar:
+      return fmt::format("'{}'", node.Scalar());
+    default:
+      return "nothing";
+  }
+}
+
+} // namespace
+
+YamlValue::YamlValue(YAML::Node node, std::string source, std::string name)
+    : node_(std::move(node)),
+      source_(std::move(source)),
+      name_(std::move(name)) {}
+
+YamlValue YamlValue::parse(const std::string& yaml, const std::string& source) {
+  try {
+    const std::vector<YAML::Node> documents = YAML::LoadAll(yaml);
+    if (documents.size() != 1) {
+      throw InputError(fmt::format(
+          "{}: expected one YAML document, found {}",
+          source,
+          documents.size()));
+    }
+    return YamlValue(documents[0], source, "");
+  } catch (const YAML::Exception& error) {
+    fail_at(source, error.mark, "not YAML: " + error.msg);
+  }
+}
+
+YamlValue YamlValue::load(const std::filesystem::path& path) {
+  return parse(read_file(path), path.string());
+}
+
+void YamlValue::fail(std::string_view message) const {
+  fail_at(source_, node_.Mark(), message);
+}
+
+void YamlValue::fail_type(std::string_view expected) const {
+  fail(fmt::format(
+      "{} must be {}, not {}",
+      name_.empty() ? "the document" : name_,
+      expected,
+      kind(node_)));
+}
+
+void YamlValue::expect_keys(
+    std::initializer_list<std::string_view> keys) const {
+  if (!node_.IsMap()) {
+    fail_type("a mapping");
+  }
+  std::set<std::string> seen;
+  for (const auto& entry : node_) {
+    const YAML::Node& key = entry.first;
+    const std::string text = key.IsScalar() ? key.Scalar() : kind(key);
+    if (std::find(keys.begin(), keys.end(), text) == keys.end()) {
+      fail_at(
+          source_,
+          key.Mark(),
+          fmt::format(
+              "there is no key '{}'{}{}; the keys are {}",
+              text,
+              name_.empty() ? "" : " in ",
+              name_,
+              fmt::join(keys, ", ")));
+    }
+    if (!seen.insert(text).second) {
+      fail_at(source_, key.Mark(), fmt::format("'{}' is given twice", text));
+    }
+  }
+}
+
+std::optional<YamlValue> YamlValue::find(std::string_view key) const {
+  const YAML::Node value = node_[std::string(key)];
+  if (!value.IsDefined()) {
+    return std::nullopt;
+  }
+  return YamlValue(
+      value,
+      source_,
+      fmt::format("{}{}{}", name_, name_.empty() ? "" : ".", key));
+}
+
+YamlValue YamlValue::at(std::string_view key) const {
+  if (auto value = find(key)) {
+    return *value;
+  }
+  fail(fmt::format(
+      "'{}' is missing{}{}", key, name_.empty() ? "" : " in ", name_));
+}
+
+std::vector<YamlValue> YamlValue::items() const {
+  if (!node_.IsSequence() || node_.size() == 0) {
+    fail_type("a list of at least one item");
+  }
+  std::vector<YamlValue> values;
+  for (size_t i = 0; i < node_.size(); ++i) {
+    values.push_back(
+        YamlValue(node_[i], source_, fmt::format("{}[{}]", name_, i)));
+  }
+  return values;
+}
+
+std::string YamlValue::text() const {
+  if (!node_.IsScalar() || node_.Scalar().empty()) {
+    fail_type("a text");
+  }
+  return node_.Scalar();
+}
+
+bool YamlValue::boolean() const {
+  bool value;
+  if (!node_.IsScalar() || !YAML::convert<bool>::decode(node_, value)) {
+    fail_type("true or false");
+  }
+  return value;
+}
+
+double YamlValue::number(double least, double most) const {
+  double value;
+  if (!node_.IsScalar() || !YAML::convert<double>::decode(node_, value) ||
+      !std::isfinite(value)) {
+    fail_type("a number");
+  }
+  if (value < least || value > most) {
+    fail_type(
+        most == std::numeric_limits<double>::max()
+            ? fmt::format("at least {}", least)
+            : fmt::format("between {} and {}", least, most));
+  }
+  return value;
+}
+
+int64_t YamlValue::integer(int64_t least, int64_t most) const {
+  int64_t value;
+  if (!node_.IsScalar() || !YAML::convert<int64_t>::decode(node_, value)) {
+    fail_type("a whole number");
+  }
+  if (value < least || value > most) {
+    fail_type(
+        most == std::numeric_limits<int64_t>::max()
+            ? fmt::format("at least {}", least)
+            : fmt::format("between {} and {}", least, most));
+  }
+  return value;
+}
+
+} // namespace merganser

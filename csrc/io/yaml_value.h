@@ -1,0 +1,61 @@
+#pragma once
+
+#include <yaml-cpp/node/node.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <initializer_list>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/api.h"
+
+namespace merganser {
+
+// A value of a YAML file that knows where it stands: every complaint about it
+// is an InputError that begins with file:line:column and names the key.
+class MERGANSER_API YamlValue {
+ public:
+  // The one document of a text; `source` is the file named in errors.
+  static YamlValue parse(const std::string& yaml, const std::string& source);
+  static YamlValue load(const std::filesystem::path& path);
+
+  // Mappings. expect_keys refuses any other key, and a key given twice.
+  void expect_keys(std::initializer_list<std::string_view> keys) const;
+  std::optional<YamlValue> find(std::string_view key) const;
+  YamlValue at(std::string_view key) const; // missing: an error
+
+  // Lists, of at least one item.
+  std::vector<YamlValue> items() const;
+
+  // Single values. Numbers must be finite and in [least, most].
+  std::string text() const;
+  bool boolean() const;
+  double number(
+      double least = std::numeric_limits<double>::lowest(),
+      double most = std::numeric_limits<double>::max()) const;
+  int64_t integer(
+      int64_t least = std::numeric_limits<int64_t>::min(),
+      int64_t most = std::numeric_limits<int64_t>::max()) const;
+
+  // "recipe.yaml:3:7: " and the message.
+  [[noreturn]] void fail(std::string_view message) const;
+
+  // "models[1].parameters"; empty for the whole document.
+  const std::string& name() const {
+    return name_;
+  }
+
+ private:
+  YamlValue(YAML::Node node, std::string source, std::string name);
+  [[noreturn]] void fail_type(std::string_view expected) const;
+
+  YAML::Node node_;
+  std::string source_;
+  std::string name_;
+};
+
+} // namespace merganser
