@@ -16,6 +16,9 @@ struct MethodInfo {
   bool needs_base;
   bool needs_fishers; // one per model
   bool needs_base_fisher;
+  bool needs_num_examples; // of every Fisher it uses: H = N F
+  bool normalizes; // weights can be divided by their sum...
+  bool normalizes_by_default; // ...and are unless the recipe says otherwise
 };
 
 MERGANSER_API std::span<const MethodInfo> merge_methods();

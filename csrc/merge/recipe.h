@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "io/api.h"
@@ -11,10 +12,10 @@
 
 namespace merganser {
 
-// What to do with tensors of the classification head (classifier.*, score.*):
-// merged like all others; one copy per task beside the merged model, whose own
-// head is the base's; or the base's only.
+// What to do with tensors of the classification head: merged like all others;
+// the base's; or the base's, with each task's own in a file beside the model.
 enum class HeadMode { kMerge, kPerTask, kBase };
+MERGANSER_API std::string_view head_mode_name(HeadMode mode);
 
 struct RecipeModel {
   std::filesystem::path model;
@@ -25,7 +26,7 @@ struct RecipeModel {
 };
 
 // A parsed recipe: a superset of mergekit's YAML for the methods both have.
-// Paths are resolved against the recipe's folder.
+// Paths are resolved against the recipe's folder. docs/recipes.md has the keys.
 //
 //   merge_method: gradient_matching
 //   base_model: models/base
@@ -43,12 +44,15 @@ struct MERGANSER_API Recipe {
   std::optional<std::filesystem::path> base_fisher;
   std::optional<double> base_num_examples; // N_0
   std::vector<RecipeModel> models;
-  bool normalize = true; // linear: divide the weights by their sum
+  bool normalize = false; // divide the weights by their sum
   double delta = 1e-12;
-  double clamp = 0.5; // removal
+  double clamp = 0.25; // removal
   double floor = 1e-6; // ewr
   HeadMode heads = HeadMode::kMerge;
+  bool float64 = false; // arithmetic; else float32, float64 for F64 tensors
   std::optional<DType> out_dtype; // absent: as in the base (or first model)
+  std::string source; // the file it was read from, as named in errors
+  std::string text; // as it was read
 
   // Throws InputError with file, line and column: unknown key, wrong type,
   // value out of range, what the method needs and is not there.
@@ -57,6 +61,9 @@ struct MERGANSER_API Recipe {
       const std::string& yaml,
       const std::filesystem::path& folder,
       const std::string& source_name);
+
+  // alpha_t, divided by their sum if `normalize`.
+  std::vector<double> weights() const;
 };
 
 } // namespace merganser
