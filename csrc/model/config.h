@@ -22,7 +22,7 @@ struct MERGANSER_API EncoderConfig {
   int64_t intermediate_size = 0;
   int64_t max_position_embeddings = 0;
   int64_t type_vocab_size = 0;
-  int64_t pad_token_id = 0;
+  int64_t pad_token_id = 0; // -1: none
   int64_t num_labels = 2;
   double layer_norm_eps = 1e-12;
   double hidden_dropout = 0.1;
@@ -32,7 +32,8 @@ struct MERGANSER_API EncoderConfig {
   Activation activation = Activation::kGelu;
 
   // `source` is the file named in errors. num_labels_override >= 2 replaces
-  // what the file says (a pre-trained encoder without a head).
+  // what the file says (a pre-trained encoder without a head). Keys that are
+  // absent have the defaults of transformers' BertConfig and RobertaConfig.
   static EncoderConfig parse(
       const std::string& json,
       const std::string& source,
@@ -42,8 +43,9 @@ struct MERGANSER_API EncoderConfig {
   // behind the padding index).
   int64_t max_length() const;
 
-  // The given config.json with architectures, num_labels, id2label, label2id
-  // and torch_dtype set for what is saved; all other keys stay.
+  // The given config.json with architectures, id2label, label2id and the dtype
+  // (float32) set for what is saved; all other keys stay. Labels that the file
+  // names keep their names where their number is right.
   std::string to_json(const std::string& original) const;
 };
 

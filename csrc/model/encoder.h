@@ -4,6 +4,8 @@
 #include <torch/nn/pimpl.h>
 
 #include <filesystem>
+#include <string>
+#include <vector>
 
 #include "io/api.h"
 #include "model/config.h"
@@ -11,16 +13,20 @@
 
 namespace merganser {
 
-// BERT or RoBERTa with a sequence classification head. Parameters and buffers
-// have the names of transformers' BertForSequenceClassification and
-// RobertaForSequenceClassification.
+// BERT or RoBERTa with a sequence classification head. Parameters have the
+// names of transformers' BertForSequenceClassification and
+// RobertaForSequenceClassification, and begin as zeros.
 class MERGANSER_API EncoderImpl : public torch::nn::Module {
  public:
   explicit EncoderImpl(EncoderConfig config);
 
-  // input_ids (B, L) int64; lengths (B) int64, on the same device: tokens
-  // behind an example's length are padding. token_type_ids (B, L) or undefined
-  // for all zero. Returns logits (B, num_labels).
+  // As transformers draws a new model: weights from N(0, initializer_range),
+  // biases and padding rows 0, LayerNorms 1.
+  void initialize(uint64_t seed);
+
+  // input_ids (B, L) int64; lengths (B) int64, from 1 to L, on the same device:
+  // tokens behind an example's length are padding. token_type_ids (B, L) or
+  // undefined for all zero. Returns logits (B, num_labels).
   at::Tensor forward(
       const at::Tensor& input_ids,
       const at::Tensor& lengths,
@@ -34,18 +40,20 @@ class MERGANSER_API EncoderImpl : public torch::nn::Module {
   }
 
  private:
-  struct Layers; // the submodules' holders
+  struct Parts; // the submodules' holders
   EncoderConfig config_;
-  std::shared_ptr<Layers> layers_;
+  std::shared_ptr<Parts> parts_;
+  FisherSink* sink_ = nullptr;
 };
 TORCH_MODULE(Encoder);
 
 // Reads a model directory. Checkpoints of bare encoders (without the
-// "bert."/"roberta." prefix) and of other heads load too: head tensors that are
-// absent are drawn from N(0, initializer_range) with `seed` and reported in
-// `fresh`. num_labels > 0 replaces the config's. Any other tensor missing or of
-// another shape is an InputError naming it; tensors that the model has no use
-// for (position_ids, lm_head, ...) are ignored.
+// "bert."/"roberta." prefix) and of other heads load too: tensors of the head
+// (the classifier, BERT's pooler) that are absent are drawn as by initialize()
+// and reported in `fresh`. num_labels > 0 replaces the config's. Any other
+// tensor missing or of another shape is an InputError naming it; tensors that
+// the model has no use for (position_ids, lm_head, ...) are ignored.
+// F16, BF16 and F64 are converted to float32.
 struct LoadedEncoder {
   Encoder model{nullptr};
   std::vector<std::string> fresh; // names of parameters not in the checkpoint

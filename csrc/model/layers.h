@@ -4,6 +4,7 @@
 
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "io/api.h"
 
@@ -14,18 +15,26 @@
 // sum (METHOD 3).
 namespace merganser {
 
-// Where per-example squared gradients of named parameters are summed up.
+// Where per-example squared gradients of named parameters are summed up. The
+// gradients that arrive must be those of a sum over examples of one scalar per
+// example (sum of log p(y_i | x_i), not its mean).
 class MERGANSER_API FisherSink {
  public:
   // `parameter` -> accumulator of the same shape (float32 or wider).
   void add(const at::Tensor& parameter, at::Tensor accumulator);
-  // nullptr when the parameter is not wanted.
-  at::Tensor* find(const at::Tensor& parameter);
+
+  // The accumulator; an undefined tensor when the parameter is not wanted. Each
+  // layer calls it once in its forward pass. A parameter used by two layers
+  // would have each part of its gradient squared alone, so a second call within
+  // one forward pass throws.
+  at::Tensor use(const at::Tensor& parameter);
+  void begin_forward();
 
   double weight = 1.0; // factor on every square
 
  private:
   std::unordered_map<const void*, at::Tensor> accumulators_;
+  std::unordered_set<const void*> used_;
 };
 
 namespace layers {

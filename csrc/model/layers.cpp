@@ -1,0 +1,219 @@
+#include "model/layers.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "ops/ops.h"
+
+namespace merganser {
+
+void FisherSink::add(const at::Tensor& parameter, at::Tensor accumulator) {
+  TORCH_CHECK(
+      accumulator.sizes() == parameter.sizes(),
+      "FisherSink: the accumulator has shape ",
+      accumulator.sizes(),
+      ", its parameter ",
+      parameter.sizes());
+  accumulators_[parameter.unsafeGetTensorImpl()] = std::move(accumulator);
+}
+
+at::Tensor FisherSink::use(const at::Tensor& parameter) {
+  const void* key = parameter.unsafeGetTensorImpl();
+  TORCH_CHECK(
+      used_.insert(key).second,
+      "FisherSink: two layers share a parameter of shape ",
+      parameter.sizes(),
+      "; the squares of tied parameters are not supported");
+  const auto found = accumulators_.find(key);
+  return found == accumulators_.end() ? at::Tensor() : found->second;
+}
+
+void FisherSink::begin_forward() {
+  used_.clear();
+}
+
+namespace layers {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+// The Functions below take the parameters as inputs, so that the graph reaches
+// back to every layer, but return no gradient for them.
+
+struct LinearSquares : public Function<LinearSquares> {
+  static at::Tensor forward(
+      AutogradContext* context,
+      const at::Tensor& input,
+      const at::Tensor& weight,
+      const at::Tensor& bias,
+      const at::Tensor& weight_squares,
+      const at::Tensor& bias_squares,
+      double factor) {
+    at::Tensor output = at::linear(input, weight, bias);
+    // Under autocast the product was one of bfloat16 values; the backward pass
+    // runs without autocast and needs the same ones.
+    const auto dtype = output.scalar_type();
+    context->save_for_backward({input.to(dtype), weight.to(dtype)});
+    context->saved_data["weight_squares"] = weight_squares;
+    context->saved_data["bias_squares"] = bias_squares;
+    context->saved_data["factor"] = factor;
+    context->saved_data["input_dtype"] = input.scalar_type();
+    return output;
+  }
+
+  static variable_list backward(
+      AutogradContext* context,
+      variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor& grad = gradients[0];
+    const double factor = context->saved_data["factor"].toDouble();
+    at::Tensor weight_squares =
+        context->saved_data["weight_squares"].toTensor();
+    at::Tensor bias_squares = context->saved_data["bias_squares"].toTensor();
+    if (weight_squares.defined()) {
+      ops::linear_square_accumulate_(weight_squares, saved[0], grad, factor);
+    }
+    if (bias_squares.defined()) {
+      ops::bias_square_accumulate_(bias_squares, grad, factor);
+    }
+    at::Tensor grad_input;
+    if (context->needs_input_grad(0)) {
+      grad_input = at::matmul(grad, saved[1])
+                       .to(context->saved_data["input_dtype"].toScalarType());
+    }
+    return {grad_input, {}, {}, {}, {}, {}};
+  }
+};
+
+struct EmbeddingSquares : public Function<EmbeddingSquares> {
+  static at::Tensor forward(
+      AutogradContext* context,
+      const at::Tensor& indices,
+      const at::Tensor& weight,
+      const at::Tensor& squares,
+      int64_t padding_idx,
+      double factor) {
+    context->save_for_backward({indices});
+    context->saved_data["squares"] = squares;
+    context->saved_data["padding_idx"] = padding_idx;
+    context->saved_data["factor"] = factor;
+    return at::embedding(weight, indices, padding_idx);
+  }
+
+  static variable_list backward(
+      AutogradContext* context,
+      variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    at::Tensor squares = context->saved_data["squares"].toTensor();
+    if (squares.defined()) {
+      ops::embedding_square_accumulate_(
+          squares,
+          saved[0],
+          gradients[0],
+          context->saved_data["factor"].toDouble(),
+          context->saved_data["padding_idx"].toInt());
+    }
+    return {{}, {}, {}, {}, {}};
+  }
+};
+
+struct LayerNormSquares : public Function<LayerNormSquares> {
+  static at::Tensor forward(
+      AutogradContext* context,
+      const at::Tensor& input,
+      const at::Tensor& weight,
+      const at::Tensor& bias,
+      const at::Tensor& weight_squares,
+      const at::Tensor& bias_squares,
+      double eps,
+      double factor) {
+    auto [output, mean, rstd] =
+        at::native_layer_norm(input, weight.sizes(), weight, bias, eps);
+    context->save_for_backward({input, weight, bias, mean, rstd});
+    context->saved_data["weight_squares"] = weight_squares;
+    context->saved_data["bias_squares"] = bias_squares;
+    context->saved_data["factor"] = factor;
+    return output;
+  }
+
+  static variable_list backward(
+      AutogradContext* context,
+      variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    const auto& [input, weight, bias, mean, rstd] =
+        std::tie(saved[0], saved[1], saved[2], saved[3], saved[4]);
+    const at::Tensor& grad = gradients[0];
+    const double factor = context->saved_data["factor"].toDouble();
+    at::Tensor weight_squares =
+        context->saved_data["weight_squares"].toTensor();
+    at::Tensor bias_squares = context->saved_data["bias_squares"].toTensor();
+    if (weight_squares.defined()) {
+      const at::Tensor normalized = (input - mean) * rstd;
+      ops::layer_norm_square_accumulate_(
+          weight_squares, normalized, grad, factor);
+    }
+    if (bias_squares.defined()) {
+      ops::bias_square_accumulate_(bias_squares, grad, factor);
+    }
+    const at::Tensor grad_input = std::get<0>(at::native_layer_norm_backward(
+        grad,
+        input,
+        weight.sizes(),
+        mean,
+        rstd,
+        weight,
+        bias,
+        {true, false, false}));
+    return {grad_input, {}, {}, {}, {}, {}, {}};
+  }
+};
+
+} // namespace
+
+at::Tensor linear(
+    const at::Tensor& input,
+    const at::Tensor& weight,
+    const at::Tensor& bias,
+    FisherSink* sink) {
+  if (sink == nullptr) {
+    return at::linear(input, weight, bias);
+  }
+  return LinearSquares::apply(
+      input, weight, bias, sink->use(weight), sink->use(bias), sink->weight);
+}
+
+at::Tensor embedding(
+    const at::Tensor& indices,
+    const at::Tensor& weight,
+    int64_t padding_idx,
+    FisherSink* sink) {
+  if (sink == nullptr) {
+    return at::embedding(weight, indices, padding_idx);
+  }
+  return EmbeddingSquares::apply(
+      indices, weight, sink->use(weight), padding_idx, sink->weight);
+}
+
+at::Tensor layer_norm(
+    const at::Tensor& input,
+    const at::Tensor& weight,
+    const at::Tensor& bias,
+    double eps,
+    FisherSink* sink) {
+  if (sink == nullptr) {
+    return at::layer_norm(input, weight.sizes(), weight, bias, eps);
+  }
+  return LayerNormSquares::apply(
+      input,
+      weight,
+      bias,
+      sink->use(weight),
+      sink->use(bias),
+      eps,
+      sink->weight);
+}
+
+} // namespace layers
+} // namespace merganser
