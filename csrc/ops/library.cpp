@@ -2,7 +2,11 @@
 // registered at the foot of the file that defines them; what each op computes
 // is described in ops/ops.h.
 
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
+
+#include "ops/library.h"
+#include "ops/ops.h"
 
 TORCH_LIBRARY(merganser, m) {
   m.def(
@@ -31,4 +35,20 @@ TORCH_LIBRARY(merganser, m) {
   m.def(
       "sample_labels(Tensor probabilities, Tensor indices, int seed, "
       "int sample) -> Tensor");
+  m.def("has_cuda() -> bool", &merganser::ops::has_cuda);
+}
+
+// No op has a derivative: backward through one is an error that says so, and a
+// change in place is seen by autograd's version counters.
+TORCH_LIBRARY_IMPL(merganser, Autograd, m) {
+  for (const char* name : merganser::ops::kOpNames) {
+    m.impl(name, torch::autograd::autogradNotImplementedFallback());
+  }
+}
+
+TORCH_LIBRARY_IMPL(merganser, ADInplaceOrView, m) {
+  for (const char* name : merganser::ops::kOpNames) {
+    m.impl(
+        name, torch::autograd::autogradNotImplementedInplaceOrViewFallback());
+  }
 }

@@ -24,10 +24,12 @@ MERGANSER_API void square_accumulate_(
 // One AdamW step (decoupled decay, bias correction) over flat arrays of n
 // elements, and in the same pass the running sum of squared gradients:
 //   g = grad * grad_scale;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
-//   param -= lr * (weight_decay * param + m/(1-b1^step) / (sqrt(v/(1-b2^step))
-//   + eps)) fisher += fisher_weight * g^2       (skipped when fisher is absent)
-// `grad_scale` carries gradient clipping; the caller puts 1/clip into
-// fisher_weight. step counts from 1. lr == 0 leaves param as it is.
+//   param -= lr * (weight_decay * param
+//                  + m / (1-b1^step) / (sqrt(v / (1-b2^step)) + eps))
+//   fisher += fisher_weight * g^2              (skipped when fisher is absent)
+// param, the moments and fisher are of one dtype and contiguous. `grad_scale`
+// carries gradient clipping; the caller puts 1 / grad_scale^2 into
+// fisher_weight. step counts from 1.
 // Source: Loshchilov & Hutter 2019; Li 2025, "Fishers for free?".
 MERGANSER_API void adam_fisher_step_(
     at::Tensor& param,
@@ -93,6 +95,10 @@ MERGANSER_API void layer_norm_square_accumulate_(
     const at::Tensor& normalized,
     const at::Tensor& grad_output,
     double weight);
+
+// Whether this build has CUDA kernels. Without them, an op that is given a CUDA
+// tensor throws and says how to rebuild.
+MERGANSER_API bool has_cuda();
 
 // One label per row of `probabilities` (B, K), drawn by a counter-based
 // generator keyed by (seed, index, sample): the same label for the same example

@@ -1,0 +1,145 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <utility>
+
+// What several ops ask of their arguments. `op` and `name` begin the message.
+namespace merganser::ops {
+
+// A Fisher or a moment: float32 or float64, contiguous.
+void check_accumulator(
+    const char* op,
+    const char* name,
+    const at::Tensor& tensor);
+
+// A gradient or an activation beside `accumulator`: float32, bfloat16 or
+// float16, on its device; float64 only beside a float64 accumulator.
+void check_input(
+    const char* op,
+    const char* name,
+    const at::Tensor& tensor,
+    const at::Tensor& accumulator);
+
+void check_device(
+    const char* op,
+    const char* name,
+    const at::Tensor& tensor,
+    const at::Tensor& beside);
+
+void check_shape(
+    const char* op,
+    const char* name,
+    const at::Tensor& tensor,
+    at::IntArrayRef expected);
+
+void check_dim(
+    const char* op,
+    const char* name,
+    const at::Tensor& tensor,
+    int64_t dim);
+
+void check_same_dtype(
+    const char* op,
+    const char* name,
+    const at::Tensor& tensor,
+    const char* other_name,
+    const at::Tensor& other);
+
+// (B, L, C) or (B, C); C must be `channels`.
+void check_tokens(
+    const char* op,
+    const char* name,
+    const at::Tensor& tensor,
+    int64_t channels);
+
+// int64, on the device of `beside`.
+void check_indices(
+    const char* op,
+    const char* name,
+    const at::Tensor& tensor,
+    const at::Tensor& beside);
+
+void check_weight(const char* op, double weight); // finite
+
+// A tensor of check_tokens as (B, L, C): a view of a (B, C) tensor has L = 1.
+at::Tensor as_tokens(const at::Tensor& tensor);
+
+// An input as the kernels take it: contiguous, and float64 beside a float64
+// accumulator (kernels know no mixture with float64).
+at::Tensor kernel_input(const at::Tensor& tensor, at::ScalarType accumulator);
+
+// Two inputs of check_tokens as the kernels take them: of one dtype, (B, L, C).
+std::pair<at::Tensor, at::Tensor> kernel_inputs(
+    const at::Tensor& first,
+    const at::Tensor& second,
+    at::ScalarType accumulator);
+
+// The checks of each op, with its own arguments: the CPU and CUDA kernels begin
+// with them, and they are all that the Meta kernel of an in-place op has to do.
+void check_square_accumulate_(
+    at::Tensor& fisher,
+    const at::Tensor& grad,
+    double weight);
+
+void check_adam_fisher_step_(
+    at::Tensor& param,
+    const at::Tensor& grad,
+    at::Tensor& exp_avg,
+    at::Tensor& exp_avg_sq,
+    const std::optional<at::Tensor>& fisher,
+    double lr,
+    double beta1,
+    double beta2,
+    double eps,
+    double weight_decay,
+    int64_t step,
+    double grad_scale,
+    double fisher_weight);
+
+void check_merge(
+    const std::optional<at::Tensor>& base,
+    const std::optional<at::Tensor>& base_fisher,
+    at::TensorList models,
+    at::TensorList fishers,
+    at::ArrayRef<double> weights,
+    at::ArrayRef<double> scales,
+    int64_t method);
+
+// What merge computes in: float64 where any tensor is, else float32.
+at::ScalarType merge_type(
+    const std::optional<at::Tensor>& base,
+    const std::optional<at::Tensor>& base_fisher,
+    at::TensorList models,
+    at::TensorList fishers);
+
+void check_linear_square_accumulate_(
+    at::Tensor& fisher,
+    const at::Tensor& input,
+    const at::Tensor& grad_output,
+    double weight);
+
+void check_bias_square_accumulate_(
+    at::Tensor& fisher,
+    const at::Tensor& grad_output,
+    double weight);
+
+void check_embedding_square_accumulate_(
+    at::Tensor& fisher,
+    const at::Tensor& indices,
+    const at::Tensor& grad_output,
+    double weight,
+    int64_t padding_idx);
+
+void check_layer_norm_square_accumulate_(
+    at::Tensor& fisher,
+    const at::Tensor& normalized,
+    const at::Tensor& grad_output,
+    double weight);
+
+void check_sample_labels(
+    const at::Tensor& probabilities,
+    const at::Tensor& indices);
+
+} // namespace merganser::ops

@@ -1,0 +1,17 @@
+#pragma once
+
+namespace merganser::ops {
+
+// The names of all ops that take tensors.
+inline constexpr const char* kOpNames[] = {
+    "square_accumulate_",
+    "adam_fisher_step_",
+    "merge",
+    "linear_square_accumulate_",
+    "bias_square_accumulate_",
+    "embedding_square_accumulate_",
+    "layer_norm_square_accumulate_",
+    "sample_labels",
+};
+
+} // namespace merganser::ops
