@@ -140,6 +140,11 @@ std::string YamlValue::text() const {
   return node_.Scalar();
 }
 
+std::filesystem::path YamlValue::path(
+    const std::filesystem::path& folder) const {
+  return (folder / text()).lexically_normal();
+}
+
 bool YamlValue::boolean() const {
   bool value;
   if (!node_.IsScalar() || !YAML::convert<bool>::decode(node_, value)) {
@@ -159,6 +164,14 @@ double YamlValue::number(double least, double most) const {
         most == std::numeric_limits<double>::max()
             ? fmt::format("at least {}", least)
             : fmt::format("between {} and {}", least, most));
+  }
+  return value;
+}
+
+double YamlValue::positive() const {
+  const double value = number();
+  if (value <= 0) {
+    fail_type("greater than 0");
   }
   return value;
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "io/api.h"
+#include "io/error.h"
 
 namespace merganser {
 
@@ -32,14 +33,27 @@ class MERGANSER_API YamlValue {
   std::vector<YamlValue> items() const;
 
   // Single values. Numbers must be finite and in [least, most].
+  // Paths are relative to `folder`.
   std::string text() const;
+  std::filesystem::path path(const std::filesystem::path& folder) const;
   bool boolean() const;
   double number(
       double least = std::numeric_limits<double>::lowest(),
       double most = std::numeric_limits<double>::max()) const;
+  double positive() const;
   int64_t integer(
       int64_t least = std::numeric_limits<int64_t>::min(),
       int64_t most = std::numeric_limits<int64_t>::max()) const;
+
+  // text() through a parser whose InputError gets this value's place.
+  template <typename Parser>
+  decltype(auto) through(const Parser& parser) const {
+    try {
+      return parser(text());
+    } catch (const InputError& error) {
+      fail(error.what());
+    }
+  }
 
   // "recipe.yaml:3:7: " and the message.
   [[noreturn]] void fail(std::string_view message) const;
