@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <string_view>
 
 #include "io/api.h"
@@ -13,15 +14,19 @@ namespace merganser {
 // temporary name in the same folder, then fsync, rename, fsync of the folder.
 // Destroyed without commit(), it removes the temporary file and leaves whatever
 // had the final name as it was. Throws Error naming the final path (disk full,
-// no permission).
+// no permission), InputError when that is a folder or a device.
 class MERGANSER_API AtomicFile {
  public:
-  explicit AtomicFile(std::filesystem::path path);
+  explicit AtomicFile(const std::filesystem::path& path);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
 
+  // Takes `size` bytes of the disk now, where the file system can, so that a
+  // full disk is reported before the work and not after it.
+  void reserve(uint64_t size);
   void write(const void* data, size_t size); // at the current end
+  // May be called from several threads.
   void write_at(uint64_t offset, const void* data, size_t size);
   void commit();
 
@@ -37,15 +42,16 @@ MERGANSER_API void write_file(
     const std::filesystem::path& path,
     std::string_view content);
 
-// Reads a whole text file; throws InputError when it cannot be read.
+// Reads a whole file or pipe; throws InputError when it cannot be read.
 MERGANSER_API std::string read_file(const std::filesystem::path& path);
 
 // A directory that appears under its final name only when it is whole: fill
-// path(), then commit(). Replaces an existing directory of that name only if
-// `replace`; otherwise an existing one is an InputError at construction.
+// path(), then commit(). Missing parent folders are made. An existing folder of
+// that name is replaced in one step if `replace` or if it is empty; otherwise
+// it is an InputError at construction.
 class MERGANSER_API AtomicDirectory {
  public:
-  AtomicDirectory(std::filesystem::path final_path, bool replace);
+  AtomicDirectory(const std::filesystem::path& final_path, bool replace);
   ~AtomicDirectory();
   AtomicDirectory(const AtomicDirectory&) = delete;
   AtomicDirectory& operator=(const AtomicDirectory&) = delete;

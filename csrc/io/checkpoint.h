@@ -12,29 +12,32 @@
 
 namespace merganser {
 
-// The tensors of a model or Fisher: one .safetensors file, or a folder with
-// model.safetensors or with model.safetensors.index.json and its shards (also
-// any single *.safetensors in a folder). The index is checked against the
-// shards' headers. Throws InputError naming what is missing.
+// The tensors of a model or Fisher: one .safetensors file, an index file
+// (*.safetensors.index.json), or a folder with model.safetensors, with
+// model.safetensors.index.json and its shards, or with any single index or
+// .safetensors file, looked for in this order. The index must name each tensor
+// of its shards and no other. Throws InputError naming what is missing.
 class MERGANSER_API Checkpoint {
  public:
   explicit Checkpoint(const std::filesystem::path& path);
   ~Checkpoint();
   Checkpoint(Checkpoint&&) noexcept;
 
-  const std::filesystem::path& path() const;
+  const std::filesystem::path& path() const; // as given
   const std::vector<TensorInfo>& tensors() const; // in the order of the files
-  const TensorInfo* find(const std::string& name) const;
+  const TensorInfo* find(const std::string& name) const; // nullptr: absent
   const Metadata& metadata() const; // of the first shard
   std::vector<std::filesystem::path> files() const;
   const std::filesystem::path& file_of(const std::string& name) const;
 
+  // As SafetensorsFile::read.
   void read(
       const std::string& name,
       std::span<std::byte> out,
       uint64_t offset = 0) const;
 
-  // Hash of names, shapes, dtypes and data, independent of sharding.
+  // Hash of names, shapes, dtypes and data, independent of sharding and of the
+  // order in the files. Reads everything.
   std::string content_hash() const;
 
  private:
@@ -42,19 +45,24 @@ class MERGANSER_API Checkpoint {
   std::unique_ptr<Impl> impl_;
 };
 
-// Writes `tensors` into a folder: model.safetensors, or shards of at most
-// shard_bytes with model.safetensors.index.json. Shards open one after the
-// other: tensors must be written in the declared order.
+// Writes `tensors` into a folder that is there: model.safetensors, or shards of
+// at most shard_bytes (a larger tensor has one of its own) with
+// model.safetensors.index.json. Data may come in any order, in parts and from
+// several threads; no file appears before finish(), which checks that all data
+// came. The metadata get "format": "pt", which transformers asks for.
 class MERGANSER_API CheckpointWriter {
  public:
   CheckpointWriter(
-      std::filesystem::path folder,
+      const std::filesystem::path& folder,
       std::vector<TensorInfo> tensors,
       const Metadata& metadata,
       uint64_t shard_bytes = UINT64_MAX);
   ~CheckpointWriter();
 
-  void write(const std::string& name, std::span<const std::byte> data);
+  void write(
+      const std::string& name,
+      std::span<const std::byte> data,
+      uint64_t offset = 0);
   void finish();
 
  private:

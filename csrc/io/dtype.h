@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include "io/api.h"
@@ -41,15 +42,17 @@ MERGANSER_API int dtype_bits(DType dtype);
 // The name in a safetensors header ("BF16").
 MERGANSER_API std::string_view dtype_name(DType dtype);
 
-// The inverse; throws InputError for an unknown name.
+// The inverse: nothing, or InputError, for an unknown name.
+MERGANSER_API std::optional<DType> find_dtype(std::string_view name);
 MERGANSER_API DType parse_dtype(std::string_view name);
 
 // Whether tensors of this type are merged by a formula (F16, BF16, F32, F64);
 // all others must agree or are copied.
 MERGANSER_API bool is_mergeable(DType dtype);
 
-// Conversions of n elements of a mergeable type; rounding is to nearest even.
-// NaN stays NaN, infinities stay, overflow goes to infinity.
+// Conversions of n elements of a mergeable type, which may lie unaligned. One
+// rounding, to nearest even; subnormals and infinities are kept, overflow goes
+// to infinity, NaN stays NaN. Any other type is an Error.
 MERGANSER_API void to_float32(
     DType dtype,
     const std::byte* in,

@@ -21,11 +21,12 @@ class MERGANSER_API ModelDir {
   const std::string& config_text() const {
     return config_text_;
   }
-  // tokenizer.json, tokenizer_config.json, vocab.txt, vocab.json, merges.txt,
-  // special_tokens_map.json, added_tokens.json: those that are there.
+  // Those that are there of the files that tokenizers of Hugging Face models
+  // consist of (tokenizer.json, vocab.txt, merges.txt, tokenizer.model, ...).
   std::vector<std::filesystem::path> tokenizer_files() const;
 
-  // Copies config.json and the tokenizer files into another folder.
+  // Copies config.json, generation_config.json and the tokenizer files into
+  // another folder.
   void copy_without_weights(const std::filesystem::path& to) const;
 
  private:

@@ -20,31 +20,35 @@ struct MERGANSER_API TensorInfo {
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;
 
+  // Throw InputError for a negative dimension, a size beyond 64 bits, or (of
+  // F4 and F6) one that is no whole number of bytes.
   int64_t numel() const;
   uint64_t bytes() const;
+  std::string shape_text() const; // "[2, 3]"
   bool operator==(const TensorInfo&) const = default;
 };
 
 using Metadata = std::map<std::string, std::string>;
 
 // One .safetensors file, read only. The constructor reads and checks the whole
-// header (size limit 100 MB, offsets in range, without holes or overlaps, sizes
-// equal to shape x dtype, no duplicate names) and throws InputError naming file
-// and tensor. Data are read by pread: nothing is mapped, nothing is cached.
-// Source: the format's description in the safetensors repository.
+// header (at most 100 MB, strict JSON, no duplicate names, sizes equal to shape
+// x dtype, data without holes, overlaps or remainder) and throws InputError
+// naming file and tensor. Data are read by pread: nothing is mapped, nothing is
+// cached. Source: the format's description in the safetensors repository.
 class MERGANSER_API SafetensorsFile {
  public:
-  explicit SafetensorsFile(std::filesystem::path path);
+  explicit SafetensorsFile(const std::filesystem::path& path);
   ~SafetensorsFile();
   SafetensorsFile(SafetensorsFile&&) noexcept;
 
   const std::filesystem::path& path() const;
-  const std::vector<TensorInfo>& tensors() const; // in file order
+  const std::vector<TensorInfo>& tensors() const; // in the order of their data
   const Metadata& metadata() const;
   const TensorInfo* find(const std::string& name) const; // nullptr: absent
 
   // Reads out.size() bytes of the tensor from `offset`. Throws InputError for
-  // an unknown name, Error when the file ends early.
+  // an unknown name or a part outside the tensor, Error when the file was cut
+  // meanwhile. May be called from several threads.
   void read(
       const std::string& name,
       std::span<std::byte> out,
@@ -56,13 +60,16 @@ class MERGANSER_API SafetensorsFile {
 };
 
 // Writes one file. All tensors are declared first; their data may then come in
-// any order and in parts; finish() checks that every byte came, then makes the
-// file appear under its name. Tensors lie in declaration order, data start at a
-// multiple of 8, as the safetensors package writes them.
+// any order, in parts and from several threads; finish() checks that every byte
+// came once, then makes the file appear under its name. The disk space is taken
+// at the start. Wider types lie first, then declaration order: so every tensor
+// is aligned to its elements, as in files of the safetensors package. Throws
+// InputError for a name twice, not UTF-8 or reserved; Error for data that were
+// not declared, came twice or not at all.
 class MERGANSER_API SafetensorsWriter {
  public:
   SafetensorsWriter(
-      std::filesystem::path path,
+      const std::filesystem::path& path,
       std::vector<TensorInfo> tensors,
       const Metadata& metadata = {});
   ~SafetensorsWriter();

@@ -1,0 +1,165 @@
+#include "io/checkpoint.h"
+
+#include <algorithm>
+#include <unordered_map>
+
+#include <fmt/format.h>
+
+#include "io/checkpoint_index.h"
+#include "io/error.h"
+#include "io/hash.h"
+#include "io/interrupt.h"
+#include "io/quote.h"
+
+namespace fs = std::filesystem;
+
+namespace merganser {
+
+struct Checkpoint::Impl {
+  struct Place {
+    size_t tensor; // in `tensors`
+    size_t file; // in `files`
+  };
+
+  void add(SafetensorsFile file);
+  void check_index(const fs::path& index_path, const CheckpointIndex& index);
+  const Place& place(const std::string& name) const;
+
+  fs::path path;
+  std::vector<SafetensorsFile> files;
+  std::vector<TensorInfo> tensors;
+  std::unordered_map<std::string, Place> places;
+};
+
+void Checkpoint::Impl::add(SafetensorsFile file) {
+  for (const TensorInfo& tensor : file.tensors()) {
+    const auto [found, added] =
+        places.emplace(tensor.name, Place{tensors.size(), files.size()});
+    if (!added) {
+      throw InputError(fmt::format(
+          "{}: tensor {} is in {} too",
+          file.path().string(),
+          quote(tensor.name),
+          files[found->second.file].path().string()));
+    }
+    tensors.push_back(tensor);
+  }
+  files.push_back(std::move(file));
+}
+
+void Checkpoint::Impl::check_index(
+    const fs::path& index_path,
+    const CheckpointIndex& index) {
+  for (const auto& [name, shard] : index.shard_of) {
+    const auto found = places.find(name);
+    if (found == places.end() ||
+        files[found->second.file].path().filename() != shard) {
+      throw InputError(fmt::format(
+          "{}: tensor {} is not in {}, where the index has it",
+          index_path.string(),
+          quote(name),
+          quote(shard)));
+    }
+  }
+  for (const TensorInfo& tensor : tensors) {
+    if (!index.shard_of.contains(tensor.name)) {
+      throw InputError(fmt::format(
+          "{}: tensor {} of {} is missing in the index",
+          index_path.string(),
+          quote(tensor.name),
+          files[places.at(tensor.name).file].path().string()));
+    }
+  }
+}
+
+const Checkpoint::Impl::Place& Checkpoint::Impl::place(
+    const std::string& name) const {
+  const auto found = places.find(name);
+  if (found == places.end()) {
+    throw InputError(
+        fmt::format("{}: has no tensor {}", path.string(), quote(name)));
+  }
+  return found->second;
+}
+
+Checkpoint::Checkpoint(const fs::path& path) : impl_(std::make_unique<Impl>()) {
+  impl_->path = path;
+  const fs::path weights = fs::is_directory(path) ? find_weights(path) : path;
+  if (!is_checkpoint_index(weights)) {
+    impl_->add(SafetensorsFile(weights));
+    return;
+  }
+  const CheckpointIndex index = read_checkpoint_index(weights);
+  for (const std::string& shard : index.shards) {
+    impl_->add(SafetensorsFile(weights.parent_path() / shard));
+  }
+  impl_->check_index(weights, index);
+}
+
+Checkpoint::~Checkpoint() = default;
+Checkpoint::Checkpoint(Checkpoint&&) noexcept = default;
+
+const fs::path& Checkpoint::path() const {
+  return impl_->path;
+}
+
+const std::vector<TensorInfo>& Checkpoint::tensors() const {
+  return impl_->tensors;
+}
+
+const TensorInfo* Checkpoint::find(const std::string& name) const {
+  const auto found = impl_->places.find(name);
+  return found == impl_->places.end() ? nullptr
+                                      : &impl_->tensors[found->second.tensor];
+}
+
+const Metadata& Checkpoint::metadata() const {
+  static const Metadata none;
+  return impl_->files.empty() ? none : impl_->files.front().metadata();
+}
+
+std::vector<fs::path> Checkpoint::files() const {
+  std::vector<fs::path> paths;
+  for (const SafetensorsFile& file : impl_->files) {
+    paths.push_back(file.path());
+  }
+  return paths;
+}
+
+const fs::path& Checkpoint::file_of(const std::string& name) const {
+  return impl_->files[impl_->place(name).file].path();
+}
+
+void Checkpoint::read(
+    const std::string& name,
+    std::span<std::byte> out,
+    uint64_t offset) const {
+  impl_->files[impl_->place(name).file].read(name, out, offset);
+}
+
+std::string Checkpoint::content_hash() const {
+  constexpr uint64_t kChunk = 1 << 20;
+  std::vector<const TensorInfo*> by_name;
+  for (const TensorInfo& tensor : impl_->tensors) {
+    by_name.push_back(&tensor);
+  }
+  std::ranges::sort(by_name, {}, [](const TensorInfo* t) { return t->name; });
+  Hasher hasher;
+  std::vector<std::byte> buffer(kChunk);
+  for (const TensorInfo* tensor : by_name) {
+    check_interrupt();
+    hasher.update(tensor->name);
+    hasher.update(dtype_name(tensor->dtype));
+    hasher.update(tensor->shape_text());
+    const uint64_t size = tensor->bytes();
+    for (uint64_t offset = 0; offset < size; offset += kChunk) {
+      const auto part =
+          std::span(buffer).first(std::min(kChunk, size - offset));
+      read(tensor->name, part, offset);
+      hasher.update(part.data(), part.size());
+    }
+  }
+  return hasher.digest();
+}
+
+} // namespace merganser

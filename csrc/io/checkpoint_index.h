@@ -1,0 +1,29 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace merganser {
+
+// What a *.safetensors.index.json says.
+struct CheckpointIndex {
+  std::map<std::string, std::string> shard_of; // tensor -> file name
+  std::vector<std::string> shards; // each once, sorted
+  uint64_t total_size = 0; // bytes of all tensors; written, not read
+};
+
+// Throws InputError: not such a file, or a shard that is no plain file name
+// (an index must not lead outside its folder).
+CheckpointIndex read_checkpoint_index(const std::filesystem::path& path);
+
+std::string format_checkpoint_index(const CheckpointIndex& index);
+
+// The weights of a folder: the one .safetensors or index file to open. Throws
+// InputError when there is none or more than one candidate.
+std::filesystem::path find_weights(const std::filesystem::path& folder);
+
+bool is_checkpoint_index(const std::filesystem::path& path);
+
+} // namespace merganser

@@ -1,0 +1,110 @@
+#include <cstring>
+
+#include <fmt/format.h>
+
+#include "io/dtype.h"
+#include "io/error.h"
+#include "io/half.h"
+
+namespace merganser {
+
+namespace {
+
+// The arrays may be unaligned: elements go through memcpy, which compiles to
+// plain (vector) loads and stores.
+template <typename In, typename Out, typename Function>
+void map(const void* in, void* out, size_t n, Function function) {
+  const auto* source = static_cast<const std::byte*>(in);
+  auto* target = static_cast<std::byte*>(out);
+  for (size_t i = 0; i < n; ++i) {
+    In element;
+    std::memcpy(&element, source + i * sizeof(In), sizeof(In));
+    const Out result = function(element);
+    std::memcpy(target + i * sizeof(Out), &result, sizeof(Out));
+  }
+}
+
+void copy(const void* in, void* out, size_t size) {
+  if (size != 0) { // the pointers may be null
+    std::memcpy(out, in, size);
+  }
+}
+
+[[noreturn]] void refuse(DType dtype) {
+  throw Error(fmt::format(
+      "{} is not a type that is calculated with; convert only "
+      "F16, BF16, F32 and F64",
+      dtype_name(dtype)));
+}
+
+template <typename Float>
+void widen(DType dtype, const std::byte* in, Float* out, size_t n) {
+  switch (dtype) {
+    case DType::kF16:
+      return map<uint16_t, Float>(in, out, n, float_from_f16);
+    case DType::kBF16:
+      return map<uint16_t, Float>(in, out, n, float_from_bf16);
+    case DType::kF32:
+      return map<float, Float>(
+          in, out, n, [](float x) { return static_cast<Float>(x); });
+    case DType::kF64:
+      return map<double, Float>(
+          in, out, n, [](double x) { return static_cast<Float>(x); });
+    default:
+      refuse(dtype);
+  }
+}
+
+} // namespace
+
+void to_float32(DType dtype, const std::byte* in, float* out, size_t n) {
+  if (dtype == DType::kF32) {
+    return copy(in, out, n * sizeof(float));
+  }
+  widen(dtype, in, out, n);
+}
+
+void to_float64(DType dtype, const std::byte* in, double* out, size_t n) {
+  if (dtype == DType::kF64) {
+    return copy(in, out, n * sizeof(double));
+  }
+  widen(dtype, in, out, n);
+}
+
+void from_float32(DType dtype, const float* in, std::byte* out, size_t n) {
+  switch (dtype) {
+    case DType::kF16:
+      return map<float, uint16_t>(in, out, n, f16_from_float);
+    case DType::kBF16:
+      return map<float, uint16_t>(in, out, n, bf16_from_float);
+    case DType::kF32:
+      return copy(in, out, n * sizeof(float));
+    case DType::kF64:
+      return map<float, double>(
+          in, out, n, [](float x) { return static_cast<double>(x); });
+    default:
+      refuse(dtype);
+  }
+}
+
+void from_float64(DType dtype, const double* in, std::byte* out, size_t n) {
+  switch (dtype) {
+    case DType::kF16:
+      return map<double, uint16_t>(in, out, n, [](double x) {
+        return f16_from_float(narrow_to_odd(x));
+      });
+    case DType::kBF16:
+      return map<double, uint16_t>(in, out, n, [](double x) {
+        return bf16_from_float(narrow_to_odd(x));
+      });
+    case DType::kF32:
+      return map<double, float>(
+          in, out, n, [](double x) { return static_cast<float>(x); });
+    case DType::kF64:
+      return copy(in, out, n * sizeof(double));
+    default:
+      refuse(dtype);
+  }
+}
+
+} // namespace merganser

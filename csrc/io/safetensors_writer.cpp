@@ -1,0 +1,132 @@
+#include <algorithm>
+#include <mutex>
+#include <unordered_map>
+
+#include <fmt/format.h>
+
+#include "io/byte_ranges.h"
+#include "io/error.h"
+#include "io/quote.h"
+#include "io/safetensors.h"
+#include "io/safetensors_header.h"
+
+namespace merganser {
+
+struct SafetensorsWriter::Impl {
+  Impl(const std::filesystem::path& p, SafetensorsHeader h);
+
+  [[noreturn]] void fail(const std::string& name, const std::string& what) {
+    throw Error(
+        fmt::format("{}: tensor {}: {}", path.string(), quote(name), what));
+  }
+
+  std::filesystem::path path;
+  SafetensorsHeader header;
+  std::unordered_map<std::string, size_t> index;
+  uint64_t data = 0; // where the tensors' data begin
+  AtomicFile file;
+  std::mutex mutex; // of `written`
+  ByteRanges written; // of the data
+};
+
+namespace {
+
+SafetensorsHeader lay_out(
+    std::vector<TensorInfo> tensors,
+    const Metadata& metadata) {
+  // Each size divides the ones before it, so that every tensor is aligned.
+  // (Sub-byte types, last, need no alignment.)
+  std::ranges::stable_sort(
+      tensors, std::greater<>(), [](const TensorInfo& tensor) {
+        return dtype_bits(tensor.dtype);
+      });
+  SafetensorsHeader header;
+  header.metadata = metadata;
+  uint64_t end = 0;
+  for (TensorInfo& tensor : tensors) {
+    const uint64_t begin = end;
+    if (__builtin_add_overflow(begin, tensor.bytes(), &end)) {
+      throw InputError(fmt::format(
+          "tensor {}: all tensors together have more than 2^64 bytes",
+          quote(tensor.name)));
+    }
+    header.tensors.push_back({std::move(tensor), begin, end});
+  }
+  return header;
+}
+
+} // namespace
+
+SafetensorsWriter::Impl::Impl(
+    const std::filesystem::path& p,
+    SafetensorsHeader h)
+    : path(p), header(std::move(h)), file(p) {
+  for (const TensorPlace& tensor : header.tensors) {
+    const std::string& name = tensor.info.name;
+    if (name == "__metadata__" || !index.emplace(name, index.size()).second) {
+      throw InputError(fmt::format(
+          "{}: tensor {}: {}",
+          path.string(),
+          quote(name),
+          name == "__metadata__" ? "the format keeps this name for itself"
+                                 : "declared twice"));
+    }
+  }
+  const std::string text = format_safetensors_header(header, path.string());
+  data = text.size();
+  file.reserve(data + (header.tensors.empty() ? 0 : header.tensors.back().end));
+  file.write(text.data(), text.size());
+}
+
+SafetensorsWriter::SafetensorsWriter(
+    const std::filesystem::path& path,
+    std::vector<TensorInfo> tensors,
+    const Metadata& metadata)
+    : impl_(
+          std::make_unique<Impl>(path, lay_out(std::move(tensors), metadata))) {
+}
+
+SafetensorsWriter::~SafetensorsWriter() = default;
+
+void SafetensorsWriter::write(
+    const std::string& name,
+    std::span<const std::byte> data,
+    uint64_t offset) {
+  const auto found = impl_->index.find(name);
+  if (found == impl_->index.end()) {
+    impl_->fail(name, "was not declared");
+  }
+  const TensorPlace& tensor = impl_->header.tensors[found->second];
+  const uint64_t size = tensor.end - tensor.begin;
+  if (offset > size || data.size() > size - offset) {
+    impl_->fail(
+        name,
+        fmt::format(
+            "bytes {} to {} were written, but it has {}",
+            offset,
+            offset + data.size(),
+            size));
+  }
+  const uint64_t begin = tensor.begin + offset;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    if (!impl_->written.add(begin, begin + data.size())) {
+      impl_->fail(name, "the same bytes were written twice");
+    }
+  }
+  impl_->file.write_at(impl_->data + begin, data.data(), data.size());
+}
+
+void SafetensorsWriter::finish() {
+  const uint64_t missing = impl_->written.first_missing();
+  for (const TensorPlace& tensor : impl_->header.tensors) {
+    if (missing < tensor.end) {
+      impl_->fail(
+          tensor.info.name,
+          fmt::format("byte {} was not written", missing - tensor.begin));
+    }
+  }
+  impl_->file.commit();
+}
+
+} // namespace merganser
