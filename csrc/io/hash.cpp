@@ -1,5 +1,7 @@
 #include "io/hash.h"
 
+#include <algorithm>
+#include <new>
 #include <vector>
 
 #include <fmt/format.h>
@@ -10,17 +12,24 @@
 namespace merganser {
 
 struct Hasher::State {
-  XXH3_state_t xxh;
+  XXH3_state_t* xxh = XXH3_createState();
+
+  ~State() {
+    XXH3_freeState(xxh);
+  }
 };
 
 Hasher::Hasher() : state_(std::make_unique<State>()) {
-  XXH3_128bits_reset(&state_->xxh);
+  if (state_->xxh == nullptr) {
+    throw std::bad_alloc();
+  }
+  XXH3_128bits_reset(state_->xxh);
 }
 
 Hasher::~Hasher() = default;
 
 void Hasher::update(const void* data, size_t size) {
-  XXH3_128bits_update(&state_->xxh, data, size);
+  XXH3_128bits_update(state_->xxh, data, size);
 }
 
 void Hasher::update(std::string_view text) {
@@ -30,7 +39,7 @@ void Hasher::update(std::string_view text) {
 }
 
 std::string Hasher::digest() const {
-  const XXH128_hash_t hash = XXH3_128bits_digest(&state_->xxh);
+  const XXH128_hash_t hash = XXH3_128bits_digest(state_->xxh);
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }
 

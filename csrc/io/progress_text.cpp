@@ -56,7 +56,7 @@ std::string bar(double share, int width) {
   if (filled < width) {
     result[static_cast<size_t>(filled)] = '>';
   }
-  return "[" + result + "] ";
+  return fmt::format("[{}] ", result);
 }
 
 // At most `columns` characters, each taken to be one column wide.
@@ -81,7 +81,7 @@ std::string progress_text(const ProgressState& state, int columns) {
 
   std::string counts = amount(done, scale);
   if (known) {
-    counts += "/" + amount(total, scale);
+    counts += fmt::format("/{}", amount(total, scale));
   }
   counts += fmt::format(" {}{}", scale.prefix, state.unit);
   const auto moved = static_cast<double>(state.done - state.first);
