@@ -1,49 +1,79 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "io/api.h"
 #include "io/checkpoint.h"
+#include "io/model_dir.h"
 #include "merge/recipe.h"
 
 namespace merganser {
 
 enum class TensorAction {
   kMerge, // by the recipe's formula
-  kCopyBase, // integers and bools that agree, or a head with heads: base
+  kCopy, // the bytes of the base, or of the first model where there is no base
 };
 
 struct TensorPlan {
   TensorInfo output;
   TensorAction action = TensorAction::kMerge;
   std::string reason; // why it is copied; empty for merged ones
+  bool float64 = false; // arithmetic
   uint64_t bytes_read = 0;
+};
+
+// heads: per_task: what is kept of a model beside the merged one.
+struct TaskHead {
+  std::string file; // "heads/yelp.safetensors"
+  std::vector<TensorInfo> tensors;
 };
 
 // Everything a merge will do, known before the first byte is written. Opening a
-// plan reads headers only.
+// plan reads headers, config.json and tokenizer files only; without a base also
+// the integer and bool tensors, which must agree.
 struct MERGANSER_API MergePlan {
-  explicit MergePlan(Recipe recipe); // throws InputError: all problems at once
-  ~MergePlan();
-  MergePlan(MergePlan&&) noexcept;
+  // Throws InputError that lists all problems at once.
+  explicit MergePlan(Recipe recipe);
 
   Recipe recipe;
-  std::vector<TensorPlan> tensors;
-  std::unique_ptr<Checkpoint> base; // null: none
-  std::unique_ptr<Checkpoint> base_fisher;
-  std::vector<std::unique_ptr<Checkpoint>> models;
-  std::vector<std::unique_ptr<Checkpoint>> fishers;
+  std::vector<double> weights; // alpha_t, normalized if the recipe says so
+  ModelDir reference; // gives the output its config.json and tokenizer
+  std::optional<Checkpoint> base; // opened only if the recipe has one
+  std::vector<Checkpoint> models;
+  std::optional<Checkpoint> base_fisher; // Fishers only if the method uses them
+  std::vector<Checkpoint> fishers;
   double base_scale = 0; // N_0
   std::vector<double> scales; // N_t
+
+  std::vector<TensorPlan> tensors; // in the order of the output
+  std::vector<TaskHead> heads; // one per model, or none
+  std::vector<std::string> notes; // what the recipe has and the method ignores
   uint64_t bytes_read = 0;
   uint64_t bytes_written = 0;
-  uint64_t peak_memory = 0; // of the buffers
 
-  std::string to_text() const; // a table
+  // Of the buffers; threads 0: all cores.
+  uint64_t peak_memory(int threads) const;
+
+  // What merged tensors are read from: base, base_fisher, models, Fishers, as
+  // far as the method uses them.
+  std::vector<const Checkpoint*> sources() const;
+
+  // Copied tensors and the order of tensors are this one's.
+  const Checkpoint& reference_weights() const {
+    return base ? *base : models.front();
+  }
+
+  std::string to_text() const; // tables
   std::string to_json() const;
 };
+
+// A merge goes through a tensor in chunks of so many elements.
+inline constexpr int64_t kChunkElements = 16384;
+
+// 0: as many as the process may use.
+MERGANSER_API int thread_count(int requested);
 
 } // namespace merganser

@@ -12,15 +12,10 @@ namespace merganser {
 // A model's parameters and gradients, each as one contiguous float32 array in
 // which the named tensors are views: an optimiser step, clipping, a Fisher or a
 // checkpoint is one pass over one array. Parameters with weight decay lie
-// before those without, so that each group is a range.
-//
-// Every tensor begins at a multiple of 64 bytes: vector kernels run on aligned
-// data and matrix products give the same bits wherever a tensor lies. The gaps
-// are zero and stay zero in whatever is computed elementwise.
+// before those without (biases and LayerNorms), so that each group is a range.
 class MERGANSER_API Arena {
  public:
-  // Moves the module's parameters into the arena and presets their gradients,
-  // so that backward passes add to `gradients` in place.
+  // Moves the module's parameters into the arena and presets their gradients.
   explicit Arena(torch::nn::Module& module);
 
   struct Entry {
@@ -37,9 +32,7 @@ class MERGANSER_API Arena {
     return entries_;
   }
   // A named view into a flat array laid out like the arena.
-  static at::Tensor view(const at::Tensor& flat, const Entry& entry);
-  // A flat array of zeros laid out like the arena.
-  at::Tensor zeros() const;
+  at::Tensor view(const at::Tensor& flat, const Entry& entry) const;
 
  private:
   std::vector<Entry> entries_;

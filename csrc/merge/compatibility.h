@@ -1,0 +1,17 @@
+#pragma once
+
+#include "io/model_dir.h"
+#include "merge/problems.h"
+
+namespace merganser {
+
+// Whether two model directories can be versions of one model: the values of
+// config.json that give tensors their meaning, the vocabulary and, unless
+// skip_heads, the classes. Adds a sentence per difference, naming both files.
+void compare_directories(
+    const ModelDir& model,
+    const ModelDir& reference,
+    bool skip_heads,
+    Problems& problems);
+
+} // namespace merganser

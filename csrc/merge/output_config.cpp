@@ -1,0 +1,17 @@
+#include "merge/output_config.h"
+
+#include <nlohmann/json.hpp>
+
+#include "io/atomic_file.h"
+#include "merge/recipe_options.h"
+
+namespace merganser {
+void set_config_dtype(const std::filesystem::path& config, DType dtype) {
+  auto json = nlohmann::ordered_json::parse(read_file(config));
+  // transformers 5 writes "dtype", earlier ones "torch_dtype".
+  json[json.contains("dtype") ? "dtype" : "torch_dtype"] =
+      torch_dtype_name(dtype);
+  write_file(config, json.dump(2) + "\n");
+}
+
+} // namespace merganser

@@ -1,0 +1,47 @@
+// What a merge did, for people and for machines.
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "merge/engine.h"
+#include "merge/table.h"
+
+namespace merganser {
+
+std::string MergeReport::to_text() const {
+  std::string text = fmt::format(
+      "{} tensors merged by {}, {} copied; {} read, {} written in {:.2f} s\n",
+      tensors_merged,
+      method_info(method).name,
+      tensors_copied,
+      format_bytes(bytes_read),
+      format_bytes(bytes_written),
+      seconds);
+  if (method == MergeMethod::kRemoval && elements > 0) {
+    text += fmt::format(
+        "{:.2f} % of the denominators were clamped\n",
+        100.0 * static_cast<double>(clamped) / static_cast<double>(elements));
+  }
+  return text;
+}
+
+std::string MergeReport::to_json() const {
+  nlohmann::ordered_json json = {
+      {"method", method_info(method).name},
+      {"tensors_merged", tensors_merged},
+      {"tensors_copied", tensors_copied},
+      {"elements", elements},
+      {"bytes_read", bytes_read},
+      {"bytes_written", bytes_written},
+      {"seconds", seconds}};
+  if (method == MergeMethod::kRemoval) {
+    json["clamped"] = clamped;
+    json["clamped_fraction"] = elements == 0
+        ? 0.0
+        : static_cast<double>(clamped) / static_cast<double>(elements);
+  }
+  return json.dump(2);
+}
+
+} // namespace merganser
