@@ -1,5 +1,7 @@
 #pragma once
 
+#include <type_traits>
+
 // Runs a loop with the widest vectors of the machine at hand: the binary is
 // compiled for any x86-64, and this compiles the loop once more for AVX2 and
 // for AVX-512 and picks one when it runs. The results do not depend on the
@@ -7,21 +9,34 @@
 //
 //   widest([&] { for (...) out[i] = f(in[i]); });
 //
+// A loop with an argument is given the width, as VectorBytes<N>().
 // (GCC's target_clones would do the same, but not for templates.)
 
 namespace merganser {
+
+template <int N>
+using VectorBytes = std::integral_constant<int, N>;
+
+template <int N, typename Loop>
+[[gnu::always_inline]] inline void run_loop(const Loop& loop) {
+  if constexpr (std::is_invocable_v<Loop>) {
+    loop();
+  } else {
+    loop(VectorBytes<N>());
+  }
+}
 
 #if defined(__x86_64__)
 template <typename Loop>
 [[gnu::flatten, gnu::target("arch=x86-64-v4")]] void run_avx512(
     const Loop& loop) {
-  loop();
+  run_loop<64>(loop);
 }
 
 template <typename Loop>
 [[gnu::flatten, gnu::target("arch=x86-64-v3")]] void run_avx2(
     const Loop& loop) {
-  loop();
+  run_loop<32>(loop);
 }
 
 template <typename Loop>
@@ -31,13 +46,13 @@ void widest(const Loop& loop) {
   } else if (__builtin_cpu_supports("x86-64-v3")) {
     run_avx2(loop);
   } else {
-    loop();
+    run_loop<16>(loop);
   }
 }
 #else
 template <typename Loop>
 void widest(const Loop& loop) {
-  loop();
+  run_loop<16>(loop);
 }
 #endif
 

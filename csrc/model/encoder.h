@@ -4,6 +4,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -53,7 +54,8 @@ TORCH_MODULE(Encoder);
 // and reported in `fresh`. num_labels > 0 replaces the config's. Any other
 // tensor missing or of another shape is an InputError naming it; tensors that
 // the model has no use for (position_ids, lm_head, ...) are ignored.
-// F16, BF16 and F64 are converted to float32.
+// F16, BF16 and F64 are converted to float32. `dropout` replaces every dropout
+// probability of the config, in memory only.
 struct LoadedEncoder {
   Encoder model{nullptr};
   std::vector<std::string> fresh; // names of parameters not in the checkpoint
@@ -61,7 +63,8 @@ struct LoadedEncoder {
 MERGANSER_API LoadedEncoder load_encoder(
     const std::filesystem::path& folder,
     int64_t num_labels,
-    uint64_t seed);
+    uint64_t seed,
+    std::optional<double> dropout = {});
 
 // Writes weights (float32), config.json and the tokenizer files of `source`
 // into `folder`, which must exist. AutoModelForSequenceClassification and

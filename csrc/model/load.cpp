@@ -91,10 +91,15 @@ void read_parameter(
 LoadedEncoder load_encoder(
     const std::filesystem::path& folder,
     int64_t num_labels,
-    uint64_t seed) {
+    uint64_t seed,
+    std::optional<double> dropout) {
   const ModelDir directory(folder);
-  const auto config = EncoderConfig::parse(
+  auto config = EncoderConfig::parse(
       directory.config_text(), (folder / "config.json").string(), num_labels);
+  if (dropout) {
+    config.hidden_dropout = config.attention_dropout =
+        config.classifier_dropout = *dropout;
+  }
   const Checkpoint checkpoint(folder);
   auto generator = at::detail::createCPUGenerator(seed);
   LoadedEncoder loaded{Encoder(config), {}};

@@ -13,12 +13,12 @@ namespace merganser {
 
 enum class TrainingFisher { kNone, kAdam, kOnlineMc };
 MERGANSER_API TrainingFisher parse_training_fisher(const std::string& name);
+MERGANSER_API std::string training_fisher_name(TrainingFisher fisher);
 
 struct TrainOptions {
   std::filesystem::path model; // model directory to start from
   std::vector<std::filesystem::path> train; // concatenated
-  std::vector<std::filesystem::path>
-      eval; // after every epoch; best = highest mean accuracy
+  std::vector<std::filesystem::path> eval; // after every epoch
   std::filesystem::path out;
   double epochs = 1;
   int64_t max_steps = -1; // >= 0 replaces epochs
@@ -45,9 +45,9 @@ struct TrainOptions {
 };
 
 struct EpochMetrics {
-  int64_t epoch = 0;
-  int64_t step = 0;
-  double train_loss = 0;
+  int64_t epoch = 0; // from 1
+  int64_t step = 0; // steps done by its end
+  double train_loss = 0; // mean over the examples, each before its update
   std::vector<double> eval_accuracy;
   std::vector<double> eval_loss;
 };
@@ -55,17 +55,25 @@ struct EpochMetrics {
 struct TrainResult {
   int64_t steps = 0;
   int64_t examples = 0;
-  double seconds = 0;
+  double seconds = 0; // of this call, loading included
   std::vector<EpochMetrics> epochs;
+  int64_t model_epoch = 0; // whose model was kept, from 1
   std::optional<std::filesystem::path> fisher; // the file, if one was asked for
 };
 
 // Fine-tunes and leaves in options.out: the model (Hugging Face directory),
-// metrics.jsonl, and fisher.safetensors if asked for. While it runs, out's
-// sibling "<out>.partial" holds the last checkpoint; called again with the same
-// options and data, it goes on from there and ends with the same bits as a run
-// that was never interrupted. Throws InputError for bad options or data, Error
-// for what fails on the way (a loss that is not finite, a full disk).
+// metrics.jsonl, and fisher.safetensors if asked for.
+//
+// The model is that of the last epoch; with files to evaluate on and no Fisher
+// it is that of the epoch with the highest mean accuracy, the first of equals.
+// A Fisher belongs to the end of training, so that it comes with the last.
+//
+// While it runs, out's sibling "<out>.partial" holds the last checkpoint;
+// called again with the same options and data, it goes on from there and ends
+// with the same bits as a run that was never interrupted (on one machine, with
+// one number of threads). Throws InputError for bad options or data, Error for
+// what fails on the way (a loss that is not finite, a full disk), and
+// Interrupted, after a checkpoint, on Ctrl-C.
 MERGANSER_API TrainResult
 train(const TrainOptions& options, const ProgressCallback& progress = {});
 

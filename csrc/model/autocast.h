@@ -1,0 +1,25 @@
+#pragma once
+
+#include <ATen/autocast_mode.h>
+
+#include "io/api.h"
+
+namespace merganser {
+
+// While it lives, matrix products of this thread are bfloat16 if `bfloat16`,
+// with each weight converted once; LayerNorm, softmax and what else needs the
+// range stay float32. It must end before the backward pass begins.
+class MERGANSER_API Autocast {
+ public:
+  Autocast(at::DeviceType device, bool bfloat16);
+  ~Autocast();
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+
+ private:
+  at::DeviceType device_;
+  bool enabled_before_;
+  at::ScalarType dtype_before_;
+};
+
+} // namespace merganser

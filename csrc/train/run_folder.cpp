@@ -1,0 +1,71 @@
+#include "train/run_folder.h"
+
+#include <fmt/format.h>
+
+#include "io/atomic_file.h"
+#include "io/checkpoint.h"
+#include "io/error.h"
+
+namespace merganser {
+namespace {
+
+namespace fs = std::filesystem;
+
+// "out/" and "out" are the same place.
+fs::path without_trailing_slash(const fs::path& path) {
+  const fs::path normal = fs::absolute(path).lexically_normal();
+  return normal.has_filename() ? normal : normal.parent_path();
+}
+
+} // namespace
+
+RunFolder::RunFolder(const fs::path& out)
+    : out_(without_trailing_slash(out)), partial_(out_) {
+  partial_ += ".partial";
+  if (fs::exists(out_) && !(fs::is_directory(out_) && fs::is_empty(out_))) {
+    throw InputError(fmt::format(
+        "{} exists already; choose another name or remove it", out.string()));
+  }
+}
+
+void RunFolder::open() const {
+  std::error_code failed;
+  fs::create_directories(partial_, failed);
+  if (failed) {
+    throw Error(fmt::format(
+        "cannot make the folder {}: {}", partial_.string(), failed.message()));
+  }
+}
+
+fs::path RunFolder::state() const {
+  return partial_ / "state.safetensors";
+}
+
+fs::path RunFolder::best() const {
+  return partial_ / "best.safetensors";
+}
+
+fs::path RunFolder::metrics() const {
+  return partial_ / "metrics.jsonl";
+}
+
+std::optional<fs::path> RunFolder::publish(
+    const Encoder& model,
+    const fs::path& source,
+    std::optional<FisherResult> fisher) const {
+  AtomicDirectory folder(out_, /*replace=*/false);
+  save_encoder(model, source, folder.path());
+  write_file(folder.path() / "metrics.jsonl", read_file(metrics()));
+  if (fisher) {
+    fisher->model_hash = Checkpoint(folder.path()).content_hash();
+    fisher->save(folder.path() / "fisher.safetensors");
+  }
+  folder.commit();
+  fs::remove_all(partial_);
+  if (!fisher) {
+    return std::nullopt;
+  }
+  return out_ / "fisher.safetensors";
+}
+
+} // namespace merganser

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "fisher/fisher.h"
+#include "io/api.h"
+#include "model/encoder.h"
+
+namespace merganser {
+
+// Where a run keeps what it needs to go on after an interruption, and from
+// where its results appear under their final name, all at once:
+//   OUT.partial/state.safetensors   the last checkpoint
+//   OUT.partial/best.safetensors    parameters of the best epoch
+//   OUT.partial/metrics.jsonl
+class MERGANSER_API RunFolder {
+ public:
+  // Throws InputError when `out` exists and is not an empty folder.
+  explicit RunFolder(const std::filesystem::path& out);
+
+  void open() const; // makes OUT.partial where it is not there
+  std::filesystem::path state() const;
+  std::filesystem::path best() const;
+  std::filesystem::path metrics() const;
+
+  // Writes model, metrics and Fisher (model_hash is filled in) to OUT and
+  // removes OUT.partial; `source` is the model folder that config and tokenizer
+  // come from. Returns the file of the Fisher.
+  std::optional<std::filesystem::path> publish(
+      const Encoder& model,
+      const std::filesystem::path& source,
+      std::optional<FisherResult> fisher) const;
+
+ private:
+  std::filesystem::path out_;
+  std::filesystem::path partial_;
+};
+
+} // namespace merganser

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <optional>
+
+#include "io/api.h"
+#include "train/adamw.h"
+#include "train/arena.h"
+#include "train/dropout_seed.h"
+#include "train/metrics.h"
+#include "train/online_fisher.h"
+#include "train/proximal.h"
+#include "train/step_plan.h"
+#include "train/task.h"
+
+namespace merganser {
+
+// What one optimiser step does: forward and backward passes over its batches,
+// proximal term, clipping, the fused AdamW + Fisher pass.
+class MERGANSER_API Stepper {
+ public:
+  Stepper(const TrainOptions& options, TrainingTask& task);
+
+  // Takes step 0 <= step < plan.steps(). Throws Error, and leaves the
+  // parameters as they are, when the loss or a gradient is not finite.
+  StepMetrics step(StepPlan& plan, int64_t step);
+
+  Arena arena;
+  AdamW adamw;
+  std::optional<OnlineFisher> fisher;
+
+ private:
+  // Adds scale * (gradient of the sum over the batch) and returns the sum.
+  double add_loss(const std::vector<int64_t>& batch, double scale);
+  void sample_fisher(const std::vector<int64_t>& batch, int64_t epoch);
+
+  const TrainOptions& options_;
+  TrainingTask& task_;
+  std::optional<Proximal> proximal_;
+  DropoutSeed dropout_;
+};
+
+} // namespace merganser
