@@ -2,11 +2,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define MERGANSER_HOST_DEVICE __host__ __device__
-#else
-#define MERGANSER_HOST_DEVICE
-#endif
+#include "kernels/host_device.h"
 
 namespace merganser {
 
