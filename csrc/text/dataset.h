@@ -12,7 +12,8 @@ namespace merganser {
 
 struct TextExample {
   std::string text;
-  int64_t label;
+  int64_t label = 0;
+  int64_t line = 0; // in its file, from 1
 };
 
 // Reads .jsonl ("text" and "label" in every object) or .csv / .tsv (a header
