@@ -1,0 +1,47 @@
+#pragma once
+
+#include <vector>
+
+#include "merge/elementwise.h"
+
+namespace merganser::test {
+
+// A merge of a few numbers: models[t][i], fishers[t][i] and so on, passed
+// through merge_elements.
+template <typename T>
+struct Elements {
+  std::vector<T> base, base_fisher;
+  std::vector<std::vector<T>> models, fishers;
+  std::vector<T> weights, scales;
+  T base_scale = 1, delta = 0, clamp = T(0.25), floor = T(1e-6);
+  int64_t clamped = 0; // set by merge
+
+  std::vector<T> merge(MergeMethod method) {
+    std::vector<const T*> model_pointers, fisher_pointers;
+    for (const auto& model : models) {
+      model_pointers.push_back(model.data());
+    }
+    for (const auto& fisher : fishers) {
+      fisher_pointers.push_back(fisher.data());
+    }
+    const MergeScalars<T> scalars = {
+        .count = static_cast<int>(models.size()),
+        .weights = weights.data(),
+        .scales = scales.data(),
+        .base_scale = base_scale,
+        .delta = delta,
+        .clamp = clamp,
+        .floor = floor};
+    std::vector<T> out(models[0].size());
+    const MergeArrays<T> arrays = {
+        .base = base.empty() ? nullptr : base.data(),
+        .base_fisher = base_fisher.empty() ? nullptr : base_fisher.data(),
+        .models = model_pointers.data(),
+        .fishers = fisher_pointers.data(),
+        .out = out.data()};
+    clamped = merge_elements(method, scalars, arrays, std::ssize(out));
+    return out;
+  }
+};
+
+} // namespace merganser::test

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <valarray>
+#include <vector>
+
+#include "merge/formula.h"
+
+namespace merganser::test {
+
+using Vector = std::valarray<double>;
+
+// What a merge is made from, as whole vectors in float64.
+struct Problem {
+  Vector base, base_fisher;
+  std::vector<Vector> models, fishers;
+  std::vector<double> weights, scales;
+  double base_scale = 100, delta = 1e-12, clamp = 0.25, floor = 1e-6;
+};
+
+// The definitions of docs/method.md, section 2, word by word and apart from
+// merge/formula.h. No Fisher is zero everywhere.
+inline Vector oracle(MergeMethod method, const Problem& p) {
+  const size_t n = p.models[0].size();
+  const auto sum = [&](auto term) {
+    Vector total(0.0, n);
+    for (size_t t = 0; t < p.models.size(); ++t) {
+      total += Vector(p.weights[t] * term(t));
+    }
+    return total;
+  };
+  const auto tau = [&](size_t t) { return Vector(p.models[t] - p.base); };
+  const auto h = [&](size_t t) { return Vector(p.scales[t] * p.fishers[t]); };
+  const auto floored = [&](Vector f) {
+    for (double& x : f) {
+      x = std::max(x, p.floor);
+    }
+    return f;
+  };
+  const Vector sum_h =
+      p.fishers.empty() ? Vector(0.0, n) : sum([&](size_t t) { return h(t); });
+  const Vector h0 = p.base_scale * p.base_fisher + p.delta;
+  switch (method) {
+    case MergeMethod::kLinear:
+      return sum([&](size_t t) { return p.models[t]; });
+    case MergeMethod::kTaskArithmetic:
+      return p.base + sum(tau);
+    case MergeMethod::kFisher:
+      return sum([&](size_t t) { return Vector(h(t) * p.models[t]); }) / sum_h;
+    case MergeMethod::kFisherBase:
+      return p.base +
+          sum([&](size_t t) { return Vector(h(t) * tau(t)); }) / (h0 + sum_h);
+    case MergeMethod::kGradientMatching:
+      return p.base +
+          sum([&](size_t t) { return Vector((h0 + h(t)) * tau(t)); }) /
+          (h0 + sum_h);
+    case MergeMethod::kRemoval: {
+      Vector denominator = h0 - sum_h;
+      for (size_t i = 0; i < n; ++i) {
+        denominator[i] = std::max(denominator[i], p.clamp * (h0[i] + sum_h[i]));
+      }
+      return p.base -
+          sum([&](size_t t) { return Vector((h0 + h(t)) * tau(t)); }) /
+          denominator;
+    }
+    case MergeMethod::kEwr: {
+      const Vector f0 = floored(p.base_fisher);
+      const auto f = [&](size_t t) { return floored(p.fishers[t]); };
+      return (f0 * p.base -
+              sum([&](size_t t) { return Vector(f(t) * tau(t)); })) /
+          (f0 + sum(f));
+    }
+  }
+  return {};
+}
+
+} // namespace merganser::test

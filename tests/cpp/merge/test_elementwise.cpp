@@ -1,0 +1,149 @@
+// merge_elements against the definitions in float64, for every method, type,
+// number of models and size.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "elements.h"
+#include "merge/method.h"
+#include "oracle.h"
+
+namespace merganser::test {
+namespace {
+
+Vector random_vector(
+    std::mt19937& random,
+    size_t n,
+    double least,
+    double most) {
+  std::uniform_real_distribution<double> draw(least, most);
+  Vector values(n);
+  for (double& x : values) {
+    x = static_cast<float>(draw(random)); // the same number in both types
+  }
+  return values;
+}
+
+Problem random_problem(size_t n, size_t count) {
+  std::mt19937 random(static_cast<unsigned>(n + 7 * count));
+  Problem problem;
+  problem.base = random_vector(random, n, -1, 1);
+  problem.base_fisher = random_vector(random, n, 0, 2e-6);
+  for (size_t t = 0; t < count; ++t) {
+    problem.models.push_back(
+        problem.base + random_vector(random, n, -0.01, 0.01));
+    for (double& x : problem.models.back()) {
+      x = static_cast<float>(x);
+    }
+    problem.fishers.push_back(random_vector(random, n, 0, 1e-5));
+    problem.weights.push_back(0.25 * static_cast<double>(t + 1));
+    problem.scales.push_back(10.0 * static_cast<double>(t + 1));
+  }
+  // Coordinates that only one has seen, or only the base.
+  for (size_t i = 0; i < n; i += 5) {
+    for (size_t t = 1; t < count; ++t) {
+      problem.fishers[t][i] = 0;
+    }
+  }
+  for (size_t i = 0; i < n; i += 7) {
+    problem.base_fisher[i] = 0;
+  }
+  return problem;
+}
+
+template <typename T>
+std::vector<T> narrow(const Vector& values) {
+  return {std::begin(values), std::end(values)};
+}
+
+template <typename T>
+Elements<T> elements_of(const Problem& problem) {
+  Elements<T> elements;
+  elements.base = narrow<T>(problem.base);
+  elements.base_fisher = narrow<T>(problem.base_fisher);
+  for (size_t t = 0; t < problem.models.size(); ++t) {
+    elements.models.push_back(narrow<T>(problem.models[t]));
+    elements.fishers.push_back(narrow<T>(problem.fishers[t]));
+    elements.weights.push_back(static_cast<T>(problem.weights[t]));
+    elements.scales.push_back(static_cast<T>(problem.scales[t]));
+  }
+  elements.base_scale = static_cast<T>(problem.base_scale);
+  elements.delta = static_cast<T>(problem.delta);
+  return elements;
+}
+
+template <typename T>
+void compare(MergeMethod method, size_t n, size_t count) {
+  const Problem problem = random_problem(n, count);
+  const Vector expected = oracle(method, problem);
+  const std::vector<T> found = elements_of<T>(problem).merge(method);
+  ASSERT_EQ(found.size(), n);
+  // torch.testing.assert_close's for float32 and float64.
+  const double relative = sizeof(T) == 4 ? 1.3e-6 : 1e-7;
+  const double absolute = sizeof(T) == 4 ? 1e-5 : 1e-7;
+  for (size_t i = 0; i < n; ++i) {
+    ASSERT_NEAR(
+        found[i], expected[i], absolute + relative * std::abs(expected[i]))
+        << method_info(method).name << ", " << count << " models, element " << i
+        << " of " << n;
+  }
+}
+
+TEST(MergeElements, EqualTheDefinition) {
+  for (const MethodInfo& method : merge_methods()) {
+    for (size_t count : {1, 3, 5}) {
+      for (size_t n : {0, 1, 3, 255, 256, 257, 65537}) {
+        compare<float>(method.method, n, count);
+        compare<double>(method.method, n, count);
+      }
+    }
+  }
+}
+
+TEST(MergeElements, CountClampedDenominators) {
+  Elements<double> elements;
+  elements.base = {0, 0, 0, 0};
+  elements.base_fisher = {1, 1, 1, 0};
+  elements.models = {{1, 1, 1, 1}};
+  elements.fishers = {{0.1, 0.9, 2, 1}};
+  elements.weights = {1};
+  elements.scales = {1};
+  const auto merged = elements.merge(MergeMethod::kRemoval);
+  EXPECT_EQ(elements.clamped, 3);
+  EXPECT_DOUBLE_EQ(merged[0], -1.1 / 0.9);
+  for (int i = 1; i < 4; ++i) {
+    EXPECT_DOUBLE_EQ(merged[i], -1 / 0.25); // the weight is 1 / clamp
+  }
+}
+
+TEST(MergeElements, NanStaysNan) {
+  const double nan = std::nan("");
+  for (const MethodInfo& method : merge_methods()) {
+    for (int place = 0; place < 4; ++place) {
+      Elements<double> elements;
+      elements.base = {1};
+      elements.base_fisher = {1};
+      elements.models = {{2}, {3}};
+      elements.fishers = {{1}, {1}};
+      elements.weights = elements.scales = {1, 1};
+      double* const places[] = {
+          elements.models[1].data(),
+          elements.base.data(),
+          elements.fishers[1].data(),
+          elements.base_fisher.data()};
+      const bool used[] = {
+          true,
+          method.needs_base,
+          method.needs_fishers,
+          method.needs_base_fisher};
+      *places[place] = nan;
+      EXPECT_EQ(std::isnan(elements.merge(method.method)[0]), used[place])
+          << method.name << ", place " << place;
+    }
+  }
+}
+
+} // namespace
+} // namespace merganser::test
