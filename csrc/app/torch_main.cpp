@@ -8,9 +8,12 @@
 
 int main(int argc, char** argv) {
   using namespace merganser::app;
+  const VerbDefinition verbs[] = {
+      {"run", define_run},
+  };
   const auto elsewhere = [](char** arguments) {
     std::fprintf(stderr, "merganser-torch: run merganser %s\n", arguments[1]);
     return 2;
   };
-  return run_program(argc, argv, {}, elsewhere);
+  return run_program(argc, argv, verbs, elsewhere);
 }

@@ -76,30 +76,57 @@ void YamlValue::fail_type(std::string_view expected) const {
       kind(node_)));
 }
 
-void YamlValue::expect_keys(
-    std::initializer_list<std::string_view> keys) const {
+bool YamlValue::is_mapping() const {
+  return node_.IsMap();
+}
+
+std::vector<YAML::Node> YamlValue::keys() const {
   if (!node_.IsMap()) {
     fail_type("a mapping");
   }
+  std::vector<YAML::Node> keys;
   std::set<std::string> seen;
   for (const auto& entry : node_) {
     const YAML::Node& key = entry.first;
-    const std::string text = key.IsScalar() ? key.Scalar() : kind(key);
-    if (std::find(keys.begin(), keys.end(), text) == keys.end()) {
+    if (!key.IsScalar()) {
+      fail_at(source_, key.Mark(), "a key must be a text, not " + kind(key));
+    }
+    if (!seen.insert(key.Scalar()).second) {
+      fail_at(
+          source_,
+          key.Mark(),
+          fmt::format("'{}' is given twice", key.Scalar()));
+    }
+    keys.push_back(key);
+  }
+  return keys;
+}
+
+void YamlValue::expect_keys(std::span<const std::string_view> known) const {
+  for (const YAML::Node& key : keys()) {
+    if (std::find(known.begin(), known.end(), key.Scalar()) == known.end()) {
       fail_at(
           source_,
           key.Mark(),
           fmt::format(
               "there is no key '{}'{}{}; the keys are {}",
-              text,
+              key.Scalar(),
               name_.empty() ? "" : " in ",
               name_,
-              fmt::join(keys, ", ")));
-    }
-    if (!seen.insert(text).second) {
-      fail_at(source_, key.Mark(), fmt::format("'{}' is given twice", text));
+              fmt::join(known, ", ")));
     }
   }
+}
+
+std::vector<std::pair<std::string, YamlValue>> YamlValue::entries() const {
+  std::vector<std::pair<std::string, YamlValue>> entries;
+  for (const YAML::Node& key : keys()) {
+    entries.emplace_back(key.Scalar(), at(key.Scalar()));
+  }
+  if (entries.empty()) {
+    fail_type("a mapping of at least one key");
+  }
+  return entries;
 }
 
 std::optional<YamlValue> YamlValue::find(std::string_view key) const {

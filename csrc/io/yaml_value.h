@@ -7,8 +7,10 @@
 #include <initializer_list>
 #include <limits>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "io/api.h"
@@ -25,9 +27,16 @@ class MERGANSER_API YamlValue {
   static YamlValue load(const std::filesystem::path& path);
 
   // Mappings. expect_keys refuses any other key, and a key given twice.
-  void expect_keys(std::initializer_list<std::string_view> keys) const;
+  bool is_mapping() const;
+  void expect_keys(std::span<const std::string_view> known) const;
+  void expect_keys(std::initializer_list<std::string_view> known) const {
+    expect_keys(std::span(known.begin(), known.size()));
+  }
   std::optional<YamlValue> find(std::string_view key) const;
   YamlValue at(std::string_view key) const; // missing: an error
+
+  // Of a mapping whose keys are names of the user's: at least one.
+  std::vector<std::pair<std::string, YamlValue>> entries() const;
 
   // Lists, of at least one item.
   std::vector<YamlValue> items() const;
@@ -65,6 +74,7 @@ class MERGANSER_API YamlValue {
 
  private:
   YamlValue(YAML::Node node, std::string source, std::string name);
+  std::vector<YAML::Node> keys() const; // of a mapping, each once
   [[noreturn]] void fail_type(std::string_view expected) const;
 
   YAML::Node node_;

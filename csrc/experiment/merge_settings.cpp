@@ -1,0 +1,119 @@
+#include "experiment/merge_settings.h"
+
+#include <fmt/format.h>
+
+#include "experiment/layout.h"
+#include "experiment/names.h"
+#include "merge/recipe_options.h"
+
+namespace merganser {
+namespace {
+
+double weight_of(
+    const std::string& expert,
+    const YamlValue& weight,
+    const MethodInfo& method) {
+  return parse_weight(weight.is_mapping() ? weight.at(expert) : weight, method);
+}
+
+// Those that the method has a use for.
+std::string parameters_text(const Recipe& recipe, const MethodInfo& method) {
+  std::string text;
+  if (method.normalizes) {
+    text += fmt::format("  normalize: {}\n", recipe.normalize);
+  }
+  if (method.needs_base_fisher && method.needs_num_examples) {
+    text += fmt::format("  delta: {}\n", recipe.delta);
+  }
+  if (recipe.method == MergeMethod::kRemoval) {
+    text += fmt::format("  clamp: {}\n", recipe.clamp);
+  }
+  if (recipe.method == MergeMethod::kEwr) {
+    text += fmt::format("  floor: {}\n", recipe.floor);
+  }
+  return text.empty() ? text : "parameters:\n" + text;
+}
+
+} // namespace
+
+ExperimentMerge parse_merge(
+    const YamlValue& entry,
+    const std::vector<std::string>& experts) {
+  entry.expect_keys(
+      {"name",
+       "method",
+       "weight",
+       "parameters",
+       "heads",
+       "dtype",
+       "out_dtype"});
+  ExperimentMerge merge;
+  const YamlValue name = entry.at("name");
+  merge.name = name.text();
+  check_name(name, merge.name);
+  Recipe& recipe = merge.recipe;
+  parse_method(entry.at("method"), recipe);
+  parse_recipe_options(entry, recipe);
+
+  const MethodInfo& method = method_info(recipe.method);
+  const std::string up = layout::kUpFromRecipe;
+  if (method.needs_base || recipe.heads != HeadMode::kMerge) {
+    recipe.base_model = up + layout::model(layout::kBase);
+  }
+  if (method.needs_base_fisher) {
+    recipe.base_fisher = up + layout::fisher(layout::kBase);
+  }
+  const auto weight = entry.find("weight");
+  if (weight && weight->is_mapping()) {
+    weight->expect_keys(
+        std::vector<std::string_view>(experts.begin(), experts.end()));
+  }
+  for (const std::string& expert : experts) {
+    RecipeModel model;
+    model.model = up + layout::model(expert);
+    if (method.needs_fishers) {
+      model.fisher = up + layout::fisher(expert);
+    }
+    if (weight) {
+      model.weight = weight_of(expert, *weight, method);
+    }
+    recipe.models.push_back(std::move(model));
+  }
+  // What only the recipe as a whole shows, such as weights that sum to 0.
+  try {
+    Recipe::parse(recipe_text(recipe), "", layout::recipe(merge.name));
+  } catch (const InputError& error) {
+    entry.fail(fmt::format("{}: {}", entry.name(), error.what()));
+  }
+  return merge;
+}
+
+std::string recipe_text(const Recipe& recipe) {
+  const MethodInfo& method = method_info(recipe.method);
+  std::string text = fmt::format("merge_method: {}\n", method.name);
+  if (recipe.base_model) {
+    text += fmt::format("base_model: {}\n", recipe.base_model->string());
+  }
+  if (recipe.base_fisher) {
+    text += fmt::format("base_fisher: {}\n", recipe.base_fisher->string());
+  }
+  text += "models:\n";
+  for (const RecipeModel& model : recipe.models) {
+    text += fmt::format("  - model: {}\n", model.model.string());
+    if (model.fisher) {
+      text += fmt::format("    fisher: {}\n", model.fisher->string());
+    }
+    text += fmt::format("    parameters: {{weight: {}}}\n", model.weight);
+  }
+  text += parameters_text(recipe, method);
+  text += fmt::format("heads: {}\n", head_mode_name(recipe.heads));
+  if (recipe.float64) {
+    text += "dtype: float64\n";
+  }
+  if (recipe.out_dtype) {
+    text += fmt::format("out_dtype: {}\n", torch_dtype_name(*recipe.out_dtype));
+  }
+  return text;
+}
+
+} // namespace merganser
