@@ -7,4 +7,6 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "The compiled part of merganser; loading it brings the operators.";
   install_python_interrupts();
   bind_errors(m);
+  bind_io(m);
+  bind_fisher_file(m);
 }

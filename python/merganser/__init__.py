@@ -10,7 +10,9 @@ from ._check import check_torch
 
 check_torch(_build)
 
-from ._C import Error, InputError  # noqa: E402
+from ._C import Error, InputError
+from .fisher import fisher
+from .fisher_result import FisherResult
 
 __version__ = _build.VERSION
 
@@ -22,7 +24,9 @@ def has_cuda() -> bool:
 
 __all__ = [
     "Error",
+    "FisherResult",
     "InputError",
     "__version__",
+    "fisher",
     "has_cuda",
 ]

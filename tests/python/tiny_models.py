@@ -2,7 +2,7 @@
 
 import torch
 
-SIZE = dict(vocab_size=43, max_position_embeddings=24)
+SIZE = {"vocab_size": 43, "max_position_embeddings": 24}
 
 
 def bert(num_labels=3, **options):
@@ -55,7 +55,7 @@ def batch(lengths, num_labels=3, pad_id=None, generator=None, pad_to=None):
         )
         mask[row, :length] = 1
     labels = torch.randint(0, num_labels, (len(lengths),), generator=generator)
-    return dict(input_ids=ids, attention_mask=mask, labels=labels)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def _layers():

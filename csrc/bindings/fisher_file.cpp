@@ -1,0 +1,115 @@
+#include <ATen/ops/empty.h>
+#include <fmt/format.h>
+
+#include <map>
+
+#include "bindings/long_call.h"
+#include "io/checkpoint.h"
+#include "io/error.h"
+#include "merge/fisher_file.h"
+
+namespace merganser::bindings {
+namespace {
+
+using Tensors = std::map<std::string, at::Tensor>;
+
+std::span<std::byte> bytes(const at::Tensor& tensor) {
+  return {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()};
+}
+
+// tensors: float32, contiguous, on the CPU.
+void write_fisher(
+    const std::filesystem::path& path,
+    const Tensors& tensors,
+    const FisherMetadata& metadata) {
+  std::vector<TensorInfo> infos;
+  for (const auto& [name, tensor] : tensors) {
+    TORCH_CHECK(
+        tensor.is_cpu() && tensor.is_contiguous() &&
+            tensor.scalar_type() == at::kFloat,
+        "write_fisher: '",
+        name,
+        "' must be float32, contiguous and on the CPU");
+    infos.push_back({name, DType::kF32, tensor.sizes().vec()});
+  }
+  SafetensorsWriter writer(path, std::move(infos), metadata.to_metadata());
+  for (const auto& [name, tensor] : tensors) {
+    writer.write(name, bytes(tensor));
+  }
+  writer.finish();
+}
+
+std::pair<Tensors, FisherMetadata> read_fisher(
+    const std::filesystem::path& path) {
+  const Checkpoint file(path);
+  const auto metadata = FisherMetadata::parse(file.metadata(), path);
+  if (!metadata) {
+    throw InputError(fmt::format(
+        "{}: is not a Fisher of Merganser: its metadata have no "
+        "'format_version'",
+        path.string()));
+  }
+  Tensors tensors;
+  for (const TensorInfo& info : file.tensors()) {
+    if (info.dtype != DType::kF32) {
+      throw InputError(fmt::format(
+          "{}: tensor '{}' is {}, but Fishers are F32",
+          path.string(),
+          info.name,
+          dtype_name(info.dtype)));
+    }
+    const at::Tensor tensor = at::empty(info.shape, at::kFloat);
+    file.read(info.name, bytes(tensor));
+    tensors.emplace(info.name, tensor);
+  }
+  return {std::move(tensors), *metadata};
+}
+
+} // namespace
+
+void bind_fisher_file(py::module_& m) {
+  py::class_<FisherMetadata>(m, "FisherMetadata")
+      .def(
+          py::init([](const std::string& estimator,
+                      int64_t num_examples,
+                      int64_t num_examples_used,
+                      int64_t samples,
+                      uint64_t seed,
+                      const std::string& labels,
+                      const std::string& base_model_hash) {
+            return FisherMetadata{
+                estimator,
+                num_examples,
+                num_examples_used,
+                samples,
+                seed,
+                labels,
+                base_model_hash};
+          }),
+          py::kw_only(),
+          py::arg("estimator"),
+          py::arg("num_examples"),
+          py::arg("num_examples_used"),
+          py::arg("samples"),
+          py::arg("seed"),
+          py::arg("labels"),
+          py::arg("base_model_hash"))
+      .def_readonly("estimator", &FisherMetadata::estimator)
+      .def_readonly("num_examples", &FisherMetadata::num_examples)
+      .def_readonly("num_examples_used", &FisherMetadata::num_examples_used)
+      .def_readonly("samples", &FisherMetadata::samples)
+      .def_readonly("seed", &FisherMetadata::seed)
+      .def_readonly("labels", &FisherMetadata::labels)
+      .def_readonly("base_model_hash", &FisherMetadata::base_model_hash);
+  m.def(
+      "write_fisher",
+      &write_fisher,
+      py::arg("path"),
+      py::arg("tensors"),
+      py::arg("metadata"),
+      py::call_guard<LongCall>());
+  m.def(
+      "read_fisher", &read_fisher, py::arg("path"), py::call_guard<LongCall>());
+}
+
+} // namespace merganser::bindings

@@ -1,0 +1,167 @@
+"""The diagonal Fisher of a PyTorch classifier, correct per example."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ._batch_mean import BatchMeanSquares
+from ._batches import Batch, count_examples, read_batches
+from ._C import Error, InputError, content_hash
+from ._classification import exact_directions, label_direction, sampled_directions
+from ._per_example import PerExampleSquares
+from .fisher_result import FisherResult
+
+ESTIMATORS = ("exact", "mc", "empirical", "mc_batch")
+
+
+def fisher(
+    model: nn.Module,
+    data: Iterable,
+    estimator: str = "exact",
+    *,
+    samples: int = 1,
+    limit: int | None = None,
+    seed: int = 0,
+    num_examples: int | None = None,
+    model_path: str | os.PathLike | None = None,
+    progress: Callable[[int, int | None, str], None] | None = None,
+) -> FisherResult:
+    """Estimates the diagonal Fisher of a classifier's trainable parameters.
+
+    F = 1/N sum_i E_{y ~ p(.|x_i)} [ (d log p(y | x_i) / d theta)^2 ], the squares
+    taken per example, at the cost of about one backward pass and without a copy of
+    the gradient per example. The model runs in eval mode; its modes, hooks and
+    everything else are afterwards as they were, also if the call fails.
+
+    Args:
+        model: returns logits (B, K), K >= 2: as a tensor, as `.logits` or first in
+            a tuple. Trainable parameters must be those of nn.Linear, nn.Embedding
+            and nn.LayerNorm layers that are called once per forward pass, as in
+            BERT, RoBERTa and DistilBERT classifiers; "mc_batch" takes any model.
+        data: batches: a DataLoader or another iterable of dicts (the model's keyword
+            arguments, "labels" (B,) for "empirical", "index" (B,) if the examples
+            have numbers of their own) or of pairs (inputs, labels).
+        estimator: "exact" (the expectation over labels, K - 1 backward passes),
+            "mc" (`samples` labels drawn from the model per example), "empirical"
+            (the data's labels) or "mc_batch" (one plain backward pass per sample:
+            B times the squared batch mean; unbiased too, with a higher variance).
+        samples: labels drawn per example, for "mc" and "mc_batch".
+        limit: use the first `limit` examples only. Data sorted by label must be
+            shuffled before.
+        seed: of the draws. A label depends on `seed` and on the example's number
+            only, so that batch size and order do not change the result.
+        num_examples: N, what a merge scales the mean by (H = N F). By default the
+            examples of `data`, including those beyond `limit`.
+        model_path: the folder or file that `model` was loaded from or saved to; its
+            hash goes into the result, and a merge refuses a Fisher of another model.
+        progress: called after each batch with the examples done, how many there
+            will be (None: unknown) and an empty text.
+
+    Returns:
+        A FisherResult: a mapping from parameter names to means F, float32 or wider,
+        in the parameters' shapes, on their devices.
+
+    Raises:
+        NotImplementedError: a trainable parameter whose per-example gradient would
+            not be right (another kind of layer, tied, used several times); names it.
+        InputError: arguments or data that do not fit; says which.
+        Error: a Fisher that is not finite; names the parameter.
+
+    Source: Daheim et al., arXiv 2310.12808, section 3; docs/method.md, section 3.
+    """
+    _check_arguments(estimator, samples, limit, num_examples)
+    total = count_examples(data)
+    if limit is not None and num_examples is None and total is None:
+        raise InputError(
+            "with limit, data of unknown length need num_examples: a merge scales "
+            "the Fisher by the number of examples in all"
+        )
+    model_hash = "" if model_path is None else content_hash(model_path)
+    squares = (
+        BatchMeanSquares(model) if estimator == "mc_batch" else PerExampleSquares(model)
+    )
+    if not squares.sums:
+        raise InputError("the model has no trainable parameter")
+    expected = limit if total is None or limit is None else min(limit, total)
+
+    used = 0
+    device = next(iter(squares.sums.values())).device
+    with torch.enable_grad(), _eval_mode(model), squares:
+        for batch in read_batches(data, device, limit):
+            _add(squares, model, batch, estimator, samples, seed)
+            used += batch.size
+            if progress is not None:
+                progress(used, expected or total, "")
+    if used == 0:
+        raise InputError("data has no examples")
+
+    for name, sum_of_squares in squares.sums.items():
+        sum_of_squares.div_(used)
+        if not sum_of_squares.isfinite().all():
+            raise Error(f"the Fisher of {name} is not finite")
+    return FisherResult(
+        squares.sums,
+        estimator=estimator,
+        num_examples=num_examples or total or used,
+        num_examples_used=used,
+        samples=samples,
+        seed=seed,
+        labels="data" if estimator == "empirical" else "model",
+        base_model_hash=model_hash,
+    )
+
+
+def _add(squares, model, batch: Batch, estimator: str, samples: int, seed: int):
+    """Adds a batch's squares: one forward pass, a backward pass per direction."""
+    logits = squares.forward(lambda: _logits(model, batch), batch.size)
+    if estimator == "exact":
+        directions, count = exact_directions(logits), logits.shape[1] - 1
+    elif estimator == "empirical":
+        directions, count = [label_direction(logits, batch.labels)], 1
+    else:
+        directions = sampled_directions(logits, batch.indices, seed, samples)
+        count = samples
+    for number, direction in enumerate(directions, start=1):
+        squares.backward(logits, direction, keep_graph=number < count)
+
+
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    output = model(*batch.args, **batch.kwargs)
+    if isinstance(output, Mapping):  # transformers' ModelOutput
+        output = output["logits"]
+    elif isinstance(output, tuple):
+        output = output[0]
+    if output.dim() != 2 or len(output) != batch.size or output.shape[1] < 2:
+        raise InputError(
+            f"the model must return logits ({batch.size}, K) with K >= 2 classes for "
+            f"a batch of {batch.size} examples, not a tensor {tuple(output.shape)}"
+        )
+    return output
+
+
+def _check_arguments(estimator, samples, limit, num_examples) -> None:
+    if estimator not in ESTIMATORS:
+        raise InputError(
+            f"estimator must be one of {', '.join(ESTIMATORS)}, not {estimator!r}"
+        )
+    if samples != 1 and not estimator.startswith("mc"):
+        raise InputError(f"samples is for mc and mc_batch, not for {estimator}")
+    for name, value in [("samples", samples), ("limit", limit)]:
+        if value is not None and value < 1:
+            raise InputError(f"{name} must be at least 1, not {value}")
+    if num_examples is not None and num_examples < 1:
+        raise InputError(f"num_examples must be at least 1, not {num_examples}")
+
+
+@contextmanager
+def _eval_mode(model: nn.Module):
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,97 @@
+"""A Fisher diagonal with what a merge must know of it, in memory and as a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import _C
+
+
+@dataclass(eq=False, repr=False)
+class FisherResult(Mapping[str, Tensor]):
+    """The mean Fisher diagonal F: a mapping from parameter names to tensors.
+
+    Attributes:
+        diagonal: F by parameter name, in the parameters' shapes, float32 or wider.
+        num_examples: N of the data set, what a merge scales the mean by.
+        num_examples_used: how many of them F is the mean over.
+        estimator: its name, see `merganser.fisher`.
+        samples: labels drawn per example.
+        seed: of the draws.
+        labels: "model" (drawn from the model, or in expectation) or "data".
+        base_model_hash: of the model's tensors; empty: unknown.
+    """
+
+    diagonal: dict[str, Tensor]
+    num_examples: int
+    num_examples_used: int
+    estimator: str
+    samples: int = 1
+    seed: int = 0
+    labels: str = "model"
+    base_model_hash: str = ""
+
+    @property
+    def H(self) -> dict[str, Tensor]:
+        """N F, the sum over the data set that stands in the merge formulas."""
+        return {name: self.num_examples * f for name, f in self.diagonal.items()}
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the file that recipes name: safetensors, float32, with metadata.
+
+        The file appears under its name only when it is whole. Format:
+        docs/method.md, section 4.
+        """
+        metadata = _C.FisherMetadata(
+            estimator=self.estimator,
+            num_examples=self.num_examples,
+            num_examples_used=self.num_examples_used,
+            samples=self.samples,
+            seed=self.seed,
+            labels=self.labels,
+            base_model_hash=self.base_model_hash,
+        )
+        tensors = {
+            name: f.detach().to("cpu", torch.float32).contiguous()
+            for name, f in self.diagonal.items()
+        }
+        _C.write_fisher(path, tensors, metadata)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> FisherResult:
+        """Reads a file that `save` or the executable wrote.
+
+        Raises InputError where it is not one.
+        """
+        tensors, metadata = _C.read_fisher(path)
+        return cls(
+            tensors,
+            num_examples=metadata.num_examples,
+            num_examples_used=metadata.num_examples_used,
+            estimator=metadata.estimator,
+            samples=metadata.samples,
+            seed=metadata.seed,
+            labels=metadata.labels,
+            base_model_hash=metadata.base_model_hash,
+        )
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.diagonal[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.diagonal)
+
+    def __len__(self) -> int:
+        return len(self.diagonal)
+
+    def __repr__(self) -> str:
+        count = sum(f.numel() for f in self.diagonal.values())
+        return (
+            f"FisherResult({self.estimator}, {self.num_examples_used} of "
+            f"{self.num_examples} examples, {len(self)} tensors, {count:,} values)"
+        )
