@@ -9,8 +9,8 @@
 
 #include "io/atomic_file.h"
 #include "io/error.h"
-#include "io/json_reason.h"
 #include "io/quote.h"
+#include "io/strict_json.h"
 
 namespace fs = std::filesystem;
 
@@ -24,28 +24,10 @@ constexpr std::string_view kIndexSuffix = ".safetensors.index.json";
   throw InputError(fmt::format("{}: {}", path.string(), what));
 }
 
-// The depth is limited while parsing, because a tree of nested arrays is
-// destroyed recursively.
-nlohmann::json parse_flat(const fs::path& path) {
-  constexpr int kDeepest = 8;
-  const auto limit =
-      [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
-        if (depth > kDeepest) {
-          fail(path, "is nested too deeply for an index of weights");
-        }
-        return true;
-      };
-  try {
-    return nlohmann::json::parse(read_file(path), limit);
-  } catch (const nlohmann::json::exception& error) {
-    fail(path, "is not valid JSON: " + json_reason(error.what()));
-  }
-}
-
 } // namespace
 
 CheckpointIndex read_checkpoint_index(const fs::path& path) {
-  const nlohmann::json json = parse_flat(path);
+  const nlohmann::json json = parse_strict_json(read_file(path), path.string());
   const auto map = json.find("weight_map");
   if (!json.is_object() || map == json.end() || !map->is_object()) {
     fail(path, "has no object \"weight_map\"");

@@ -9,6 +9,7 @@
 #include "io/json_reason.h"
 #include "io/quote.h"
 #include "io/safetensors_header.h"
+#include "io/strict_json.h"
 
 namespace merganser {
 
@@ -245,6 +246,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
 SafetensorsHeader parse_header_json(
     std::string_view json,
     const std::string& file) {
+  refuse_nul(json, file);
   HeaderReader reader(file);
   nlohmann::json::sax_parse(json.begin(), json.end(), &reader);
   return reader.take();

@@ -31,6 +31,8 @@ struct SafetensorsWriter::Impl {
 
 namespace {
 
+constexpr uint64_t kLargestData = uint64_t{1} << 62; // fits a file offset
+
 SafetensorsHeader lay_out(
     std::vector<TensorInfo> tensors,
     const Metadata& metadata) {
@@ -45,9 +47,10 @@ SafetensorsHeader lay_out(
   uint64_t end = 0;
   for (TensorInfo& tensor : tensors) {
     const uint64_t begin = end;
-    if (__builtin_add_overflow(begin, tensor.bytes(), &end)) {
+    end += tensor.bytes(); // cannot overflow: each is below 2^61
+    if (end > kLargestData) {
       throw InputError(fmt::format(
-          "tensor {}: all tensors together have more than 2^64 bytes",
+          "tensor {}: all tensors together have more than 2^62 bytes",
           quote(tensor.name)));
     }
     header.tensors.push_back({std::move(tensor), begin, end});
