@@ -9,4 +9,5 @@ PYBIND11_MODULE(_C, m) {
   bind_errors(m);
   bind_io(m);
   bind_fisher_file(m);
+  bind_merge(m);
 }

@@ -16,5 +16,6 @@ namespace py = pybind11;
 void bind_errors(py::module_& m);
 void bind_io(py::module_& m);
 void bind_fisher_file(py::module_& m);
+void bind_merge(py::module_& m);
 
 } // namespace merganser::bindings

@@ -45,6 +45,10 @@ YamlValue::YamlValue(YAML::Node node, std::string source, std::string name)
       source_(std::move(source)),
       name_(std::move(name)) {}
 
+YamlValue::YamlValue(const YamlValue&) = default;
+YamlValue& YamlValue::operator=(const YamlValue&) = default;
+YamlValue::~YamlValue() = default;
+
 YamlValue YamlValue::parse(const std::string& yaml, const std::string& source) {
   try {
     const std::vector<YAML::Node> documents = YAML::LoadAll(yaml);

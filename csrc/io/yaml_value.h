@@ -26,6 +26,11 @@ class MERGANSER_API YamlValue {
   static YamlValue parse(const std::string& yaml, const std::string& source);
   static YamlValue load(const std::filesystem::path& path);
 
+  // Defined where yaml-cpp's node is whole: users see only its declaration.
+  YamlValue(const YamlValue&);
+  YamlValue& operator=(const YamlValue&);
+  ~YamlValue();
+
   // Mappings. expect_keys refuses any other key, and a key given twice.
   bool is_mapping() const;
   void expect_keys(std::span<const std::string_view> known) const;

@@ -13,6 +13,7 @@ check_torch(_build)
 from ._C import Error, InputError
 from .fisher import fisher
 from .fisher_result import FisherResult
+from .merging import inspect, merge, merge_recipe, plan
 
 __version__ = _build.VERSION
 
@@ -29,4 +30,8 @@ __all__ = [
     "__version__",
     "fisher",
     "has_cuda",
+    "inspect",
+    "merge",
+    "merge_recipe",
+    "plan",
 ]

@@ -1,0 +1,60 @@
+#include "bindings/long_call.h"
+#include "merge/engine.h"
+#include "merge/inspect.h"
+
+namespace merganser::bindings {
+namespace {
+
+std::string merge_recipe(
+    const std::filesystem::path& recipe,
+    const std::filesystem::path& out,
+    int threads,
+    const ProgressCallback& progress) {
+  const MergePlan plan(Recipe::load(recipe));
+  return execute_merge(plan, out, threads, progress).to_json();
+}
+
+} // namespace
+
+// Plans, reports and inspections are given as the JSON that `--json` prints:
+// one description of them serves the executable and Python.
+void bind_merge(py::module_& m) {
+  py::class_<MethodInfo>(m, "MethodInfo")
+      .def_property_readonly(
+          "id", [](const MethodInfo& i) { return static_cast<int>(i.method); })
+      .def_readonly("name", &MethodInfo::name)
+      .def_readonly("formula", &MethodInfo::formula)
+      .def_readonly("needs_base", &MethodInfo::needs_base)
+      .def_readonly("needs_fishers", &MethodInfo::needs_fishers)
+      .def_readonly("needs_base_fisher", &MethodInfo::needs_base_fisher)
+      .def_readonly("needs_num_examples", &MethodInfo::needs_num_examples)
+      .def_readonly("normalizes", &MethodInfo::normalizes)
+      .def_readonly(
+          "normalizes_by_default", &MethodInfo::normalizes_by_default);
+  m.def("find_method", &find_method, py::arg("name"));
+  m.def(
+      "merge_recipe",
+      &merge_recipe,
+      py::arg("recipe"),
+      py::arg("out"),
+      py::arg("threads"),
+      py::arg("progress"),
+      py::call_guard<LongCall>());
+  m.def(
+      "plan",
+      [](const std::filesystem::path& recipe) {
+        return MergePlan(Recipe::load(recipe)).to_json();
+      },
+      py::arg("recipe"),
+      py::call_guard<LongCall>());
+  m.def(
+      "inspect",
+      [](const std::filesystem::path& path, bool hashes) {
+        return inspect(path, hashes).to_json();
+      },
+      py::arg("path"),
+      py::arg("hashes"),
+      py::call_guard<LongCall>());
+}
+
+} // namespace merganser::bindings

@@ -1,0 +1,205 @@
+"""Merging: of models in memory, and of files as a recipe says.
+
+Both go through the same formula (csrc/merge/formula.h) and give the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import _C
+from ._C import InputError
+from ._merge_inputs import (
+    FLOATS,
+    check_state,
+    finite,
+    fisher_of,
+    state_of,
+    weights_of,
+)
+from .fisher_result import FisherResult
+
+Model = nn.Module | Mapping[str, Tensor]
+Fisher = FisherResult | str | os.PathLike
+
+
+def merge(
+    base: Model | None,
+    models: Sequence[Model],
+    fishers: Sequence[Fisher] | None = None,
+    method: str = "gradient_matching",
+    weights: Sequence[float] | float = 1.0,
+    *,
+    base_fisher: Fisher | None = None,
+    normalize: bool | None = None,
+    delta: float = 1e-12,
+    clamp: float = 0.25,
+    floor: float = 1e-6,
+) -> dict[str, Tensor]:
+    """Merges models of one architecture in memory.
+
+    With theta_0 the base, tau_t = theta_t - theta_0, H_t = N_t F_t and
+    H_0 = N_0 F_0 + delta, gradient matching is, elementwise,
+
+        theta = theta_0 + sum_t w_t (H_0 + H_t) tau_t / (H_0 + sum_t w_t H_t)
+
+    and docs/method.md, section 2, has the other methods. Computed in float32
+    (float64 where a tensor is) and rounded once to the base's dtype.
+
+    Args:
+        base: theta_0, a module or state dict; None only for "linear" and "fisher".
+        models: theta_t, modules or state dicts with the same names and shapes.
+        fishers: one per model, for the methods with Fishers; a FisherResult or the
+            path of its file.
+        method: linear, task_arithmetic, fisher, fisher_base, gradient_matching,
+            removal or ewr.
+        weights: w_t, one per model or one for all.
+        base_fisher: F_0, for fisher_base, gradient_matching, removal and ewr.
+        normalize: divide the weights by their sum; only for linear (where it is the
+            default) and task_arithmetic.
+        delta: added to H_0, the base's weight decay.
+        clamp: removal only: the denominator is at least clamp * H_0.
+        floor: ewr only: every Fisher is at least this.
+
+    Returns:
+        A state dict for load_state_dict: names and dtypes of the base, or of the
+        first model where there is no base, on the first model's devices. Integers
+        and bools come from the base, or must agree where there is none.
+
+    Raises:
+        InputError: a tensor that is missing, extra, of another shape, without its
+            Fisher or not finite, or an argument that does not fit the method; says
+            which.
+
+    Source: Daheim et al., arXiv 2310.12808; docs/method.md.
+    """
+    info = _C.find_method(method)
+    if not models:
+        raise InputError("models is empty: a merge needs at least one")
+    states = [state_of(model, f"models[{t}]") for t, model in enumerate(models)]
+    if base is not None:
+        reference, reference_label = state_of(base, "base"), "base"
+    elif info.needs_base:
+        raise InputError(f"{method} needs base, the model that the others come from")
+    else:
+        reference, reference_label = states[0], "models[0]"
+    for t, state in enumerate(states):
+        check_state(state, reference, f"models[{t}]", reference_label)
+    alpha = weights_of(info, weights, len(states), normalize)
+
+    diagonals = []
+    if info.needs_fishers:
+        count = 0 if fishers is None else len(fishers)
+        if count != len(states):
+            raise InputError(
+                f"{method} needs fishers, one per model: {len(states)}, not {count}"
+            )
+        diagonals = [
+            fisher_of(f, state, f"fishers[{t}]")
+            for t, (f, state) in enumerate(zip(fishers, states, strict=True))
+        ]
+    base_diagonal = None
+    if info.needs_base_fisher:
+        if base_fisher is None:
+            raise InputError(f"{method} needs base_fisher, the base's own Fisher")
+        base_diagonal = fisher_of(base_fisher, reference, "base_fisher")
+
+    def scale(fisher):
+        return float(fisher.num_examples) if info.needs_num_examples else 1.0
+
+    scales = [scale(f) for f in diagonals]
+    base_scale = scale(base_diagonal) if base_diagonal is not None else 0.0
+
+    def merge_tensor(name: str, dtype: torch.dtype) -> Tensor:
+        device = states[0][name].device
+        thetas = [finite(s[name], f"models[{t}]", name) for t, s in enumerate(states)]
+        # The operator rounds to the first model's dtype: wide enough for the base's.
+        thetas[0] = thetas[0].to(torch.promote_types(thetas[0].dtype, dtype))
+        theta_0 = finite(reference[name], "base", name) if info.needs_base else None
+        f_0 = None
+        if base_diagonal is not None:
+            f_0 = finite(base_diagonal[name], "base_fisher", name, 0.0)
+        fs = [
+            finite(f[name], f"fishers[{t}]", name, 0.0) for t, f in enumerate(diagonals)
+        ]
+        merged = torch.ops.merganser.merge(
+            None if theta_0 is None else theta_0.to(device),
+            None if f_0 is None else f_0.to(device),
+            [theta.to(device) for theta in thetas],
+            [f.to(device) for f in fs],
+            alpha,
+            scales,
+            base_scale,
+            info.id,
+            delta,
+            clamp,
+            floor,
+        ).to(dtype)
+        return finite(merged, "the merged model", name)
+
+    def copy_tensor(name: str) -> Tensor:
+        for t, state in enumerate(states):
+            if base is None and not torch.equal(state[name], reference[name]):
+                raise InputError(
+                    f"models[{t}]: tensor {name!r} differs from models[0]'s and is not "
+                    "merged, being of integers; with base it would come from there"
+                )
+        return reference[name].clone()
+
+    return {
+        name: merge_tensor(name, tensor.dtype)
+        if tensor.dtype in FLOATS
+        else copy_tensor(name)
+        for name, tensor in reference.items()
+    }
+
+
+def merge_recipe(
+    recipe: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    threads: int | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> dict[str, Any]:
+    """Carries out a recipe, tensor by tensor, never with whole models in memory.
+
+    Args:
+        recipe: the YAML file, see docs/recipes.md.
+        out: the folder to make, a Hugging Face model directory. It appears under
+            its name only when it is whole.
+        threads: None: all cores. The bytes are the same for any number.
+        progress: called with megabytes done, megabytes in all and a text.
+
+    Returns:
+        What `merganser merge --json` prints: tensors merged and copied, elements,
+        bytes, seconds; for removal also the fraction of clamped denominators.
+
+    Raises:
+        InputError: a recipe or files that do not fit, before anything is written.
+        Error: what fails on the way, such as a full disk.
+    """
+    return json.loads(_C.merge_recipe(recipe, out, threads or 0, progress))
+
+
+def plan(recipe: str | os.PathLike) -> dict[str, Any]:
+    """What `merge_recipe` would do: every tensor, bytes to read and write, memory.
+
+    Reads headers only. Returns what `merganser plan --json` prints. Raises
+    InputError with all problems of the recipe and its files at once.
+    """
+    return json.loads(_C.plan(recipe))
+
+
+def inspect(path: str | os.PathLike, *, hashes: bool = True) -> dict[str, Any]:
+    """Names, shapes, dtypes, metadata and hashes of a checkpoint or Fisher file.
+
+    hashes=False reads headers only. Returns what `merganser inspect --json`
+    prints. Raises InputError where `path` is no checkpoint.
+    """
+    return json.loads(_C.inspect(path, hashes))
