@@ -26,10 +26,13 @@ class MERGANSER_API Tokenizer {
 
   // Ids with [CLS] ... [SEP] (BERT) or <s> ... </s> (RoBERTa), at most
   // max_length in all: the text's tail is cut. `text` is UTF-8; ill-formed
-  // bytes are an InputError that gives their offset.
+  // bytes are an InputError that gives their offset, and so is a max_length
+  // that leaves no room for the text.
   virtual std::vector<int32_t> encode(std::string_view text, int64_t max_length)
       const = 0;
 
+  // One more than the largest id that encode() can give: the least number of
+  // rows of a model's embedding.
   virtual int64_t vocab_size() const = 0;
   virtual int32_t pad_id() const = 0;
 };

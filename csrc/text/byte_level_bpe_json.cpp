@@ -1,0 +1,84 @@
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "io/error.h"
+#include "io/quote.h"
+#include "text/byte_level_bpe.h"
+#include "text/tokenizer_json_parts.h"
+
+namespace merganser::tokenizer_json {
+namespace {
+
+MergeTable read_merges(const json& merges, const Vocabulary& vocabulary) {
+  MergeTable table(merges.size());
+  uint32_t rank = 0;
+  for (const json& merge : merges) {
+    std::string left;
+    std::string right;
+    if (merge.is_string()) {
+      const std::string& line = merge.get_ref<const std::string&>();
+      const size_t space = line.find(' ');
+      if (space == std::string::npos ||
+          line.find(' ', space + 1) != std::string::npos) {
+        throw InputError(fmt::format(
+            "merge {} is {}, expected two tokens with a space between them",
+            rank + 1,
+            quote(line)));
+      }
+      left = line.substr(0, space);
+      right = line.substr(space + 1);
+    } else {
+      left = merge.at(0);
+      right = merge.at(1);
+    }
+    table.add(
+        find_id(vocabulary, left),
+        find_id(vocabulary, right),
+        {rank, find_id(vocabulary, left + right)});
+    ++rank;
+  }
+  return table;
+}
+
+} // namespace
+
+std::unique_ptr<SubwordModel> read_byte_level_bpe(
+    const json& tokenizer,
+    const Vocabulary& vocabulary) {
+  const json& normalizer = get(tokenizer, "normalizer");
+  if (!normalizer.is_null()) {
+    refuse("normalizer", type_of(normalizer), "beside BPE use none");
+  }
+  const json& words = get(tokenizer, "pre_tokenizer");
+  if (type_of(words) != "ByteLevel") {
+    refuse("pre_tokenizer", type_of(words), "beside BPE use ByteLevel");
+  }
+  if (!words.value("use_regex", true)) {
+    refuse("pre_tokenizer", "ByteLevel without use_regex", "set use_regex");
+  }
+  const json& model = tokenizer.at("model");
+  for (const char* key :
+       {"dropout",
+        "continuing_subword_prefix",
+        "end_of_word_suffix",
+        "byte_fallback",
+        "ignore_merges"}) {
+    const json& value = get(model, key);
+    if (!value.is_null() && value != "" && value != 0 && value != false) {
+      refuse(
+          fmt::format("{} of BPE", key), value.dump(), "use a model without");
+    }
+  }
+  const json& unknown = get(model, "unk_token");
+  return std::make_unique<ByteLevelBpe>(
+      vocabulary,
+      read_merges(model.at("merges"), vocabulary),
+      ByteLevelBpe::Options{
+          words.at("add_prefix_space"),
+          unknown.is_null()
+              ? std::nullopt
+              : std::optional(find_id(vocabulary, unknown.get<std::string>())),
+          model.value("fuse_unk", false)});
+}
+
+} // namespace merganser::tokenizer_json
