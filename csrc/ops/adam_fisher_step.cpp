@@ -66,8 +66,11 @@ void adam_fisher_step_reference_(
   const at::Tensor square = g.mul(g);
   exp_avg.mul_(beta1).add_(g.mul(1 - beta1));
   exp_avg_sq.mul_(beta2).add_(square.mul(1 - beta2));
-  const at::Tensor denominator =
-      exp_avg_sq.sqrt().div_(std::sqrt(correction2)).add_(eps);
+  // By way of float64, because ATen's float32 root (MKL's) is not always
+  // rounded correctly.
+  const at::Tensor root =
+      exp_avg_sq.to(at::kDouble).sqrt().to(param.scalar_type());
+  const at::Tensor denominator = root.div(std::sqrt(correction2)).add_(eps);
   param.mul_(1 - lr * weight_decay)
       .sub_(exp_avg.div(denominator).mul_(lr / correction1));
   if (fisher) {
@@ -95,9 +98,9 @@ void check_adam_fisher_step_(
   check_shape(kOp, "grad", grad, param.sizes());
   const auto check_state = [&](const char* name, const at::Tensor& state) {
     check_accumulator(kOp, name, state);
-    check_input(kOp, name, state, param);
-    check_shape(kOp, name, state, param.sizes());
     check_same_dtype(kOp, name, state, "param", param);
+    check_device(kOp, name, state, param);
+    check_shape(kOp, name, state, param.sizes());
   };
   check_state("exp_avg", exp_avg);
   check_state("exp_avg_sq", exp_avg_sq);

@@ -4,6 +4,10 @@
 
 namespace merganser::ops {
 
+std::string dtype_name(const at::Tensor& tensor) {
+  return std::string(c10::getDtypeNames(tensor.scalar_type()).first);
+}
+
 void check_device(
     const char* op,
     const char* name,
@@ -30,7 +34,7 @@ void check_accumulator(
       ": ",
       name,
       " must be float32 or float64, got ",
-      tensor.scalar_type());
+      dtype_name(tensor));
   TORCH_CHECK(
       tensor.is_contiguous(),
       op,
@@ -59,7 +63,7 @@ void check_input(
           ? " here (float64 only where all that is changed is float64)"
           : "",
       ", got ",
-      type);
+      dtype_name(tensor));
   check_device(op, name, tensor, accumulator);
 }
 
@@ -74,7 +78,7 @@ void check_indices(
       ": ",
       name,
       " must be int64, got ",
-      tensor.scalar_type());
+      dtype_name(tensor));
   check_device(op, name, tensor, beside);
 }
 
@@ -124,9 +128,9 @@ void check_same_dtype(
       " must have the dtype of ",
       other_name,
       ", ",
-      other.scalar_type(),
+      dtype_name(other),
       ", got ",
-      tensor.scalar_type());
+      dtype_name(tensor));
 }
 
 void check_tokens(

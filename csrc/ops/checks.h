@@ -3,10 +3,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <optional>
+#include <string>
 #include <utility>
 
 // What several ops ask of their arguments. `op` and `name` begin the message.
 namespace merganser::ops {
+
+std::string dtype_name(const at::Tensor& tensor); // as in Python: "float32"
 
 // A Fisher or a moment: float32 or float64, contiguous.
 void check_accumulator(

@@ -83,7 +83,7 @@ void check_merge(
         "merge: ",
         name,
         " must be float32, bfloat16, float16 or float64, got ",
-        type);
+        dtype_name(tensor));
     check_device("merge", name, tensor, models[0]);
     check_shape("merge", name, tensor, models[0].sizes());
   };

@@ -47,7 +47,7 @@ void check_sample_labels(
           probabilities.scalar_type() == at::kDouble,
       kOp,
       ": probabilities must be float32 or float64, got ",
-      probabilities.scalar_type());
+      dtype_name(probabilities));
   check_dim(kOp, "probabilities", probabilities, 2);
   TORCH_CHECK(
       probabilities.size(1) > 0,
@@ -75,6 +75,7 @@ at::Tensor sample_labels_cpu(
     int64_t seed,
     int64_t sample) {
   check_sample_labels(probabilities, indices);
+  const at::Tensor p = probabilities.contiguous();
   const at::Tensor index = indices.contiguous();
   const int64_t* const x = index.const_data_ptr<int64_t>();
   const int64_t labels = probabilities.size(1);
@@ -87,13 +88,13 @@ at::Tensor sample_labels_cpu(
           y[i] >= 0,
           "sample_labels: row ",
           i,
-          " of probabilities is no distribution (entries must be finite and "
-          "not "
-          "negative, and add up to 1 within 0.001): ",
-          probabilities[i]);
+          " of probabilities (example ",
+          x[i],
+          ") is no distribution: entries must be finite and not negative and "
+          "add up to 1 within 0.001, but their sum is ",
+          p[i].sum().item<double>());
     }
   };
-  const at::Tensor p = probabilities.contiguous();
   if (p.scalar_type() == at::kDouble) {
     draw(p.const_data_ptr<double>());
   } else {

@@ -1,0 +1,196 @@
+"""The tensor operators, `torch.ops.merganser.*`, with types and descriptions.
+
+Each has a CPU and (in a CUDA build, see `has_cuda`) a CUDA kernel, and works
+under FakeTensorMode. None has a derivative. A name that ends in `_` changes its
+first arguments in place; these are float32 (or float64) and contiguous. Inputs
+are float32, bfloat16 or float16, of any strides, and float64 beside float64.
+Sums are taken in the dtype of what is changed. All raise RuntimeError with the
+operator, the argument, what was expected and what came.
+
+B examples, L tokens, squares per example (not per token, not per batch): the
+sum over i of g_i^2, with g_i the gradient of example i alone.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_ops = torch.ops.merganser
+
+
+def has_cuda() -> bool:
+    """Whether this build holds CUDA kernels; without them an operator that is
+    given a CUDA tensor raises, and says how to rebuild."""
+    return _ops.has_cuda.default()
+
+
+def square_accumulate_(fisher: Tensor, grad: Tensor, weight: float = 1.0) -> None:
+    """fisher += weight * grad**2, elementwise.
+
+    fisher and grad are of one shape.
+    """
+    _ops.square_accumulate_.default(fisher, grad, weight)
+
+
+def adam_fisher_step_(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    fisher: Tensor | None,
+    *,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    step: int,
+    grad_scale: float = 1.0,
+    fisher_weight: float = 1.0,
+) -> None:
+    """One AdamW step and a running sum of squared gradients, in one pass.
+
+    With g = grad * grad_scale (which carries gradient clipping):
+
+        exp_avg    = beta1 * exp_avg + (1 - beta1) * g
+        exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g**2
+        param     -= lr * (weight_decay * param + m / (sqrt(v) + eps))
+        fisher    += fisher_weight * g**2          (unless fisher is None)
+
+    with m, v the moments divided by 1 - beta**step; step counts from 1. The
+    same as torch.optim.AdamW (Loshchilov & Hutter 2019). All tensors are of one
+    shape; param, moments and fisher of one dtype.
+    """
+    _ops.adam_fisher_step_.default(
+        param,
+        grad,
+        exp_avg,
+        exp_avg_sq,
+        fisher,
+        lr,
+        beta1,
+        beta2,
+        eps,
+        weight_decay,
+        step,
+        grad_scale,
+        fisher_weight,
+    )
+
+
+# The numbers of csrc/merge/formula.h.
+METHODS = {
+    "linear": 0,
+    "task_arithmetic": 1,
+    "fisher": 2,
+    "fisher_base": 3,
+    "gradient_matching": 4,
+    "removal": 5,
+    "ewr": 6,
+}
+
+
+def merge(
+    base: Tensor | None,
+    models: Sequence[Tensor],
+    fishers: Sequence[Tensor] = (),
+    *,
+    method: str,
+    base_fisher: Tensor | None = None,
+    weights: Sequence[float] | None = None,
+    scales: Sequence[float] | None = None,
+    base_scale: float = 1.0,
+    delta: float = 1e-12,
+    clamp: float = 0.5,
+    floor: float = 1e-6,
+) -> Tensor:
+    """One tensor merged from n models' tensors (and their Fishers), in one pass.
+
+    All are of one shape. `weights` are the alpha_t (1 each if None); `scales`
+    the numbers of examples N_t, H_t = N_t * fishers[t] (1 each if None);
+    `base_scale` is N_0, H_0 = N_0 * base_fisher + delta. `clamp` is for removal,
+    `floor` for ewr. The formulas are in docs/method.md. Half types are computed
+    in float32; the result has the dtype of models[0].
+    """
+    if method not in METHODS:
+        raise ValueError(f"merge: no method {method!r}; there are {', '.join(METHODS)}")
+    return _ops.merge.default(
+        base,
+        base_fisher,
+        list(models),
+        list(fishers),
+        [1.0] * len(models) if weights is None else list(weights),
+        [1.0] * len(fishers) if scales is None else list(scales),
+        base_scale,
+        METHODS[method],
+        delta,
+        clamp,
+        floor,
+    )
+
+
+def linear_square_accumulate_(
+    fisher: Tensor, input: Tensor, grad_output: Tensor, weight: float = 1.0
+) -> None:
+    """The weight of a linear layer: fisher += weight * sum_i (D_i^T A_i)**2.
+
+    fisher (out, in); input A (B, L, in) or (B, in); grad_output D, the gradient
+    of the loss by the layer's output, (B, L, out) or (B, out). No buffer of B
+    weight gradients is made.
+    """
+    _ops.linear_square_accumulate_.default(fisher, input, grad_output, weight)
+
+
+def bias_square_accumulate_(
+    fisher: Tensor, grad_output: Tensor, weight: float = 1.0
+) -> None:
+    """A bias: fisher += weight * sum_i (sum_l D_il)**2.
+
+    fisher (C); grad_output D (B, L, C) or (B, C).
+    """
+    _ops.bias_square_accumulate_.default(fisher, grad_output, weight)
+
+
+def embedding_square_accumulate_(
+    fisher: Tensor,
+    indices: Tensor,
+    grad_output: Tensor,
+    weight: float = 1.0,
+    padding_idx: int = -1,
+) -> None:
+    """A table of embeddings: gradients of one token of an example add up, then
+    are squared: fisher[v] += weight * sum_i (sum over l with id_il = v of D_il)**2.
+
+    fisher (V, D); indices (B, L) int64; grad_output (B, L, D). Entries equal to
+    padding_idx (if not negative) are skipped.
+    """
+    _ops.embedding_square_accumulate_.default(
+        fisher, indices, grad_output, weight, padding_idx
+    )
+
+
+def layer_norm_square_accumulate_(
+    fisher: Tensor, normalized: Tensor, grad_output: Tensor, weight: float = 1.0
+) -> None:
+    """The weight of a LayerNorm: fisher += weight * sum_i (sum_l D_il x_il)**2.
+
+    fisher (C); normalized, the input x after normalisation and before weight
+    and bias, and grad_output D: (B, L, C) or (B, C). The bias of a LayerNorm is
+    `bias_square_accumulate_`.
+    """
+    _ops.layer_norm_square_accumulate_.default(fisher, normalized, grad_output, weight)
+
+
+def sample_labels(
+    probabilities: Tensor, indices: Tensor, seed: int, sample: int = 0
+) -> Tensor:
+    """One label per row of `probabilities`, drawn from it.
+
+    probabilities (B, K) float32 or float64, rows that add up to 1; indices (B)
+    int64, the examples' positions in their data set. Returns (B) int64. A label
+    depends on its row and on (seed, index, sample) alone (Philox4x32-10; Salmon
+    et al. 2011), so that neither the batch nor its order matter. A row that is
+    no distribution is an error.
+    """
+    return _ops.sample_labels.default(probabilities, indices, seed, sample)

@@ -1,0 +1,174 @@
+// The ops that promise the bits of their definitions, for all types, sizes,
+// numbers of threads, unaligned views and numbers that are not finite.
+
+#include <gtest/gtest.h>
+
+#include "merge/method.h"
+#include "ops/reference.h"
+#include "support.h"
+
+namespace merganser::ops {
+namespace {
+
+// Calls test(input type, accumulator type, n).
+template <typename Test>
+void for_all_cases(Test test) {
+  at::manual_seed(0);
+  for (const int64_t n : kSizes) {
+    for (const int threads : {1, 3}) {
+      const Threads scope(threads);
+      for (const at::ScalarType type : kInputTypes) {
+        SCOPED_TRACE(
+            testing::Message()
+            << type << ", " << n << " elements, " << threads << " threads");
+        test(type, at::kFloat, n);
+      }
+      SCOPED_TRACE(testing::Message() << "float64 sums, " << n << " elements");
+      test(at::kDouble, at::kDouble, n);
+      test(at::kBFloat16, at::kDouble, n);
+    }
+  }
+}
+
+TEST(SquareAccumulate, HasTheBitsOfItsDefinition) {
+  for_all_cases([](at::ScalarType in, at::ScalarType out, int64_t n) {
+    const at::Tensor grad = hard_numbers(n, in);
+    at::Tensor fused = hard_numbers(n, out);
+    at::Tensor expected = fused.clone();
+    square_accumulate_(fused, grad, 0.3);
+    square_accumulate_reference_(expected, grad, 0.3);
+    EXPECT_TRUE(same_bits(fused, expected));
+  });
+}
+
+TEST(SquareAccumulate, TakesStridedGradients) {
+  const at::Tensor grad = at::randn({33, 65}).t();
+  at::Tensor fused = at::zeros({65, 33});
+  square_accumulate_(fused, grad, 2);
+  EXPECT_TRUE(same_bits(fused, grad.square() * 2));
+}
+
+TEST(SquareAccumulate, KeepsTinyFishers) {
+  at::Tensor fisher = at::full({3}, 1e-30f);
+  square_accumulate_(fisher, at::full({3}, 1e-15f).to(at::kBFloat16), 1);
+  EXPECT_NEAR(fisher[0].item<double>() / 2e-30, 1, 0.01);
+}
+
+TEST(AdamFisherStep, HasTheBitsOfItsDefinition) {
+  for_all_cases([](at::ScalarType in, at::ScalarType out, int64_t n) {
+    for (const bool with_fisher : {true, false}) {
+      at::Tensor state[2][4];
+      for (int k = 0; k < 4; ++k) {
+        state[0][k] = hard_numbers(n, out);
+        if (k == 2) {
+          state[0][k].abs_(); // the second moment
+        }
+        state[1][k] = state[0][k].clone();
+      }
+      for (int64_t step = 1; step <= 3; ++step) {
+        const at::Tensor grad = hard_numbers(n, in);
+        const auto run = [&](auto function, at::Tensor* s) {
+          const std::optional<at::Tensor> fisher =
+              with_fisher ? std::optional(s[3]) : std::nullopt;
+          function(
+              s[0],
+              grad,
+              s[1],
+              s[2],
+              fisher,
+              1e-2,
+              0.9,
+              0.999,
+              1e-8,
+              0.1,
+              step,
+              0.7,
+              1.3);
+        };
+        run(adam_fisher_step_, state[0]);
+        run(adam_fisher_step_reference_, state[1]);
+      }
+      for (int k = 0; k < 4; ++k) {
+        // ATen's float64 root is not always rounded correctly.
+        EXPECT_TRUE(
+            out == at::kFloat
+                ? same_bits(state[0][k], state[1][k])
+                : at::allclose(state[0][k], state[1][k], 1e-14, 1e-14, true))
+            << "tensor " << k;
+      }
+    }
+  });
+}
+
+// Models around a base, in `type`; Fishers (one of them with zeros) in float32.
+struct MergeCase {
+  at::Tensor base;
+  at::Tensor base_fisher;
+  std::vector<at::Tensor> models;
+  std::vector<at::Tensor> fishers;
+  std::vector<double> weights;
+  std::vector<double> scales;
+
+  MergeCase(int64_t n, int64_t count, at::ScalarType type) {
+    base = hard_numbers(n, type);
+    base_fisher = hard_numbers(n, at::kFloat).square() * 1e-8;
+    for (int64_t t = 0; t < count; ++t) {
+      models.push_back(hard_numbers(n, type));
+      fishers.push_back(hard_numbers(n, at::kFloat).square() * 1e-8);
+      fishers.back().slice(0, 0, n, 2).zero_();
+      weights.push_back(0.5 + 0.1 * t);
+      scales.push_back(1000 + t);
+    }
+    base_fisher.slice(0, 0, n, 4).zero_();
+  }
+
+  at::Tensor run(decltype(&merge) function, const MethodInfo& method) const {
+    const bool fisher = method.needs_fishers;
+    return function(
+        method.needs_base ? std::optional(base) : std::nullopt,
+        method.needs_base_fisher ? std::optional(base_fisher) : std::nullopt,
+        models,
+        fisher ? at::TensorList(fishers) : at::TensorList(),
+        weights,
+        fisher ? at::ArrayRef<double>(scales) : at::ArrayRef<double>(),
+        500,
+        static_cast<int64_t>(method.method),
+        0, // coordinates without any Fisher are a case of their own
+        0.1,
+        1e-10);
+  }
+};
+
+TEST(Merge, HasTheBitsOfItsDefinition) {
+  for (const MethodInfo& method : merge_methods()) {
+    for_all_cases([&](at::ScalarType in, at::ScalarType, int64_t n) {
+      SCOPED_TRACE(method.name);
+      for (const int64_t count : {1, 3}) {
+        const MergeCase given(n, count, in);
+        EXPECT_TRUE(same_bits(
+            given.run(merge, method), given.run(merge_reference, method)));
+      }
+    });
+  }
+}
+
+TEST(Merge, TakesManyModels) {
+  const MergeCase given(1000, 40, at::kBFloat16);
+  const MethodInfo& method = method_info(MergeMethod::kGradientMatching);
+  EXPECT_TRUE(
+      same_bits(given.run(merge, method), given.run(merge_reference, method)));
+}
+
+TEST(Merge, MixesTypes) {
+  MergeCase given(1000, 3, at::kFloat);
+  given.models[1] = given.models[1].to(at::kBFloat16);
+  given.models[2] = given.models[2].to(at::kHalf);
+  given.fishers[0] = given.fishers[0].to(at::kDouble);
+  const MethodInfo& method = method_info(MergeMethod::kFisher);
+  const at::Tensor merged = given.run(merge, method);
+  EXPECT_EQ(merged.scalar_type(), at::kFloat); // of the first model
+  EXPECT_TRUE(same_bits(merged, given.run(merge_reference, method)));
+}
+
+} // namespace
+} // namespace merganser::ops
