@@ -173,7 +173,8 @@ std::string YamlValue::text() const {
 
 std::filesystem::path YamlValue::path(
     const std::filesystem::path& folder) const {
-  return (folder / text()).lexically_normal();
+  const auto path = (folder / text()).lexically_normal();
+  return path.has_filename() ? path : path.parent_path(); // "models/a/"
 }
 
 bool YamlValue::boolean() const {

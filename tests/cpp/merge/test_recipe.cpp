@@ -1,0 +1,260 @@
+#include <gtest/gtest.h>
+
+#include "io/error.h"
+#include "merge/recipe.h"
+
+namespace merganser::test {
+namespace {
+
+Recipe parse(const std::string& yaml) {
+  return Recipe::parse(yaml, "/recipes", "r.yaml");
+}
+
+TEST(Recipe, ReadsEveryKey) {
+  const Recipe recipe = parse(R"(
+merge_method: removal
+base_model: ../models/base/
+base_fisher: base.safetensors
+base_num_examples: 1000
+models:
+  - model: a
+    fisher: /fishers/a.safetensors
+    num_examples: 2.5e2
+    parameters: {weight: 0.5}
+  - model: b
+    fisher: b.safetensors
+parameters: {delta: 0, clamp: 1, floor: 1e-9}
+heads: per_task
+dtype: float64
+out_dtype: bfloat16
+)");
+  EXPECT_EQ(recipe.method, MergeMethod::kRemoval);
+  EXPECT_EQ(recipe.base_model, "/models/base");
+  EXPECT_EQ(recipe.base_fisher, "/recipes/base.safetensors");
+  EXPECT_EQ(recipe.base_num_examples, 1000);
+  ASSERT_EQ(recipe.models.size(), 2u);
+  EXPECT_EQ(recipe.models[0].model, "/recipes/a");
+  EXPECT_EQ(recipe.models[0].fisher, "/fishers/a.safetensors");
+  EXPECT_EQ(recipe.models[0].num_examples, 250);
+  EXPECT_EQ(recipe.models[0].weight, 0.5);
+  EXPECT_EQ(recipe.models[1].num_examples, std::nullopt);
+  EXPECT_EQ(recipe.models[1].weight, 1);
+  EXPECT_EQ(recipe.delta, 0);
+  EXPECT_EQ(recipe.clamp, 1);
+  EXPECT_EQ(recipe.floor, 1e-9);
+  EXPECT_EQ(recipe.heads, HeadMode::kPerTask);
+  EXPECT_TRUE(recipe.float64);
+  EXPECT_EQ(recipe.out_dtype, DType::kBF16);
+}
+
+TEST(Recipe, NormalizesLinearWeightsUnlessToldOtherwise) {
+  const std::string models =
+      "base_model: b\n"
+      "models: [{model: a, parameters: {weight: 1}}, "
+      "{model: b, parameters: {weight: 3}}]\n";
+  EXPECT_EQ(
+      parse("merge_method: linear\n" + models).weights(),
+      (std::vector<double>{0.25, 0.75}));
+  EXPECT_EQ(
+      parse("merge_method: linear\nparameters: {normalize: false}\n" + models)
+          .weights(),
+      (std::vector<double>{1, 3}));
+  EXPECT_EQ(
+      parse("merge_method: task_arithmetic\n" + models).weights(),
+      (std::vector<double>{1, 3}));
+}
+
+// mergekit's dtype is also what is written unless out_dtype says otherwise.
+TEST(Recipe, DtypeIsTheTypeOfTheOutputToo) {
+  const Recipe recipe =
+      parse("{merge_method: linear, models: [{model: a}], dtype: float16}");
+  EXPECT_EQ(recipe.out_dtype, DType::kF16);
+  EXPECT_FALSE(recipe.float64);
+}
+
+struct BadRecipe {
+  const char* name;
+  const char* yaml;
+  const char* place; // line:column
+  const char* words;
+};
+
+class BadRecipes : public ::testing::TestWithParam<BadRecipe> {};
+
+TEST_P(BadRecipes, AreRefusedWithTheirPlace) {
+  const BadRecipe& bad = GetParam();
+  try {
+    parse(bad.yaml);
+    FAIL() << "was accepted";
+  } catch (const InputError& error) {
+    const std::string message = error.what();
+    EXPECT_EQ(message.find(std::string("r.yaml:") + bad.place + ": "), 0u)
+        << message;
+    EXPECT_NE(message.find(bad.words), std::string::npos) << message;
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Recipe,
+    BadRecipes,
+    ::testing::Values(
+        BadRecipe{
+            "NotYaml",
+            "merge_method: linear\n  models: a",
+            "2:9",
+            "not YAML"},
+        BadRecipe{"NotAMapping", "- linear", "1:1", "must be a mapping"},
+        BadRecipe{
+            "UnknownKey",
+            "merge_method: linear\nmodel: []",
+            "2:1",
+            "there is no key 'model'; the keys are merge_method, base_model"},
+        BadRecipe{
+            "UnknownModelKey",
+            "merge_method: linear\nmodels:\n  - model: a\n    weight: 1",
+            "4:5",
+            "there is no key 'weight' in models[0]; the keys are model"},
+        BadRecipe{
+            "UnknownParameter",
+            "merge_method: linear\nmodels: [{model: a}]\nparameters: {x: 1}",
+            "3:14",
+            "there is no key 'x' in parameters"},
+        BadRecipe{
+            "KeyTwice",
+            "merge_method: linear\nmerge_method: linear",
+            "2:1",
+            "given twice"},
+        BadRecipe{
+            "NoMethod",
+            "models: [{model: a}]",
+            "1:1",
+            "'merge_method' is"},
+        BadRecipe{
+            "UnknownMethod",
+            "merge_method: ties\nmodels: [{model: a}]",
+            "1:15",
+            "no merge method 'ties'; the methods are linear, task_arithmetic"},
+        BadRecipe{"NoModels", "merge_method: linear", "1:1", "'models' is"},
+        BadRecipe{
+            "EmptyModels",
+            "merge_method: linear\nmodels: []",
+            "2:9",
+            "a list of at least one"},
+        BadRecipe{
+            "ModelIsNotAMapping",
+            "merge_method: linear\nmodels: [a]",
+            "2:10",
+            "models[0] must be a mapping, not 'a'"},
+        BadRecipe{
+            "WeightIsAText",
+            "merge_method: linear\nmodels:\n"
+            "  - {model: a, parameters: {weight: much}}",
+            "3:37",
+            "models[0].parameters.weight must be a number, not 'much'"},
+        BadRecipe{
+            "WeightIsNotFinite",
+            "merge_method: linear\nmodels:\n"
+            "  - {model: a, parameters: {weight: .nan}}",
+            "3:37",
+            "must be a number"},
+        BadRecipe{
+            "WeightsSumToNothing",
+            "merge_method: linear\nmodels:\n"
+            "  - {model: a, parameters: {weight: 0}}",
+            "3:3",
+            "must not sum to 0"},
+        BadRecipe{
+            "NegativeWeightOfAFisher",
+            "merge_method: fisher\nmodels:\n"
+            "  - {model: a, fisher: f, parameters: {weight: -1}}",
+            "3:48",
+            "at least 0"},
+        BadRecipe{
+            "NoBase",
+            "merge_method: task_arithmetic\nmodels: [{model: a}]",
+            "1:15",
+            "task_arithmetic needs base_model"},
+        BadRecipe{
+            "NoFisher",
+            "merge_method: fisher\nmodels: [{model: a}]",
+            "2:10",
+            "models[0] needs the key fisher"},
+        BadRecipe{
+            "NoBaseFisher",
+            "merge_method: gradient_matching\nbase_model: b\n"
+            "models: [{model: a, fisher: f}]",
+            "1:15",
+            "gradient_matching needs base_fisher"},
+        BadRecipe{
+            "HeadsWithoutBase",
+            "merge_method: linear\nmodels: [{model: a}]\nheads: per_task",
+            "3:8",
+            "heads: per_task needs base_model"},
+        BadRecipe{
+            "UnknownHeads",
+            "merge_method: linear\nmodels: [{model: a}]\nheads: all",
+            "3:8",
+            "heads must be merge, per_task or base, not 'all'"},
+        BadRecipe{
+            "UnknownType",
+            "merge_method: linear\nmodels: [{model: a}]\nout_dtype: int8",
+            "3:12",
+            "not 'int8'"},
+        BadRecipe{
+            "FisherNormalized",
+            "merge_method: fisher\nmodels: [{model: a, fisher: f}]\n"
+            "parameters: {normalize: true}",
+            "3:25",
+            "does not normalize"},
+        BadRecipe{
+            "NormalizeIsNotABool",
+            "merge_method: linear\nmodels: [{model: a}]\n"
+            "parameters: {normalize: 2}",
+            "3:25",
+            "must be true or false"},
+        BadRecipe{
+            "NegativeDelta",
+            "merge_method: linear\nmodels: [{model: a}]\n"
+            "parameters: {delta: -1}",
+            "3:21",
+            "at least 0"},
+        BadRecipe{
+            "ClampAboveOne",
+            "merge_method: linear\nmodels: [{model: a}]\n"
+            "parameters: {clamp: 1.5}",
+            "3:21",
+            "between 0 and 1"},
+        BadRecipe{
+            "ClampIsZero",
+            "merge_method: linear\nmodels: [{model: a}]\n"
+            "parameters: {clamp: 0}",
+            "3:21",
+            "greater than 0"},
+        BadRecipe{
+            "FloorIsZero",
+            "merge_method: linear\nmodels: [{model: a}]\n"
+            "parameters: {floor: 0}",
+            "3:21",
+            "greater than 0"},
+        BadRecipe{
+            "NoExamples",
+            "merge_method: fisher\nmodels:\n"
+            "  - {model: a, fisher: f, num_examples: 0}",
+            "3:41",
+            "greater than 0"},
+        BadRecipe{
+            "PathIsAList",
+            "merge_method: linear\nmodels:\n  - model: []",
+            "3:12",
+            "models[0].model must be a text"}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(Recipe, RefusesSeveralDocuments) {
+  EXPECT_THROW(
+      parse("merge_method: linear\n---\nmerge_method: linear"), InputError);
+  EXPECT_THROW(parse(""), InputError);
+}
+
+} // namespace
+} // namespace merganser::test
