@@ -218,7 +218,7 @@ MergeReport execute_merge(
   check_space(out, plan.bytes_written);
   AtomicDirectory directory(out, /*replace=*/false);
   MergeReport report = Engine(plan, threads).run(directory.path(), progress);
-  plan.reference.copy_without_weights(directory.path());
+  plan.reference->copy_without_weights(directory.path());
   if (plan.recipe.out_dtype) {
     set_config_dtype(directory.path() / "config.json", *plan.recipe.out_dtype);
   }

@@ -19,13 +19,22 @@ void open_files(MergePlan& plan, Problems& problems) {
   const Recipe& recipe = plan.recipe;
   const MethodInfo& method = method_info(recipe.method);
   if (recipe.base_model) {
-    problems.collect([&] { plan.base.emplace(*recipe.base_model); });
+    problems.collect([&] {
+      plan.reference.emplace(*recipe.base_model);
+      plan.base.emplace(*recipe.base_model);
+    });
   }
   if (method.needs_base_fisher) {
     problems.collect([&] { plan.base_fisher.emplace(*recipe.base_fisher); });
   }
   for (const RecipeModel& model : recipe.models) {
-    problems.collect([&] { plan.models.emplace_back(model.model); });
+    problems.collect([&] {
+      ModelDir folder(model.model);
+      if (!recipe.base_model && !plan.reference) {
+        plan.reference.emplace(std::move(folder));
+      }
+      plan.models.emplace_back(model.model);
+    });
     if (method.needs_fishers) {
       problems.collect([&] { plan.fishers.emplace_back(*model.fisher); });
     }
@@ -42,7 +51,7 @@ void compare_inputs(const MergePlan& plan, Problems& problems) {
     }
     problems.collect([&] {
       compare_directories(
-          ModelDir(model.path()), plan.reference, skip_heads, problems);
+          ModelDir(model.path()), *plan.reference, skip_heads, problems);
     });
     compare_tensors(model, reference, skip_heads, problems);
   }
@@ -175,11 +184,7 @@ void note_unused(MergePlan& plan) {
 } // namespace
 
 MergePlan::MergePlan(Recipe given)
-    : recipe(std::move(given)),
-      weights(recipe.weights()),
-      reference(
-          recipe.base_model ? *recipe.base_model
-                            : recipe.models.front().model) {
+    : recipe(std::move(given)), weights(recipe.weights()) {
   Problems problems;
   open_files(*this, problems);
   problems.throw_if_any(recipe.source); // what is not open cannot be compared

@@ -40,8 +40,8 @@ struct MERGANSER_API MergePlan {
 
   Recipe recipe;
   std::vector<double> weights; // alpha_t, normalized if the recipe says so
-  ModelDir reference; // gives the output its config.json and tokenizer
-  std::optional<Checkpoint> base; // opened only if the recipe has one
+  std::optional<ModelDir> reference; // of config.json and the tokenizer
+  std::optional<Checkpoint> base; // only if the recipe has one
   std::vector<Checkpoint> models;
   std::optional<Checkpoint> base_fisher; // Fishers only if the method uses them
   std::vector<Checkpoint> fishers;

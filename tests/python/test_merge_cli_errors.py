@@ -1,0 +1,277 @@
+"""What merganser merge refuses or does not survive: exit code, one sentence, and
+nothing left behind."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import time
+
+import numpy
+import pytest
+from command import executable
+from merge_inputs import make_fisher, make_models, recipe
+from safetensors.numpy import load_file, save_file
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    make_models(folder)
+    return folder
+
+
+@pytest.fixture
+def models(originals, tmp_path):
+    shutil.copytree(originals, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def everything(folder):
+    return sorted(str(path) for path in folder.rglob("*"))
+
+
+def start(folder, *arguments, stdout=subprocess.PIPE, **options):
+    return subprocess.run(
+        [executable(), *arguments],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        cwd=folder,
+        **options,
+    )
+
+
+def expect_failure(folder, code, words, *arguments):
+    """Runs in `folder`; the files there stay as they are."""
+    before = everything(folder)
+    done = start(folder, *arguments)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert re.fullmatch(r"merganser: [^\n]+\n", done.stderr), done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert everything(folder) == before
+
+
+def change_config(folder, **values):
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def change_weights(folder, change):
+    file = folder / "model.safetensors"
+    tensors = {name: value.copy() for name, value in load_file(file).items()}
+    change(tensors)
+    save_file(tensors, file, {"format": "pt"})
+
+
+def truncated(models):
+    file = models / "a" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def hostile_header(models):
+    file = models / "a" / "model.safetensors"
+    file.write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
+
+
+def other_shape(models):
+    def change(tensors):
+        tensors["classifier.weight"] = tensors["classifier.weight"][:2].copy()
+
+    change_weights(models / "b", change)
+    make_fisher(models, "b")
+
+
+def missing_tensor(models):
+    change_weights(models / "b", lambda t: t.pop("bert.pooler.dense.bias"))
+    make_fisher(models, "b")
+
+
+def other_vocabulary(models):
+    file = models / "b" / "tokenizer.json"
+    file.write_text(file.read_text().replace("word7", "other"))
+
+
+def not_a_number(models):
+    def change(tensors):
+        tensors["bert.pooler.dense.weight"][2, 3] = numpy.nan
+
+    change_weights(models / "a", change)
+    make_fisher(models, "a")
+
+
+def negative_fisher(models):
+    def change(tensors):
+        tensors["bert.pooler.dense.weight"][1, 0] = -1e-9
+
+    make_fisher(models, "b", change)
+
+
+BAD_MODELS = {
+    "missing model": (
+        lambda models: shutil.rmtree(models / "a"),
+        ["a: is no folder"],
+    ),
+    "no config": (
+        lambda models: (models / "a" / "config.json").unlink(),
+        ["a: has no config.json"],
+    ),
+    "truncated": (truncated, ["a/model.safetensors"]),
+    "hostile header": (hostile_header, ["a/model.safetensors", "header"]),
+    "other shape": (other_shape, ["b has other shapes than base", "classifier.weight"]),
+    "missing tensor": (
+        missing_tensor,
+        ["b lacks tensors of base", "bert.pooler.dense.bias"],
+    ),
+    "other size": (
+        lambda models: change_config(models / "a", hidden_size=32),
+        ["a/config.json has hidden_size 32", "base/config.json"],
+    ),
+    "other vocabulary size": (
+        lambda models: change_config(models / "a", vocab_size=44),
+        ["a/config.json has vocab_size 44", "base/config.json"],
+    ),
+    "other vocabulary": (
+        other_vocabulary,
+        ["b/tokenizer.json and base/tokenizer.json"],
+    ),
+    "fisher without a tensor": (
+        lambda m: make_fisher(m, "a", lambda t: t.pop("classifier.bias")),
+        ["a_fisher.safetensors has no Fisher for", "classifier.bias"],
+    ),
+    "fisher of other weights": (
+        lambda m: change_weights(m / "a", lambda t: t["classifier.bias"].fill(0.5)),
+        ["a_fisher.safetensors is the Fisher of other weights than a"],
+    ),
+    "not a number": (
+        not_a_number,
+        ["a/model.safetensors", "bert.pooler.dense.weight", "nan", "index 35"],
+    ),
+    "negative fisher": (
+        negative_fisher,
+        ["b_fisher.safetensors", "bert.pooler.dense.weight", "index 16"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_MODELS)
+def test_bad_models(models, name):
+    spoil, words = BAD_MODELS[name]
+    spoil(models)
+    (models / "r.yaml").write_text(recipe("gradient_matching"))
+    expect_failure(models, 2, words, "merge", "r.yaml", "out")
+
+
+def test_all_problems_are_listed(models):
+    change_config(models / "a", vocab_size=44)
+    missing_tensor(models)
+    (models / "r.yaml").write_text(recipe("gradient_matching"))
+    done = start(models, "plan", "r.yaml")
+    assert done.returncode == 2
+    assert "2 problems" in done.stderr
+    assert "vocab_size" in done.stderr and "bert.pooler.dense.bias" in done.stderr
+
+
+BAD_RECIPES = {
+    "unknown key": ({"model": []}, ["r.yaml:", "no key 'model'"]),
+    "wrong type": ({"heads": [1]}, ["r.yaml:", "heads must be a text, not a list"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_RECIPES)
+def test_bad_recipes(models, name):
+    more, words = BAD_RECIPES[name]
+    (models / "r.yaml").write_text(recipe("linear", **more))
+    expect_failure(models, 2, words, "merge", "r.yaml", "out")
+    expect_failure(models, 2, words, "plan", "r.yaml")
+
+
+def test_bad_arguments(models):
+    (models / "r.yaml").write_text(recipe("linear"))
+    expect_failure(models, 2, ["a verb is missing"])
+    expect_failure(models, 2, ["no verb 'mrege'; there are train"], "mrege")
+    expect_failure(models, 2, ["OUT is required", "merge --help"], "merge", "r.yaml")
+    expect_failure(models, 2, ["--thread"], "merge", "r.yaml", "out", "--thread", "2")
+    expect_failure(models, 2, ["threads"], "merge", "r.yaml", "out", "--threads", "x")
+    expect_failure(models, 2, ["none.yaml"], "merge", "none.yaml", "out")
+    expect_failure(models, 2, ["base"], "merge", "r.yaml", "base")
+    expect_failure(models, 2, ["r.yaml"], "inspect", "r.yaml")
+
+
+def test_full_disk(models):
+    """A limit on the size of files stands for a disk that fills up."""
+    (models / "r.yaml").write_text(recipe("gradient_matching"))
+    before = everything(models)
+    done = start(
+        models,
+        "merge",
+        "r.yaml",
+        "out",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)),
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"merganser: [^\n]*model.safetensors[^\n]+\n", done.stderr)
+    assert everything(models) == before
+
+
+def test_output_that_cannot_be_written(models):
+    (models / "r.yaml").write_text(recipe("linear"))
+    with open("/dev/full", "w") as full:
+        done = start(models, "plan", "r.yaml", stdout=full)
+    assert done.returncode == 1
+    assert done.stderr.startswith("merganser: cannot write to standard output")
+
+
+def write_zeros(file, numel):
+    """A tensor of zeros that takes no room on the disk."""
+    header = json.dumps(
+        {"w": {"dtype": "F32", "shape": [numel], "data_offsets": [0, 4 * numel]}}
+    ).encode()
+    with open(file, "wb") as out:
+        out.write(struct.pack("<Q", len(header)) + header)
+        out.truncate(8 + len(header) + 4 * numel)
+
+
+def large_recipe(folder, numel):
+    for name in ("base", "a", "b"):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text("{}")
+        write_zeros(folder / name / "model.safetensors", numel)
+    (folder / "r.yaml").write_text(recipe("task_arithmetic"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals(tmp_path, number):
+    large_recipe(tmp_path, 100_000_000)
+    before = everything(tmp_path)
+    process = subprocess.Popen(
+        [executable(), "merge", "r.yaml", "out"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    while everything(tmp_path) == before:
+        time.sleep(0.001)
+        assert process.poll() is None
+    process.send_signal(number)
+    message = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert message.splitlines()[-1].startswith("merganser: ")
+    assert everything(tmp_path) == before
+
+
+def test_too_little_space(tmp_path):
+    free = os.statvfs(tmp_path)
+    numel = free.f_bavail * free.f_frsize // 4 + 1_000_000
+    try:
+        large_recipe(tmp_path, numel)
+    except OSError:
+        pytest.skip("the file system takes no sparse file of this size")
+    expect_failure(tmp_path, 1, ["out needs", "free"], "merge", "r.yaml", "out")
