@@ -11,6 +11,7 @@
 
 #include "io/atomic_file.h"
 #include "io/error.h"
+#include "io/interrupt.h"
 #include "io/version.h"
 #include "merge/fisher_file.h"
 #include "merge/output_config.h"
@@ -108,6 +109,7 @@ class Engine {
         provenance(plan_),
         shard_bytes(plan_.reference_weights()));
     for (const TensorPlan& row : plan_.tensors) {
+      check_interrupt();
       if (row.action == TensorAction::kMerge) {
         merge(row, writer, report);
       } else {
