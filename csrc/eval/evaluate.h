@@ -1,6 +1,6 @@
 #pragma once
 
-#include <string>
+#include <cstdint>
 
 #include "io/api.h"
 #include "io/progress.h"
@@ -15,7 +15,7 @@ struct EvalResult {
   double loss = 0; // mean negative log-likelihood, nats
 };
 
-// Model in eval mode; left in the mode it was in.
+// Model in eval mode; left in the mode it was in. Progress counts examples.
 MERGANSER_API EvalResult evaluate(
     Encoder& model,
     const Dataset& data,

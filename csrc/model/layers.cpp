@@ -49,8 +49,7 @@ struct LinearSquares : public Function<LinearSquares> {
       const at::Tensor& weight,
       const at::Tensor& bias,
       const at::Tensor& weight_squares,
-      const at::Tensor& bias_squares,
-      double factor) {
+      const at::Tensor& bias_squares) {
     at::Tensor output = at::linear(input, weight, bias);
     // Under autocast the product was one of bfloat16 values; the backward pass
     // runs without autocast and needs the same ones.
@@ -58,7 +57,6 @@ struct LinearSquares : public Function<LinearSquares> {
     context->save_for_backward({input.to(dtype), weight.to(dtype)});
     context->saved_data["weight_squares"] = weight_squares;
     context->saved_data["bias_squares"] = bias_squares;
-    context->saved_data["factor"] = factor;
     context->saved_data["input_dtype"] = input.scalar_type();
     return output;
   }
@@ -68,22 +66,21 @@ struct LinearSquares : public Function<LinearSquares> {
       variable_list gradients) {
     const auto saved = context->get_saved_variables();
     const at::Tensor& grad = gradients[0];
-    const double factor = context->saved_data["factor"].toDouble();
     at::Tensor weight_squares =
         context->saved_data["weight_squares"].toTensor();
     at::Tensor bias_squares = context->saved_data["bias_squares"].toTensor();
     if (weight_squares.defined()) {
-      ops::linear_square_accumulate_(weight_squares, saved[0], grad, factor);
+      ops::linear_square_accumulate_(weight_squares, saved[0], grad, 1.0);
     }
     if (bias_squares.defined()) {
-      ops::bias_square_accumulate_(bias_squares, grad, factor);
+      ops::bias_square_accumulate_(bias_squares, grad, 1.0);
     }
     at::Tensor grad_input;
     if (context->needs_input_grad(0)) {
       grad_input = at::matmul(grad, saved[1])
                        .to(context->saved_data["input_dtype"].toScalarType());
     }
-    return {grad_input, {}, {}, {}, {}, {}};
+    return {grad_input, {}, {}, {}, {}};
   }
 };
 
@@ -93,12 +90,10 @@ struct EmbeddingSquares : public Function<EmbeddingSquares> {
       const at::Tensor& indices,
       const at::Tensor& weight,
       const at::Tensor& squares,
-      int64_t padding_idx,
-      double factor) {
+      int64_t padding_idx) {
     context->save_for_backward({indices});
     context->saved_data["squares"] = squares;
     context->saved_data["padding_idx"] = padding_idx;
-    context->saved_data["factor"] = factor;
     return at::embedding(weight, indices, padding_idx);
   }
 
@@ -112,10 +107,10 @@ struct EmbeddingSquares : public Function<EmbeddingSquares> {
           squares,
           saved[0],
           gradients[0],
-          context->saved_data["factor"].toDouble(),
+          1.0,
           context->saved_data["padding_idx"].toInt());
     }
-    return {{}, {}, {}, {}, {}};
+    return {{}, {}, {}, {}};
   }
 };
 
@@ -127,14 +122,12 @@ struct LayerNormSquares : public Function<LayerNormSquares> {
       const at::Tensor& bias,
       const at::Tensor& weight_squares,
       const at::Tensor& bias_squares,
-      double eps,
-      double factor) {
+      double eps) {
     auto [output, mean, rstd] =
         at::native_layer_norm(input, weight.sizes(), weight, bias, eps);
     context->save_for_backward({input, weight, bias, mean, rstd});
     context->saved_data["weight_squares"] = weight_squares;
     context->saved_data["bias_squares"] = bias_squares;
-    context->saved_data["factor"] = factor;
     return output;
   }
 
@@ -145,17 +138,15 @@ struct LayerNormSquares : public Function<LayerNormSquares> {
     const auto& [input, weight, bias, mean, rstd] =
         std::tie(saved[0], saved[1], saved[2], saved[3], saved[4]);
     const at::Tensor& grad = gradients[0];
-    const double factor = context->saved_data["factor"].toDouble();
     at::Tensor weight_squares =
         context->saved_data["weight_squares"].toTensor();
     at::Tensor bias_squares = context->saved_data["bias_squares"].toTensor();
     if (weight_squares.defined()) {
       const at::Tensor normalized = (input - mean) * rstd;
-      ops::layer_norm_square_accumulate_(
-          weight_squares, normalized, grad, factor);
+      ops::layer_norm_square_accumulate_(weight_squares, normalized, grad, 1.0);
     }
     if (bias_squares.defined()) {
-      ops::bias_square_accumulate_(bias_squares, grad, factor);
+      ops::bias_square_accumulate_(bias_squares, grad, 1.0);
     }
     const at::Tensor grad_input = std::get<0>(at::native_layer_norm_backward(
         grad,
@@ -166,7 +157,7 @@ struct LayerNormSquares : public Function<LayerNormSquares> {
         weight,
         bias,
         {true, false, false}));
-    return {grad_input, {}, {}, {}, {}, {}, {}};
+    return {grad_input, {}, {}, {}, {}, {}};
   }
 };
 
@@ -181,7 +172,7 @@ at::Tensor linear(
     return at::linear(input, weight, bias);
   }
   return LinearSquares::apply(
-      input, weight, bias, sink->use(weight), sink->use(bias), sink->weight);
+      input, weight, bias, sink->use(weight), sink->use(bias));
 }
 
 at::Tensor embedding(
@@ -193,7 +184,7 @@ at::Tensor embedding(
     return at::embedding(weight, indices, padding_idx);
   }
   return EmbeddingSquares::apply(
-      indices, weight, sink->use(weight), padding_idx, sink->weight);
+      indices, weight, sink->use(weight), padding_idx);
 }
 
 at::Tensor layer_norm(
@@ -206,13 +197,7 @@ at::Tensor layer_norm(
     return at::layer_norm(input, weight.sizes(), weight, bias, eps);
   }
   return LayerNormSquares::apply(
-      input,
-      weight,
-      bias,
-      sink->use(weight),
-      sink->use(bias),
-      eps,
-      sink->weight);
+      input, weight, bias, sink->use(weight), sink->use(bias), eps);
 }
 
 } // namespace layers

@@ -15,9 +15,9 @@
 // sum (METHOD 3).
 namespace merganser {
 
-// Where per-example squared gradients of named parameters are summed up. The
-// gradients that arrive must be those of a sum over examples of one scalar per
-// example (sum of log p(y_i | x_i), not its mean).
+// Where per-example squared gradients of named parameters are summed up. What
+// is differentiated must be a sum over examples (sum of log p(y_i | x_i)):
+// under a mean, every square would be N^2 times too small.
 class MERGANSER_API FisherSink {
  public:
   // `parameter` -> accumulator of the same shape (float32 or wider).
@@ -29,8 +29,6 @@ class MERGANSER_API FisherSink {
   // one forward pass throws.
   at::Tensor use(const at::Tensor& parameter);
   void begin_forward();
-
-  double weight = 1.0; // factor on every square
 
  private:
   std::unordered_map<const void*, at::Tensor> accumulators_;
