@@ -8,6 +8,8 @@ PYBIND11_MODULE(_C, m) {
   install_python_interrupts();
   bind_errors(m);
   bind_io(m);
+  bind_model(m);
+  bind_fisher(m);
   bind_fisher_file(m);
   bind_merge(m);
 }
