@@ -35,7 +35,10 @@ class Narrator {
 
  private:
   void end(const StageRecord& record) {
-    bar_.reset();
+    if (bar_) {
+      bar_->erase(); // the line below takes its place
+      bar_.reset();
+    }
     if (!quiet_) {
       fmt::print(
           stderr,

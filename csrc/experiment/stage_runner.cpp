@@ -10,6 +10,7 @@
 #include <chrono>
 
 #include "io/atomic_file.h"
+#include "io/durable.h"
 #include "io/error.h"
 #include "io/hash.h"
 #include "io/version.h"
@@ -123,6 +124,7 @@ void StageRunner::run(const Stage& stage) {
     // In this order: a partial output that is found later belongs to the inputs
     // in the stamp, and can be gone on with if they are still the same.
     fs::remove_all(stage.output);
+    remove_temporaries_beside(stage.output);
     if (!same) {
       fs::remove_all(partial(stage.output));
     }

@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <random>
+#include <string>
+#include <string_view>
 
 #include <fmt/format.h>
 
@@ -12,14 +14,32 @@
 
 namespace merganser {
 
-std::filesystem::path temporary_beside(const std::filesystem::path& path) {
+namespace {
+
+constexpr std::string_view kSuffix = ".tmp";
+
+std::string prefix(const std::filesystem::path& path) {
   constexpr size_t kNameKept = 100; // a file name has at most 255 bytes
+  return fmt::format(".{}.", path.filename().string().substr(0, kNameKept));
+}
+
+} // namespace
+
+std::filesystem::path temporary_beside(const std::filesystem::path& path) {
   std::random_device random;
   return path.parent_path() /
-      fmt::format(
-             ".{}.{:08x}.tmp",
-             path.filename().string().substr(0, kNameKept),
-             random());
+      fmt::format("{}{:08x}{}", prefix(path), random(), kSuffix);
+}
+
+void remove_temporaries_beside(const std::filesystem::path& path) {
+  std::error_code ignored; // a folder that is not there holds none
+  for (const auto& entry :
+       std::filesystem::directory_iterator(path.parent_path(), ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(prefix(path)) && name.ends_with(kSuffix)) {
+      std::filesystem::remove_all(entry.path(), ignored);
+    }
+  }
 }
 
 void sync_to_disk(const std::filesystem::path& path) {

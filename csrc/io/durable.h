@@ -2,10 +2,16 @@
 
 #include <filesystem>
 
+#include "io/api.h"
+
 namespace merganser {
 
 // A name in the folder of `path` that nothing has: hidden, ending in .tmp.
 std::filesystem::path temporary_beside(const std::filesystem::path& path);
+
+// Removes what processes that were killed left under such names. Only for paths
+// that no other process is writing.
+MERGANSER_API void remove_temporaries_beside(const std::filesystem::path& path);
 
 // fsync of a file or folder; throws Error.
 void sync_to_disk(const std::filesystem::path& path);

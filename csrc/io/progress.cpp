@@ -78,6 +78,14 @@ ProgressCallback ProgressBar::callback() {
   };
 }
 
+void ProgressBar::erase() {
+  if (terminal_ && shown_) {
+    std::fputs("\r\x1b[K", stderr);
+  }
+  started_ = false;
+  shown_ = false;
+}
+
 void ProgressBar::show(Clock::time_point now) {
   const ProgressState state{
       label_,

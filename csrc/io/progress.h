@@ -27,6 +27,8 @@ class MERGANSER_API ProgressBar {
 
   void update(int64_t done, int64_t total, const std::string& text = "");
   ProgressCallback callback(); // valid as long as the bar is
+  // Takes the line off a terminal, so that another can stand there.
+  void erase();
 
  private:
   void show(std::chrono::steady_clock::time_point now);
