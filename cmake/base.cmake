@@ -27,9 +27,10 @@ endif()
 add_library(merganser_options INTERFACE)
 # No FMA contraction: the fused CPU kernels, the CUDA kernels and the composed
 # definitions promise the same bits, and a contracted multiply-add rounds once
-# where the definition rounds twice.
+# where the definition rounds twice. No errno: without it, square roots can be
+# vectors; the values are the same.
 target_compile_options(merganser_options INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-ffp-contract=off>)
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-ffp-contract=off;-fno-math-errno>)
 # GCC 12 warns of overlapping copies inside std::string (its bug 105651).
 target_compile_options(merganser_options INTERFACE
   $<$<AND:$<COMPILE_LANG_AND_ID:CXX,GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-restrict>)

@@ -8,12 +8,15 @@
 
 int main(int argc, char** argv) {
   using namespace merganser::app;
-  const VerbDefinition verbs[] = {
+  constexpr VerbDefinition kTorchVerbs[] = {
+      {"train", define_train},
+      {"fisher", define_fisher},
+      {"eval", define_eval},
       {"run", define_run},
   };
   const auto elsewhere = [](char** arguments) {
     std::fprintf(stderr, "merganser-torch: run merganser %s\n", arguments[1]);
     return 2;
   };
-  return run_program(argc, argv, verbs, elsewhere);
+  return run_program(argc, argv, kTorchVerbs, elsewhere);
 }

@@ -21,6 +21,7 @@ TrainingTask load_task(const TrainOptions& options) {
   LoadedEncoder loaded = load_encoder(
       options.model, options.num_labels, options.seed, options.dropout);
   task.model = std::move(loaded.model);
+  task.new_parameters = std::move(loaded.fresh);
   const EncoderConfig& config = task.model->config();
   check_options(options, config);
   task.model_hash = Checkpoint(options.model).content_hash();

@@ -13,6 +13,7 @@ namespace merganser {
 // What a training run reads before it begins.
 struct TrainingTask {
   Encoder model{nullptr};
+  std::vector<std::string> new_parameters; // drawn, not read
   std::string model_hash; // Checkpoint::content_hash() of where it starts
   int32_t pad_id = 0;
   Dataset train; // all training files, one behind the other

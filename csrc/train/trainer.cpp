@@ -196,6 +196,7 @@ TrainResult Trainer::finish() {
   result.steps = state_.step;
   result.examples = state_.examples;
   result.epochs = state_.epochs;
+  result.new_parameters = task_.new_parameters;
   result.model_epoch = plan_.epochs();
   std::optional<FisherResult> fisher;
   if (stepper_.fisher) {

@@ -57,6 +57,7 @@ struct TrainResult {
   int64_t examples = 0;
   double seconds = 0; // of this call, loading included
   std::vector<EpochMetrics> epochs;
+  std::vector<std::string> new_parameters; // not in options.model: a new head
   int64_t model_epoch = 0; // whose model was kept, from 1
   std::optional<std::filesystem::path> fisher; // the file, if one was asked for
 };

@@ -1,0 +1,36 @@
+#include "app/classifier.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "io/error.h"
+
+namespace merganser::app {
+
+Classifier::Classifier(const std::filesystem::path& folder) : folder_(folder) {
+  LoadedEncoder loaded = load_encoder(folder, /*num_labels=*/0, /*seed=*/0);
+  if (!loaded.fresh.empty()) {
+    throw InputError(fmt::format(
+        "{} has no classification head ({} not found): fine-tune it first "
+        "(merganser train)",
+        folder.string(),
+        fmt::join(loaded.fresh, ", ")));
+  }
+  model = std::move(loaded.model);
+  tokenizer = Tokenizer::load(folder);
+}
+
+Dataset Classifier::load(const std::filesystem::path& file, int64_t max_length)
+    const {
+  const EncoderConfig& config = model->config();
+  if (max_length > config.max_length()) {
+    throw InputError(fmt::format(
+        "--max-length {} is more than the {} tokens that {} can take",
+        max_length,
+        config.max_length(),
+        folder_.string()));
+  }
+  return load_dataset(file, *tokenizer, max_length, config.num_labels);
+}
+
+} // namespace merganser::app

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "model/encoder.h"
+#include "text/dataset.h"
+#include "text/tokenizer.h"
+
+namespace merganser::app {
+
+// A fine-tuned model as the verbs that only use it need it.
+class Classifier {
+ public:
+  // Throws InputError when the folder has no classification head: a fresh one
+  // would only give noise.
+  explicit Classifier(const std::filesystem::path& folder);
+
+  // Throws InputError when max_length is more than the model can take.
+  Dataset load(const std::filesystem::path& file, int64_t max_length) const;
+
+  Encoder model{nullptr};
+  std::unique_ptr<Tokenizer> tokenizer;
+
+ private:
+  std::filesystem::path folder_;
+};
+
+} // namespace merganser::app

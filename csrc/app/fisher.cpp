@@ -1,0 +1,95 @@
+// merganser fisher --model DIR --data F --out FILE
+
+#include "fisher/fisher.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "app/classifier.h"
+#include "app/torch_options.h"
+#include "app/verbs.h"
+#include "io/checkpoint.h"
+#include "io/progress.h"
+
+namespace merganser::app {
+namespace {
+
+struct Options {
+  std::filesystem::path model;
+  std::filesystem::path data;
+  std::filesystem::path out;
+  int64_t max_length = 128;
+  FisherOptions fisher;
+};
+
+void fisher(const Options& options, const CommonOptions& common) {
+  Classifier classifier(options.model);
+  const Dataset data = classifier.load(options.data, options.max_length);
+  FisherResult result;
+  {
+    ProgressBar bar("fisher", "examples", common.quiet);
+    result = estimate_fisher(
+        classifier.model,
+        data,
+        classifier.tokenizer->pad_id(),
+        options.fisher,
+        bar.callback());
+  }
+  result.model_hash = Checkpoint(options.model).content_hash();
+  result.save(options.out);
+  if (common.json) {
+    const nlohmann::ordered_json json = {
+        {"out", options.out.string()},
+        {"estimator", result.estimator},
+        {"num_examples", result.num_examples},
+        {"num_examples_used", result.num_examples_used}};
+    fmt::print("{}\n", json.dump(2));
+  } else if (!common.quiet) {
+    fmt::print(
+        "{}: {} Fisher of {} on {} of {} examples\n",
+        options.out.string(),
+        result.estimator,
+        options.model.string(),
+        result.num_examples_used,
+        result.num_examples);
+  }
+}
+
+} // namespace
+
+Work define_fisher(CLI::App& parser, const CommonOptions& common) {
+  auto options = std::make_shared<Options>();
+  parser.add_option("--model", options->model, "Model directory")->required();
+  parser.add_option("--data", options->data, "Its data: .jsonl, .csv, .tsv")
+      ->required();
+  parser.add_option("--out", options->out, "File to write (.safetensors)")
+      ->required();
+  FisherOptions& o = options->fisher;
+  parser
+      .add_option_function<std::string>(
+          "--estimator",
+          [&o](const std::string& name) {
+            o.estimator = parse_estimator(name);
+          },
+          "exact, mc, empirical or mc_batch")
+      ->default_str(estimator_name(o.estimator));
+  parser
+      .add_option(
+          "--samples", o.samples, "mc, mc_batch: labels drawn per example")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  parser
+      .add_option("--limit", o.limit, "Use so many examples; -1: all of them")
+      ->capture_default_str();
+  parser.add_option("--seed", o.seed, "Of the subset and of the labels")
+      ->capture_default_str();
+  add_batch_size(parser, o.batch_size);
+  add_max_length(parser, options->max_length);
+  add_dtype(parser, o.bfloat16);
+  return [options, &common] { fisher(*options, common); };
+}
+
+} // namespace merganser::app
