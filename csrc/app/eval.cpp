@@ -6,11 +6,11 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "app/classifier.h"
 #include "app/torch_options.h"
 #include "app/verbs.h"
 #include "eval/evaluate.h"
 #include "io/progress.h"
+#include "model/classifier.h"
 
 namespace merganser::app {
 namespace {
@@ -34,7 +34,7 @@ void eval(const Options& options, const CommonOptions& common) {
     {
       ProgressBar bar("eval", "examples", common.quiet);
       result = evaluate(
-          classifier.model,
+          classifier.encoder,
           data,
           classifier.tokenizer->pad_id(),
           options.batch_size,

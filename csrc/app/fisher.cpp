@@ -8,11 +8,11 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "app/classifier.h"
 #include "app/torch_options.h"
 #include "app/verbs.h"
 #include "io/checkpoint.h"
 #include "io/progress.h"
+#include "model/classifier.h"
 
 namespace merganser::app {
 namespace {
@@ -32,7 +32,7 @@ void fisher(const Options& options, const CommonOptions& common) {
   {
     ProgressBar bar("fisher", "examples", common.quiet);
     result = estimate_fisher(
-        classifier.model,
+        classifier.encoder,
         data,
         classifier.tokenizer->pad_id(),
         options.fisher,

@@ -3,11 +3,9 @@
 #include "train/trainer.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "app/torch_options.h"
 #include "app/verbs.h"
@@ -15,72 +13,6 @@
 
 namespace merganser::app {
 namespace {
-
-using Json = nlohmann::ordered_json;
-
-std::string to_json(const TrainOptions& options, const TrainResult& result) {
-  Json json = {
-      {"out", options.out.string()},
-      {"steps", result.steps},
-      {"examples", result.examples},
-      {"seconds", result.seconds},
-      {"model_epoch", result.model_epoch},
-      {"new_parameters", result.new_parameters},
-      {"fisher", nullptr},
-      {"epochs", Json::array()}};
-  if (result.fisher) {
-    json["fisher"] = result.fisher->string();
-  }
-  for (const EpochMetrics& epoch : result.epochs) {
-    Json row = {
-        {"epoch", epoch.epoch},
-        {"step", epoch.step},
-        {"train_loss", epoch.train_loss},
-        {"eval", Json::array()}};
-    for (size_t i = 0; i < options.eval.size(); i++) {
-      row["eval"].push_back(
-          {{"file", options.eval[i].string()},
-           {"accuracy", epoch.eval_accuracy[i]},
-           {"loss", epoch.eval_loss[i]}});
-    }
-    json["epochs"].push_back(std::move(row));
-  }
-  return json.dump(2);
-}
-
-std::string to_text(const TrainOptions& options, const TrainResult& result) {
-  std::string text;
-  if (!result.new_parameters.empty()) {
-    text += fmt::format(
-        "new in the model, drawn with seed {}: {}\n",
-        options.seed,
-        fmt::join(result.new_parameters, ", "));
-  }
-  for (const EpochMetrics& epoch : result.epochs) {
-    text += fmt::format(
-        "epoch {}: step {}, training loss {:.4f}\n",
-        epoch.epoch,
-        epoch.step,
-        epoch.train_loss);
-    for (size_t i = 0; i < options.eval.size(); i++) {
-      text += fmt::format(
-          "  {}: accuracy {:.2f} %, loss {:.4f}\n",
-          options.eval[i].string(),
-          100 * epoch.eval_accuracy[i],
-          epoch.eval_loss[i]);
-    }
-  }
-  text += fmt::format(
-      "{}: the model of epoch {}, after {} steps in {:.0f} s\n",
-      options.out.string(),
-      result.model_epoch,
-      result.steps,
-      result.seconds);
-  if (result.fisher) {
-    text += fmt::format("{}: its Fisher\n", result.fisher->string());
-  }
-  return text;
-}
 
 void add_data(CLI::App& parser, TrainOptions& o) {
   parser.add_option("--model", o.model, "Model directory to start from")
@@ -172,9 +104,9 @@ Work define_train(CLI::App& parser, const CommonOptions& common) {
       result = train(*options, bar.callback());
     }
     if (common.json) {
-      fmt::print("{}\n", to_json(*options, result));
+      fmt::print("{}\n", result.to_json());
     } else if (!common.quiet) {
-      fmt::print("{}", to_text(*options, result));
+      fmt::print("{}", result.to_text());
     }
   };
 }

@@ -1,8 +1,8 @@
 #include "eval/evaluate.h"
 #include "experiment/layout.h"
-#include "experiment/loaded_model.h"
 #include "experiment/stages.h"
 #include "io/atomic_file.h"
+#include "model/classifier.h"
 
 namespace merganser {
 namespace {
@@ -13,20 +13,20 @@ Json evaluate_on_all(
     const Experiment& experiment,
     const fs::path& model,
     const ProgressCallback& progress) {
-  LoadedModel loaded(model);
+  Classifier classifier(model);
   std::vector<Dataset> sets;
   int64_t total = 0;
   for (const ExperimentData& data : experiment.data) {
-    sets.push_back(loaded.load(data.test, experiment.max_length));
+    sets.push_back(classifier.load(data.test, experiment.max_length));
     total += sets.back().size();
   }
   Json results;
   int64_t before = 0;
   for (size_t i = 0; i < sets.size(); ++i) {
     const EvalResult result = evaluate(
-        loaded.encoder,
+        classifier.encoder,
         sets[i],
-        loaded.tokenizer->pad_id(),
+        classifier.tokenizer->pad_id(),
         experiment.eval_batch_size,
         experiment.bfloat16,
         [&](int64_t done, int64_t, const std::string& text) {

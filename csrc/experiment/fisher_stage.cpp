@@ -1,7 +1,7 @@
 #include "experiment/layout.h"
-#include "experiment/loaded_model.h"
 #include "experiment/stages.h"
 #include "io/checkpoint.h"
+#include "model/classifier.h"
 
 namespace merganser {
 
@@ -29,11 +29,11 @@ void estimate_model_fisher(
             {"bfloat16", options.bfloat16}},
        .output = file,
        .work = [&](const ProgressCallback& progress) {
-         LoadedModel loaded(model);
+         Classifier classifier(model);
          FisherResult fisher = estimate_fisher(
-             loaded.encoder,
-             loaded.load(examples, work.experiment.max_length),
-             loaded.tokenizer->pad_id(),
+             classifier.encoder,
+             classifier.load(examples, work.experiment.max_length),
+             classifier.tokenizer->pad_id(),
              options,
              progress);
          fisher.model_hash = Checkpoint(model).content_hash();

@@ -2,9 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
 #include "io/error.h"
+#include "train/epoch_json.h"
 
 namespace merganser {
 
@@ -40,21 +39,8 @@ void MetricsFile::write(const StepMetrics& metrics) {
   line(json.dump());
 }
 
-void MetricsFile::write(
-    const EpochMetrics& metrics,
-    const std::vector<std::filesystem::path>& eval) {
-  Json json = {
-      {"epoch", metrics.epoch},
-      {"step", metrics.step},
-      {"train_loss", metrics.train_loss},
-      {"eval", Json::array()}};
-  for (size_t i = 0; i < eval.size(); i++) {
-    json["eval"].push_back(
-        {{"file", eval[i].string()},
-         {"accuracy", metrics.eval_accuracy[i]},
-         {"loss", metrics.eval_loss[i]}});
-  }
-  line(json.dump());
+void MetricsFile::write(const EpochMetrics& metrics) {
+  line(epoch_to_json(metrics).dump());
 }
 
 uint64_t MetricsFile::flush() {

@@ -28,9 +28,7 @@ class MERGANSER_API MetricsFile {
   MetricsFile(std::filesystem::path path, uint64_t bytes);
 
   void write(const StepMetrics& metrics);
-  void write(
-      const EpochMetrics& metrics,
-      const std::vector<std::filesystem::path>& eval);
+  void write(const EpochMetrics& metrics);
 
   // Bytes so far, all of them handed to the system.
   uint64_t flush();

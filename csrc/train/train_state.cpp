@@ -2,10 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
 #include "io/error.h"
 #include "io/safetensors.h"
+#include "train/epoch_json.h"
 
 namespace merganser {
 namespace {
@@ -28,12 +27,7 @@ Json to_json(const TrainState& state) {
       {"metrics_bytes", state.metrics_bytes},
       {"epochs", Json::array()}};
   for (const EpochMetrics& epoch : state.epochs) {
-    json["epochs"].push_back(
-        {{"epoch", epoch.epoch},
-         {"step", epoch.step},
-         {"train_loss", epoch.train_loss},
-         {"eval_accuracy", epoch.eval_accuracy},
-         {"eval_loss", epoch.eval_loss}});
+    json["epochs"].push_back(epoch_to_json(epoch));
   }
   return json;
 }
@@ -49,12 +43,7 @@ TrainState to_state(const Json& json) {
   json.at("best_accuracy").get_to(state.best_accuracy);
   json.at("metrics_bytes").get_to(state.metrics_bytes);
   for (const Json& epoch : json.at("epochs")) {
-    state.epochs.push_back(
-        {epoch.at("epoch"),
-         epoch.at("step"),
-         epoch.at("train_loss"),
-         epoch.at("eval_accuracy"),
-         epoch.at("eval_loss")});
+    state.epochs.push_back(epoch_from_json(epoch));
   }
   return state;
 }

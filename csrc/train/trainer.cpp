@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <chrono>
-#include <numeric>
 
 #include "eval/evaluate.h"
 #include "io/error.h"
@@ -19,9 +18,14 @@
 namespace merganser {
 namespace {
 
-double mean(const std::vector<double>& values) {
-  return std::reduce(values.begin(), values.end()) /
-      static_cast<double>(values.size());
+// -1 without files to evaluate on: no epoch is better than another.
+double mean_accuracy(const EpochMetrics& metrics) {
+  double sum = 0;
+  for (const EpochEval& eval : metrics.eval) {
+    sum += eval.accuracy;
+  }
+  return metrics.eval.empty() ? -1
+                              : sum / static_cast<double>(metrics.eval.size());
 }
 
 class Trainer {
@@ -42,6 +46,7 @@ class Trainer {
   bool epoch_over() const;
   void step();
   void end_epoch();
+  void evaluate_on_all(EpochMetrics& metrics);
   void report(const StepMetrics& last) const;
   void checkpoint();
   TrainResult finish();
@@ -118,28 +123,30 @@ void Trainer::end_epoch() {
   metrics.step = state_.step;
   metrics.train_loss =
       state_.epoch_loss / static_cast<double>(state_.epoch_examples);
-  stoppable([&] {
-    for (const Dataset& data : task_.eval) {
-      const EvalResult result = evaluate(
-          task_.model,
-          data,
-          task_.pad_id,
-          options_.batch_size,
-          options_.bfloat16);
-      metrics.eval_accuracy.push_back(result.accuracy);
-      metrics.eval_loss.push_back(result.loss);
-    }
-  });
-  metrics_->write(metrics, options_.eval);
-  if (!task_.eval.empty() &&
-      mean(metrics.eval_accuracy) > state_.best_accuracy) {
-    state_.best_accuracy = mean(metrics.eval_accuracy);
+  stoppable([&] { evaluate_on_all(metrics); });
+  metrics_->write(metrics);
+  const double accuracy = mean_accuracy(metrics);
+  if (accuracy > state_.best_accuracy) {
+    state_.best_accuracy = accuracy;
     state_.best_epoch = metrics.epoch;
     save_arrays(folder_.best(), {{"parameters", stepper_.arena.parameters}});
   }
   state_.epochs.push_back(std::move(metrics));
   state_.epoch_loss = 0;
   state_.epoch_examples = 0;
+}
+
+void Trainer::evaluate_on_all(EpochMetrics& metrics) {
+  for (size_t i = 0; i < task_.eval.size(); i++) {
+    const EvalResult result = evaluate(
+        task_.model,
+        task_.eval[i],
+        task_.pad_id,
+        options_.batch_size,
+        options_.bfloat16);
+    metrics.eval.push_back(
+        {options_.eval[i].string(), result.accuracy, result.loss});
+  }
 }
 
 void Trainer::report(const StepMetrics& last) const {
@@ -193,6 +200,7 @@ FlatArrays Trainer::arrays() const {
 
 TrainResult Trainer::finish() {
   TrainResult result;
+  result.out = options_.out;
   result.steps = state_.step;
   result.examples = state_.examples;
   result.epochs = state_.epochs;

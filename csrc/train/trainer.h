@@ -44,15 +44,21 @@ struct TrainOptions {
   int64_t checkpoint_steps = 0; // 0: at the end of every epoch
 };
 
+struct EpochEval {
+  std::string file;
+  double accuracy = 0; // in [0, 1]
+  double loss = 0; // mean negative log-likelihood, nats
+};
+
 struct EpochMetrics {
   int64_t epoch = 0; // from 1
   int64_t step = 0; // steps done by its end
   double train_loss = 0; // mean over the examples, each before its update
-  std::vector<double> eval_accuracy;
-  std::vector<double> eval_loss;
+  std::vector<EpochEval> eval; // one per file of options.eval
 };
 
-struct TrainResult {
+struct MERGANSER_API TrainResult {
+  std::filesystem::path out;
   int64_t steps = 0;
   int64_t examples = 0;
   double seconds = 0; // of this call, loading included
@@ -60,6 +66,9 @@ struct TrainResult {
   std::vector<std::string> new_parameters; // not in options.model: a new head
   int64_t model_epoch = 0; // whose model was kept, from 1
   std::optional<std::filesystem::path> fisher; // the file, if one was asked for
+
+  std::string to_text() const; // for people, with a newline at its end
+  std::string to_json() const; // the same for machines
 };
 
 // Fine-tunes and leaves in options.out: the model (Hugging Face directory),

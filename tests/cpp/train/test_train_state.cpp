@@ -19,7 +19,7 @@ class TrainStateTest : public ::testing::Test {
     state_.epoch_loss = 0.1 + 0.2; // no short decimal
     state_.epoch_examples = 33;
     state_.fisher_examples = 12;
-    state_.epochs = {{1, 10, 1.0 / 3, {0.5, 0.75}, {0.7, 0.6}}};
+    state_.epochs = {{1, 10, 1.0 / 3, {{"dev.jsonl", 0.5, 0.7}}}};
     state_.best_epoch = 1;
     state_.best_accuracy = 0.625;
     state_.metrics_bytes = 1234;
@@ -58,8 +58,10 @@ TEST_F(TrainStateTest, ComesBackToTheBit) {
   EXPECT_EQ(state.metrics_bytes, state_.metrics_bytes);
   ASSERT_EQ(state.epochs.size(), 1u);
   EXPECT_EQ(state.epochs[0].train_loss, state_.epochs[0].train_loss);
-  EXPECT_EQ(state.epochs[0].eval_accuracy, state_.epochs[0].eval_accuracy);
-  EXPECT_EQ(state.epochs[0].eval_loss, state_.epochs[0].eval_loss);
+  ASSERT_EQ(state.epochs[0].eval.size(), 1u);
+  EXPECT_EQ(state.epochs[0].eval[0].file, "dev.jsonl");
+  EXPECT_EQ(state.epochs[0].eval[0].accuracy, 0.5);
+  EXPECT_EQ(state.epochs[0].eval[0].loss, 0.7);
 }
 
 TEST_F(TrainStateTest, RefusesAnotherRunAndSaysWhy) {

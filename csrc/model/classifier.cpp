@@ -1,11 +1,11 @@
-#include "app/classifier.h"
+#include "model/classifier.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include "io/error.h"
 
-namespace merganser::app {
+namespace merganser {
 
 Classifier::Classifier(const std::filesystem::path& folder) : folder_(folder) {
   LoadedEncoder loaded = load_encoder(folder, /*num_labels=*/0, /*seed=*/0);
@@ -16,16 +16,16 @@ Classifier::Classifier(const std::filesystem::path& folder) : folder_(folder) {
         folder.string(),
         fmt::join(loaded.fresh, ", ")));
   }
-  model = std::move(loaded.model);
+  encoder = std::move(loaded.model);
   tokenizer = Tokenizer::load(folder);
 }
 
 Dataset Classifier::load(const std::filesystem::path& file, int64_t max_length)
     const {
-  const EncoderConfig& config = model->config();
+  const EncoderConfig& config = encoder->config();
   if (max_length > config.max_length()) {
     throw InputError(fmt::format(
-        "--max-length {} is more than the {} tokens that {} can take",
+        "max-length {} is more than the {} tokens that {} can take",
         max_length,
         config.max_length(),
         folder_.string()));
@@ -33,4 +33,4 @@ Dataset Classifier::load(const std::filesystem::path& file, int64_t max_length)
   return load_dataset(file, *tokenizer, max_length, config.num_labels);
 }
 
-} // namespace merganser::app
+} // namespace merganser

@@ -3,14 +3,15 @@
 #include <filesystem>
 #include <memory>
 
+#include "io/api.h"
 #include "model/encoder.h"
 #include "text/dataset.h"
 #include "text/tokenizer.h"
 
-namespace merganser::app {
+namespace merganser {
 
-// A fine-tuned model as the verbs that only use it need it.
-class Classifier {
+// A fine-tuned model directory, ready to be used on data.
+class MERGANSER_API Classifier {
  public:
   // Throws InputError when the folder has no classification head: a fresh one
   // would only give noise.
@@ -19,11 +20,11 @@ class Classifier {
   // Throws InputError when max_length is more than the model can take.
   Dataset load(const std::filesystem::path& file, int64_t max_length) const;
 
-  Encoder model{nullptr};
+  Encoder encoder{nullptr};
   std::unique_ptr<Tokenizer> tokenizer;
 
  private:
   std::filesystem::path folder_;
 };
 
-} // namespace merganser::app
+} // namespace merganser
