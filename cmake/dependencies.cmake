@@ -18,21 +18,17 @@ if(MERGANSER_TESTS)
   require(GTest libgtest-dev)
 endif()
 
-# utf8proc and xxHash ship no CMake package on Debian.
-macro(require_library target header library package)
-  find_path(${target}_INCLUDE ${header})
-  find_library(${target}_LIBRARY ${library})
-  if(${target}_INCLUDE AND ${target}_LIBRARY)
-    add_library(${target} UNKNOWN IMPORTED)
-    set_target_properties(${target} PROPERTIES
-      IMPORTED_LOCATION ${${target}_LIBRARY}
-      INTERFACE_INCLUDE_DIRECTORIES ${${target}_INCLUDE})
-  else()
-    list(APPEND missing ${package})
-  endif()
-endmacro()
-require_library(utf8proc utf8proc.h utf8proc libutf8proc-dev)
-require_library(xxhash xxhash.h xxhash libxxhash-dev)
+# xxHash ships no CMake package on Debian.
+find_path(XXHASH_INCLUDE xxhash.h)
+find_library(XXHASH_LIBRARY xxhash)
+if(XXHASH_INCLUDE AND XXHASH_LIBRARY)
+  add_library(xxhash UNKNOWN IMPORTED)
+  set_target_properties(xxhash PROPERTIES
+    IMPORTED_LOCATION ${XXHASH_LIBRARY}
+    INTERFACE_INCLUDE_DIRECTORIES ${XXHASH_INCLUDE})
+else()
+  list(APPEND missing libxxhash-dev)
+endif()
 
 if(missing)
   list(JOIN missing " " missing)

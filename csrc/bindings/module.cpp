@@ -12,4 +12,5 @@ PYBIND11_MODULE(_C, m) {
   bind_fisher(m);
   bind_fisher_file(m);
   bind_merge(m);
+  bind_text(m);
 }

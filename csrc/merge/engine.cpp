@@ -12,10 +12,10 @@
 #include "io/atomic_file.h"
 #include "io/error.h"
 #include "io/interrupt.h"
+#include "io/parallel.h"
 #include "io/version.h"
 #include "merge/fisher_file.h"
 #include "merge/output_config.h"
-#include "merge/parallel.h"
 #include "merge/table.h"
 #include "merge/tensor_merger.h"
 

@@ -1,20 +1,22 @@
-#include <fmt/format.h>
-
-#include <nlohmann/json.hpp>
-
 #include <algorithm>
 #include <charconv>
+#include <limits>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include "io/atomic_file.h"
 #include "io/error.h"
-#include "io/json_reason.h"
 #include "io/quote.h"
+#include "io/strict_json.h"
 #include "text/csv.h"
 #include "text/dataset.h"
 #include "text/utf8.h"
 
 namespace merganser {
 namespace {
+
+constexpr uint64_t kLargestLabel = std::numeric_limits<int32_t>::max();
 
 [[noreturn]] void fail(
     const std::filesystem::path& path,
@@ -23,29 +25,22 @@ namespace {
   throw InputError(fmt::format("{}:{}: {}", path.string(), line, what));
 }
 
-int64_t checked_label(
+[[noreturn]] void refuse_label(
     const std::filesystem::path& path,
     int64_t line,
-    int64_t label) {
-  if (label < 0) {
-    fail(
-        path,
-        line,
-        fmt::format("label {} is negative; labels count from 0", label));
-  }
-  return label;
+    std::string_view label) {
+  fail(
+      path,
+      line,
+      fmt::format("the label {} is not a whole number from 0", quote(label)));
 }
 
 TextExample parse_json_line(
     const std::filesystem::path& path,
     int64_t line,
     std::string_view text) {
-  nlohmann::json object;
-  try {
-    object = nlohmann::json::parse(text);
-  } catch (const nlohmann::json::exception& error) {
-    fail(path, line, "not JSON: " + json_reason(error.what()));
-  }
+  const nlohmann::json object =
+      parse_strict_json(text, fmt::format("{}:{}", path.string(), line));
   if (!object.is_object()) {
     fail(path, line, "expected an object with \"text\" and \"label\"");
   }
@@ -58,18 +53,10 @@ TextExample parse_json_line(
     fail(path, line, "\"text\" is not a string");
   }
   const nlohmann::json& label = object["label"];
-  if (!label.is_number_integer()) {
-    fail(
-        path,
-        line,
-        fmt::format(
-            "the label {} is not a whole number; labels count from 0",
-            quote(label.dump())));
+  if (!label.is_number_unsigned() || label.get<uint64_t>() > kLargestLabel) {
+    refuse_label(path, line, label.dump());
   }
-  return {
-      object["text"].get<std::string>(),
-      checked_label(path, line, label.get<int64_t>()),
-      line};
+  return {object["text"].get<std::string>(), label.get<int64_t>(), line};
 }
 
 std::vector<TextExample> read_json_lines(
@@ -120,21 +107,14 @@ std::vector<TextExample> read_table(
               "{} fields where the header has {}", fields.size(), width));
     }
     const std::string& digits = fields[label];
-    int64_t value = 0;
-    const auto [end, error] =
-        std::from_chars(digits.data(), digits.data() + digits.size(), value);
-    if (error != std::errc() || end != digits.data() + digits.size()) {
-      fail(
-          path,
-          reader.line(),
-          fmt::format(
-              "the label {} is not a whole number; labels count from 0",
-              quote(digits)));
+    uint64_t value = 0;
+    const char* const digits_end = digits.data() + digits.size();
+    const auto [end, error] = std::from_chars(digits.data(), digits_end, value);
+    if (error != std::errc() || end != digits_end || value > kLargestLabel) {
+      refuse_label(path, reader.line(), digits);
     }
     examples.push_back(
-        {std::move(fields[text]),
-         checked_label(path, reader.line(), value),
-         reader.line()});
+        {std::move(fields[text]), static_cast<int64_t>(value), reader.line()});
   }
   return examples;
 }

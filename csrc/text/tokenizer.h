@@ -37,4 +37,12 @@ class MERGANSER_API Tokenizer {
   virtual int32_t pad_id() const = 0;
 };
 
+// The ids of many texts, by `threads` threads (0: one per core). Of several
+// errors the first text's is thrown.
+MERGANSER_API std::vector<std::vector<int32_t>> encode_batch(
+    const Tokenizer& tokenizer,
+    const std::vector<std::string_view>& texts,
+    int64_t max_length,
+    int threads = 0);
+
 } // namespace merganser

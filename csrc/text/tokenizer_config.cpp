@@ -7,7 +7,7 @@
 
 #include "io/atomic_file.h"
 #include "io/error.h"
-#include "io/json_reason.h"
+#include "io/strict_json.h"
 
 namespace merganser {
 
@@ -48,12 +48,7 @@ json listed_tokens(const json& ids, const json& config) {
 } // namespace
 
 json read_json(const fs::path& path) {
-  try {
-    return json::parse(read_file(path));
-  } catch (const json::exception& error) {
-    throw InputError(fmt::format(
-        "{}: not JSON: {}", path.string(), json_reason(error.what())));
-  }
+  return parse_strict_json(read_file(path), path.string());
 }
 
 json read_tokenizer_config(const fs::path& folder) {

@@ -1,4 +1,4 @@
-#include "merge/parallel.h"
+#include "io/parallel.h"
 
 #include <algorithm>
 #include <atomic>
