@@ -3,27 +3,22 @@
 import json
 from pathlib import Path
 
+import merganser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from merganser._C import Tokenizer as Ours
 from tokenizer_folders import (
     CODE_POINTS,
     boundary_bpe,
-    byte_level,
-    enumerated,
     minilm_folder,
     save,
     shared_data,
     trained_bpe,
-    vocabulary_folder,
     wordpiece,
 )
-from transformers import BertTokenizer, RobertaTokenizer
-from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-import merganser
-from merganser._C import Tokenizer as Ours
+from tokenizers import Tokenizer
+from transformers import RobertaTokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = [
