@@ -1,12 +1,12 @@
 # Imported targets for the libraries of the pip wheel of torch:
 #   merganser::libtorch    headers, c10, torch_cpu (and CUDA's where it is used)
-#   merganser::torch_python  what a pybind11 module that takes tensors needs
+# Installed with Merganser, too: who links merganser::torch finds torch so.
 #
 # The wheel's own TorchConfig.cmake is not used: that of a CUDA wheel refuses to
 # configure without a CUDA toolkit, and many users have such a wheel and no
 # toolkit, but still want a CPU build.
 
-find_package(Python 3.9 REQUIRED COMPONENTS Interpreter Development.Module)
+find_package(Python 3.10 REQUIRED COMPONENTS Interpreter)
 
 execute_process(
   COMMAND ${Python_EXECUTABLE} -c
@@ -41,8 +41,3 @@ target_link_libraries(merganser_libtorch INTERFACE
   ${TORCH_LIBRARY_DIR}/libtorch.so
   ${TORCH_LIBRARY_DIR}/libtorch_cpu.so
   ${TORCH_LIBRARY_DIR}/libc10.so)
-
-add_library(merganser_torch_python INTERFACE)
-add_library(merganser::torch_python ALIAS merganser_torch_python)
-target_link_libraries(merganser_torch_python INTERFACE
-  merganser::libtorch ${TORCH_LIBRARY_DIR}/libtorch_python.so Python::Module)

@@ -1,0 +1,61 @@
+# PREFIX/lib        libmerganser_core, libmerganser_torch
+# PREFIX/include    merganser/<layer>/<header>.h
+# PREFIX/lib/cmake  find_package(Merganser COMPONENTS core torch)
+# PREFIX/bin        merganser
+# PREFIX/libexec    merganser/merganser-torch, which merganser starts
+#
+# torch itself stays where Python has it: its folder is in the RPATH, and that
+# of the CUDA runtime which the wheels of torch bring.
+
+include(CMakePackageConfigHelpers)
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/Merganser)
+set(libexec_dir ${CMAKE_INSTALL_LIBEXECDIR}/merganser)
+
+# From a folder of the prefix to its libraries.
+function(relative_rpath result from)
+  file(RELATIVE_PATH path /prefix/${from} /prefix/${CMAKE_INSTALL_LIBDIR})
+  set(${result} "\$ORIGIN/${path}" PARENT_SCOPE)
+endfunction()
+relative_rpath(bin_rpath ${CMAKE_INSTALL_BINDIR})
+relative_rpath(libexec_rpath ${libexec_dir})
+set(torch_rpath ${TORCH_LIBRARY_DIR})
+if(MERGANSER_WITH_CUDA)
+  list(APPEND torch_rpath
+    ${site_packages}/nvidia/cu13/lib ${site_packages}/nvidia/cuda_runtime/lib)
+endif()
+
+install(TARGETS merganser_core EXPORT MerganserCore)
+install(TARGETS merganser)
+set_target_properties(merganser PROPERTIES INSTALL_RPATH "${bin_rpath}")
+install(EXPORT MerganserCore NAMESPACE merganser:: DESTINATION ${package_dir})
+
+if(MERGANSER_TORCH)
+  install(TARGETS merganser_torch EXPORT MerganserTorch)
+  set_target_properties(merganser_torch PROPERTIES
+    INSTALL_RPATH "\$ORIGIN;${torch_rpath}")
+  install(TARGETS merganser-torch DESTINATION ${libexec_dir})
+  set_target_properties(merganser-torch PROPERTIES
+    INSTALL_RPATH "${libexec_rpath};${torch_rpath}")
+  install(EXPORT MerganserTorch
+    NAMESPACE merganser:: DESTINATION ${package_dir})
+  install(FILES ${CMAKE_CURRENT_LIST_DIR}/torch.cmake
+    DESTINATION ${package_dir})
+endif()
+
+install(DIRECTORY ${CMAKE_SOURCE_DIR}/csrc/
+  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/merganser
+  FILES_MATCHING PATTERN *.h
+  PATTERN app EXCLUDE
+  PATTERN bindings EXCLUDE)
+
+configure_package_config_file(
+  ${CMAKE_CURRENT_LIST_DIR}/MerganserConfig.cmake.in
+  ${CMAKE_BINARY_DIR}/cmake/MerganserConfig.cmake
+  INSTALL_DESTINATION ${package_dir})
+write_basic_package_version_file(
+  ${CMAKE_BINARY_DIR}/cmake/MerganserConfigVersion.cmake
+  COMPATIBILITY SameMinorVersion)
+install(FILES
+  ${CMAKE_BINARY_DIR}/cmake/MerganserConfig.cmake
+  ${CMAKE_BINARY_DIR}/cmake/MerganserConfigVersion.cmake
+  DESTINATION ${package_dir})
