@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
@@ -52,6 +53,13 @@ def lasting_torch_folders() -> list[str]:
     )
     folder = Path(found.stdout.strip() or sys.prefix)
     return [] if folder.is_relative_to(sys.prefix) else [str(folder / "lib")]
+
+
+class CleanBuild(build):
+    def run(self):
+        # What an earlier version left here would get into the wheel.
+        shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
 
 
 class CMakeExtension(Extension):
@@ -107,5 +115,5 @@ setup(
     version=version(),
     install_requires=[torch_requirement()],
     ext_modules=[CMakeExtension("merganser._C")],
-    cmdclass={"build_ext": CMakeBuild},
+    cmdclass={"build": CleanBuild, "build_ext": CMakeBuild},
 )

@@ -95,7 +95,8 @@ def finite(tensor: Tensor, label: str, name: str, least: float = -torch.inf) -> 
     if not tensor.isfinite().all() or (tensor < least).any():
         kind = "values" if least < 0 else "Fishers that are not negative"
         raise InputError(
-            f"{label}: tensor {name!r} holds what cannot be merged: only finite {kind} can"
+            f"{label}: tensor {name!r} holds what cannot be merged: only finite "
+            f"{kind} can"
         )
     return tensor
 
