@@ -1,3 +1,4 @@
+#include <bit>
 #include <cstring>
 
 #include <fmt/format.h>
@@ -9,6 +10,10 @@
 namespace merganser {
 
 namespace {
+
+static_assert(
+    std::endian::native == std::endian::little,
+    "tensors lie in the files as little-endian machines have them in memory");
 
 // The arrays may be unaligned: elements go through memcpy, which compiles to
 // plain (vector) loads and stores.
