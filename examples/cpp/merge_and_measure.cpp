@@ -24,7 +24,7 @@ int main(int argc, char** argv) try {
     throw merganser::InputError("usage: merge_and_measure RECIPE.yaml OUT");
   }
   const merganser::MergePlan plan(merganser::Recipe::load(argv[1]));
-  std::puts(execute_merge(plan, argv[2]).to_text().c_str());
+  std::fputs(execute_merge(plan, argv[2]).to_text().c_str(), stdout);
 
   const Checkpoint merged(argv[2]);
   for (const merganser::TensorPlan& tensor : plan.tensors) {
