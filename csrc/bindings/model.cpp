@@ -63,9 +63,17 @@ void bind_model(py::module_& m) {
       .def("named_parameters", &named_parameters)
       .def(
           "train",
-          [](PyEncoder& e, bool mode) { e.model->train(mode); },
+          [](py::object self, bool mode) {
+            self.cast<PyEncoder&>().model->train(mode);
+            return self;
+          },
           py::arg("mode") = true)
-      .def("eval", [](PyEncoder& e) { e.model->eval(); })
+      .def(
+          "eval",
+          [](py::object self) {
+            self.cast<PyEncoder&>().model->eval();
+            return self;
+          })
       .def_property_readonly(
           "training", [](const PyEncoder& e) { return e.model->is_training(); })
       .def_property_readonly(
