@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 #include <string>
 
+#include "model/autocast.h"
+
 namespace merganser::app {
 
 // Options that every verb that runs a model has.
@@ -12,10 +14,9 @@ inline void add_dtype(CLI::App& parser, bool& bfloat16) {
       .add_option_function<std::string>(
           "--dtype",
           [&bfloat16](const std::string& name) {
-            bfloat16 = name == "bfloat16";
+            bfloat16 = parse_bfloat16(name);
           },
-          "Precision of matrix products; sums stay float32")
-      ->check(CLI::IsMember({"float32", "bfloat16"}))
+          "Of matrix products: float32 or bfloat16; sums stay float32")
       ->default_str("float32");
 }
 

@@ -11,20 +11,12 @@
 #include "io/atomic_file.h"
 #include "io/model_dir.h"
 #include "io/yaml_value.h"
+#include "model/autocast.h"
 
 namespace merganser {
 namespace {
 
 namespace fs = std::filesystem;
-
-bool parse_bfloat16(const YamlValue& value) {
-  const std::string name = value.text();
-  if (name != "float32" && name != "bfloat16") {
-    value.fail(fmt::format(
-        "{} must be float32 or bfloat16, not '{}'", value.name(), name));
-  }
-  return name == "bfloat16";
-}
 
 fs::path parse_file(const YamlValue& value, const fs::path& folder) {
   const fs::path path = value.path(folder);
@@ -128,7 +120,7 @@ FisherOptions parse_fisher(const YamlValue& mapping, uint64_t seed) {
     options.batch_size = value->integer(1);
   }
   if (const auto value = mapping.find("dtype")) {
-    options.bfloat16 = parse_bfloat16(*value);
+    options.bfloat16 = value->through(parse_bfloat16);
   }
   return options;
 }
@@ -197,7 +189,7 @@ Experiment Experiment::load(const fs::path& path) {
     defaults.seed = value->integer(0);
   }
   if (const auto value = root.find("dtype")) {
-    experiment.bfloat16 = parse_bfloat16(*value);
+    experiment.bfloat16 = value->through(parse_bfloat16);
   }
   defaults.max_length = experiment.max_length;
   defaults.bfloat16 = experiment.bfloat16;

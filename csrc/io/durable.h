@@ -14,6 +14,6 @@ std::filesystem::path temporary_beside(const std::filesystem::path& path);
 MERGANSER_API void remove_temporaries_beside(const std::filesystem::path& path);
 
 // fsync of a file or folder; throws Error.
-void sync_to_disk(const std::filesystem::path& path);
+MERGANSER_API void sync_to_disk(const std::filesystem::path& path);
 
 } // namespace merganser

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "io/durable.h"
 #include "io/error.h"
 #include "train/epoch_json.h"
 
@@ -11,17 +12,19 @@ using Json = nlohmann::ordered_json;
 
 MetricsFile::MetricsFile(std::filesystem::path path, uint64_t bytes)
     : path_(std::move(path)) {
-  if (bytes == 0) {
-    out_.open(path_, std::ios::binary | std::ios::trunc);
-  } else {
+  if (bytes > 0) {
     std::error_code failed;
-    std::filesystem::resize_file(path_, bytes, failed);
-    if (failed) {
-      throw Error(fmt::format(
-          "cannot go on writing {}: {}", path_.string(), failed.message()));
+    const uint64_t size = std::filesystem::file_size(path_, failed);
+    if (failed || size < bytes) {
+      throw InputError(fmt::format(
+          "{} is shorter than the checkpoint beside it says: delete that "
+          "folder to start anew",
+          path_.string()));
     }
-    out_.open(path_, std::ios::binary | std::ios::app);
+    std::filesystem::resize_file(path_, bytes);
   }
+  out_.open(
+      path_, std::ios::binary | (bytes > 0 ? std::ios::app : std::ios::trunc));
   flush();
 }
 
@@ -43,18 +46,23 @@ void MetricsFile::write(const EpochMetrics& metrics) {
   line(epoch_to_json(metrics).dump());
 }
 
-uint64_t MetricsFile::flush() {
+uint64_t MetricsFile::sync() {
+  sync_to_disk(path_);
+  return static_cast<uint64_t>(out_.tellp());
+}
+
+void MetricsFile::line(const std::string& json) {
+  out_ << json << '\n';
+  flush();
+}
+
+void MetricsFile::flush() {
   out_.flush();
   if (!out_) {
     throw Error(fmt::format(
         "cannot write {}: is the disk full, or the folder read-only?",
         path_.string()));
   }
-  return static_cast<uint64_t>(out_.tellp());
-}
-
-void MetricsFile::line(const std::string& json) {
-  out_ << json << '\n';
 }
 
 } // namespace merganser

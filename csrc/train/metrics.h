@@ -30,11 +30,12 @@ class MERGANSER_API MetricsFile {
   void write(const StepMetrics& metrics);
   void write(const EpochMetrics& metrics);
 
-  // Bytes so far, all of them handed to the system.
-  uint64_t flush();
+  // Bytes so far, all of them on the disk.
+  uint64_t sync();
 
  private:
   void line(const std::string& json);
+  void flush();
 
   std::filesystem::path path_;
   std::ofstream out_;

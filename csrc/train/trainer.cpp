@@ -180,7 +180,7 @@ void Trainer::stoppable(const Work& work) {
 }
 
 void Trainer::checkpoint() {
-  state_.metrics_bytes = metrics_->flush();
+  state_.metrics_bytes = metrics_->sync();
   if (stepper_.fisher) {
     state_.fisher_examples = stepper_.fisher->examples;
   }
@@ -220,7 +220,6 @@ TrainResult Trainer::finish() {
         SafetensorsFile(folder_.best()),
         {{"parameters", stepper_.arena.parameters}});
   }
-  metrics_->flush();
   result.fisher = folder_.publish(task_.model, options_.model, fisher);
   return result;
 }

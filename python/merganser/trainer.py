@@ -1,0 +1,118 @@
+"""Fine-tuning of BERT and RoBERTa classifiers, in C++."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from . import _C
+
+Path = str | os.PathLike
+
+
+class Trainer:
+    """Fine-tunes a Hugging Face model directory; AdamW, all of it in C++.
+
+    The options are those of `merganser train`, described in docs/cli.md. With
+    B the examples of a step (batch_size * accumulate, fewer at the end of an epoch),
+    a step follows the gradient of the mean loss over its B examples.
+
+    Args:
+        model: model directory to start from. A head that it lacks is drawn.
+        train: data file or files (.jsonl, .csv, .tsv with "text" and "label").
+        out: folder to make: the model, metrics.jsonl and, if asked for,
+            fisher.safetensors. While training runs, "<out>.partial" holds a
+            checkpoint; the same call goes on from it and ends with the same bits.
+        eval: files to evaluate on after every epoch. The epoch with the highest mean
+            accuracy is kept, the first of equals; with a Fisher, the last epoch.
+        epochs: passes over the data; may be a fraction.
+        max_steps: optimiser steps, instead of epochs; -1: as epochs say.
+        lr: highest learning rate.
+        batch_size: examples per forward pass.
+        accumulate: forward passes per optimiser step.
+        max_length: tokens per example; the rest is cut.
+        num_labels: 0: as config.json says.
+        seed: of the order, dropout, a new head and label draws.
+        dtype: "float32" or "bfloat16", of matrix products; parameters and sums stay
+            float32.
+        scheduler: "constant", "linear" or "cosine", after the warm-up.
+        warmup: steps; below 1, a share of all steps.
+        weight_decay: decoupled; not for biases and LayerNorms.
+        beta1, beta2, epsilon: Adam's.
+        clip: largest norm of the gradient; 0: none.
+        dropout: instead of every dropout probability of config.json.
+        fisher: "none", "adam" or "online_mc": the mean Fisher diagonal, collected
+            over the last epoch (docs/method.md, section 3).
+        fisher_interval: online_mc takes an extra backward pass every so many steps.
+        proximal: Fisher file of `model`: adds weight / (2 N) |theta - theta_0|^2 in
+            H_0 = N_0 F_0 to the mean loss of N training examples.
+        proximal_weight: the weight in that term.
+        checkpoint_steps: steps between checkpoints; 0: at the end of every epoch.
+
+    Raises:
+        InputError: an option, model or data file that cannot be used.
+
+    Source: Loshchilov & Hutter, arXiv 1711.05101; Daheim et al., arXiv 2310.12808.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        train: Path | Sequence[Path],
+        out: Path,
+        *,
+        eval: Path | Sequence[Path] = (),  # noqa: A002 (the flag's name)
+        epochs: float = 1.0,
+        max_steps: int = -1,
+        lr: float = 2e-5,
+        batch_size: int = 32,
+        accumulate: int = 1,
+        max_length: int = 128,
+        num_labels: int = 0,
+        seed: int = 0,
+        dtype: str = "float32",
+        scheduler: str = "linear",
+        warmup: float = 0.06,
+        weight_decay: float = 0.01,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        clip: float = 1.0,
+        dropout: float | None = None,
+        fisher: str = "none",
+        fisher_interval: int = 4,
+        proximal: Path | None = None,
+        proximal_weight: float = 1.0,
+        checkpoint_steps: int = 0,
+    ) -> None:
+        given = dict(locals())
+        del given["self"]
+        for name in ("train", "eval"):
+            if isinstance(given[name], str | os.PathLike):
+                given[name] = [given[name]]
+        self.options = _C.TrainOptions()
+        for name, value in given.items():
+            setattr(self.options, name, value)
+
+    def train(
+        self, progress: Callable[[int, int, str], None] | None = None
+    ) -> dict[str, Any]:
+        """Trains, or goes on with an interrupted run.
+
+        Args:
+            progress: called after every step with examples done, examples in all and
+                a text; what it raises ends the run, after a checkpoint.
+
+        Returns:
+            out, steps, examples, seconds (of this call), model_epoch (whose model was
+            kept, from 1), new_parameters (drawn, not read), fisher (its file or None)
+            and epochs: a list of dicts with epoch, step, train_loss (nats per
+            example) and eval, a list of file, accuracy in [0, 1] and loss.
+
+        Raises:
+            Error: the loss is not finite, the disk is full.
+            KeyboardInterrupt: after a checkpoint.
+        """
+        return json.loads(_C.train(self.options, progress))

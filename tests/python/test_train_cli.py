@@ -1,0 +1,286 @@
+"""The verbs train, fisher and eval of the executable, and how they fail."""
+
+import json
+import signal
+import subprocess
+import time
+
+import command
+import merganser
+import pytest
+import tiny_models
+from merganser import FisherResult
+from training_inputs import make_bert, make_data, make_roberta, write
+
+TRAIN = ["--lr", "3e-3", "--batch-size", "8", "--max-length", "24", "--epochs", "3"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_bert(tmp_path / "model")
+    make_data(tmp_path / "train.jsonl", 40, seed=1)
+    make_data(tmp_path / "dev.tsv", 30, seed=2)
+    return tmp_path
+
+
+def train(folder, *more, **options):
+    return command.run(
+        "train",
+        *("--model", folder / "model"),
+        *("--train", folder / "train.jsonl"),
+        *("--out", folder / "out"),
+        *TRAIN,
+        *more,
+        **options,
+    )
+
+
+def assert_refused(done, code, *words):
+    """One sentence on stderr that has the words, and no trace of a result."""
+    assert done.returncode == code, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert len(lines) == 1 and lines[0].startswith("merganser: "), done.stderr
+    for word in words:
+        assert str(word) in lines[0]
+    assert done.stdout == ""
+
+
+def test_train_eval_fisher(folder):
+    done = train(folder, "--eval", folder / "dev.tsv", "--quiet", "--json")
+    report = json.loads(done.stdout)
+    assert done.stderr == ""
+    assert report["steps"] == 15
+    kept = report["epochs"][report["model_epoch"] - 1]["eval"][0]
+
+    data = ("--data", folder / "dev.tsv", "--max-length", "24")
+    done = command.run("eval", "--model", folder / "out", *data, "--json", "-q")
+    (row,) = json.loads(done.stdout)
+    assert row == {**kept, "examples": 30}
+
+    fisher = folder / "fisher.safetensors"
+    options = ["--estimator", "mc", "--samples", "2", "--limit", "20", "--seed", "4"]
+    command.run("fisher", "--model", folder / "out", *data, "--out", fisher, *options)
+    saved = FisherResult.load(fisher)
+    assert (saved.estimator, saved.samples, saved.seed) == ("mc", 2, 4)
+    assert (saved.num_examples, saved.num_examples_used) == (30, 20)
+
+
+def test_text_for_people(folder):
+    done = train(folder, "--eval", folder / "dev.tsv", "--fisher", "adam")
+    assert "epoch 3: step 15, training loss" in done.stdout
+    assert f"{folder / 'dev.tsv'}: accuracy" in done.stdout
+    assert f"{folder / 'out'}: the model of epoch 3, 15 steps" in done.stdout
+    assert "fisher.safetensors" in done.stdout
+
+
+OPTIONS = {
+    "max-steps": 11,
+    "lr": 2e-3,
+    "batch-size": 3,
+    "accumulate": 2,
+    "max-length": 20,
+    "num-labels": 3,
+    "seed": 6,
+    "dtype": "bfloat16",
+    "scheduler": "cosine",
+    "warmup": 3.0,
+    "weight-decay": 0.2,
+    "beta1": 0.8,
+    "beta2": 0.9,
+    "epsilon": 1e-6,
+    "clip": 0.3,
+    "dropout": 0.3,
+    "fisher": "online_mc",
+    "fisher-interval": 3,
+}
+
+
+def test_same_bits_as_from_python(folder):
+    flags = [str(x) for name, value in OPTIONS.items() for x in (f"--{name}", value)]
+    command.run(
+        "train",
+        *("--model", folder / "model", "--train", folder / "train.jsonl"),
+        *("--out", folder / "cli", *flags),
+    )
+    options = {name.replace("-", "_"): value for name, value in OPTIONS.items()}
+    merganser.Trainer(
+        folder / "model", folder / "train.jsonl", folder / "py", **options
+    ).train()
+    names = sorted(path.name for path in (folder / "cli").iterdir())
+    assert "fisher.safetensors" in names
+    assert names == sorted(path.name for path in (folder / "py").iterdir())
+    for name in names:
+        own = (folder / "cli" / name).read_bytes()
+        assert own == (folder / "py" / name).read_bytes(), name
+
+
+def test_proximal_from_the_executable(folder):
+    """train --proximal takes what fisher --out wrote."""
+    f0 = folder / "f0.safetensors"
+    command.run(
+        "fisher",
+        *("--model", folder / "model", "--data", folder / "train.jsonl"),
+        *("--out", f0, "--max-length", "24"),
+    )
+    train(folder, "--proximal", f0, "--proximal-weight", "2")
+    rows = [json.loads(line) for line in (folder / "out/metrics.jsonl").open()]
+    assert rows[0]["penalty"] == 0 < rows[14]["penalty"]
+
+
+def test_interrupt_leaves_a_checkpoint(folder):
+    arguments = [
+        *("train", "--model", folder / "model", "--train", folder / "train.jsonl"),
+        *("--out", folder / "out", *TRAIN, "--max-steps", "4000"),
+    ]
+    process = subprocess.Popen(
+        [command.executable(), *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    metrics = folder / "out.partial" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    last = [line for line in err.splitlines() if line][-1]
+    assert last.startswith("merganser: interrupted after step ")
+    assert "goes on" in last
+    assert (folder / "out.partial" / "state.safetensors").exists()
+    assert not (folder / "out").exists()
+
+
+def spoil_label(folder):
+    write(folder / "train.jsonl", [("fine", 1), ("dull", 3)])
+    return folder / "train.jsonl", "line 2", "3"
+
+
+def spoil_empty(folder):
+    (folder / "train.jsonl").write_text("")
+    return (folder / "train.jsonl",)
+
+
+def spoil_encoding(folder):
+    (folder / "train.jsonl").write_bytes(b'{"text": "\xff", "label": 1}\n')
+    return folder / "train.jsonl", "line 1"
+
+
+def spoil_tokenizer(folder):
+    (folder / "model" / "vocab.txt").unlink()
+    return (folder / "model", "tokenizer")
+
+
+def spoil_config(folder):
+    (folder / "model" / "config.json").unlink()
+    return (folder / "model", "config.json")
+
+
+def spoil_weights(folder):
+    path = folder / "model" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    return (path,)
+
+
+def spoil_out(folder):
+    (folder / "out").mkdir()
+    (folder / "out" / "mine").touch()
+    return (folder / "out", "exists")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoil_label,
+        spoil_empty,
+        spoil_encoding,
+        spoil_tokenizer,
+        spoil_config,
+        spoil_weights,
+        spoil_out,
+    ],
+)
+def test_bad_input(spoil, folder):
+    words = spoil(folder)
+    before = sorted(folder.rglob("*"))
+    assert_refused(train(folder, check=False), 2, *words)
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--lr", "-1"], ["lr", "-1"]),
+        (["--lr", "nan"], ["lr", "nan"]),
+        (["--epochs", "0"], ["epochs", "0"]),
+        (["--accumulate", "0"], ["accumulate", "0"]),
+        (["--batch-size", "0"], ["batch-size"]),
+        (["--max-length", "25"], ["max-length 25", "24"]),
+        (["--dropout", "1"], ["dropout", "1"]),
+        (["--warmup", "-2"], ["warmup", "-2"]),
+        (["--beta1", "1"], ["beta1", "1"]),
+        (["--epsilon", "0"], ["epsilon", "0"]),
+        (["--num-labels", "5"], ["classifier", "labels"]),
+        (["--scheduler", "polynomial"], ["polynomial", "cosine"]),
+        (["--fisher", "ivon"], ["ivon", "online_mc"]),
+        (["--dtype", "float16"], ["float16", "bfloat16"]),
+        (["--proximal", "nowhere.safetensors"], ["nowhere.safetensors"]),
+        (["--eval", "nowhere.csv"], ["nowhere.csv"]),
+        (["--momentum", "0.9"], ["--momentum"]),
+    ],
+)
+def test_bad_options(flags, words, folder):
+    assert_refused(train(folder, *flags, check=False), 2, *words)
+    assert not list(folder.glob("out*"))
+
+
+def test_divergence_is_reported(folder):
+    done = train(folder, "--lr", "1e30", "--clip", "0", "-q", check=False)
+    assert_refused(done, 1, "at step", "learning rate")
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("limit_kib", [4, 40])
+def test_full_disk(folder, limit_kib):
+    """No file may grow beyond a limit: within a checkpoint, and at the end."""
+    run = ["bash", "-c", f'ulimit -f {limit_kib}; exec "$@"', "bash"]
+    arguments = [
+        *("train", "--model", folder / "model", "--train", folder / "train.jsonl"),
+        *("--out", folder / "out", "-q", *TRAIN),
+    ]
+    done = subprocess.run(
+        [*run, command.executable(), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert_refused(done, 1, folder / "out")
+    assert not (folder / "out").exists()
+    assert not [path for path in folder.rglob("*.tmp")]
+
+
+@pytest.mark.parametrize("verb", ["eval", "fisher"])
+def test_a_model_without_a_head_is_refused(verb, tmp_path):
+    make_roberta(tmp_path / "model")
+    model = tiny_models.roberta()
+    model.roberta.save_pretrained(tmp_path / "model")
+    make_data(tmp_path / "data.jsonl", 5, seed=1)
+    flags = ["--out", tmp_path / "f.safetensors"] if verb == "fisher" else []
+    done = command.run(
+        verb,
+        *("--model", tmp_path / "model", "--data", tmp_path / "data.jsonl", *flags),
+        check=False,
+    )
+    assert_refused(done, 2, tmp_path / "model", "no classification head")
+    assert not (tmp_path / "f.safetensors").exists()
+
+
+@pytest.mark.parametrize("verb", ["eval", "fisher"])
+def test_more_tokens_than_positions_are_refused(verb, folder):
+    flags = ["--out", folder / "f.safetensors"] if verb == "fisher" else []
+    done = command.run(
+        verb,
+        *("--model", folder / "model", "--data", folder / "dev.tsv", *flags),
+        check=False,
+    )
+    assert_refused(done, 2, "max-length 128", "24 tokens")

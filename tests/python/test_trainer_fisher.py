@@ -1,0 +1,195 @@
+"""Fishers collected in training against float64 replays of the same course.
+
+The float32 course differs from the float64 one by rounding, which Adam carries from
+step to step; 1e-3 of a tensor's norm is far above that and far below what a factor
+(B, the clip scale, a step too many) would do.
+"""
+
+import json
+
+import merganser
+import pytest
+import torch
+from merganser import FisherResult
+from safetensors.torch import load_file
+from training_inputs import MODELS, make_bert, make_data, train
+from training_replay import Replay
+
+COURSES = {
+    "whole-epochs": {"epochs": 3},
+    "clipped": {"epochs": 2, "clip": 0.05},
+    "accumulated": {"epochs": 2, "accumulate": 2},
+    "less-than-an-epoch": {"epochs": 0.5},
+    "part-of-an-epoch": {"epochs": 1.4},
+}
+COMMON = {"lr": 1e-3, "batch_size": 8}
+
+
+def assert_close(fisher, expected):
+    assert set(fisher) == set(expected)
+    for name, values in expected.items():
+        if name.endswith("key.bias"):
+            # Zero by theory: what is left are squared roundings.
+            assert fisher[name].max() < 1e-9
+            continue
+        error = (fisher[name].double() - values).norm()
+        assert error <= 1e-3 * values.norm(), name
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("course", COURSES)
+def test_adam(model, course, tmp_path):
+    """sum over steps of (B * mean gradient)^2, over the examples of those steps."""
+    MODELS[model](tmp_path / "model")
+    data = make_data(tmp_path / "train.jsonl", 45, seed=1)
+    options = COMMON | COURSES[course]
+    result, out = train(tmp_path, fisher="adam", seed=3, **options)
+
+    replay = Replay(tmp_path / "model", data, seed=3, dtype=torch.float64, **options)
+    sums, count = {}, 0
+
+    def add(step, examples):
+        nonlocal count
+        if step >= replay.window:
+            count += len(examples)
+            for name, gradient in replay.gradients().items():
+                square = (len(examples) * gradient) ** 2
+                sums[name] = sums.get(name, 0) + square
+
+    replay.run(after_backward=add)
+    assert result["fisher"] == str(out / "fisher.safetensors")
+    fisher = load_file(out / "fisher.safetensors")
+    assert_close(fisher, {name: value / count for name, value in sums.items()})
+
+    saved = FisherResult.load(out / "fisher.safetensors")
+    assert saved.estimator == "adam"
+    assert saved.labels == "data"
+    assert saved.num_examples == 45
+    assert saved.num_examples_used == count
+    assert saved.base_model_hash == merganser._C.content_hash(out)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("course", COURSES)
+def test_online_mc(model, course, tmp_path):
+    """sum over every second step's batches of (sum of gradients at drawn labels)^2,
+    over their examples; the model as it was before that step."""
+    MODELS[model](tmp_path / "model")
+    data = make_data(tmp_path / "train.jsonl", 45, seed=1)
+    options = COMMON | COURSES[course]
+    # Dropout would change the course and the replay with it, but not the estimate.
+    _, out = train(tmp_path, fisher="online_mc", fisher_interval=2, seed=3, **options)
+
+    replay = Replay(tmp_path / "model", data, seed=3, dtype=torch.float64, **options)
+    sums, count = {}, 0
+
+    def draw(step, epoch, batches):
+        nonlocal count
+        if step < replay.window or (step - replay.window) % 2:
+            return
+        for batch in batches:
+            replay.model.zero_grad()
+            logits = replay.logits(batch)
+            labels = torch.ops.merganser.sample_labels(
+                logits.detach().softmax(1).float(), torch.tensor(batch), 3, epoch
+            )
+            torch.nn.functional.cross_entropy(
+                logits, labels, reduction="sum"
+            ).backward()
+            count += len(batch)
+            for name, gradient in replay.gradients().items():
+                sums[name] = sums.get(name, 0) + gradient**2
+
+    replay.run(before_step=draw)
+    fisher = load_file(out / "fisher.safetensors")
+    assert_close(fisher, {name: value / count for name, value in sums.items()})
+    saved = FisherResult.load(out / "fisher.safetensors")
+    assert saved.estimator == "online_mc"
+    assert saved.labels == "model"
+    assert saved.num_examples_used == count < 45
+
+
+def test_online_mc_is_in_eval_mode(tmp_path):
+    """With a learning rate of 0 the model stays, and dropout does not matter."""
+    make_bert(tmp_path / "model")
+    make_data(tmp_path / "train.jsonl", 20, seed=1)
+    options = {"fisher": "online_mc", "lr": 0.0, "batch_size": 8}
+    _, without = train(tmp_path, out="without", **options)
+    _, with_dropout = train(tmp_path, out="with", dropout=0.5, **options)
+    a, b = (load_file(out / "fisher.safetensors") for out in (without, with_dropout))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def make_proximal(folder):
+    """A Fisher of the model, far larger than a real one, so that it matters."""
+    make_bert(folder / "model")
+    make_data(folder / "train.jsonl", 45, seed=1)
+    shapes = load_file(folder / "model" / "model.safetensors")
+    fisher = {name: torch.rand(t.shape) for name, t in shapes.items()}
+    metadata = merganser._C.FisherMetadata(
+        estimator="exact",
+        num_examples=90,
+        num_examples_used=90,
+        samples=1,
+        seed=0,
+        labels="model",
+        base_model_hash=merganser._C.content_hash(folder / "model"),
+    )
+    merganser._C.write_fisher(folder / "f0.safetensors", fisher, metadata)
+    return fisher
+
+
+def test_proximal_term(tmp_path):
+    """The course with weight * N_0 / N * F_0 (theta - theta_0) in the gradient."""
+    f0 = make_proximal(tmp_path)
+    options = COMMON | {"epochs": 3, "clip": 0.5}
+    _, out = train(
+        tmp_path,
+        proximal=tmp_path / "f0.safetensors",
+        proximal_weight=0.7,
+        fisher="adam",
+        **options,
+    )
+    replay = Replay(tmp_path / "model", tmp_path / "train.jsonl", **options)
+    start = {name: p.detach().clone() for name, p in replay.model.named_parameters()}
+    penalties, sums, count = [], {}, 0
+
+    def add(step, examples):
+        nonlocal count
+        penalty = 0.0
+        for name, p in replay.model.named_parameters():
+            if step >= replay.window:  # the Fisher is that of the data alone
+                square = (len(examples) * p.grad.double()) ** 2
+                sums[name] = sums.get(name, 0) + square
+            h = 0.7 * 90 / 45 * f0[name]
+            difference = p.detach() - start[name]
+            p.grad += h * difference
+            penalty += 0.5 * (h * difference**2).sum().item()
+        count += len(examples) if step >= replay.window else 0
+        penalties.append(penalty)
+
+    expected = replay.run(after_backward=add)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").open()]
+    steps = [row for row in rows if "penalty" in row]
+    assert len(steps) == len(expected)
+    for step, reference, penalty in zip(steps, expected, penalties, strict=True):
+        assert step["loss"] == pytest.approx(reference["loss"], abs=1e-4)
+        assert step["penalty"] == pytest.approx(penalty, rel=1e-3, abs=1e-12)
+        assert step["gradient_norm"] == pytest.approx(
+            reference["gradient_norm"], rel=1e-2
+        )
+    assert penalties[-1] > 1e-3
+    fisher = load_file(out / "fisher.safetensors")
+    for name, values in sums.items():
+        if not name.endswith("key.bias"):
+            error = (fisher[name].double() - values / count).norm()
+            assert error <= 1e-2 * (values / count).norm(), name
+
+
+def test_proximal_refuses_the_fisher_of_another_model(tmp_path):
+    make_proximal(tmp_path)
+    (tmp_path / "model").rename(tmp_path / "old")
+    torch.manual_seed(1)
+    make_bert(tmp_path / "model")
+    with pytest.raises(merganser.InputError, match="f0.safetensors.*another model"):
+        train(tmp_path, proximal=tmp_path / "f0.safetensors")

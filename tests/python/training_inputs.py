@@ -1,0 +1,74 @@
+"""Tiny models with tokenizers, and sentences whose label hangs on some words."""
+
+import json
+import random
+
+import merganser
+import tiny_models
+from tokenizers import ByteLevelBPETokenizer
+from transformers import RobertaConfig, RobertaForSequenceClassification
+
+FILLERS = [f"w{i}" for i in range(30)]
+TELLING = [["dull", "grim"], ["plain"], ["fine", "bright"]]  # by label
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def make_bert(folder):
+    folder.mkdir(parents=True)
+    vocabulary = SPECIAL + FILLERS + sum(TELLING, [])
+    model = tiny_models.bert()
+    assert len(vocabulary) <= model.config.vocab_size
+    model.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True})
+    )
+    return folder
+
+
+def make_roberta(folder):
+    folder.mkdir(parents=True)
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(
+        (text for text, _ in sentences(50, seed=9)),
+        vocab_size=300,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+    )
+    layers = {**tiny_models._layers(), "vocab_size": tokenizer.get_vocab_size()}
+    model = RobertaForSequenceClassification(RobertaConfig(**layers, num_labels=3))
+    tiny_models._ready(model).save_pretrained(folder)
+    tokenizer.save_model(str(folder))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "RobertaTokenizer"})
+    )
+    return folder
+
+
+MODELS = {"bert": make_bert, "roberta": make_roberta}
+
+
+def sentences(count, seed, labels=3):
+    generator = random.Random(seed)
+    for _ in range(count):
+        label = generator.randrange(labels)
+        words = generator.choices(FILLERS, k=generator.randint(1, 9))
+        words.insert(generator.randrange(len(words)), generator.choice(TELLING[label]))
+        yield " ".join(words), label
+
+
+def write(path, examples):
+    lines = (json.dumps({"text": text, "label": label}) for text, label in examples)
+    path.write_text("".join(line + "\n" for line in lines))
+    return path
+
+
+def make_data(path, count, seed, labels=3):
+    return write(path, sentences(count, seed, labels))
+
+
+def train(folder, out="out", progress=None, **options):
+    """Trains folder/model on folder/train.jsonl, without dropout by default."""
+    options = {"max_length": 24, "dropout": 0.0} | options
+    options.setdefault("train", folder / "train.jsonl")
+    trainer = merganser.Trainer(folder / "model", out=folder / out, **options)
+    return trainer.train(progress), folder / out
