@@ -13,4 +13,5 @@ PYBIND11_MODULE(_C, m) {
   bind_fisher_file(m);
   bind_merge(m);
   bind_text(m);
+  bind_train(m);
 }

@@ -14,6 +14,7 @@ from ._C import Error, InputError
 from .fisher import fisher
 from .fisher_result import FisherResult
 from .merging import inspect, merge, merge_recipe, plan
+from .trainer import Trainer
 
 __version__ = _build.VERSION
 
@@ -27,6 +28,7 @@ __all__ = [
     "Error",
     "FisherResult",
     "InputError",
+    "Trainer",
     "__version__",
     "fisher",
     "has_cuda",
