@@ -7,6 +7,7 @@
 
 #include "io/error.h"
 #include "model/batch_logits.h"
+#include "model/eval_mode.h"
 #include "ops/ops.h"
 #include "text/batching.h"
 #include "train/clipping.h"
@@ -124,9 +125,8 @@ void Stepper::sample_fisher(
     const std::vector<int64_t>& indices,
     int64_t epoch) {
   const Batch batch = make_batch(task_.train, indices, task_.pad_id);
-  task_.model->eval();
+  const EvalMode eval_mode(*task_.model);
   const at::Tensor logits = batch_logits(task_.model, batch, options_.bfloat16);
-  task_.model->train();
   fisher->add_sampled(
       arena, logits, to_tensor(batch.indices), options_.seed, epoch);
 }
