@@ -123,6 +123,14 @@ void check_linear_square_accumulate_(
     const at::Tensor& grad_output,
     double weight);
 
+// linear_square_accumulate_ where every example is one token, input (B, 1, in)
+// and output (B, 1, out): sum_i (d_i^T a_i)^2 is one product of the squares.
+void accumulate_single_tokens(
+    at::Tensor& fisher,
+    const at::Tensor& input,
+    const at::Tensor& output,
+    double weight);
+
 void check_bias_square_accumulate_(
     at::Tensor& fisher,
     const at::Tensor& grad_output,

@@ -57,17 +57,6 @@ void check_linear_square_accumulate_(
   check_weight(kOp, weight);
 }
 
-namespace {
-
-// Rows of the weight matrix that a thread takes at least, if there are enough:
-// it packs the inputs of every example for them.
-constexpr int64_t kRowsPerTask = 48;
-
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
-// (sum over one token): sum_i (d_i a_i)^2 is a product of the squares.
 void accumulate_single_tokens(
     at::Tensor& fisher,
     const at::Tensor& input,
@@ -76,6 +65,16 @@ void accumulate_single_tokens(
   const at::Tensor a = input.squeeze(1).to(fisher.scalar_type()).square();
   const at::Tensor d = output.squeeze(1).to(fisher.scalar_type()).square();
   fisher.addmm_(d.t(), a, 1, weight);
+}
+
+namespace {
+
+// Rows of the weight matrix that a thread takes at least, if there are enough:
+// it packs the inputs of every example for them.
+constexpr int64_t kRowsPerTask = 48;
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
 }
 
 void linear_square_accumulate_cpu(

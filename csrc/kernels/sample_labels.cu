@@ -1,0 +1,66 @@
+// One thread draws the label of one row, by kernels/label_formula.h.
+
+#include "kernels/kernels.h"
+#include "kernels/label_formula.h"
+
+namespace merganser::kernels {
+namespace {
+
+constexpr int kThreads = 128;
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) sample_labels_kernel(
+    const T* __restrict__ probabilities,
+    const int64_t* __restrict__ indices,
+    int64_t* __restrict__ labels,
+    int64_t rows,
+    int64_t columns,
+    uint64_t seed,
+    uint64_t sample) {
+  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i < rows) {
+    labels[i] = draw_label(
+        probabilities + i * columns,
+        columns,
+        seed,
+        sample,
+        static_cast<uint64_t>(indices[i]));
+  }
+}
+
+} // namespace
+
+template <typename T>
+void launch_sample_labels(
+    const T* probabilities,
+    const int64_t* indices,
+    int64_t* labels,
+    int64_t rows,
+    int64_t columns,
+    uint64_t seed,
+    uint64_t sample,
+    cudaStream_t stream) {
+  if (rows == 0) {
+    return;
+  }
+  sample_labels_kernel<<<
+      static_cast<unsigned>((rows + kThreads - 1) / kThreads),
+      kThreads,
+      0,
+      stream>>>(probabilities, indices, labels, rows, columns, seed, sample);
+}
+
+#define INSTANTIATE(T)                \
+  template void launch_sample_labels( \
+      const T*,                       \
+      const int64_t*,                 \
+      int64_t*,                       \
+      int64_t,                        \
+      int64_t,                        \
+      uint64_t,                       \
+      uint64_t,                       \
+      cudaStream_t);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+} // namespace merganser::kernels
