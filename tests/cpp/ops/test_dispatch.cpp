@@ -2,7 +2,6 @@
 // do.
 
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "ops/library.h"
@@ -11,8 +10,6 @@
 
 namespace merganser::ops {
 namespace {
-
-using testing::HasSubstr;
 
 template <typename Call>
 std::string message(Call call) {
@@ -24,26 +21,29 @@ std::string message(Call call) {
   return "no error";
 }
 
+void expect_contains(const std::string& text, const std::string& part) {
+  EXPECT_NE(text.find(part), std::string::npos)
+      << "'" << text << "' lacks '" << part << "'";
+}
+
 TEST(Checks, NameTheArgumentAndWhatCame) {
   at::Tensor f = at::zeros({4, 6});
   const at::Tensor g = at::zeros({4, 6});
   const auto square = [&](at::Tensor fisher, at::Tensor grad, double w = 1) {
     return message([&] { square_accumulate_(fisher, grad, w); });
   };
-  EXPECT_THAT(
+  expect_contains(
       square(f.to(at::kHalf), g),
-      HasSubstr("square_accumulate_: fisher must be float32 or float64, got "
-                "float16"));
-  EXPECT_THAT(
+      "square_accumulate_: fisher must be float32 or float64, got "
+      "float16");
+  expect_contains(
       square(f, g.to(at::kInt)),
-      HasSubstr("grad must be float32, bfloat16 or float16, got int32"));
-  EXPECT_THAT(
-      square(f, g.to(at::kDouble)), HasSubstr("float64 only where all"));
-  EXPECT_THAT(
-      square(f, g.t()), HasSubstr("grad must have shape [4, 6], got [6, 4]"));
-  EXPECT_THAT(square(f.t(), g.t()), HasSubstr("fisher must be contiguous"));
-  EXPECT_THAT(square(f, g.to(at::kMeta)), HasSubstr("grad must be on cpu"));
-  EXPECT_THAT(square(f, g, 0.0 / 0.0), HasSubstr("weight must be finite"));
+      "grad must be float32, bfloat16 or float16, got int32");
+  expect_contains(square(f, g.to(at::kDouble)), "float64 only where all");
+  expect_contains(square(f, g.t()), "grad must have shape [4, 6], got [6, 4]");
+  expect_contains(square(f.t(), g.t()), "fisher must be contiguous");
+  expect_contains(square(f, g.to(at::kMeta)), "grad must be on cpu");
+  expect_contains(square(f, g, 0.0 / 0.0), "weight must be finite");
 }
 
 TEST(Checks, OfTheAdamStep) {
@@ -55,11 +55,11 @@ TEST(Checks, OfTheAdamStep) {
     });
   };
   EXPECT_EQ(step(at::zeros({4}), 0.9, 1), "no error");
-  EXPECT_THAT(
+  expect_contains(
       step(at::zeros({4}, at::kDouble), 0.9, 1),
-      HasSubstr("fisher must have the dtype of param, float32"));
-  EXPECT_THAT(step(at::zeros({4}), 1.0, 1), HasSubstr("beta1 is out of range"));
-  EXPECT_THAT(step(at::zeros({4}), 0.9, 0), HasSubstr("step counts from 1"));
+      "fisher must have the dtype of param, float32");
+  expect_contains(step(at::zeros({4}), 1.0, 1), "beta1 is out of range");
+  expect_contains(step(at::zeros({4}), 0.9, 0), "step counts from 1");
 }
 
 TEST(Checks, OfMerge) {
@@ -85,15 +85,14 @@ TEST(Checks, OfMerge) {
     });
   };
   EXPECT_EQ(run(x, {x, x}, {x, x}, {1, 1}, 4), "no error");
-  EXPECT_THAT(run(x, {x}, {x}, {1}, 7), HasSubstr("no method with number 7"));
-  EXPECT_THAT(run(x, {}, {}, {}, 0), HasSubstr("at least one model"));
-  EXPECT_THAT(run({}, {x}, {}, {}, 1), HasSubstr("task_arithmetic needs base"));
-  EXPECT_THAT(
-      run(x, {x, x}, {x}, {1, 1}, 4), HasSubstr("needs one of fishers per"));
-  EXPECT_THAT(run(x, {x}, {x}, {1}, 0), HasSubstr("takes none of fishers"));
-  EXPECT_THAT(
+  expect_contains(run(x, {x}, {x}, {1}, 7), "no method with number 7");
+  expect_contains(run(x, {}, {}, {}, 0), "at least one model");
+  expect_contains(run({}, {x}, {}, {}, 1), "task_arithmetic needs base");
+  expect_contains(run(x, {x, x}, {x}, {1, 1}, 4), "needs one of fishers per");
+  expect_contains(run(x, {x}, {x}, {1}, 0), "takes none of fishers");
+  expect_contains(
       run(x, {x, at::ones({5})}, {}, {}, 0),
-      HasSubstr("models must have shape [4], got [5]"));
+      "models must have shape [4], got [5]");
 }
 
 TEST(Checks, OfPerExampleSquares) {
@@ -103,9 +102,9 @@ TEST(Checks, OfPerExampleSquares) {
         [&] { linear_square_accumulate_(f, at::ones(a), at::ones(d), 1); });
   };
   EXPECT_EQ(linear({2, 3, 6}, {2, 3, 4}), "no error");
-  EXPECT_THAT(linear({2, 3, 5}, {2, 3, 4}), HasSubstr("(B, L, 6) or (B, 6)"));
-  EXPECT_THAT(linear({2, 3, 6}, {2, 2, 4}), HasSubstr("grad_output"));
-  EXPECT_THAT(linear({2, 3, 6}, {6, 4}), HasSubstr("grad_output"));
+  expect_contains(linear({2, 3, 5}, {2, 3, 4}), "(B, L, 6) or (B, 6)");
+  expect_contains(linear({2, 3, 6}, {2, 2, 4}), "grad_output");
+  expect_contains(linear({2, 3, 6}, {6, 4}), "grad_output");
   const auto embedding = [&](const at::Tensor& ids, int64_t padding) {
     return message([&] {
       embedding_square_accumulate_(f, ids, at::ones({1, 2, 6}), 1, padding);
@@ -113,11 +112,10 @@ TEST(Checks, OfPerExampleSquares) {
   };
   const at::Tensor good = at::ones({1, 2}, at::kLong);
   EXPECT_EQ(embedding(good, 3), "no error");
-  EXPECT_THAT(embedding(good * 4, -1), HasSubstr("indices must lie in [0, 4)"));
-  EXPECT_THAT(embedding(good * -1, -1), HasSubstr("got -1"));
-  EXPECT_THAT(
-      embedding(good.to(at::kInt), -1), HasSubstr("indices must be int64"));
-  EXPECT_THAT(embedding(good, 4), HasSubstr("padding_idx must be below"));
+  expect_contains(embedding(good * 4, -1), "indices must lie in [0, 4)");
+  expect_contains(embedding(good * -1, -1), "got -1");
+  expect_contains(embedding(good.to(at::kInt), -1), "indices must be int64");
+  expect_contains(embedding(good, 4), "padding_idx must be below");
 }
 
 TEST(Checks, OfSampledLabels) {
@@ -137,9 +135,9 @@ TEST(Checks, OfSampledLabels) {
         {1.5, -0.5},
         {0.0 / 0.0, 1.0},
         {1.0 / 0.0, 0.0}}) {
-    EXPECT_THAT(sample(row), HasSubstr("is no distribution"));
+    expect_contains(sample(row), "is no distribution");
   }
-  EXPECT_THAT(sample({}), HasSubstr("at least one column"));
+  expect_contains(sample({}), "at least one column");
 }
 
 TEST(Cuda, WithoutKernelsSaysHowToRebuild) {
@@ -150,12 +148,12 @@ TEST(Cuda, WithoutKernelsSaysHowToRebuild) {
     const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(
         (std::string("merganser::") + name).c_str(), "");
     torch::jit::Stack stack;
-    EXPECT_THAT(
+    expect_contains(
         message([&] {
           op.redispatchBoxed(
               c10::DispatchKeySet(c10::DispatchKey::CUDA), &stack);
         }),
-        HasSubstr("-DMERGANSER_CUDA=ON"));
+        "-DMERGANSER_CUDA=ON");
   }
 }
 
