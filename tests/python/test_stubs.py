@@ -1,0 +1,94 @@
+"""_C.pyi says what merganser._C has: every name, argument, default and type."""
+
+import ast
+import importlib.resources
+import inspect
+
+import pytest
+from merganser import _C
+
+# How pybind11 writes a type, and how the stub does. A stub may promise less.
+SPELLINGS = [
+    ("typing.SupportsInt | typing.SupportsIndex", "int"),
+    ("typing.SupportsFloat | typing.SupportsIndex", "float"),
+    ("os.PathLike | str | bytes", "Path"),
+    ("collections.abc.", ""),
+    ("merganser._C.", ""),
+    ("torch.", ""),
+    ("Callable[[int, int, str], None]", "Progress"),
+]
+
+
+def members(scope, prefix=""):
+    """Every public function, method, property and class, with its signature."""
+    found = {}
+    for name, value in vars(scope).items():
+        if name.startswith("_") and name not in ("__init__", "__len__"):
+            continue
+        name = prefix + name
+        if inspect.isclass(value):
+            found[name] = "class"
+            if not issubclass(value, BaseException):
+                found |= members(value, name + ".")
+        elif isinstance(value, property):
+            found[name] = "property" + signature(value.fget.__doc__)
+            if value.fset is not None:
+                found[name] += " or settable"
+        elif isinstance(value, staticmethod):
+            found[name] = signature(value.__func__.__doc__)
+        else:
+            found[name] = signature(value.__doc__)
+    return found
+
+
+def signature(doc):
+    """Of the first line of a docstring by pybind11: "name(x: int = 1) -> str"."""
+    text = doc.strip().splitlines()[0]
+    for theirs, ours in SPELLINGS:
+        text = text.replace(theirs, ours)
+    return normal(ast.parse(f"def f{text[text.index('(') :]}: ...").body[0])
+
+
+def normal(function):
+    arguments = function.args
+    if arguments.args and arguments.args[0].arg == "self":
+        arguments.args[0].annotation = None
+    return f"({ast.unparse(arguments)}) -> {ast.unparse(function.returns)}"
+
+
+def stub_members(body, prefix=""):
+    found = {}
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            found[prefix + node.name] = "class"
+            found |= stub_members(node.body, f"{prefix}{node.name}.")
+        elif isinstance(node, ast.FunctionDef):
+            kinds = [ast.unparse(d) for d in node.decorator_list]
+            if any(kind.endswith(".setter") for kind in kinds):
+                found[prefix + node.name] += " or settable"
+                continue
+            kind = "property" if kinds == ["property"] else ""
+            found[prefix + node.name] = kind + normal(node)
+    return found
+
+
+@pytest.fixture(scope="module")
+def stub():
+    text = importlib.resources.files("merganser").joinpath("_C.pyi").read_text()
+    return ast.parse(text)
+
+
+def test_same_names_and_signatures(stub):
+    assert stub_members(stub.body) == members(_C)
+
+
+def test_everything_is_documented(stub):
+    for node in ast.walk(stub):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name != "__len__":
+            is_property = any(
+                ast.unparse(d) != "staticmethod"
+                for d in getattr(node, "decorator_list", [])
+            )
+            assert is_property or node.name == "__init__" or ast.get_docstring(node), (
+                f"{node.name} has no docstring"
+            )
