@@ -21,7 +21,7 @@ struct MERGANSER_API FisherMetadata {
   uint64_t seed = 0;
   std::string labels; // "model" or "data"
   std::string base_model_hash; // Checkpoint::content_hash() of the model that
-                               // it was taken of
+                               // it was taken of; empty: not known
 
   Metadata to_metadata() const;
 

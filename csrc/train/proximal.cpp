@@ -22,7 +22,8 @@ double read_num_examples(
         "that its number of examples is not known",
         file.path().string()));
   }
-  if (metadata->base_model_hash != model_hash) {
+  if (!metadata->base_model_hash.empty() &&
+      metadata->base_model_hash != model_hash) {
     throw InputError(fmt::format(
         "{}: the Fisher is of another model than the one that training starts "
         "from; estimate it with merganser fisher --model",

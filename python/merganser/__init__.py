@@ -10,18 +10,15 @@ from ._check import check_torch
 
 check_torch(_build)
 
+from . import ops
 from ._C import Error, InputError
 from .fisher import fisher
 from .fisher_result import FisherResult
 from .merging import inspect, merge, merge_recipe, plan
+from .ops import has_cuda
 from .trainer import Trainer
 
 __version__ = _build.VERSION
-
-
-def has_cuda() -> bool:
-    """Whether this build holds CUDA kernels."""
-    return _build.CUDA is not None
 
 
 __all__ = [
@@ -35,5 +32,6 @@ __all__ = [
     "inspect",
     "merge",
     "merge_recipe",
+    "ops",
     "plan",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from . import ops
 from ._layers import accumulator
 
 
@@ -44,4 +45,4 @@ class BatchMeanSquares:
         )
         for total, gradient in zip(self.sums.values(), gradients, strict=True):
             if gradient is not None:
-                torch.ops.merganser.square_accumulate_(total, gradient, 1.0)
+                ops.square_accumulate_(total, gradient)

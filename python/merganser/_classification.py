@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from . import ops
 from ._C import InputError
 
 
@@ -43,7 +44,7 @@ def sampled_directions(
     """
     p = torch.softmax(logits.detach().double(), dim=-1)
     for sample in range(samples):
-        labels = torch.ops.merganser.sample_labels(p, indices, seed, sample)
+        labels = ops.sample_labels(p, indices, seed, sample)
         yield (_one_hot(labels, p) - p).div(samples**0.5).to(logits.dtype)
 
 

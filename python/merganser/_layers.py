@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-_ops = torch.ops.merganser
+from . import ops
 
 
 def _tokens(x: Tensor, width: int) -> Tensor:
@@ -25,20 +25,19 @@ def _linear(layer: nn.Linear, sums: dict[str, Tensor], input: Tensor, grad: Tens
     if "weight" in sums:
         # Under autocast the layer works in another dtype than its input's.
         input = _tokens(input, layer.in_features).to(grad.dtype)
-        _ops.linear_square_accumulate_(sums["weight"], input, grad, 1.0)
+        ops.linear_square_accumulate_(sums["weight"], input, grad)
     if "bias" in sums:
-        _ops.bias_square_accumulate_(sums["bias"], grad, 1.0)
+        ops.bias_square_accumulate_(sums["bias"], grad)
 
 
 def _embedding(
     layer: nn.Embedding, sums: dict[str, Tensor], input: Tensor, grad: Tensor
 ):
-    _ops.embedding_square_accumulate_(
+    ops.embedding_square_accumulate_(
         sums["weight"],
         input.reshape(input.shape[0], -1).long(),
         _tokens(grad, layer.embedding_dim),
-        1.0,
-        -1 if layer.padding_idx is None else layer.padding_idx,
+        padding_idx=-1 if layer.padding_idx is None else layer.padding_idx,
     )
 
 
@@ -55,11 +54,11 @@ def _layer_norm(
         normalized = nn.functional.layer_norm(
             input.to(dtype), layer.normalized_shape, eps=layer.eps
         )
-        _ops.layer_norm_square_accumulate_(
-            sums["weight"].view(-1), _tokens(normalized, width), grad.to(dtype), 1.0
+        ops.layer_norm_square_accumulate_(
+            sums["weight"].view(-1), _tokens(normalized, width), grad.to(dtype)
         )
     if "bias" in sums:
-        _ops.bias_square_accumulate_(sums["bias"].view(-1), grad, 1.0)
+        ops.bias_square_accumulate_(sums["bias"].view(-1), grad)
 
 
 RULES = {nn.Linear: _linear, nn.Embedding: _embedding, nn.LayerNorm: _layer_norm}

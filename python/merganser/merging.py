@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import _C
+from . import _C, ops
 from ._C import InputError
 from ._merge_inputs import (
     FLOATS,
@@ -128,18 +128,18 @@ def merge(
         fs = [
             finite(f[name], f"fishers[{t}]", name, 0.0) for t, f in enumerate(diagonals)
         ]
-        merged = torch.ops.merganser.merge(
+        merged = ops.merge(
             None if theta_0 is None else theta_0.to(device),
-            None if f_0 is None else f_0.to(device),
             [theta.to(device) for theta in thetas],
             [f.to(device) for f in fs],
-            alpha,
-            scales,
-            base_scale,
-            info.id,
-            delta,
-            clamp,
-            floor,
+            method=method,
+            base_fisher=None if f_0 is None else f_0.to(device),
+            weights=alpha,
+            scales=scales,
+            base_scale=base_scale,
+            delta=delta,
+            clamp=clamp,
+            floor=floor,
         ).to(dtype)
         return finite(merged, "the merged model", name)
 

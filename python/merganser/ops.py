@@ -16,6 +16,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from . import _C
+
 _ops = torch.ops.merganser
 
 
@@ -79,18 +81,6 @@ def adam_fisher_step_(
     )
 
 
-# The numbers of csrc/merge/formula.h.
-METHODS = {
-    "linear": 0,
-    "task_arithmetic": 1,
-    "fisher": 2,
-    "fisher_base": 3,
-    "gradient_matching": 4,
-    "removal": 5,
-    "ewr": 6,
-}
-
-
 def merge(
     base: Tensor | None,
     models: Sequence[Tensor],
@@ -102,7 +92,7 @@ def merge(
     scales: Sequence[float] | None = None,
     base_scale: float = 1.0,
     delta: float = 1e-12,
-    clamp: float = 0.5,
+    clamp: float = 0.25,
     floor: float = 1e-6,
 ) -> Tensor:
     """One tensor merged from n models' tensors (and their Fishers), in one pass.
@@ -113,8 +103,6 @@ def merge(
     `floor` for ewr. The formulas are in docs/method.md. Half types are computed
     in float32; the result has the dtype of models[0].
     """
-    if method not in METHODS:
-        raise ValueError(f"merge: no method {method!r}; there are {', '.join(METHODS)}")
     return _ops.merge.default(
         base,
         base_fisher,
@@ -123,7 +111,7 @@ def merge(
         [1.0] * len(models) if weights is None else list(weights),
         [1.0] * len(fishers) if scales is None else list(scales),
         base_scale,
-        METHODS[method],
+        _C.find_method(method).id,
         delta,
         clamp,
         floor,

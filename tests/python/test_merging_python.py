@@ -146,6 +146,22 @@ def test_half_models_on_a_float32_base_round_once(files):
     assert torch.equal(merged[name], expected)
 
 
+def test_a_fisher_of_unknown_weights_is_taken_and_one_of_others_is_not(tmp_path):
+    """`fisher` knows the weights' hash only if it is told where they are."""
+    files = Files(tmp_path)
+    fisher = files.fishers["a"]
+    for known in ("", files.fishers["b"].base_model_hash):
+        fisher.base_model_hash = known
+        fisher.save(tmp_path / "a.fisher.safetensors")
+        recipe = files.recipe("fisher")
+        if known:
+            with pytest.raises(merganser.InputError, match="of other weights than"):
+                merganser.merge_recipe(recipe, tmp_path / "refused")
+        else:
+            merganser.merge_recipe(recipe, tmp_path / "out")
+            assert_equal_bits(files.merge("fisher"), tmp_path / "out")
+
+
 def test_modules_and_files_are_taken(files, tmp_path):
     model = tiny_models.distilbert()
     modules = []
