@@ -1,7 +1,5 @@
 #include "merge/engine.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -14,60 +12,14 @@
 #include "io/interrupt.h"
 #include "io/parallel.h"
 #include "io/version.h"
-#include "merge/fisher_file.h"
 #include "merge/output_config.h"
-#include "merge/table.h"
+#include "merge/preflight.h"
 #include "merge/tensor_merger.h"
 
 namespace merganser {
 namespace {
 
 namespace fs = std::filesystem;
-
-// A Fisher belongs to the very weights that it was taken of. Its metadata name
-// their hash; finding that of the model reads the whole model, so that plan
-// leaves it to the merge.
-void check_fishers(const MergePlan& plan, int threads) {
-  struct Pair {
-    const Checkpoint* fisher;
-    const Checkpoint* model;
-  };
-  std::vector<Pair> pairs;
-  if (plan.base_fisher) {
-    pairs.push_back({&*plan.base_fisher, &*plan.base});
-  }
-  for (size_t t = 0; t < plan.fishers.size(); ++t) {
-    pairs.push_back({&plan.fishers[t], &plan.models[t]});
-  }
-  parallel_for(threads, std::ssize(pairs), [&](int64_t i, int) {
-    const auto [fisher, model] = pairs[i];
-    const auto metadata =
-        FisherMetadata::parse(fisher->metadata(), fisher->files().front());
-    if (metadata && !metadata->base_model_hash.empty() &&
-        metadata->base_model_hash != model->content_hash()) {
-      throw InputError(fmt::format(
-          "{} is the Fisher of other weights than {} (its base_model_hash "
-          "differs); estimate it on this model",
-          fisher->path().string(),
-          model->path().string()));
-    }
-  });
-}
-
-void check_space(const fs::path& out, uint64_t needed) {
-  fs::path folder = fs::absolute(out);
-  while (!fs::exists(folder)) {
-    folder = folder.parent_path();
-  }
-  const uint64_t free = fs::space(folder).available;
-  if (free < needed) {
-    throw Error(fmt::format(
-        "{} needs {}, but its disk has {} free",
-        out.string(),
-        format_bytes(needed),
-        format_bytes(free)));
-  }
-}
 
 // As large as the reference's shards, or one file if that is one.
 uint64_t shard_bytes(const Checkpoint& reference) {
@@ -217,9 +169,12 @@ MergeReport execute_merge(
     const ProgressCallback& progress) {
   const auto start = std::chrono::steady_clock::now();
   threads = thread_count(threads);
-  check_fishers(plan, threads);
+  if (out.empty()) {
+    throw InputError("the output folder has no name");
+  }
   check_space(out, plan.bytes_written);
   AtomicDirectory directory(out, /*replace=*/false);
+  check_fishers(plan, threads);
   MergeReport report = Engine(plan, threads).run(directory.path(), progress);
   plan.reference->copy_without_weights(directory.path());
   if (plan.recipe.out_dtype) {

@@ -28,10 +28,10 @@ struct MERGANSER_API MergeReport {
 // tasks' own heads lie in out/heads/<model>.safetensors. threads 0: all cores;
 // the same bytes for any number. `progress` counts megabytes read and written.
 //
-// Throws InputError, before anything is written, when `out` exists or a Fisher
-// was taken of another model (its metadata name the model's content hash); and
-// when a value is not finite or a Fisher is negative, naming tensor and index.
-// Throws Error when the disk is too small.
+// Throws InputError, before any tensor is written, when `out` exists or a
+// Fisher was taken of another model (its metadata name the model's content
+// hash); and when a value is not finite or a Fisher is negative, naming tensor
+// and index. Throws Error when the disk is too small.
 MERGANSER_API MergeReport execute_merge(
     const MergePlan& plan,
     const std::filesystem::path& out,

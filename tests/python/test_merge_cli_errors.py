@@ -201,7 +201,8 @@ def test_bad_arguments(models):
     expect_failure(models, 2, ["--thread"], "merge", "r.yaml", "out", "--thread", "2")
     expect_failure(models, 2, ["threads"], "merge", "r.yaml", "out", "--threads", "x")
     expect_failure(models, 2, ["none.yaml"], "merge", "none.yaml", "out")
-    expect_failure(models, 2, ["base"], "merge", "r.yaml", "base")
+    expect_failure(models, 2, ["base: is there"], "merge", "r.yaml", "base")
+    expect_failure(models, 2, ["no name"], "merge", "r.yaml", "")
     expect_failure(models, 2, ["r.yaml"], "inspect", "r.yaml")
 
 

@@ -1,0 +1,18 @@
+#pragma once
+
+#include "merge/plan.h"
+#include "merge/problems.h"
+
+// The parts of a plan that come from its inputs; each gathers what is wrong.
+namespace merganser {
+
+// Base, models and the Fishers that the method uses: headers only.
+void open_files(MergePlan& plan, Problems& problems);
+
+// Whether all that is open fits together.
+void compare_inputs(const MergePlan& plan, Problems& problems);
+
+// N_0 and N_t: the recipe's, or else those of the Fishers' metadata.
+void read_scales(MergePlan& plan, Problems& problems);
+
+} // namespace merganser

@@ -1,0 +1,57 @@
+#include "merge/preflight.h"
+
+#include <fmt/format.h>
+
+#include <vector>
+
+#include "io/error.h"
+#include "merge/fisher_file.h"
+#include "io/parallel.h"
+#include "merge/table.h"
+
+namespace merganser {
+
+namespace fs = std::filesystem;
+
+void check_fishers(const MergePlan& plan, int threads) {
+  struct Pair {
+    const Checkpoint* fisher;
+    const Checkpoint* model;
+  };
+  std::vector<Pair> pairs;
+  if (plan.base_fisher) {
+    pairs.push_back({&*plan.base_fisher, &*plan.base});
+  }
+  for (size_t t = 0; t < plan.fishers.size(); ++t) {
+    pairs.push_back({&plan.fishers[t], &plan.models[t]});
+  }
+  parallel_for(threads, std::ssize(pairs), [&](int64_t i, int) {
+    const auto [fisher, model] = pairs[i];
+    const auto metadata =
+        FisherMetadata::parse(fisher->metadata(), fisher->files().front());
+    if (metadata && metadata->base_model_hash != model->content_hash()) {
+      throw InputError(fmt::format(
+          "{} is the Fisher of other weights than {} (its base_model_hash "
+          "differs); estimate it on this model",
+          fisher->path().string(),
+          model->path().string()));
+    }
+  });
+}
+
+void check_space(const fs::path& out, uint64_t needed) {
+  fs::path folder = fs::absolute(out);
+  while (!fs::exists(folder)) {
+    folder = folder.parent_path();
+  }
+  const uint64_t free = fs::space(folder).available;
+  if (free < needed) {
+    throw Error(fmt::format(
+        "{} needs {}, but its disk has {} free",
+        out.string(),
+        format_bytes(needed),
+        format_bytes(free)));
+  }
+}
+
+} // namespace merganser

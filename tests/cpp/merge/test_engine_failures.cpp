@@ -1,0 +1,121 @@
+// What ends a merge, and that it leaves no folder and no temporary one.
+
+#include "engine_fixture.h"
+#include "io/error.h"
+#include "io/interrupt.h"
+#include "support/expect_error.h"
+
+namespace merganser::test {
+namespace {
+
+class EngineFailure : public Engine {
+ protected:
+  template <typename Problem>
+  void expect_failure(
+      const std::string& method,
+      std::initializer_list<std::string> words,
+      const std::string& more = "") {
+    const auto before = folder_.names();
+    expect_error<Problem>(
+        [&] { execute_merge(plan(method, more), folder_ / "out", 4); }, words);
+    EXPECT_EQ(folder_.names(), before);
+  }
+
+  // Replaces one value of a file.
+  void poke(const std::filesystem::path& file, size_t index, double value) {
+    const Checkpoint checkpoint(file);
+    std::vector<TestTensor> tensors;
+    for (const TensorInfo& info : checkpoint.tensors()) {
+      auto values = read_values(file, info.name);
+      if (info.name == "t1") {
+        values[index] = value;
+      }
+      tensors.push_back(floats(info.name, values, info.dtype));
+    }
+    const std::filesystem::path target =
+        std::filesystem::is_directory(file) ? file / "model.safetensors" : file;
+    write_tensors(target, tensors, checkpoint.metadata());
+  }
+};
+
+TEST_F(EngineFailure, NonFiniteParameters) {
+  write({10, 100000}, DType::kBF16);
+  poke(folder_ / "b", 77777, std::nan(""));
+  poke(folder_ / "b", 40000, INFINITY);
+  expect_failure<InputError>(
+      "task_arithmetic",
+      {(folder_ / "b" / "model.safetensors").string(),
+       "'t1'",
+       "inf",
+       "index 40000"});
+}
+
+TEST_F(EngineFailure, BadFishers) {
+  write({10, 100000}, DType::kF32);
+  for (const double bad : {-1e-12, std::nan("")}) {
+    poke(fisher_file(1), 50000, bad);
+    expect_failure<InputError>(
+        "fisher",
+        {fisher_file(1).string(), "'t1'", "index 50000", "not negative"});
+  }
+}
+
+TEST_F(EngineFailure, FisherOfOtherWeights) {
+  write({10, 100}, DType::kF32);
+  poke(folder_ / "a", 3, 0.125);
+  expect_failure<InputError>(
+      "gradient_matching",
+      {fisher_file(1).string(), (folder_ / "a").string(), "other weights"});
+  execute_merge(plan("task_arithmetic"), folder_ / "without");
+}
+
+TEST_F(EngineFailure, ResultTooLargeForItsType) {
+  write({10, 100}, DType::kF32);
+  poke(folder_ / "base", 5, 70000);
+  poke(folder_ / "a", 5, 70000);
+  poke(folder_ / "b", 5, 70000);
+  expect_failure<InputError>(
+      "task_arithmetic",
+      {"'t1'", "70000", "index 5", "F16 cannot hold"},
+      "out_dtype: float16\n");
+  execute_merge(
+      plan("task_arithmetic", "out_dtype: bfloat16\n"), folder_ / "wider");
+}
+
+TEST_F(EngineFailure, ExistingOutput) {
+  write({10, 100}, DType::kF32);
+  write_text(folder_ / "file", "mine");
+  std::filesystem::create_directories(folder_ / "full");
+  write_text(folder_ / "full" / "mine", "mine");
+  for (const char* name : {"file", "full"}) {
+    EXPECT_THROW(execute_merge(plan("linear"), folder_ / name), InputError);
+  }
+  EXPECT_EQ(read_file(folder_ / "file"), "mine");
+  EXPECT_EQ(read_file(folder_ / "full" / "mine"), "mine");
+}
+
+TEST_F(EngineFailure, Interrupt) {
+  write({100000, 100000, 100000}, DType::kF32);
+  static int calls;
+  calls = 0;
+  set_interrupt_hook([] {
+    if (++calls == 3) { // at the third tensor or before
+      throw Interrupted("interrupted");
+    }
+  });
+  expect_failure<Interrupted>("task_arithmetic", {"interrupted"});
+  set_interrupt_hook(nullptr);
+}
+
+TEST_F(EngineFailure, TooLittleSpace) {
+  write({10, 100}, DType::kF32);
+  MergePlan plan = this->plan("task_arithmetic");
+  plan.bytes_written = uint64_t{1} << 60;
+  expect_error<Error>(
+      [&] { execute_merge(plan, folder_ / "new" / "out"); },
+      {"needs", "free", (folder_ / "new" / "out").string()});
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "new"));
+}
+
+} // namespace
+} // namespace merganser::test
