@@ -1,10 +1,10 @@
 """Drives CMake, which is the only description of the build.
 
-Environment: CMAKE_ARGS   more arguments for the configuration, such as
-                          "-DMERGANSER_CUDA=OFF"
-             MERGANSER_BUILD_DIR  where to build and to leave what was built,
-                          for a faster second time
-             CMAKE_BUILD_PARALLEL_LEVEL  jobs at once
+Environment:
+  CMAKE_ARGS                  more arguments for CMake: "-DMERGANSER_CUDA=OFF"
+  CMAKE_BUILD_PARALLEL_LEVEL  jobs at once
+  MERGANSER_BUILD_DIR         a configured build tree (build/cpu) of this very
+                              Python and torch: packed instead of a new build
 """
 
 import os
@@ -77,31 +77,31 @@ class CMakeBuild(build_ext):
             )
         if shutil.which("cmake") is None:
             sys.exit("merganser needs CMake; install it: apt-get install cmake")
-        build = Path(os.environ.get("MERGANSER_BUILD_DIR", self.build_temp)).resolve()
-        self.configure(build)
+        tree = Path(self.build_temp).resolve()
+        if "MERGANSER_BUILD_DIR" in os.environ:
+            tree = Path(os.environ["MERGANSER_BUILD_DIR"]).resolve()
+        else:
+            self.configure(tree)
         jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", os.cpu_count())
-        self.cmake("--build", build, "--parallel", jobs)
-        self.install(build, "package", Path(self.build_lib).resolve())
-        self.install(build, "scripts", build / "scripts")
-        self.distribution.data_files = [("bin", [str(build / "scripts/merganser")])]
+        targets = ["merganser_python", "merganser", "merganser-torch"]
+        self.cmake("--build", tree, "--parallel", jobs, "--target", *targets)
+        scripts = tree / "scripts"
+        self.install(tree, "wheel", Path(self.build_lib).resolve())
+        self.install(tree, "scripts", scripts)
+        self.distribution.data_files = [("bin", [str(scripts / "merganser")])]
 
-    def configure(self, build: Path):
+    def configure(self, tree: Path):
         generator = ["-G", "Ninja"] if shutil.which("ninja") else []
         self.cmake(
-            "-S",
-            ROOT,
-            "-B",
-            build,
-            *generator,
+            *("-S", ROOT, "-B", tree, *generator),
             f"-DPython_EXECUTABLE={sys.executable}",
-            "-DMERGANSER_WHEEL=ON",
             "-DMERGANSER_TESTS=OFF",
             f"-DMERGANSER_TORCH_RPATH={';'.join(lasting_torch_folders())}",
             *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         )
 
-    def install(self, build: Path, component: str, prefix: Path):
-        self.cmake("--install", build, "--component", component, "--prefix", prefix)
+    def install(self, tree: Path, component: str, prefix: Path):
+        self.cmake("--install", tree, "--component", component, "--prefix", prefix)
 
     def cmake(self, *arguments):
         subprocess.run(["cmake", *map(str, arguments)], check=True)

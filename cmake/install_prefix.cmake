@@ -3,9 +3,6 @@
 # PREFIX/lib/cmake  find_package(Merganser COMPONENTS core torch)
 # PREFIX/bin        merganser
 # PREFIX/libexec    merganser/merganser-torch, which merganser starts
-#
-# torch itself stays where Python has it: its folder is in the RPATH, and that
-# of the CUDA runtime which the wheels of torch bring.
 
 include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/Merganser)
@@ -16,26 +13,16 @@ function(relative_rpath result from)
   file(RELATIVE_PATH path /prefix/${from} /prefix/${CMAKE_INSTALL_LIBDIR})
   set(${result} "\$ORIGIN/${path}" PARENT_SCOPE)
 endfunction()
-relative_rpath(bin_rpath ${CMAKE_INSTALL_BINDIR})
-relative_rpath(libexec_rpath ${libexec_dir})
-set(torch_rpath ${TORCH_LIBRARY_DIR})
-if(MERGANSER_WITH_CUDA)
-  list(APPEND torch_rpath
-    ${site_packages}/nvidia/cu13/lib ${site_packages}/nvidia/cuda_runtime/lib)
-endif()
+relative_rpath(prefix_bin_rpath ${CMAKE_INSTALL_BINDIR})
+relative_rpath(prefix_libexec_rpath ${libexec_dir})
 
 install(TARGETS merganser_core EXPORT MerganserCore)
 install(TARGETS merganser)
-set_target_properties(merganser PROPERTIES INSTALL_RPATH "${bin_rpath}")
 install(EXPORT MerganserCore NAMESPACE merganser:: DESTINATION ${package_dir})
 
 if(MERGANSER_TORCH)
   install(TARGETS merganser_torch EXPORT MerganserTorch)
-  set_target_properties(merganser_torch PROPERTIES
-    INSTALL_RPATH "\$ORIGIN;${torch_rpath}")
   install(TARGETS merganser-torch DESTINATION ${libexec_dir})
-  set_target_properties(merganser-torch PROPERTIES
-    INSTALL_RPATH "${libexec_rpath};${torch_rpath}")
   install(EXPORT MerganserTorch
     NAMESPACE merganser:: DESTINATION ${package_dir})
   install(FILES ${CMAKE_CURRENT_LIST_DIR}/torch.cmake
