@@ -29,11 +29,14 @@ if(MERGANSER_TORCH)
     DESTINATION ${package_dir})
 endif()
 
-install(DIRECTORY ${CMAKE_SOURCE_DIR}/csrc/
+set(layers io text merge kernels)
+if(MERGANSER_TORCH)
+  list(APPEND layers ops model fisher train eval experiment)
+endif()
+list(TRANSFORM layers PREPEND ${CMAKE_SOURCE_DIR}/csrc/)
+install(DIRECTORY ${layers}
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/merganser
-  FILES_MATCHING PATTERN *.h
-  PATTERN app EXCLUDE
-  PATTERN bindings EXCLUDE)
+  FILES_MATCHING PATTERN *.h)
 
 configure_package_config_file(
   ${CMAKE_CURRENT_LIST_DIR}/MerganserConfig.cmake.in
