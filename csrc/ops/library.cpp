@@ -2,8 +2,14 @@
 // registered at the foot of the file that defines them; what each op computes
 // is described in ops/ops.h.
 
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/stack.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/csrc/autograd/variable.h>
 #include <torch/library.h>
+
+#include <string>
+#include <vector>
 
 #include "ops/library.h"
 #include "ops/ops.h"
@@ -38,17 +44,42 @@ TORCH_LIBRARY(merganser, m) {
   m.def("has_cuda() -> bool", &merganser::ops::has_cuda);
 }
 
-// No op has a derivative: backward through one is an error that says so, and a
-// change in place is seen by autograd's version counters.
-TORCH_LIBRARY_IMPL(merganser, Autograd, m) {
-  for (const char* name : merganser::ops::kOpNames) {
-    m.impl(name, torch::autograd::autogradNotImplementedFallback());
+namespace {
+
+// Under autograd, an op that changes its arguments records no graph, but
+// autograd's version counters see the change. (torch's own fallback looks at
+// returned tensors only, and these ops return none.)
+void change_in_place(
+    const c10::OperatorHandle& op,
+    c10::DispatchKeySet keys,
+    c10::Stack* stack) {
+  const auto& arguments = op.schema().arguments();
+  std::vector<at::Tensor> changed;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const c10::AliasInfo* alias = arguments[i].alias_info();
+    const c10::IValue& value = torch::jit::peek(*stack, i, arguments.size());
+    if (alias && alias->isWrite() && value.isTensor()) {
+      changed.push_back(value.toTensor());
+    }
+  }
+  {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    op.redispatchBoxed(keys & c10::after_ADInplaceOrView_keyset, stack);
+  }
+  for (const at::Tensor& tensor : changed) {
+    torch::autograd::impl::bump_version(tensor);
   }
 }
 
-TORCH_LIBRARY_IMPL(merganser, ADInplaceOrView, m) {
-  for (const char* name : merganser::ops::kOpNames) {
+} // namespace
+
+// No op has a derivative: backward through a result is an error that says so.
+TORCH_LIBRARY_IMPL(merganser, Autograd, m) {
+  for (const std::string name : merganser::ops::kOpNames) {
     m.impl(
-        name, torch::autograd::autogradNotImplementedInplaceOrViewFallback());
+        name.c_str(),
+        name.ends_with('_')
+            ? torch::CppFunction::makeFromBoxedFunction<&change_in_place>()
+            : torch::autograd::autogradNotImplementedFallback());
   }
 }
