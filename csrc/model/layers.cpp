@@ -42,21 +42,28 @@ using torch::autograd::variable_list;
 // The Functions below take the parameters as inputs, so that the graph reaches
 // back to every layer, but return no gradient for them.
 
+// Where a parameter's squares go; undefined: they are not wanted. In a struct,
+// because autograd takes a bare tensor argument for one of the graph's, and
+// those must be defined.
+struct Accumulator {
+  at::Tensor squares;
+};
+
 struct LinearSquares : public Function<LinearSquares> {
   static at::Tensor forward(
       AutogradContext* context,
       const at::Tensor& input,
       const at::Tensor& weight,
       const at::Tensor& bias,
-      const at::Tensor& weight_squares,
-      const at::Tensor& bias_squares) {
+      const Accumulator& weight_sum,
+      const Accumulator& bias_sum) {
     at::Tensor output = at::linear(input, weight, bias);
     // Under autocast the product was one of bfloat16 values; the backward pass
     // runs without autocast and needs the same ones.
     const auto dtype = output.scalar_type();
     context->save_for_backward({input.to(dtype), weight.to(dtype)});
-    context->saved_data["weight_squares"] = weight_squares;
-    context->saved_data["bias_squares"] = bias_squares;
+    context->saved_data["weight_squares"] = weight_sum.squares;
+    context->saved_data["bias_squares"] = bias_sum.squares;
     context->saved_data["input_dtype"] = input.scalar_type();
     return output;
   }
@@ -89,10 +96,10 @@ struct EmbeddingSquares : public Function<EmbeddingSquares> {
       AutogradContext* context,
       const at::Tensor& indices,
       const at::Tensor& weight,
-      const at::Tensor& squares,
+      const Accumulator& sum,
       int64_t padding_idx) {
     context->save_for_backward({indices});
-    context->saved_data["squares"] = squares;
+    context->saved_data["squares"] = sum.squares;
     context->saved_data["padding_idx"] = padding_idx;
     return at::embedding(weight, indices, padding_idx);
   }
@@ -120,14 +127,14 @@ struct LayerNormSquares : public Function<LayerNormSquares> {
       const at::Tensor& input,
       const at::Tensor& weight,
       const at::Tensor& bias,
-      const at::Tensor& weight_squares,
-      const at::Tensor& bias_squares,
+      const Accumulator& weight_sum,
+      const Accumulator& bias_sum,
       double eps) {
     auto [output, mean, rstd] =
         at::native_layer_norm(input, weight.sizes(), weight, bias, eps);
     context->save_for_backward({input, weight, bias, mean, rstd});
-    context->saved_data["weight_squares"] = weight_squares;
-    context->saved_data["bias_squares"] = bias_squares;
+    context->saved_data["weight_squares"] = weight_sum.squares;
+    context->saved_data["bias_squares"] = bias_sum.squares;
     return output;
   }
 
@@ -172,7 +179,11 @@ at::Tensor linear(
     return at::linear(input, weight, bias);
   }
   return LinearSquares::apply(
-      input, weight, bias, sink->use(weight), sink->use(bias));
+      input,
+      weight,
+      bias,
+      Accumulator{sink->use(weight)},
+      Accumulator{sink->use(bias)});
 }
 
 at::Tensor embedding(
@@ -184,7 +195,7 @@ at::Tensor embedding(
     return at::embedding(weight, indices, padding_idx);
   }
   return EmbeddingSquares::apply(
-      indices, weight, sink->use(weight), padding_idx);
+      indices, weight, Accumulator{sink->use(weight)}, padding_idx);
 }
 
 at::Tensor layer_norm(
@@ -197,7 +208,12 @@ at::Tensor layer_norm(
     return at::layer_norm(input, weight.sizes(), weight, bias, eps);
   }
   return LayerNormSquares::apply(
-      input, weight, bias, sink->use(weight), sink->use(bias), eps);
+      input,
+      weight,
+      bias,
+      Accumulator{sink->use(weight)},
+      Accumulator{sink->use(bias)},
+      eps);
 }
 
 } // namespace layers

@@ -29,8 +29,8 @@ void refuse(
 }
 
 int32_t read_id(const json& value, std::string_view token) {
-  if (!value.is_number_unsigned() ||
-      value.get<uint64_t>() > std::numeric_limits<int32_t>::max()) {
+  if (!value.is_number_integer() || value < 0 ||
+      value > std::numeric_limits<int32_t>::max()) {
     throw InputError(fmt::format(
         "the id of {} is {}, expected a whole number from 0",
         quote(token),

@@ -10,6 +10,15 @@ from torch.library import opcheck
 
 FLOATS = [torch.float32, torch.bfloat16, torch.float16]
 SIZES = [0, 1, 3, 255, 256, 257, 65537]
+METHODS = [
+    "linear",
+    "task_arithmetic",
+    "fisher",
+    "fisher_base",
+    "gradient_matching",
+    "removal",
+    "ewr",
+]
 
 
 def reals(*shape, dtype=torch.float32, device="cpu"):
@@ -153,7 +162,7 @@ def merge_inputs(size, count, dtype, device):
     return base, base_fisher, models, fishers, weights, scales
 
 
-@pytest.mark.parametrize("method", ops.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("size,count", [(0, 2), (1, 1), (257, 3), (65537, 2), (50, 32)])
 def test_merge(device, size, count, dtype, method):
@@ -182,7 +191,7 @@ def test_merge(device, size, count, dtype, method):
 
 
 def test_merge_refuses_unknown_methods():
-    with pytest.raises(ValueError, match="no method 'median'; there are linear"):
+    with pytest.raises(ValueError, match="median.*linear"):
         ops.merge(None, [torch.ones(1)], method="median")
 
 
@@ -399,7 +408,7 @@ def test_cuda_runs_on_the_current_stream():
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("method", ops.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_cuda_merge_has_the_bits_of_the_cpu(method):
     given = merge_inputs(65537, 3, torch.float32, "cpu")
     base, base_fisher, models, fishers, weights, scales = given
