@@ -29,7 +29,8 @@ void check_fishers(const MergePlan& plan, int threads) {
     const auto [fisher, model] = pairs[i];
     const auto metadata =
         FisherMetadata::parse(fisher->metadata(), fisher->files().front());
-    if (metadata && metadata->base_model_hash != model->content_hash()) {
+    if (metadata && !metadata->base_model_hash.empty() &&
+        metadata->base_model_hash != model->content_hash()) {
       throw InputError(fmt::format(
           "{} is the Fisher of other weights than {} (its base_model_hash "
           "differs); estimate it on this model",

@@ -167,7 +167,7 @@ CHANGES = {
         | names("evaluate", ["gradient_matching"]),
     ),
     "the experts' training": (
-        replace("epochs: 2", "epochs: 1"),
+        replace("epochs: 8", "epochs: 1"),
         names("train", ["amazon", "nyt"])
         | names("fisher", ["amazon", "nyt"])
         | names("merge", MERGES)

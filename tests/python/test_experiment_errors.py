@@ -30,7 +30,7 @@ CASES = {
     "list for a number": ("seed: 3", f"seed: {MARK}[3]", "a list"),
     "text for a mapping": ("target: {epochs: 1}", f"target: {MARK}yes", "a mapping"),
     "negative rate": ("lr: 0.003", f"lr: {MARK}-1", "at least 0"),
-    "no epochs": ("epochs: 2", f"epochs: {MARK}0", "greater than 0"),
+    "no epochs": ("epochs: 8", f"epochs: {MARK}0", "greater than 0"),
     "unknown dtype": ("seed: 3", f"dtype: {MARK}float16", "float32 or bfloat16"),
     "unknown schedule": (
         "lr: 0.003",

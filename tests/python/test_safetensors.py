@@ -47,7 +47,7 @@ def raw_tensors(dtypes, rng):
     tensors = []
     for dtype in dtypes:
         bits, _ = DTYPES[dtype]
-        for shape in [[4], [0, 3], [3, 2, 4], [1, 257, 4]]:
+        for shape in [[4], [0, 4], [3, 2, 4], [1, 257, 4]]:
             count = torch.Size(shape).numel()
             name = f"{dtype} {shape} é"
             tensors.append((name, dtype, shape, rng.randbytes(count * bits // 8)))

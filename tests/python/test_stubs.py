@@ -25,6 +25,8 @@ def members(scope, prefix=""):
     for name, value in vars(scope).items():
         if name.startswith("_") and name not in ("__init__", "__len__"):
             continue
+        if name == "__init__" and value.__doc__.startswith("Initialize self"):
+            continue  # made in C++ only
         name = prefix + name
         if inspect.isclass(value):
             found[name] = "class"

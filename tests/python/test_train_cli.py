@@ -12,7 +12,7 @@ import tiny_models
 from merganser import FisherResult
 from training_inputs import make_bert, make_data, make_roberta, write
 
-TRAIN = ["--lr", "3e-3", "--batch-size", "8", "--max-length", "24", "--epochs", "3"]
+TRAIN = {"--lr": "3e-3", "--batch-size": "8", "--max-length": "24", "--epochs": "3"}
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def train(folder, *more, **options):
         *("--model", folder / "model"),
         *("--train", folder / "train.jsonl"),
         *("--out", folder / "out"),
-        *TRAIN,
+        *(word for flag in TRAIN if flag not in more for word in (flag, TRAIN[flag])),
         *more,
         **options,
     )
@@ -130,7 +130,7 @@ def test_proximal_from_the_executable(folder):
 def test_interrupt_leaves_a_checkpoint(folder):
     arguments = [
         *("train", "--model", folder / "model", "--train", folder / "train.jsonl"),
-        *("--out", folder / "out", *TRAIN, "--max-steps", "4000"),
+        *("--out", folder / "out", *sum(TRAIN.items(), ()), "--max-steps", "4000"),
     ]
     process = subprocess.Popen(
         [command.executable(), *map(str, arguments)],
@@ -153,7 +153,7 @@ def test_interrupt_leaves_a_checkpoint(folder):
 
 def spoil_label(folder):
     write(folder / "train.jsonl", [("fine", 1), ("dull", 3)])
-    return folder / "train.jsonl", "line 2", "3"
+    return folder / "train.jsonl", ":2:", "3"
 
 
 def spoil_empty(folder):
@@ -163,7 +163,7 @@ def spoil_empty(folder):
 
 def spoil_encoding(folder):
     (folder / "train.jsonl").write_bytes(b'{"text": "\xff", "label": 1}\n')
-    return folder / "train.jsonl", "line 1"
+    return folder / "train.jsonl", ":1:"
 
 
 def spoil_tokenizer(folder):
@@ -246,7 +246,7 @@ def test_full_disk(folder, limit_kib):
     run = ["bash", "-c", f'ulimit -f {limit_kib}; exec "$@"', "bash"]
     arguments = [
         *("train", "--model", folder / "model", "--train", folder / "train.jsonl"),
-        *("--out", folder / "out", "-q", *TRAIN),
+        *("--out", folder / "out", "-q", *sum(TRAIN.items(), ())),
     ]
     done = subprocess.run(
         [*run, command.executable(), *map(str, arguments)],

@@ -101,11 +101,10 @@ def test_the_first_best_epoch_is_kept(tmp_path):
         tmp_path / "wrong.jsonl",
         ((text, (label + 1) % 3) for text, label in sentences(40, seed=1)),
     )
-    other = make_data(tmp_path / "other.jsonl", 30, seed=3)
-    options = {"lr": 3e-3, "epochs": 4, "batch_size": 8, "eval": [wrong, other]}
+    options = {"lr": 3e-3, "epochs": 4, "batch_size": 8, "eval": [wrong]}
 
     def mean_accuracy(epoch):
-        return sum(row["accuracy"] for row in epoch["eval"]) / 2
+        return epoch["eval"][0]["accuracy"]
 
     result, out = train(tmp_path, **options)
     means = [mean_accuracy(epoch) for epoch in result["epochs"]]

@@ -24,7 +24,7 @@ data:
   nyt: {train: nyt-train.jsonl, test: nyt-test.jsonl}
 training: {batch_size: 8, lr: 0.003}
 base: {data: movie, epochs: 3}
-experts: {data: [amazon, nyt], epochs: 2}
+experts: {data: [amazon, nyt], epochs: 8}
 target: {epochs: 1}
 fisher: {limit: 20}
 merges:

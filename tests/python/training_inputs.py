@@ -35,6 +35,7 @@ def make_roberta(folder):
         special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
     )
     layers = {**tiny_models._layers(), "vocab_size": tokenizer.get_vocab_size()}
+    layers["max_position_embeddings"] = 26  # positions begin behind the pad id
     model = RobertaForSequenceClassification(RobertaConfig(**layers, num_labels=3))
     tiny_models._ready(model).save_pretrained(folder)
     tokenizer.save_model(str(folder))
@@ -57,6 +58,10 @@ def sentences(count, seed, labels=3):
 
 
 def write(path, examples):
+    if path.suffix == ".tsv":
+        rows = "".join(f"{text}\t{label}\n" for text, label in examples)
+        path.write_text("text\tlabel\n" + rows)
+        return path
     lines = (json.dumps({"text": text, "label": label}) for text, label in examples)
     path.write_text("".join(line + "\n" for line in lines))
     return path

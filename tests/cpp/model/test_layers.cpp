@@ -111,7 +111,7 @@ TEST(Layers, ParametersThatAreNotWantedAreNotSquared) {
   FisherSink sink;
   sink.add(bias, sum);
   layers::linear(input, weight, bias, &sink).sum().backward();
-  expect_close(sum, at::full({3}, 2));
+  expect_close(sum, at::full({3}, 2.0));
   EXPECT_TRUE(input.grad().defined());
 }
 
