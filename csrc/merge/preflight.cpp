@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "io/error.h"
-#include "merge/fisher_file.h"
 #include "io/parallel.h"
+#include "merge/fisher_file.h"
 #include "merge/table.h"
 
 namespace merganser {

@@ -3,6 +3,7 @@
 import ast
 import importlib.resources
 import inspect
+import re
 
 import pytest
 from merganser import _C
@@ -45,7 +46,7 @@ def members(scope, prefix=""):
 
 def signature(doc):
     """Of the first line of a docstring by pybind11: "name(x: int = 1) -> str"."""
-    text = doc.strip().splitlines()[0]
+    text = re.sub(r"\(arg0: [\w.]+\)", "(self)", doc.strip().splitlines()[0])
     for theirs, ours in SPELLINGS:
         text = text.replace(theirs, ours)
     return normal(ast.parse(f"def f{text[text.index('(') :]}: ...").body[0])
