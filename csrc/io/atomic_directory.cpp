@@ -34,7 +34,7 @@ fs::path replace(const fs::path& fresh, const fs::path& old) {
   }
   // Some file systems (NFS) cannot exchange: two steps, the first undone when
   // the second fails.
-  const fs::path aside = temporary_beside(old);
+  fs::path aside = temporary_beside(old);
   if (!rename_with(old, aside, 0)) {
     throw Error(
         fmt::format("{}: cannot be replaced: {}", old.string(), errno_text()));
