@@ -165,15 +165,25 @@ void adam_fisher_step_cpu(
         at::internal::GRAIN_SIZE,
         [=](int64_t begin, int64_t end) {
           widest([=] {
+            // A copy that no array can overlap, and values instead of
+            // references: otherwise the loops are not vectorised.
+            const AdamScalars<T> s = scalars;
+            const auto element = [&](int64_t i) {
+              T param_i = p[i], m_i = m[i], v_i = v[i];
+              const T square =
+                  adam_element(s, static_cast<T>(g[i]), param_i, m_i, v_i);
+              p[i] = param_i;
+              m[i] = m_i;
+              v[i] = v_i;
+              return square;
+            };
             if (f) {
               for (int64_t i = begin; i < end; ++i) {
-                const T square = adam_element(
-                    scalars, static_cast<T>(g[i]), p[i], m[i], v[i]);
-                f[i] += square * scalars.fisher_weight;
+                f[i] += element(i) * s.fisher_weight;
               }
             } else {
               for (int64_t i = begin; i < end; ++i) {
-                adam_element(scalars, static_cast<T>(g[i]), p[i], m[i], v[i]);
+                element(i);
               }
             }
           });
