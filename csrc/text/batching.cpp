@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <numeric>
 
+#include <fmt/format.h>
+
+#include "io/error.h"
 #include "kernels/philox.h"
 
 namespace merganser {
@@ -12,7 +15,8 @@ namespace {
 // padding, few enough that lengths stay mixed over an epoch.
 constexpr int64_t kWindow = 50;
 
-// Separates the uses of one seed: streams of training epochs count from 0.
+// Separates the uses of one seed; the streams that draw labels count from 0.
+constexpr uint64_t kExampleStream = uint64_t{1} << 61;
 constexpr uint64_t kSubsetStream = uint64_t{1} << 62;
 constexpr uint64_t kBatchStream = uint64_t{1} << 63;
 
@@ -36,6 +40,13 @@ void sort_longest_first(const Dataset& data, Iterator begin, Iterator end) {
   std::stable_sort(begin, end, [&](int64_t a, int64_t b) {
     return data.ids[a].size() > data.ids[b].size();
   });
+}
+
+void check_batch_size(int64_t batch_size) {
+  if (batch_size < 1) {
+    throw InputError(
+        fmt::format("the batch size is {}, expected at least 1", batch_size));
+  }
 }
 
 std::vector<std::vector<int64_t>> cut(
@@ -80,8 +91,9 @@ std::vector<std::vector<int64_t>> training_batches(
     int64_t batch_size,
     uint64_t seed,
     int64_t epoch) {
+  check_batch_size(batch_size);
   std::vector<int64_t> order = positions(data.size());
-  shuffle(order, seed, static_cast<uint64_t>(epoch));
+  shuffle(order, seed, kExampleStream + static_cast<uint64_t>(epoch));
   const int64_t window = kWindow * batch_size;
   for (int64_t first = 0; first < data.size(); first += window) {
     sort_longest_first(
@@ -102,11 +114,17 @@ std::vector<std::vector<int64_t>> training_batches(
 
 std::vector<std::vector<int64_t>> sorted_batches(
     const Dataset& data,
+    int64_t batch_size) {
+  return sorted_batches(data, batch_size, positions(data.size()));
+}
+
+std::vector<std::vector<int64_t>> sorted_batches(
+    const Dataset& data,
     int64_t batch_size,
-    const std::vector<int64_t>& subset) {
-  std::vector<int64_t> order = subset.empty() ? positions(data.size()) : subset;
-  sort_longest_first(data, order.begin(), order.end());
-  return cut(order, batch_size);
+    std::vector<int64_t> subset) {
+  check_batch_size(batch_size);
+  sort_longest_first(data, subset.begin(), subset.end());
+  return cut(subset, batch_size);
 }
 
 std::vector<int64_t> draw_subset(int64_t size, int64_t count, uint64_t seed) {

@@ -26,22 +26,26 @@ MERGANSER_API Batch make_batch(
 // The batches of an epoch for training: a shuffle of all examples keyed by
 // (seed, epoch), cut into windows of 50 batches that are sorted by length, cut
 // into batches, and the batches shuffled again: little padding, random order.
-// The last batch may be smaller.
+// One batch may be smaller. The same on every machine. Throws InputError for a
+// batch size below 1.
 MERGANSER_API std::vector<std::vector<int64_t>> training_batches(
     const Dataset& data,
     int64_t batch_size,
     uint64_t seed,
     int64_t epoch);
 
-// Batches of the given examples (all of them when empty), longest first, for
-// evaluation and Fishers.
+// Batches of all examples, or of those at the positions in `subset`, longest
+// first, for evaluation and Fishers.
+MERGANSER_API std::vector<std::vector<int64_t>> sorted_batches(
+    const Dataset& data,
+    int64_t batch_size);
 MERGANSER_API std::vector<std::vector<int64_t>> sorted_batches(
     const Dataset& data,
     int64_t batch_size,
-    const std::vector<int64_t>& subset = {});
+    std::vector<int64_t> subset);
 
-// `count` distinct positions of a data set of `size`, drawn by a shuffle keyed
-// by `seed`; all of them, in order, when count < 0 or count >= size.
+// `count` distinct positions of a data set of `size`, ascending, drawn by a
+// shuffle keyed by `seed`; all of them when count < 0 or count >= size.
 MERGANSER_API std::vector<int64_t> draw_subset(
     int64_t size,
     int64_t count,

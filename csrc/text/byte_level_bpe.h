@@ -15,8 +15,8 @@ class ByteLevelBpe : public SubwordModel {
  public:
   struct Options {
     bool add_prefix_space; // to text that does not begin with one
-    std::optional<int32_t>
-        unknown_id; // of bytes without a token; none: skipped
+    // For bytes without a token; where there is none they are passed over.
+    std::optional<int32_t> unknown_id;
     bool fuse_unknown; // neighbours become one unknown token
   };
 

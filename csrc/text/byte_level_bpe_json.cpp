@@ -9,33 +9,34 @@
 namespace merganser::tokenizer_json {
 namespace {
 
+// A merge is a line "left right", as in merges.txt, or a pair.
+std::pair<std::string, std::string> read_merge(const json& merge) {
+  if (!merge.is_string()) {
+    return {merge.at(0), merge.at(1)};
+  }
+  const std::string line = merge;
+  const size_t space = line.find(' ');
+  if (space == std::string::npos || space != line.rfind(' ')) {
+    throw InputError(fmt::format(
+        "the merge {} is not two tokens with a space between them",
+        quote(line)));
+  }
+  return {line.substr(0, space), line.substr(space + 1)};
+}
+
 MergeTable read_merges(const json& merges, const Vocabulary& vocabulary) {
   MergeTable table(merges.size());
   uint32_t rank = 0;
   for (const json& merge : merges) {
-    std::string left;
-    std::string right;
-    if (merge.is_string()) {
-      const std::string& line = merge.get_ref<const std::string&>();
-      const size_t space = line.find(' ');
-      if (space == std::string::npos ||
-          line.find(' ', space + 1) != std::string::npos) {
-        throw InputError(fmt::format(
-            "merge {} is {}, expected two tokens with a space between them",
-            rank + 1,
-            quote(line)));
-      }
-      left = line.substr(0, space);
-      right = line.substr(space + 1);
-    } else {
-      left = merge.at(0);
-      right = merge.at(1);
+    if (merge.is_string() &&
+        merge.get_ref<const std::string&>().starts_with("#version")) {
+      continue;
     }
+    const auto [left, right] = read_merge(merge);
     table.add(
         find_id(vocabulary, left),
         find_id(vocabulary, right),
-        {rank, find_id(vocabulary, left + right)});
-    ++rank;
+        {rank++, find_id(vocabulary, left + right)});
   }
   return table;
 }

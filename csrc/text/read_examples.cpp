@@ -89,7 +89,10 @@ std::vector<TextExample> read_table(
   const auto column = [&](std::string_view name) {
     const auto found = std::find(fields.begin(), fields.end(), name);
     if (found == fields.end()) {
-      fail(path, 1, fmt::format("the header has no column \"{}\"", name));
+      fail(
+          path,
+          reader.line(),
+          fmt::format("the header has no column \"{}\"", name));
     }
     return static_cast<size_t>(found - fields.begin());
   };
@@ -147,7 +150,7 @@ std::vector<TextExample> read_examples(const std::filesystem::path& path) {
       ? read_json_lines(path, content)
       : read_table(path, content, extension == ".csv" ? ',' : '\t');
   if (examples.empty()) {
-    throw InputError(fmt::format("{}: no examples", path.string()));
+    throw InputError(fmt::format("{}: has no examples", path.string()));
   }
   return examples;
 }

@@ -77,11 +77,7 @@ json read_vocab_txt(const fs::path& path) {
 json read_merges_txt(const fs::path& path) {
   const std::string text = read_file(path);
   json merges = json::array();
-  for_each_line(text, [&](std::string_view line) {
-    if (!line.starts_with("#version")) {
-      merges.push_back(line);
-    }
-  });
+  for_each_line(text, [&](std::string_view line) { merges.push_back(line); });
   return merges;
 }
 

@@ -7,17 +7,12 @@ import merganser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from merganser._C import Tokenizer as Ours
 from tokenizer_folders import (
-    CODE_POINTS,
-    boundary_bpe,
+    Pair,
     minilm_folder,
-    save,
     shared_data,
     trained_bpe,
-    wordpiece,
 )
-from tokenizers import Tokenizer
 from transformers import RobertaTokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -26,25 +21,6 @@ CASES = [
 ]
 BROKEN = [case["text"] for case in CASES if "surrogate" in case["note"]]
 HARD = [case["text"] for case in CASES if "surrogate" not in case["note"]]
-
-
-class Pair:
-    """A tokenizer of ours and the package's, made from the same folder."""
-
-    def __init__(self, folder, kind=None):
-        self.ours = Ours.load(folder)
-        if kind is None:
-            self.theirs = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        else:
-            self.theirs = kind.from_pretrained(folder).backend_tokenizer
-        self.theirs.no_padding()
-
-    def check(self, texts, max_length=512):
-        self.theirs.enable_truncation(max_length)
-        ours = self.ours.encode_batch(texts, max_length)
-        theirs = self.theirs.encode_batch_fast(texts)
-        for text, a, b in zip(texts, ours, theirs, strict=True):
-            assert a == b.ids, ascii(text)
 
 
 @pytest.fixture(scope="module")
@@ -136,42 +112,3 @@ def test_real_texts(name):
         pair.check(texts)
         count += len(texts)
     assert count > 100_000
-
-
-# Every code point, alone, in a word and between words. Packed, because texts are
-# slower than characters.
-def packed(form):
-    for first in range(0, len(CODE_POINTS), 500):
-        yield " ".join(
-            form.replace("?", chr(c)) for c in CODE_POINTS[first : first + 500]
-        )
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"lowercase": True},
-        {"lowercase": False},
-        {"lowercase": True, "strip_accents": False},
-        {"lowercase": False, "strip_accents": True, "clean_text": False},
-        {"lowercase": False, "handle_chinese_chars": False, "clean_text": False},
-    ],
-    ids=str,
-)
-def test_every_code_point_in_bert(folders, options):
-    tokenizer = wordpiece("ab", **options)
-    changed = (
-        tokenizer.normalizer.normalize_str(chr(c)) for c in CODE_POINTS if c != 0x20
-    )
-    seen = {c for text in changed for c in text if len(c.encode()) < 5}
-    known = {c for c in seen if ord(c) < 0x3400 or ord(c) > 0xA000}
-    folder = save(wordpiece("ab\u4e2d" + "".join(known), **options), folders / "bert")
-    pair = Pair(folder)
-    for form in ("?", "a?b", "a ? b"):
-        pair.check(list(packed(form)), 1_000_000)
-
-
-def test_every_code_point_in_byte_level_words(folders):
-    pair = Pair(save(boundary_bpe("a1! \n"), folders / "boundary"))
-    for form in ("a?b", "1?", "!?", "\n?", "? a"):
-        pair.check(list(packed(form)), 1_000_000)

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import merganser
 from tokenizers import (
     ByteLevelBPETokenizer,
     Tokenizer,
@@ -16,9 +17,27 @@ from tokenizers import (
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-CODE_POINTS = [*range(0xD800), *range(0xE000, 0x110000)]
 BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+
+
+class Pair:
+    """A tokenizer of ours and the package's, made from the same folder."""
+
+    def __init__(self, folder, kind=None):
+        self.ours = merganser._C.Tokenizer.load(folder)
+        if kind is None:
+            self.theirs = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        else:
+            self.theirs = kind.from_pretrained(folder).backend_tokenizer
+        self.theirs.no_padding()
+
+    def check(self, texts, max_length=512):
+        self.theirs.enable_truncation(max_length)
+        ours = self.ours.encode_batch(texts, max_length)
+        theirs = self.theirs.encode_batch_fast(texts)
+        for text, a, b in zip(texts, ours, theirs, strict=True):
+            assert a == b.ids, ascii(text)
 
 
 def minilm_folder():

@@ -1,0 +1,157 @@
+#include <fstream>
+
+#include <gtest/gtest.h>
+
+#include "io/error.h"
+#include "io/quote.h"
+#include "support/expect_error.h"
+#include "support/temporary_folder.h"
+#include "text/dataset.h"
+
+namespace merganser {
+
+bool operator==(const TextExample& a, const TextExample& b) {
+  return a.text == b.text && a.label == b.label && a.line == b.line;
+}
+void PrintTo(const TextExample& example, std::ostream* out) {
+  *out << quote(example.text) << ", " << example.label << ", line "
+       << example.line;
+}
+
+namespace {
+
+using Examples = std::vector<TextExample>;
+
+class ReadExamples : public testing::Test {
+ protected:
+  std::filesystem::path write(
+      const std::string& name,
+      const std::string& content) {
+    std::ofstream(folder_ / name, std::ios::binary) << content;
+    return folder_ / name;
+  }
+  Examples read(const std::string& name, const std::string& content) {
+    return read_examples(write(name, content));
+  }
+
+  test::TemporaryFolder folder_;
+};
+
+TEST_F(ReadExamples, JsonLines) {
+  EXPECT_EQ(
+      read(
+          "a.jsonl",
+          R"({"text": "one", "label": 1})"
+          "\n\n   \n"
+          R"({"id": 7, "label": 0, "text": "\u0000 \ud83d\ude00 \u2028"})"
+          "\r\n"
+          R"({"text": "", "label": 2147483647})"),
+      (Examples{
+          {"one", 1, 1},
+          {std::string("\0 \U0001F600 \u2028", 10), 0, 4},
+          {"", 2147483647, 5}}));
+}
+
+TEST_F(ReadExamples, Csv) {
+  EXPECT_EQ(
+      read(
+          "a.csv",
+          "label,text,id\n"
+          "1,plain \"quoted\" inside,x\n"
+          "\n"
+          "0,\"a \"\"mark\"\", a comma\r\nand a line\",\"y\"\r\n"
+          "2,,z"),
+      (Examples{
+          {"plain \"quoted\" inside", 1, 2},
+          {"a \"mark\", a comma\r\nand a line", 0, 4},
+          {"", 2, 6}}));
+}
+
+TEST_F(ReadExamples, Tsv) {
+  EXPECT_EQ(
+      read("a.tsv", "text\tlabel\na, b\t1\n\"c\td\"\t0\n"),
+      (Examples{{"a, b", 1, 2}, {"c\td", 0, 3}}));
+}
+
+TEST_F(ReadExamples, ByteOrderMark) {
+  const Examples expected = {{"a", 1, 2}};
+  EXPECT_EQ(read("a.csv", "\xEF\xBB\xBFtext,label\na,1\n"), expected);
+  EXPECT_EQ(
+      read("a.jsonl", "\xEF\xBB\xBF\n{\"text\":\"a\",\"label\":1}"), expected);
+}
+
+struct Refused {
+  const char* file;
+  std::string content;
+  std::vector<const char*> message;
+};
+
+const std::string kGood = R"({"text": "a", "label": 0})"
+                          "\n";
+
+const Refused kRefused[] = {
+    {"a.jsonl", "", {"a.jsonl", "no examples"}},
+    {"a.jsonl", "\n \n", {"a.jsonl", "no examples"}},
+    {"a.csv", "", {"a.csv", "no examples"}},
+    {"a.csv", "text,label\n", {"a.csv", "no examples"}},
+    {"a.txt", "a", {"a.txt", ".jsonl, .csv or .tsv"}},
+    {"a.jsonl", kGood + "{\"text\": \"\xFF\"}\n", {"a.jsonl:2:", "UTF-8"}},
+    {"a.csv", "text,label\na,1\nb\xC3,1\n", {"a.csv:3:", "UTF-8"}},
+    {"a.jsonl", kGood + "{\"text\": ", {"a.jsonl:2:", "JSON"}},
+    {"a.jsonl", kGood + "[1]", {"a.jsonl:2:", "object"}},
+    {"a.jsonl", kGood + kGood + '\0', {"a.jsonl:3:", "JSON"}},
+    {"a.jsonl",
+     R"({"text": "a\ud800b", "label": 0})",
+     {"a.jsonl:1:", "surrogate"}},
+    {"a.jsonl",
+     R"({"text": "\udc00", "label": 0})",
+     {"a.jsonl:1:", "surrogate"}},
+    {"a.jsonl",
+     kGood + R"({"label": 0})",
+     {"a.jsonl:2:", "\"text\"", "missing"}},
+    {"a.jsonl", R"({"text": "a"})", {"a.jsonl:1:", "\"label\"", "missing"}},
+    {"a.jsonl", R"({"text": 1, "label": 0})", {"a.jsonl:1:", "string"}},
+    {"a.jsonl", R"({"text": "a", "label": 0, "text": "b"})", {":1:", "twice"}},
+    {"a.jsonl", R"({"text": "a", "label": -1})", {":1:", "'-1'", "whole"}},
+    {"a.jsonl", R"({"text": "a", "label": 1.5})", {":1:", "'1.5'", "whole"}},
+    {"a.jsonl", R"({"text": "a", "label": 1.0})", {":1:", "'1.0'", "whole"}},
+    {"a.jsonl", R"({"text": "a", "label": true})", {":1:", "'true'", "whole"}},
+    {"a.jsonl", R"({"text": "a", "label": null})", {":1:", "'null'", "whole"}},
+    {"a.jsonl", R"({"text": "a", "label": "1"})", {":1:", "whole"}},
+    {"a.jsonl", R"({"text": "a", "label": 2147483648})", {":1:", "whole"}},
+    {"a.jsonl",
+     R"({"text": "a", "label": 18446744073709551615})",
+     {":1:", "whole"}},
+    {"a.csv", "texts,label\na,1\n", {"a.csv:1:", "\"text\""}},
+    {"a.tsv", "text,label\na,1\n", {"a.tsv:1:", "\"text\""}},
+    {"a.tsv", "\n\ntext\tlabels\na\t1\n", {"a.tsv:3:", "\"label\""}},
+    {"a.csv", "text,label\na,1\nb\n", {"a.csv:3:", "1 fields", "2"}},
+    {"a.csv", "text,label\na,b,1\n", {"a.csv:2:", "3 fields", "2"}},
+    {"a.csv", "text,label\na,-1\n", {"a.csv:2:", "'-1'", "whole"}},
+    {"a.csv", "text,label\na,\n", {"a.csv:2:", "''", "whole"}},
+    {"a.csv", "text,label\na, 1\n", {"a.csv:2:", "' 1'", "whole"}},
+    {"a.csv", "text,label\na,+1\n", {"a.csv:2:", "'+1'", "whole"}},
+    {"a.csv", "text,label\na,1x\n", {"a.csv:2:", "'1x'", "whole"}},
+    {"a.csv", "text,label\na,2147483648\n", {"a.csv:2:", "whole"}},
+    {"a.csv", "text,label\na,99999999999999999999\n", {"a.csv:2:", "whole"}},
+    {"a.csv", "text,label\n\"a\n\n\"x,1\n", {"a.csv:4:", "closing"}},
+    {"a.csv", "text,label\na,1\n\"b,1\nc,1\n", {"a.csv:3:", "does not end"}},
+};
+
+TEST_F(ReadExamples, RefusesWithFileAndLine) {
+  for (const Refused& refused : kRefused) {
+    SCOPED_TRACE(refused.content);
+    const std::filesystem::path path = write(refused.file, refused.content);
+    for (const char* part : refused.message) {
+      test::expect_error<InputError>([&] { read_examples(path); }, {part});
+    }
+  }
+}
+
+TEST_F(ReadExamples, RefusesAFileThatIsNotThere) {
+  test::expect_error<InputError>(
+      [&] { read_examples(folder_ / "none.csv"); }, {"none.csv"});
+}
+
+} // namespace
+} // namespace merganser

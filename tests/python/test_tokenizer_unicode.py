@@ -1,0 +1,51 @@
+"""What both tokenizers know of each code point is what the `tokenizers` package knows."""
+
+import pytest
+from tokenizer_folders import Pair, boundary_bpe, save, wordpiece
+
+# Planes that hold assigned characters or their own rules, and the ends of the rest.
+CODE_POINTS = [
+    *range(0xD800),
+    *range(0xE000, 0x32400),
+    *range(0x3FFF0, 0x40010),
+    *range(0xDFFF0, 0xE1000),
+    *range(0xEFFF0, 0xF0010),
+    *range(0xFFFF0, 0x100010),
+    *range(0x10FFF0, 0x110000),
+]
+
+
+def packed(form):
+    """Texts with many code points each, which is much faster than one text each."""
+    for first in range(0, len(CODE_POINTS), 500):
+        yield " ".join(
+            form.replace("?", chr(c)) for c in CODE_POINTS[first : first + 500]
+        )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lowercase": True},
+        {"lowercase": False},
+        {"lowercase": True, "strip_accents": False},
+        {"lowercase": False, "strip_accents": True, "clean_text": False},
+        {"lowercase": False, "handle_chinese_chars": False, "clean_text": False},
+    ],
+    ids=str,
+)
+def test_bert(tmp_path, options):
+    normalize = wordpiece("", **options).normalizer.normalize_str
+    # All that comes out of the clean-up is a token, but for characters that it
+    # leaves alone by the ten thousand.
+    results = {c for text in map(chr, CODE_POINTS) for c in normalize(text)}
+    letters = {c for c in results if not 0x3400 <= ord(c) < 0xAC00 and ord(c) < 0x20000}
+    pair = Pair(save(wordpiece({*letters, "a", "b"}, **options), tmp_path))
+    for form in ("?", "a?b", "a ? b", "?\u0345\u0334\u302e"):
+        pair.check(list(packed(form)), 1_000_000)
+
+
+def test_byte_level_words(tmp_path):
+    pair = Pair(save(boundary_bpe("a1! \n"), tmp_path))
+    for form in ("a?b", "1?", "!?", "\n?", "? a"):
+        pair.check(list(packed(form)), 1_000_000)
