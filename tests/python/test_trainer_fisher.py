@@ -70,21 +70,7 @@ def test_adam(model, course, tmp_path):
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize(
-    "course",
-    [
-        pytest.param(
-            course,
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="an estimate that includes the first step is not the replay's",
-            ),
-        )
-        if course == "less-than-an-epoch"
-        else course
-        for course in COURSES
-    ],
-)
+@pytest.mark.parametrize("course", COURSES)
 def test_online_mc(model, course, tmp_path):
     """sum over every second step's batches of (sum of gradients at drawn labels)^2,
     over their examples; the model as it was before that step."""

@@ -63,9 +63,8 @@ class Replay:
         self.texts = [e["text"] for e in examples]
         self.labels = torch.tensor([e["label"] for e in examples])
         self.steps = self._plan(epochs, batch_size, accumulate, seed)
-        self.window = len(self.steps) - math.ceil(
-            math.ceil(len(examples) / batch_size) / accumulate
-        )
+        of_epoch = math.ceil(math.ceil(len(examples) / batch_size) / accumulate)
+        self.window = max(0, len(self.steps) - of_epoch)
         self.clip = clip
         self.optimizer = self._optimizer(lr, weight_decay)
         if warmup < 1:
