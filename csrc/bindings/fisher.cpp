@@ -3,6 +3,7 @@
 #include "bindings/encoder.h"
 #include "bindings/long_call.h"
 #include "eval/evaluate.h"
+#include "fisher/directions.h"
 #include "io/error.h"
 
 namespace merganser::bindings {
@@ -63,6 +64,13 @@ EvalResult evaluate_encoder(
 } // namespace
 
 void bind_fisher(py::module_& m) {
+  m.def("exact_directions", &exact_directions, py::arg("logits"));
+  m.def(
+      "label_direction",
+      &label_direction,
+      py::arg("logits"),
+      py::arg("labels"));
+
   py::class_<Dataset>(m, "Dataset")
       .def(py::init(&make_dataset), py::arg("ids"), py::arg("labels"))
       .def_static(

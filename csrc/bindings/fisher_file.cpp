@@ -4,6 +4,7 @@
 #include <map>
 
 #include "bindings/long_call.h"
+#include "fisher/result.h"
 #include "io/checkpoint.h"
 #include "io/error.h"
 #include "merge/fisher_file.h"
@@ -13,30 +14,20 @@ namespace {
 
 using Tensors = std::map<std::string, at::Tensor>;
 
-std::span<std::byte> bytes(const at::Tensor& tensor) {
-  return {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()};
-}
-
-// tensors: float32, contiguous, on the CPU.
 void write_fisher(
     const std::filesystem::path& path,
     const Tensors& tensors,
     const FisherMetadata& metadata) {
-  std::vector<TensorInfo> infos;
-  for (const auto& [name, tensor] : tensors) {
-    TORCH_CHECK(
-        tensor.is_cpu() && tensor.is_contiguous() &&
-            tensor.scalar_type() == at::kFloat,
-        "write_fisher: '",
-        name,
-        "' must be float32, contiguous and on the CPU");
-    infos.push_back({name, DType::kF32, tensor.sizes().vec()});
-  }
-  SafetensorsWriter writer(path, std::move(infos), metadata.to_metadata());
-  for (const auto& [name, tensor] : tensors) {
-    writer.write(name, bytes(tensor));
-  }
-  writer.finish();
+  const FisherResult result{
+      .diagonal = {tensors.begin(), tensors.end()},
+      .estimator = metadata.estimator,
+      .num_examples = metadata.num_examples,
+      .num_examples_used = metadata.num_examples_used,
+      .samples = metadata.samples,
+      .seed = metadata.seed,
+      .labels = metadata.labels,
+      .model_hash = metadata.base_model_hash};
+  result.save(path);
 }
 
 std::pair<Tensors, FisherMetadata> read_fisher(
@@ -59,7 +50,9 @@ std::pair<Tensors, FisherMetadata> read_fisher(
           dtype_name(info.dtype)));
     }
     const at::Tensor tensor = at::empty(info.shape, at::kFloat);
-    file.read(info.name, bytes(tensor));
+    file.read(
+        info.name,
+        {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()});
     tensors.emplace(info.name, tensor);
   }
   return {std::move(tensors), *metadata};

@@ -118,14 +118,13 @@ def _add(squares, model, batch: Batch, estimator: str, samples: int, seed: int):
     """Adds a batch's squares: one forward pass, a backward pass per direction."""
     logits = squares.forward(lambda: _logits(model, batch), batch.size)
     if estimator == "exact":
-        directions, count = exact_directions(logits), logits.shape[1] - 1
+        directions = exact_directions(logits)
     elif estimator == "empirical":
-        directions, count = [label_direction(logits, batch.labels)], 1
+        directions = label_direction(logits, batch.labels)
     else:
         directions = sampled_directions(logits, batch.indices, seed, samples)
-        count = samples
     for number, direction in enumerate(directions, start=1):
-        squares.backward(logits, direction, keep_graph=number < count)
+        squares.backward(logits, direction, keep_graph=number < len(directions))
 
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:

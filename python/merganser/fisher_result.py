@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from . import _C
@@ -56,11 +55,7 @@ class FisherResult(Mapping[str, Tensor]):
             labels=self.labels,
             base_model_hash=self.base_model_hash,
         )
-        tensors = {
-            name: f.detach().to("cpu", torch.float32).contiguous()
-            for name, f in self.diagonal.items()
-        }
-        _C.write_fisher(path, tensors, metadata)
+        _C.write_fisher(path, self.diagonal, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> FisherResult:

@@ -64,7 +64,7 @@ def merge(
         normalize: divide the weights by their sum; only for linear (where it is the
             default) and task_arithmetic.
         delta: added to H_0, the base's weight decay.
-        clamp: removal only: the denominator is at least clamp * H_0.
+        clamp: removal only: the denominator is at least clamp * (H_0 + sum w_t H_t).
         floor: ewr only: every Fisher is at least this.
 
     Returns:

@@ -12,6 +12,7 @@ from fisher_oracle import (
     logits_of,
     single_examples,
 )
+from merganser import _C
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -322,6 +323,29 @@ def test_limit():
     assert (result.num_examples, result.num_examples_used) == (700, 4)
     with pytest.raises(merganser.InputError, match="num_examples"):
         merganser.fisher(model, iter(batches), limit=4)
+
+
+@pytest.mark.parametrize("estimator", ["exact", "mc", "empirical", "mc_batch"])
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_equal_to_the_cpp_estimator(name, estimator, tmp_path):
+    model = tiny_models.FACTORIES[name]()
+    model.save_pretrained(tmp_path / "model")
+    # One batch, so that mc_batch squares the sum over the same examples.
+    batches = batches_for(name, lengths=[sum(LENGTHS, [])])
+    expected = _C.estimate_fisher(
+        _C.Encoder.load(tmp_path / "model"),
+        _C.Dataset(
+            [row["input_ids"][0].tolist() for row in single_examples(batches)],
+            all_labels(batches).tolist(),
+        ),
+        int(model.config.pad_token_id),
+        estimator=estimator,
+        seed=6,
+        batch_size=COUNT,
+    )
+    result = merganser.fisher(model, batches, estimator, seed=6)
+    assert_fishers_close(result, dict(expected.diagonal))
+    assert (result.labels, result.samples) == (expected.labels, expected.samples)
 
 
 def test_data_loader():

@@ -17,6 +17,8 @@ SPELLINGS = [
     ("merganser._C.", ""),
     ("torch.", ""),
     ("Callable[[int, int, str], None]", "Progress"),
+    ("tuple[str, str, Sequence[int], bytes]", "RawTensor"),
+    ("tuple[str, str, list[int], bytes]", "RawTensor"),
 ]
 
 
@@ -67,11 +69,11 @@ def stub_members(body, prefix=""):
             found |= stub_members(node.body, f"{prefix}{node.name}.")
         elif isinstance(node, ast.FunctionDef):
             kinds = [ast.unparse(d) for d in node.decorator_list]
-            if any(kind.endswith(".setter") for kind in kinds):
-                found[prefix + node.name] += " or settable"
-                continue
             kind = "property" if kinds == ["property"] else ""
             found[prefix + node.name] = kind + normal(node)
+        elif isinstance(node, ast.AnnAssign) and prefix:
+            kind = ast.unparse(node.annotation)
+            found[prefix + node.target.id] = f"property(self) -> {kind} or settable"
     return found
 
 
