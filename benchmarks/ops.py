@@ -5,7 +5,9 @@
 For what moves memory: the share of the bandwidth of a copy of the same size.
 For linear layers: the time as a multiple of the plain weight-gradient GEMM of
 the same shapes. For the Adam step and merge: also the time of torch's own
-operations for the same as a multiple of ours. Prints a Markdown table.
+operations for the same as a multiple of ours. On a CPU all run on one thread and
+are timed by what it takes of its core, so that other work on the machine
+matters little. Prints Markdown tables.
 """
 
 import argparse
@@ -21,17 +23,18 @@ REPEATS = 15
 def times(device, *functions):
     """The best time of each, seconds; alternately, so that what else the machine
     does meets all of them."""
+    clock = time.perf_counter if device == "cuda" else time.thread_time
     best = [math.inf] * len(functions)
     for repeat in range(REPEATS + 2):
         for i, function in enumerate(functions):
             if device == "cuda":
                 torch.cuda.synchronize()
-            start = time.perf_counter()
+            start = clock()
             function()
             if device == "cuda":
                 torch.cuda.synchronize()
             if repeat >= 2:  # after two rounds of warming up
-                best[i] = min(best[i], time.perf_counter() - start)
+                best[i] = min(best[i], clock() - start)
     return best
 
 
@@ -152,6 +155,7 @@ def main():
     parser.add_argument("--elements", type=int, default=22_000_000)
     arguments = parser.parse_args()
     device = arguments.device
+    torch.set_num_threads(1)
 
     source = torch.rand(arguments.elements, device=device)
     target = torch.empty_like(source)

@@ -9,8 +9,8 @@
 namespace merganser {
 
 // A Fisher belongs to the very weights that it was taken of. Its metadata name
-// their hash; finding that of the model reads the whole model. Throws
-// InputError naming both files.
+// their hash, where it is known; finding that of the model reads the whole
+// model. Throws InputError naming both files.
 void check_fishers(const MergePlan& plan, int threads);
 
 // Throws Error when the disk of `out` has less than `needed` bytes free.

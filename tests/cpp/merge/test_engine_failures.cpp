@@ -21,20 +21,29 @@ class EngineFailure : public Engine {
     EXPECT_EQ(folder_.names(), before);
   }
 
-  // Replaces one value of a file.
-  void poke(const std::filesystem::path& file, size_t index, double value) {
+  // Changes the tensor t1 of a file.
+  template <typename Change>
+  void rewrite(
+      const std::filesystem::path& file,
+      const Metadata& metadata,
+      const Change& change) {
     const Checkpoint checkpoint(file);
     std::vector<TestTensor> tensors;
     for (const TensorInfo& info : checkpoint.tensors()) {
       auto values = read_values(file, info.name);
       if (info.name == "t1") {
-        values[index] = value;
+        change(values);
       }
       tensors.push_back(floats(info.name, values, info.dtype));
     }
-    const std::filesystem::path target =
-        std::filesystem::is_directory(file) ? file / "model.safetensors" : file;
-    write_tensors(target, tensors, checkpoint.metadata());
+    write_tensors(file, tensors, metadata);
+  }
+
+  void poke(const std::filesystem::path& path, size_t index, double value) {
+    const Checkpoint checkpoint(path);
+    rewrite(checkpoint.files()[0], checkpoint.metadata(), [&](auto& values) {
+      values[index] = value;
+    });
   }
 };
 
@@ -66,7 +75,12 @@ TEST_F(EngineFailure, FisherOfOtherWeights) {
   expect_failure<InputError>(
       "gradient_matching",
       {fisher_file(1).string(), (folder_ / "a").string(), "other weights"});
+  // What does not use the Fisher, and a Fisher that does not say.
   execute_merge(plan("task_arithmetic"), folder_ / "without");
+  Metadata metadata = Checkpoint(fisher_file(1)).metadata();
+  metadata["base_model_hash"] = "";
+  rewrite(fisher_file(1), metadata, [](auto&) {});
+  execute_merge(plan("gradient_matching"), folder_ / "unknown");
 }
 
 TEST_F(EngineFailure, ResultTooLargeForItsType) {
