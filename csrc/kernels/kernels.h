@@ -134,4 +134,16 @@ void launch_sample_labels(
     uint64_t sample,
     cudaStream_t stream);
 
+// The element `i` of `input` times 0 or 1 / (1 - probability), by
+// dropout_formula.h; stream_of_draws is the op's `stream`.
+template <typename T, typename In>
+void launch_dropout(
+    const In* input,
+    In* output,
+    int64_t n,
+    double probability,
+    uint64_t seed,
+    uint64_t stream_of_draws,
+    cudaStream_t stream);
+
 } // namespace merganser::kernels

@@ -20,7 +20,8 @@ at::Tensor attention(
     const at::Tensor& value,
     const at::Tensor& mask,
     int64_t heads,
-    double dropout) {
+    double dropout_probability,
+    DropoutDraws* draws) {
   const double head_size =
       static_cast<double>(query.size(-1)) / static_cast<double>(heads);
   const at::Tensor scaled = query * (1.0 / std::sqrt(head_size));
@@ -30,7 +31,7 @@ at::Tensor attention(
     scores = scores + mask;
   }
   const at::Tensor weights =
-      at::dropout(at::softmax(scores, -1), dropout, dropout > 0);
+      dropout(at::softmax(scores, -1), dropout_probability, draws);
   return at::matmul(weights, split_heads(value, heads))
       .transpose(1, 2)
       .flatten(2);

@@ -51,7 +51,7 @@ at::Tensor Embeddings::forward(
   const at::Tensor sum = words_->forward(input_ids, pass) +
       token_types_->forward(types, pass) +
       positions_->forward(position_ids(input_ids), pass);
-  return at::dropout(norm_->forward(sum, pass), dropout_, is_training());
+  return layers::dropout(norm_->forward(sum, pass), dropout_, pass.draws);
 }
 
 } // namespace merganser::modules

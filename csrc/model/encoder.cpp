@@ -110,6 +110,10 @@ at::Tensor attention_mask(const at::Tensor& lengths, int64_t length) {
 
 } // namespace
 
+void EncoderImpl::seed_dropout(uint64_t seed) {
+  draws_ = {seed, 0};
+}
+
 at::Tensor EncoderImpl::forward(
     const at::Tensor& input_ids,
     const at::Tensor& lengths,
@@ -131,10 +135,13 @@ at::Tensor EncoderImpl::forward(
   if (sink_ != nullptr) {
     sink_->begin_forward();
   }
-  const Pass pass{attention_mask(lengths, input_ids.size(1)), sink_};
+  const Pass pass{
+      attention_mask(lengths, input_ids.size(1)),
+      sink_,
+      is_training() ? &draws_ : nullptr};
   const auto& [backbone, bert_head, roberta_head] = *parts_;
   const auto drop = [&](const at::Tensor& tensor) {
-    return at::dropout(tensor, config_.classifier_dropout, is_training());
+    return layers::dropout(tensor, config_.classifier_dropout, pass.draws);
   };
   const at::Tensor embedded =
       backbone->embeddings->forward(input_ids, token_type_ids, pass);

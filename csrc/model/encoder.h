@@ -33,6 +33,10 @@ class MERGANSER_API EncoderImpl : public torch::nn::Module {
       const at::Tensor& lengths,
       const at::Tensor& token_type_ids = {});
 
+  // Training mode draws the dropout masks of the forward passes that follow
+  // from this seed (0 until it is called), and of no other state.
+  void seed_dropout(uint64_t seed);
+
   // While set, backward passes fill the sink (see layers.h). Not owned.
   void set_fisher_sink(FisherSink* sink);
 
@@ -45,6 +49,7 @@ class MERGANSER_API EncoderImpl : public torch::nn::Module {
   EncoderConfig config_;
   std::shared_ptr<Parts> parts_;
   FisherSink* sink_ = nullptr;
+  DropoutDraws draws_;
 };
 TORCH_MODULE(Encoder);
 

@@ -192,7 +192,11 @@ at::Tensor embedding(
     int64_t padding_idx,
     FisherSink* sink) {
   if (sink == nullptr) {
-    return at::embedding(weight, indices, padding_idx);
+    // Rows that are added to a gradient in place, where there is one: it would
+    // take three passes over the table to add a dense gradient of few rows.
+    const bool sparse = weight.grad().defined();
+    return at::embedding(
+        weight, indices, padding_idx, /*scale_grad_by_freq=*/false, sparse);
   }
   return EmbeddingSquares::apply(
       indices, weight, Accumulator{sink->use(weight)}, padding_idx);
@@ -214,6 +218,20 @@ at::Tensor layer_norm(
       Accumulator{sink->use(weight)},
       Accumulator{sink->use(bias)},
       eps);
+}
+
+at::Tensor dropout(
+    const at::Tensor& input,
+    double probability,
+    DropoutDraws* draws) {
+  if (draws == nullptr || probability == 0) {
+    return input;
+  }
+  return ops::dropout(
+      input,
+      probability,
+      static_cast<int64_t>(draws->seed),
+      static_cast<int64_t>(draws->stream++));
 }
 
 } // namespace layers

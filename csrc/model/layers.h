@@ -35,6 +35,12 @@ class MERGANSER_API FisherSink {
   std::unordered_set<const void*> used_;
 };
 
+// Counts the masks of forward passes: each takes the next stream of `seed`.
+struct DropoutDraws {
+  uint64_t seed = 0;
+  uint64_t stream = 0;
+};
+
 namespace layers {
 
 MERGANSER_API at::Tensor linear(
@@ -56,6 +62,12 @@ MERGANSER_API at::Tensor layer_norm(
     const at::Tensor& bias,
     double eps,
     FisherSink* sink);
+
+// The input itself where draws is null.
+MERGANSER_API at::Tensor dropout(
+    const at::Tensor& input,
+    double probability,
+    DropoutDraws* draws);
 
 } // namespace layers
 } // namespace merganser

@@ -13,6 +13,7 @@ namespace merganser::modules {
 struct Pass {
   at::Tensor mask; // (B, 1, 1, L), added to attention scores; undefined: none
   FisherSink* sink = nullptr;
+  DropoutDraws* draws = nullptr; // null: eval mode, no dropout
 };
 
 // Parameters begin as zeros; see initialize.h and encoder.h for their values.

@@ -46,7 +46,8 @@ at::Tensor SelfAttention::forward(
       value_->forward(hidden, pass),
       pass.mask,
       heads_,
-      is_training() ? dropout_ : 0);
+      dropout_,
+      pass.draws);
 }
 
 Output::Output(int64_t in, const EncoderConfig& config)
@@ -63,7 +64,7 @@ at::Tensor Output::forward(
     const at::Tensor& residual,
     const Pass& pass) const {
   const at::Tensor update =
-      at::dropout(dense_->forward(input, pass), dropout_, is_training());
+      layers::dropout(dense_->forward(input, pass), dropout_, pass.draws);
   return norm_->forward(residual + update, pass);
 }
 

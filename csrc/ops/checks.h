@@ -153,4 +153,6 @@ void check_sample_labels(
     const at::Tensor& probabilities,
     const at::Tensor& indices);
 
+void check_dropout(const at::Tensor& input, double probability);
+
 } // namespace merganser::ops

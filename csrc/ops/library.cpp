@@ -41,6 +41,9 @@ TORCH_LIBRARY(merganser, m) {
   m.def(
       "sample_labels(Tensor probabilities, Tensor indices, int seed, "
       "int sample) -> Tensor");
+  m.def(
+      "dropout(Tensor input, float probability, int seed, int stream) "
+      "-> Tensor");
   m.def("has_cuda() -> bool", &merganser::ops::has_cuda);
 }
 
@@ -73,9 +76,13 @@ void change_in_place(
 
 } // namespace
 
-// No op has a derivative: backward through a result is an error that says so.
+// No op but dropout, which registers its own, has a derivative: backward
+// through a result is an error that says so.
 TORCH_LIBRARY_IMPL(merganser, Autograd, m) {
   for (const std::string name : merganser::ops::kOpNames) {
+    if (name == "dropout") {
+      continue;
+    }
     m.impl(
         name.c_str(),
         name.ends_with('_')

@@ -12,6 +12,7 @@ inline constexpr const char* kOpNames[] = {
     "embedding_square_accumulate_",
     "layer_norm_square_accumulate_",
     "sample_labels",
+    "dropout",
 };
 
 } // namespace merganser::ops

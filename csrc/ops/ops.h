@@ -109,4 +109,15 @@ MERGANSER_API at::Tensor sample_labels(
     int64_t seed,
     int64_t sample);
 
+// Each element of `input` is 0 with the given probability and otherwise scaled
+// by 1 / (1 - probability); the probability is rounded to a multiple of 2^-16.
+// Which elements those are depends on their numbers in row-major order and on
+// (seed, stream) alone, so that no mask is stored. Differentiable.
+// Source: Srivastava et al., "Dropout" (JMLR 2014); Philox as in philox.h.
+MERGANSER_API at::Tensor dropout(
+    const at::Tensor& input,
+    double probability,
+    int64_t seed,
+    int64_t stream);
+
 } // namespace merganser::ops

@@ -72,4 +72,10 @@ MERGANSER_API at::Tensor sample_labels_reference(
     int64_t seed,
     int64_t sample);
 
+MERGANSER_API at::Tensor dropout_reference(
+    const at::Tensor& input,
+    double probability,
+    int64_t seed,
+    int64_t stream);
+
 } // namespace merganser::ops

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "io/error.h"
+#include "kernels/philox.h"
 #include "model/batch_logits.h"
 #include "model/eval_mode.h"
 #include "ops/ops.h"
@@ -14,6 +15,9 @@
 
 namespace merganser {
 namespace {
+
+// Separates the masks from the shuffles and label draws of the same seed.
+constexpr uint64_t kDropoutStream = 0x64726f706f7574; // "dropout"
 
 int64_t count_examples(std::span<const std::vector<int64_t>> batches) {
   size_t count = 0;
@@ -45,8 +49,7 @@ Stepper::Stepper(const TrainOptions& options, TrainingTask& task)
     : arena(*task.model),
       adamw(arena, options),
       options_(options),
-      task_(task),
-      dropout_(options.seed) {
+      task_(task) {
   task.model->train();
   if (options.fisher != TrainingFisher::kNone) {
     fisher.emplace(arena);
@@ -81,7 +84,10 @@ StepMetrics Stepper::step(StepPlan& plan, int64_t step) {
       sample_fisher(batch, metrics.epoch);
     }
   }
-  dropout_.begin_step(step);
+  // A step's masks depend on nothing before it, so that a resumed run draws the
+  // same ones.
+  task_.model->seed_dropout(
+      philox_u64(options_.seed, kDropoutStream, static_cast<uint64_t>(step)));
   const double scale = 1.0 / static_cast<double>(metrics.examples);
   for (const std::vector<int64_t>& batch : batches) {
     metrics.loss += scale * add_loss(batch, scale);

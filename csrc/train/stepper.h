@@ -5,7 +5,6 @@
 #include "io/api.h"
 #include "train/adamw.h"
 #include "train/arena.h"
-#include "train/dropout_seed.h"
 #include "train/metrics.h"
 #include "train/online_fisher.h"
 #include "train/proximal.h"
@@ -36,7 +35,6 @@ class MERGANSER_API Stepper {
   const TrainOptions& options_;
   TrainingTask& task_;
   std::optional<Proximal> proximal_;
-  DropoutSeed dropout_;
 };
 
 } // namespace merganser

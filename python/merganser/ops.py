@@ -182,3 +182,14 @@ def sample_labels(
     no distribution is an error.
     """
     return _ops.sample_labels.default(probabilities, indices, seed, sample)
+
+
+def dropout(input: Tensor, probability: float, seed: int, stream: int = 0) -> Tensor:  # noqa: A002 (torch's name)
+    """Zeroes elements with the given probability and scales the others.
+
+    input: floating-point, any shape; probability in [0, 1 - 2**-16], rounded to a
+    multiple of 2**-16. An element's fate depends on its number in row-major order and
+    on (seed, stream) alone (Philox4x32-10; Salmon et al. 2011), so that no mask is
+    stored. Differentiable.
+    """
+    return _ops.dropout.default(input, probability, seed, stream)

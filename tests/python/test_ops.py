@@ -328,6 +328,16 @@ def test_sampled_labels_depend_on_seed_and_sample(device):
             assert abs((draws[i] == draws[j]).double().mean() - 0.5) < 0.08
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_is_that_of_the_cpu(dtype, device):
+    x = reals(37, 129, device=device).to(dtype)
+    y = ops.dropout(x, 0.1, seed=4, stream=2)
+    assert torch.equal(y.cpu(), ops.dropout(x.cpu(), 0.1, seed=4, stream=2))
+    kept = y != 0
+    expected = (x.double() / (1 - 6554 / 65536)).to(dtype)
+    torch.testing.assert_close(y[kept], expected[kept])
+
+
 def op_samples(device):
     """(operator, arguments) for opcheck, every operator at least once."""
     op = torch.ops.merganser
@@ -351,6 +361,7 @@ def op_samples(device):
     table = torch.zeros(6, 5, device=device)
     yield op.embedding_square_accumulate_, (table, ids, d, 1.0, 0)
     yield op.sample_labels, (probabilities, indices, 0, 0)
+    yield op.dropout, (x.requires_grad_(), 0.1, 0, 0)
 
 
 def test_opcheck(device):
@@ -366,7 +377,7 @@ def test_opcheck(device):
     assert checked == names - {"has_cuda"}
 
 
-def test_no_operator_has_a_derivative(device):
+def test_no_other_operator_has_a_derivative(device):
     x = reals(4, device=device).requires_grad_()
     merged = ops.merge(None, [x], method="linear")
     with pytest.raises(RuntimeError, match="derivative for merganser::merge is not"):

@@ -1,4 +1,4 @@
-"""What both tokenizers know of each code point is what the `tokenizers` package knows."""
+"""Both tokenizers know of each code point what the `tokenizers` package knows."""
 
 import pytest
 from tokenizer_folders import Pair, boundary_bpe, save, wordpiece

@@ -52,7 +52,7 @@ def make(folder):
     )
     generator = random.Random(5)
     for name, pair in SETS.items():
-        for part, count in (("train", 64), ("test", 40)):
+        for part, count in (("train", 128), ("test", 40)):
             lines = (example(generator, pair) for _ in range(count))
             (folder / f"{name}-{part}.jsonl").write_text("".join(lines))
     path = folder / "experiment.yaml"
