@@ -3,11 +3,13 @@
 A rule takes a layer, its input and the gradient of its output, (B, ...) each, and
 adds the squares of its parameters' per-example gradients to `sums`, a dict with
 an accumulator for each parameter that is wanted, under the parameter's name in
-the layer. A new kind of layer is one function and one row of RULES. The formulas
-are those of docs/method.md, section 3.
+the layer; it fills those of `keys` and no other. A new kind of layer is one
+function and one row of RULES. The formulas are those of docs/method.md, section 3.
 """
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -61,10 +63,19 @@ def _layer_norm(
         ops.bias_square_accumulate_(sums["bias"].view(-1), grad)
 
 
-RULES = {nn.Linear: _linear, nn.Embedding: _embedding, nn.LayerNorm: _layer_norm}
+class Rule(NamedTuple):
+    add: Callable[[nn.Module, dict[str, Tensor], Tensor, Tensor], None]
+    keys: tuple[str, ...]
 
 
-def find_rule(layer: nn.Module):
+RULES = {
+    nn.Linear: Rule(_linear, ("weight", "bias")),
+    nn.Embedding: Rule(_embedding, ("weight",)),
+    nn.LayerNorm: Rule(_layer_norm, ("weight", "bias")),
+}
+
+
+def find_rule(layer: nn.Module) -> Rule | None:
     """The rule for a layer, or None if there is none.
 
     A subclass has its parent's rule as long as it computes the same.

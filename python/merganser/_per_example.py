@@ -1,4 +1,4 @@
-"""Sums of squares of per-example gradients, by hooks on a model's layers."""
+"""Sums of squares of per-example gradients, seen as a model's layers are called."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -6,36 +6,40 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from ._C import InputError
-from ._layers import RULES, accumulator, find_rule
+from ._layers import RULES, Rule, accumulator, find_rule
 
 
 @dataclass
 class _Layer:
     name: str
     module: nn.Module
-    rule: object
+    rule: Rule | None
     sums: dict[str, Tensor]  # by the parameters' names in the module
-    calls: int = 0  # in the current forward pass
+    # Of the current forward pass:
+    calls: int = 0
+    output: GradientEdge | None = None  # None: not called, or without gradient
+    reached: bool = False  # by the current backward pass
 
 
 class PerExampleSquares:
     """sum_i (gradient of v_i . logits_i)^2 of every trainable parameter.
 
-    A context manager: within it the model has hooks. Raises NotImplementedError
-    that names the parameter where a sum would not be right: at construction for
-    what can be seen in the model, in `forward` for what only shows in use.
+    A context manager: within it the layers' forward functions are wrapped, so
+    that what is seen is a layer's own input and output, whatever hooks it has.
+    Raises NotImplementedError that names the parameter where a sum would not be
+    right: at construction for what can be seen in the model, in `forward` and
+    `backward` for what only shows in use.
     """
 
     def __init__(self, model: nn.Module):
         self.model = model
         self.sums: dict[str, Tensor] = {}  # as model.named_parameters() names them
         self._layers = self._find_layers()
-        self._handles: list[RemovableHandle] = []
         self._batch_size = 0
-        self._roots: list[Tensor] = []
+        self._roots: list[GradientEdge] = []
         self._probed = False
 
     def _find_layers(self) -> list[_Layer]:
@@ -53,8 +57,10 @@ class PerExampleSquares:
                 full = f"{name}.{key}" if name else key
                 if id(parameter) in owners:
                     problems.append(f"{full} (tied to {owners[id(parameter)]})")
-                elif rule is None:
+                elif rule is None or key not in rule.keys:
                     problems.append(f"{full} (in a {type(module).__name__})")
+                elif "forward" in vars(module):
+                    problems.append(f"{full} (in a layer with its own forward)")
                 else:
                     layer.sums[key] = accumulator(parameter)
                     self.sums[full] = layer.sums[key]
@@ -63,24 +69,21 @@ class PerExampleSquares:
         if problems:
             kinds = ", ".join(kind.__name__ for kind in RULES)
             raise NotImplementedError(
-                "per-example Fishers are implemented for untied parameters of "
-                f"{kinds}; this model also trains {', '.join(problems)}: freeze "
+                "per-example Fishers are implemented for untied weights and biases "
+                f"of {kinds}; this model also trains {', '.join(problems)}: freeze "
                 "them with requires_grad_(False), or use estimator='mc_batch'"
             )
         return layers
 
     def __enter__(self):
         for layer in self._layers:
-            hook = self._make_hook(layer)
-            self._handles.append(
-                layer.module.register_forward_hook(hook, with_kwargs=True)
-            )
+            layer.module.forward = self._wrap(layer)
         return self
 
     def __exit__(self, *exception):
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        for layer in self._layers:
+            del layer.module.forward
+            layer.output = None
         self._roots.clear()
 
     def forward(self, logits_of: Callable[[], Tensor], batch_size: int) -> Tensor:
@@ -89,10 +92,15 @@ class PerExampleSquares:
         self._roots = []
         for layer in self._layers:
             layer.calls = 0
+            layer.output = None
         logits = logits_of()
-        if not self._roots:
+        nodes, uses = _graph(logits)
+        self._check_uses(uses)
+        for layer in self._layers:
+            if layer.output is not None and layer.output.node not in nodes:
+                layer.output = None
+        if not any(layer.output for layer in self._layers):
             raise InputError("none of the model's trainable layers reach its output")
-        self._check_uses(logits)
         if batch_size > 1 and not self._probed:
             self._probe(logits)
             self._probed = True
@@ -102,8 +110,8 @@ class PerExampleSquares:
         """Adds the squares for the directions v (B, K) to the sums."""
         self._run(logits, v, keep_graph, self._accumulate)
 
-    def _make_hook(self, layer: _Layer):
-        def hook(module, args, kwargs, output):
+    def _wrap(self, layer: _Layer):
+        def forward(*args, **kwargs):
             layer.calls += 1
             if layer.calls > 1:
                 raise NotImplementedError(
@@ -112,38 +120,66 @@ class PerExampleSquares:
                     "estimator='mc_batch'"
                 )
             input = args[0] if args else kwargs["input"]
-            is_root = not input.requires_grad
-            input = input.detach()
-            if input.shape[:1] == (1,) != (self._batch_size,):
-                # Computed once and broadcast over the batch, as positions are:
-                # given to each example, so that gradients stay per example.
-                input = input.expand(self._batch_size, *input.shape[1:])
-                output = output.expand(self._batch_size, *output.shape[1:])
-            if input.shape[:1] != (self._batch_size,):
-                raise NotImplementedError(
-                    f"the first dimension of {layer.name}'s input must be the "
-                    f"batch ({self._batch_size} examples) or 1, but its shape is "
-                    f"{tuple(input.shape)}: use estimator='mc_batch'"
-                )
-            if output.requires_grad:
-                if is_root:
-                    self._roots.append(output)
-                output.register_hook(lambda grad: self._receive(layer, input, grad))
-            return output
+            output = type(layer.module).forward(layer.module, *args, **kwargs)
+            return self._watch(layer, input, output)
 
-        return hook
+        return forward
+
+    def _watch(self, layer: _Layer, input: Tensor, output: Tensor) -> Tensor:
+        """The output, as a tensor whose gradient the layer's rule will be given."""
+        is_root = not self._roots or not input.requires_grad
+        input = input.detach()
+        if input.shape[:1] == (1,) != (self._batch_size,):
+            # Computed once and broadcast over the batch, as positions are:
+            # given to each example, so that gradients stay per example.
+            input = input.expand(self._batch_size, *input.shape[1:])
+            output = output.expand(self._batch_size, *output.shape[1:])
+        if input.shape[:1] != (self._batch_size,):
+            raise NotImplementedError(
+                f"the first dimension of {layer.name}'s input must be the "
+                f"batch ({self._batch_size} examples) or 1, but its shape is "
+                f"{tuple(input.shape)}: use estimator='mc_batch'"
+            )
+        if not output.requires_grad:
+            return output
+        # The same memory, but no view for autograd: where a view is changed in
+        # place, its node and hooks are replaced; here the change has its own node.
+        output = torch.ops.aten._unsafe_view(output, output.shape)
+        layer.output = get_gradient_edge(output)
+        if is_root:
+            self._roots.append(layer.output)
+        version = input._version
+
+        def receive(grad: Tensor) -> None:
+            layer.reached = True
+            if "weight" in layer.sums and input._version != version:
+                raise NotImplementedError(
+                    f"{layer.name}'s input is changed in place after the layer has "
+                    "used it: use estimator='mc_batch'"
+                )
+            self._receive(layer, input, grad)
+
+        output.register_hook(receive)
+        return output
 
     def _run(self, logits: Tensor, v: Tensor, keep_graph: bool, receive) -> None:
+        self._receive = receive
+        for layer in self._layers:
+            layer.reached = False
         # Asked only for the gradients of the first layers' outputs, autograd
         # passes through every layer but computes no parameter's gradient.
-        self._receive = receive
         torch.autograd.grad(
             logits, self._roots, v, retain_graph=keep_graph, allow_unused=True
         )
+        for layer in self._layers:
+            if layer.output is not None and not layer.reached:
+                raise NotImplementedError(
+                    f"the logits depend on {layer.name}, but the backward pass does "
+                    "not reach it: use estimator='mc_batch'"
+                )
 
-    def _check_uses(self, logits: Tensor) -> None:
+    def _check_uses(self, uses: Counter[int]) -> None:
         """A parameter may be used by its layer's call and nowhere else."""
-        uses = _parameter_uses(logits)
         for layer in self._layers:
             for key in layer.sums:
                 count = uses[id(getattr(layer.module, key))]
@@ -173,19 +209,19 @@ class PerExampleSquares:
             )
 
     def _accumulate(self, layer: _Layer, input: Tensor, grad: Tensor) -> None:
-        layer.rule(layer.module, layer.sums, input, grad)
+        layer.rule.add(layer.module, layer.sums, input, grad)
 
 
-def _parameter_uses(output: Tensor) -> Counter[int]:
-    """How many operations under `output` take each leaf, by id()."""
+def _graph(output: Tensor) -> tuple[set[Node], Counter[int]]:
+    """The operations under `output`, and how many take each leaf, by id()."""
     uses: Counter[int] = Counter()
-    seen = {output.grad_fn}
-    stack = [output.grad_fn]
+    nodes = {output.grad_fn} - {None}
+    stack = list(nodes)
     while stack:
         for node, _ in stack.pop().next_functions:
             if type(node).__name__ == "AccumulateGrad":
                 uses[id(node.variable)] += 1
-            elif node is not None and node not in seen:
-                seen.add(node)
+            elif node is not None and node not in nodes:
+                nodes.add(node)
                 stack.append(node)
-    return uses
+    return nodes, uses

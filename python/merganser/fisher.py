@@ -41,6 +41,8 @@ def fisher(
             a tuple. Trainable parameters must be those of nn.Linear, nn.Embedding
             and nn.LayerNorm layers that are called once per forward pass, as in
             BERT, RoBERTa and DistilBERT classifiers; "mc_batch" takes any model.
+            A parameter from which no gradient comes to the logits (an unused layer,
+            one behind detach) has a Fisher of zero.
         data: batches: a DataLoader or another iterable of dicts (the model's keyword
             arguments, "labels" (B,) for "empirical", "index" (B,) if the examples
             have numbers of their own) or of pairs (inputs, labels).
@@ -66,7 +68,8 @@ def fisher(
 
     Raises:
         NotImplementedError: a trainable parameter whose per-example gradient would
-            not be right (another kind of layer, tied, used several times); names it.
+            not be right (another kind of layer, tied, reparametrized, used several
+            times); names it.
         InputError: arguments or data that do not fit; says which.
         Error: a Fisher that is not finite; names the parameter.
 

@@ -31,7 +31,9 @@ def define_fisher(model, examples, label_weights):
 def logits_of(model, inputs):
     if isinstance(inputs, dict):
         return model(**inputs).logits
-    return model(inputs.to(next(model.parameters()).dtype))
+    if inputs.is_floating_point():
+        inputs = inputs.to(next(model.parameters()).dtype)
+    return model(inputs)
 
 
 def single_examples(batches):

@@ -106,6 +106,67 @@ def test_plain_layers():
     assert_fishers_close(merganser.fisher(model, batches), expected)
 
 
+class Changed(nn.Module):
+    """Changes its layers' outputs in place: of the first, of a later one, of 2-D
+    ones, of 3-D ones (which are views), whole or in part."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(10, 4)
+        self.first = nn.Linear(4, 4)
+        self.norm = nn.LayerNorm(4)
+        self.second = nn.Linear(4, 4, bias=False)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, ids):
+        h = self.embedding(ids)
+        h *= 3
+        h[:, 0] = 0
+        h = self.first(h)
+        h += 1
+        h[..., 0] *= 2
+        h = self.norm(h)
+        h.view(-1).relu_()
+        h = self.second(h.mean(1))
+        h.tanh_()
+        logits = self.head(h)
+        logits *= 2
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("model", "width"),
+    [
+        (lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(True), nn.Linear(8, 3)), 6),
+        (Changed, None),
+    ],
+)
+def test_outputs_changed_in_place(model, width):
+    model = model()
+    batch = torch.randn(5, width) if width else torch.randint(0, 10, (5, 4))
+    expected = define_fisher(model, batch.split(1), lambda i, p: p)
+    assert all(f.any() for f in expected.values())
+    assert_fishers_close(merganser.fisher(model, [batch[:3], batch[3:]]), expected)
+
+
+def hook_before(layer, args):
+    return (args[0] - 1,)
+
+
+def hook_after(layer, args, output):
+    return 2 * output
+
+
+def test_layers_with_hooks():
+    model = mlp()
+    model[0].register_forward_pre_hook(hook_before)
+    model[0].register_forward_hook(hook_after, prepend=True)
+    model[3].register_forward_hook(hook_after)
+    examples = torch.randn(6, 6)
+    expected = define_fisher(model, examples.split(1), lambda i, p: p)
+    assert_fishers_close(merganser.fisher(model, [examples]), expected)
+
+
 @pytest.mark.parametrize("estimator", ["mc", "mc_batch"])
 def test_sampling_is_unbiased(estimator):
     """The mean over seeds lies within its own standard error of the exact one."""
@@ -237,8 +298,8 @@ def state_of(model):
         [module.training for module in model.modules()],
         [p.requires_grad for p in model.parameters()],
         [p.grad for p in model.parameters()],
+        [list(vars(module)) for module in model.modules()],
         [len(module._forward_hooks) for module in model.modules()],
-        [len(module._backward_hooks) for module in model.modules()],
         {name: value.clone() for name, value in model.state_dict().items()},
     )
 

@@ -4,6 +4,7 @@ import merganser
 import pytest
 import tiny_models
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 
@@ -85,6 +86,43 @@ class Scale(nn.Module):
         return x * self.scale
 
 
+class InputChanged(nn.Module):
+    """Changes a layer's input after the layer has used it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        y = self.layer(x)
+        x.mul_(2)
+        return y
+
+
+class Foreign(nn.Module):
+    """Has a trainable tensor that is no parameter, on a branch of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.foreign = torch.ones(4, requires_grad=True)
+
+    def forward(self, x):
+        return x + self.layer(x.detach() * self.foreign)
+
+
+def pruned():
+    layer = nn.Linear(4, 4)
+    nn.utils.prune.l1_unstructured(layer, "weight", 0.5)
+    return layer
+
+
+def patched():
+    layer = nn.Linear(4, 4)
+    layer.forward = lambda x: nn.functional.linear(x, 2 * layer.weight, layer.bias)
+    return layer
+
+
 def tokens(batch=3, length=5):
     return [torch.randint(0, 10, (batch, length))]
 
@@ -101,15 +139,50 @@ def tokens(batch=3, length=5):
         (Scale(), r"body\.scale \(in a Scale\)"),
         (nn.Embedding(10, 4, max_norm=1.0), r"body\.weight \(in a Embedding\)"),
         (nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), r"body\.parametriz"),
+        (pruned(), r"body\.weight_orig \(in a Linear\)"),
+        (nn.utils.spectral_norm(nn.Linear(4, 4)), r"body\.weight_orig \(in a Linear"),
+        (patched(), r"body\.weight \(in a layer with its own forward\)"),
+        (InputChanged(), r"body\.layer's input is changed in place"),
+        (Foreign(), r"logits depend on body\.layer, but the backward"),
         (nn.TransformerEncoderLayer(4, 2, batch_first=True), r"body\.self_attn\.in_pr"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
 def test_unsupported(body, named):
     model = Classifier(body)
+    before = [dict(vars(module)) for module in model.modules()]
     with pytest.raises(NotImplementedError, match=named):
         merganser.fisher(model, tokens())
-    assert not any(module._forward_hooks for module in model.modules())
+    assert [dict(vars(module)) for module in model.modules()] == before
+
+
+def test_old_weight_norm():
+    with pytest.warns(FutureWarning):
+        layer = nn.utils.weight_norm(nn.Linear(4, 4))
+    with pytest.raises(NotImplementedError, match=r"body\.weight_g \(in .*weight_v \("):
+        merganser.fisher(Classifier(layer), tokens())
+
+
+def test_layers_that_do_not_reach_the_logits():
+    """Their Fisher is zero: the logits do not depend on them."""
+    model = Classifier(nn.Identity())
+    model.unused = nn.Linear(4, 4)
+    result = merganser.fisher(model, tokens())
+    assert not result["unused.weight"].any()
+    assert result["head.weight"].any()
+    with pytest.raises(merganser.InputError, match="none of the model's trainable"):
+        merganser.fisher(Detached(), [torch.randn(3, 4)])
+
+
+class Detached(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 2)
+        self.layer = nn.Linear(4, 2)
+        self.requires_grad_(False)
+        self.layer.requires_grad_(True)
+
+    def forward(self, x):
+        return self.layer(x).detach()
 
 
 def test_sequence_first_is_noticed_where_length_equals_batch():
