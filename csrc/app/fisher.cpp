@@ -3,6 +3,7 @@
 #include "fisher/fisher.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <memory>
@@ -11,7 +12,9 @@
 #include "app/torch_options.h"
 #include "app/verbs.h"
 #include "io/checkpoint.h"
+#include "io/error.h"
 #include "io/progress.h"
+#include "merge/fisher_file.h"
 #include "model/classifier.h"
 
 namespace merganser::app {
@@ -25,7 +28,38 @@ struct Options {
   FisherOptions fisher;
 };
 
+// Before the work: the place can be written, and what lies there is a Fisher,
+// not the model or the data.
+void check_out(const std::filesystem::path& out) {
+  if (out.extension() != ".safetensors") {
+    throw InputError(fmt::format(
+        "--out is a safetensors file: {} must end in .safetensors",
+        out.string()));
+  }
+  if (std::filesystem::exists(out) &&
+      !FisherMetadata::parse(SafetensorsFile(out).metadata(), out)) {
+    throw InputError(fmt::format(
+        "{} exists and is no Fisher of Merganser's; choose another name for "
+        "--out",
+        out.string()));
+  }
+  const std::filesystem::path folder =
+      std::filesystem::absolute(out).parent_path();
+  std::error_code failed;
+  std::filesystem::create_directories(folder, failed);
+  if (failed) {
+    throw InputError(fmt::format(
+        "cannot make the folder {}: {}", folder.string(), failed.message()));
+  }
+  if (access(folder.c_str(), W_OK) != 0) {
+    throw InputError(fmt::format(
+        "{} cannot be written to; choose another place for --out",
+        folder.string()));
+  }
+}
+
 void fisher(const Options& options, const CommonOptions& common) {
+  check_out(options.out);
   Classifier classifier(options.model);
   const Dataset data = classifier.load(options.data, options.max_length);
   FisherResult result;
@@ -79,13 +113,11 @@ Work define_fisher(CLI::App& parser, const CommonOptions& common) {
   parser
       .add_option(
           "--samples", o.samples, "mc, mc_batch: labels drawn per example")
-      ->check(CLI::PositiveNumber)
       ->capture_default_str();
   parser
       .add_option("--limit", o.limit, "Use so many examples; -1: all of them")
       ->capture_default_str();
-  parser.add_option("--seed", o.seed, "Of the subset and of the labels")
-      ->capture_default_str();
+  add_seed(parser, o.seed, "Of the subset and of the labels");
   add_batch_size(parser, o.batch_size);
   add_max_length(parser, options->max_length);
   add_dtype(parser, o.bfloat16);

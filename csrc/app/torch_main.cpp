@@ -20,8 +20,9 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "merganser-torch: run merganser %s\n", arguments[1]);
     return 2;
   };
-  // Activations come and go with every batch: their pages stay with the program,
-  // instead of going back to the system and being cleared for it again.
+  // Activations come and go with every batch: their pages stay with the
+  // program, instead of going back to the system and being cleared for it
+  // again.
   mallopt(M_MMAP_THRESHOLD, 32 << 20);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   return run_program(argc, argv, kTorchVerbs, elsewhere);

@@ -28,9 +28,16 @@ inline void add_max_length(CLI::App& parser, int64_t& max_length) {
       ->capture_default_str();
 }
 
+// Without the check, -1 would be taken for 2^64 - 1.
+inline void add_seed(CLI::App& parser, uint64_t& seed, const char* help) {
+  parser.add_option("--seed", seed, help)
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
 inline void add_batch_size(CLI::App& parser, int64_t& batch_size) {
   parser.add_option("--batch-size", batch_size, "Examples per forward pass")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
 }
 

@@ -41,7 +41,7 @@ void add_optimisation(CLI::App& parser, TrainOptions& o) {
   number("--lr", o.learning_rate, "Highest learning rate");
   add_batch_size(parser, o.batch_size);
   number("--accumulate", o.accumulate, "Forward passes per step");
-  number("--seed", o.seed, "Of order, dropout, new heads and label draws");
+  add_seed(parser, o.seed, "Of order, dropout, new heads and label draws");
   add_dtype(parser, o.bfloat16);
   parser
       .add_option_function<std::string>(

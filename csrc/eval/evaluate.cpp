@@ -4,6 +4,9 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include <cmath>
+
+#include "io/error.h"
 #include "io/interrupt.h"
 #include "model/batch_logits.h"
 #include "model/eval_mode.h"
@@ -47,6 +50,13 @@ EvalResult evaluate(
   const auto n = static_cast<double>(result.examples);
   result.accuracy = static_cast<double>(correct) / n;
   result.loss /= n;
+  if (!std::isfinite(result.loss)) {
+    throw Error(fmt::format(
+        "the loss is not finite ({}): the model holds weights that are not, or "
+        "gives logits beyond the range of {}",
+        result.loss,
+        bfloat16 ? "bfloat16" : "float32"));
+  }
   return result;
 }
 

@@ -36,14 +36,13 @@ ContentHashes::ContentHashes(fs::path memory) : memory_(std::move(memory)) {
   if (!fs::exists(memory_)) {
     return;
   }
-  const auto json = nlohmann::json::parse(read_file(memory_), nullptr, false);
-  if (!json.is_object()) {
-    return; // only a memory: what it lacks is computed
-  }
-  for (const auto& [path, entry] : json.items()) {
-    entries_[path] = {
-        entry.value("state", std::string()),
-        entry.value("hash", std::string())};
+  try {
+    const auto json = nlohmann::json::parse(read_file(memory_));
+    for (const auto& [path, entry] : json.items()) {
+      entries_[path] = {entry.at("state"), entry.at("hash")};
+    }
+  } catch (const nlohmann::json::exception&) {
+    entries_.clear(); // only a memory: what it lacks is computed
   }
 }
 

@@ -55,6 +55,8 @@ ExperimentResults run_experiment(
     const ExperimentEvents& events) {
   StageRunner runner(out, events);
   Workplace work{experiment, runner, out};
+  // Results lie there only while they are those of the models beside them.
+  std::filesystem::remove(work.in(layout::kResults));
   ExperimentResults results;
   for (const ExperimentData& data : experiment.data) {
     results.sets.push_back(data.name);

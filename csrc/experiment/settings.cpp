@@ -111,7 +111,7 @@ FisherOptions parse_fisher(const YamlValue& mapping, uint64_t seed) {
     options.estimator = value->through(parse_estimator);
   }
   if (const auto value = mapping.find("samples")) {
-    options.samples = value->integer(1);
+    options.samples = value->integer(1, 1'000'000);
   }
   if (const auto value = mapping.find("limit")) {
     options.limit = value->integer(1);

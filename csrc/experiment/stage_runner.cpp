@@ -64,11 +64,11 @@ struct Stamp {
   static Stamp load(const fs::path& path) {
     Stamp stamp;
     if (fs::exists(path)) {
-      const Json json = Json::parse(read_file(path), nullptr, false);
-      if (json.is_object()) {
-        stamp.inputs = json.value("inputs", Json());
-        stamp.output = json.value("output", std::string());
-        stamp.seconds = json.value("seconds", 0.0);
+      try {
+        const Json json = Json::parse(read_file(path));
+        stamp = {json.at("inputs"), json.at("output"), json.at("seconds")};
+      } catch (const Json::exception&) {
+        // Damaged: as if the stage had never run.
       }
     }
     return stamp;

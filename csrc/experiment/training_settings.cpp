@@ -22,16 +22,16 @@ void parse_training(
        "dropout"});
   mapping.expect_keys(keys);
   if (const auto value = mapping.find("epochs")) {
-    options.epochs = value->positive();
+    options.epochs = value->positive(kMaxCount);
   }
   if (const auto value = mapping.find("lr")) {
     options.learning_rate = value->number(0);
   }
   if (const auto value = mapping.find("batch_size")) {
-    options.batch_size = value->integer(1);
+    options.batch_size = value->integer(1, kMaxCount);
   }
   if (const auto value = mapping.find("accumulate")) {
-    options.accumulate = value->integer(1);
+    options.accumulate = value->integer(1, kMaxCount);
   }
   if (const auto value = mapping.find("scheduler")) {
     options.schedule = value->through(parse_schedule);

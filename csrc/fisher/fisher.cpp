@@ -25,6 +25,8 @@ constexpr std::array<std::pair<Estimator, const char*>, 4> kNames = {{
     {Estimator::kMcBatch, "mc_batch"},
 }};
 
+constexpr int64_t kMaxSamples = 1'000'000;
+
 bool draws_labels(Estimator estimator) {
   return estimator == Estimator::kMc || estimator == Estimator::kMcBatch;
 }
@@ -40,38 +42,48 @@ void check_options(const FisherOptions& options) {
       "batch_size must be 1 or more",
       options.batch_size);
   require(
-      options.limit != 0,
-      "limit must be 1 or more, or negative for all examples",
+      options.limit >= 1 || options.limit == -1,
+      "limit must be 1 or more, or -1 for all examples",
       options.limit);
-  require(options.samples >= 1, "samples must be 1 or more", options.samples);
+  require(
+      options.samples >= 1 && options.samples <= kMaxSamples,
+      "samples must be between 1 and a million",
+      options.samples);
   require(
       options.samples == 1 || draws_labels(options.estimator),
       "samples must be 1 for an estimator that draws no labels",
       options.samples);
 }
 
-std::vector<at::Tensor> directions(
+// Calls use(v_k, last) for every direction of the estimator (directions.h), one
+// at a time.
+template <typename Use>
+void for_each_direction(
     const at::Tensor& logits,
     const Batch& batch,
-    const FisherOptions& options) {
+    const FisherOptions& options,
+    const Use& use) {
   const auto to_tensor = [&](const std::vector<int64_t>& values) {
     return at::tensor(values, at::kLong).to(logits.device());
   };
   if (options.estimator == Estimator::kExact) {
-    return exact_directions(logits);
+    const auto vectors = exact_directions(logits);
+    for (size_t k = 0; k < vectors.size(); ++k) {
+      use(vectors[k], k + 1 == vectors.size());
+    }
+    return;
   }
   if (options.estimator == Estimator::kEmpirical) {
-    return {label_direction(logits, to_tensor(batch.labels))};
+    use(label_direction(logits, to_tensor(batch.labels)), true);
+    return;
   }
   const at::Tensor probabilities = at::softmax(logits.detach(), 1);
   const at::Tensor indices = to_tensor(batch.indices);
-  std::vector<at::Tensor> result;
   for (int64_t s = 0; s < options.samples; ++s) {
     const at::Tensor labels = ops::sample_labels(
         probabilities, indices, static_cast<int64_t>(options.seed), s);
-    result.push_back(label_direction(logits, labels));
+    use(label_direction(logits, labels), s + 1 == options.samples);
   }
-  return result;
 }
 
 } // namespace
@@ -113,13 +125,13 @@ FisherResult estimate_fisher(
       : square_examples(model);
   int64_t done = 0;
   for (const auto& indices : sorted_batches(data, options.batch_size, subset)) {
-    check_interrupt();
     const Batch batch = make_batch(data, indices, pad_id);
     const at::Tensor logits = batch_logits(model, batch, options.bfloat16);
-    const auto vectors = directions(logits, batch, options);
-    for (size_t k = 0; k < vectors.size(); ++k) {
-      squares->add(logits, vectors[k], /*last=*/k + 1 == vectors.size());
-    }
+    for_each_direction(
+        logits, batch, options, [&](const at::Tensor& v, bool last) {
+          check_interrupt();
+          squares->add(logits, v, last);
+        });
     done += batch.size;
     if (progress) {
       progress(done, total, "");

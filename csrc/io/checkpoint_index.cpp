@@ -102,7 +102,8 @@ fs::path find_weights(const fs::path& folder) {
         pickled
             ? "has pytorch_model.bin only; save the model as safetensors, with "
               "save_pretrained of a current transformers"
-            : "holds no .safetensors file");
+            : "holds no .safetensors file; save the model there with "
+              "save_pretrained of transformers");
   }
   std::vector<std::string> names;
   for (const fs::path& path : candidates) {

@@ -200,10 +200,13 @@ double YamlValue::number(double least, double most) const {
   return value;
 }
 
-double YamlValue::positive() const {
+double YamlValue::positive(double most) const {
   const double value = number();
   if (value <= 0) {
     fail_type("greater than 0");
+  }
+  if (value > most) {
+    fail_type(fmt::format("at most {}", most));
   }
   return value;
 }

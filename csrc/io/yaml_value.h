@@ -54,7 +54,7 @@ class MERGANSER_API YamlValue {
   double number(
       double least = std::numeric_limits<double>::lowest(),
       double most = std::numeric_limits<double>::max()) const;
-  double positive() const;
+  double positive(double most = std::numeric_limits<double>::max()) const;
   int64_t integer(
       int64_t least = std::numeric_limits<int64_t>::min(),
       int64_t most = std::numeric_limits<int64_t>::max()) const;
@@ -62,8 +62,9 @@ class MERGANSER_API YamlValue {
   // text() through a parser whose InputError gets this value's place.
   template <typename Parser>
   decltype(auto) through(const Parser& parser) const {
+    const std::string value = text();
     try {
-      return parser(text());
+      return parser(value);
     } catch (const InputError& error) {
       fail(error.what());
     }

@@ -1,5 +1,6 @@
-// One thread takes one lane of a tile: one Philox block, eight elements, sixteen
-// places apart, so that neighbouring threads read neighbouring elements.
+// One thread takes one lane of a tile: one Philox block, eight elements,
+// sixteen places apart, so that neighbouring threads read neighbouring
+// elements.
 
 #include "kernels/dropout_formula.h"
 #include "kernels/elementwise.cuh"
@@ -65,7 +66,7 @@ void launch_dropout(
       stream_of_draws);
 }
 
-#define INSTANTIATE(T, In)       \
+#define INSTANTIATE(T, In)         \
   template void launch_dropout<T>( \
       const In*, In*, int64_t, double, uint64_t, uint64_t, cudaStream_t);
 INSTANTIATE(float, float)

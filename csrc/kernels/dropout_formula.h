@@ -19,9 +19,13 @@ constexpr int kDropoutLanes = 16;
 constexpr int kDropoutRows = 8;
 constexpr int64_t kDropoutTile = kDropoutLanes * kDropoutRows;
 
-MERGANSER_HOST_DEVICE constexpr PhiloxBlock
-dropout_block(uint64_t seed, uint64_t stream, int64_t tile, int lane) {
-  return philox(seed, stream, static_cast<uint64_t>(tile) * kDropoutLanes + lane);
+MERGANSER_HOST_DEVICE constexpr PhiloxBlock dropout_block(
+    uint64_t seed,
+    uint64_t stream,
+    int64_t tile,
+    int lane) {
+  return philox(
+      seed, stream, static_cast<uint64_t>(tile) * kDropoutLanes + lane);
 }
 
 // Of 2^16 values that the bits of an element can have, those from `threshold`

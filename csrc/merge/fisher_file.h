@@ -12,7 +12,7 @@ namespace merganser {
 
 // The metadata of a Fisher file: safetensors with the checkpoint's tensor
 // names, float32, holding the mean F. The only place where the keys are
-// written (docs/method.md, section 6).
+// written (docs/method.md, section 4).
 struct MERGANSER_API FisherMetadata {
   std::string estimator;
   int64_t num_examples = 0; // N of the data set: H = N F

@@ -18,6 +18,7 @@ Classifier::Classifier(const std::filesystem::path& folder) : folder_(folder) {
   }
   encoder = std::move(loaded.model);
   tokenizer = Tokenizer::load(folder);
+  check_vocabulary(*tokenizer, encoder->config(), folder);
 }
 
 Dataset Classifier::load(const std::filesystem::path& file, int64_t max_length)
@@ -31,6 +32,20 @@ Dataset Classifier::load(const std::filesystem::path& file, int64_t max_length)
         folder_.string()));
   }
   return load_dataset(file, *tokenizer, max_length, config.num_labels);
+}
+
+void check_vocabulary(
+    const Tokenizer& tokenizer,
+    const EncoderConfig& config,
+    const std::filesystem::path& folder) {
+  if (tokenizer.vocab_size() > config.vocab_size) {
+    throw InputError(fmt::format(
+        "{}: the tokenizer has {} tokens, the model (vocab_size in "
+        "config.json) {}; the tokenizer's files are those of another model",
+        folder.string(),
+        tokenizer.vocab_size(),
+        config.vocab_size));
+  }
 }
 
 } // namespace merganser

@@ -27,4 +27,11 @@ class MERGANSER_API Classifier {
   std::filesystem::path folder_;
 };
 
+// Throws InputError when the tokenizer gives ids that the model has no row for:
+// it is that of another model.
+MERGANSER_API void check_vocabulary(
+    const Tokenizer& tokenizer,
+    const EncoderConfig& config,
+    const std::filesystem::path& folder);
+
 } // namespace merganser

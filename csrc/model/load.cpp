@@ -54,11 +54,21 @@ bool is_head(const std::string& parameter) {
       parameter.starts_with("bert.pooler.");
 }
 
-void read_parameter(
+[[noreturn]] void fail_missing(
+    const std::filesystem::path& folder,
+    const std::string& name) {
+  throw InputError(fmt::format(
+      "{}: the tensor {} is missing; this is not a checkpoint of the model "
+      "that "
+      "config.json describes",
+      folder.string(),
+      name));
+}
+
+void check_shape(
     const Checkpoint& checkpoint,
     const TensorInfo& info,
-    at::Tensor& parameter) {
-  const auto expected = parameter.sizes().vec();
+    const std::vector<int64_t>& expected) {
   if (info.shape != expected) {
     throw InputError(fmt::format(
         "{}: {} has shape [{}], but config.json asks for [{}]{}",
@@ -68,6 +78,54 @@ void read_parameter(
         fmt::join(expected, ", "),
         is_head(info.name) ? "; check the number of labels" : ""));
   }
+}
+
+// What config.json says of sizes, before anything of that size is allocated:
+// the tables and the last layer are in the checkpoint, and no layer beyond it.
+void check_sizes(
+    const Checkpoint& checkpoint,
+    const EncoderConfig& config,
+    const std::filesystem::path& folder) {
+  const std::string layers = "encoder.layer.";
+  const std::string last = fmt::format(
+      "{}{}.intermediate.dense.weight", layers, config.num_hidden_layers - 1);
+  const std::pair<std::string, std::vector<int64_t>> expected[] = {
+      {"embeddings.word_embeddings.weight",
+       {config.vocab_size, config.hidden_size}},
+      {"embeddings.position_embeddings.weight",
+       {config.max_position_embeddings, config.hidden_size}},
+      {"embeddings.token_type_embeddings.weight",
+       {config.type_vocab_size, config.hidden_size}},
+      {last, {config.intermediate_size, config.hidden_size}}};
+  const std::string prefix =
+      config.architecture == Architecture::kRoberta ? "roberta." : "bert.";
+  for (const auto& [name, shape] : expected) {
+    const TensorInfo* info = find_tensor(checkpoint, prefix + name);
+    if (info == nullptr) {
+      fail_missing(folder, prefix + name);
+    }
+    check_shape(checkpoint, *info, shape);
+  }
+  for (const TensorInfo& info : checkpoint.tensors()) {
+    const size_t place = info.name.find(layers);
+    if (place != std::string::npos &&
+        std::atoll(info.name.c_str() + place + layers.size()) >=
+            config.num_hidden_layers) {
+      throw InputError(fmt::format(
+          "{} holds {}, a layer beyond the {} that config.json says "
+          "(num_hidden_layers)",
+          checkpoint.file_of(info.name).string(),
+          info.name,
+          config.num_hidden_layers));
+    }
+  }
+}
+
+void read_parameter(
+    const Checkpoint& checkpoint,
+    const TensorInfo& info,
+    at::Tensor& parameter) {
+  check_shape(checkpoint, info, parameter.sizes().vec());
   if (!is_mergeable(info.dtype)) {
     throw InputError(fmt::format(
         "{}: {} is {}; weights must be F32, F16, BF16 or F64",
@@ -101,6 +159,7 @@ LoadedEncoder load_encoder(
         config.classifier_dropout = *dropout;
   }
   const Checkpoint checkpoint(folder);
+  check_sizes(checkpoint, config, folder);
   auto generator = at::detail::createCPUGenerator(seed);
   LoadedEncoder loaded{Encoder(config), {}};
   for (auto& item : loaded.model->named_parameters()) {
@@ -111,11 +170,7 @@ LoadedEncoder load_encoder(
       initialize_parameter(name, item.value(), config, generator);
       loaded.fresh.push_back(name);
     } else {
-      throw InputError(fmt::format(
-          "{}: the tensor {} is missing; this is not a checkpoint of the "
-          "model that config.json describes",
-          folder.string(),
-          name));
+      fail_missing(folder, name);
     }
   }
   return loaded;

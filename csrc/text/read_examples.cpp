@@ -3,6 +3,7 @@
 #include <limits>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include "io/atomic_file.h"
@@ -32,7 +33,11 @@ constexpr uint64_t kLargestLabel = std::numeric_limits<int32_t>::max();
   fail(
       path,
       line,
-      fmt::format("the label {} is not a whole number from 0", quote(label)));
+      fmt::format(
+          "the label {} is not a whole number from 0 to {}; write the number "
+          "of the class, not its name",
+          quote(label),
+          kLargestLabel));
 }
 
 TextExample parse_json_line(
@@ -92,7 +97,10 @@ std::vector<TextExample> read_table(
       fail(
           path,
           reader.line(),
-          fmt::format("the header has no column \"{}\"", name));
+          fmt::format(
+              "the header has no column \"{}\", only \"{}\"",
+              name,
+              fmt::join(fields, "\", \"")));
     }
     return static_cast<size_t>(found - fields.begin());
   };
@@ -107,7 +115,10 @@ std::vector<TextExample> read_table(
           path,
           reader.line(),
           fmt::format(
-              "{} fields where the header has {}", fields.size(), width));
+              "{} fields where the header has {}; a text that holds the "
+              "separator stands in double quotes",
+              fields.size(),
+              width));
     }
     const std::string& digits = fields[label];
     uint64_t value = 0;
@@ -150,7 +161,9 @@ std::vector<TextExample> read_examples(const std::filesystem::path& path) {
       ? read_json_lines(path, content)
       : read_table(path, content, extension == ".csv" ? ',' : '\t');
   if (examples.empty()) {
-    throw InputError(fmt::format("{}: has no examples", path.string()));
+    throw InputError(fmt::format(
+        "{}: has no examples; each needs a \"text\" and a \"label\"",
+        path.string()));
   }
   return examples;
 }

@@ -57,13 +57,31 @@ void check_options(const TrainOptions& o, const EncoderConfig& config) {
     throw InputError("no training data: give one file or more");
   }
   expect(
-      o.max_steps >= 0 || (not_negative(o.epochs) && o.epochs > 0),
+      o.epochs > 0 && o.epochs <= kMaxCount,
       "epochs",
-      "greater than 0",
+      "greater than 0 and at most a million",
       o.epochs);
+  expect(
+      o.max_steps >= 1 || o.max_steps == -1,
+      "max-steps",
+      "at least 1, or -1 to train by epochs",
+      o.max_steps);
+  expect(
+      o.num_labels == 0 || o.num_labels >= 2,
+      "num-labels",
+      "at least 2, or 0 for those of config.json",
+      o.num_labels);
   expect(not_negative(o.learning_rate), "lr", "at least 0", o.learning_rate);
-  expect(o.batch_size >= 1, "batch-size", "at least 1", o.batch_size);
-  expect(o.accumulate >= 1, "accumulate", "at least 1", o.accumulate);
+  expect(
+      o.batch_size >= 1 && o.batch_size <= kMaxCount,
+      "batch-size",
+      "between 1 and a million",
+      o.batch_size);
+  expect(
+      o.accumulate >= 1 && o.accumulate <= kMaxCount,
+      "accumulate",
+      "between 1 and a million",
+      o.accumulate);
   expect(o.max_length >= 2, "max-length", "at least 2", o.max_length);
   if (o.max_length > config.max_length()) {
     throw InputError(fmt::format(
@@ -72,7 +90,11 @@ void check_options(const TrainOptions& o, const EncoderConfig& config) {
         config.max_length(),
         o.model.string()));
   }
-  expect(not_negative(o.warmup), "warmup", "at least 0", o.warmup);
+  expect(
+      not_negative(o.warmup) && o.warmup <= 1e15,
+      "warmup",
+      "between 0 and 1e15",
+      o.warmup);
   expect(
       not_negative(o.weight_decay),
       "weight-decay",

@@ -20,6 +20,9 @@ class MERGANSER_API RunFolder {
   explicit RunFolder(const std::filesystem::path& out);
 
   void open() const; // makes OUT.partial where it is not there
+  const std::filesystem::path& partial() const {
+    return partial_;
+  }
   std::filesystem::path state() const;
   std::filesystem::path best() const;
   std::filesystem::path metrics() const;

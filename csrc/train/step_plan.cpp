@@ -21,7 +21,7 @@ StepPlan::StepPlan(const Dataset& data, const TrainOptions& options)
       seed_(options.seed) {
   steps_per_epoch_ =
       divide_up(divide_up(data.size(), batch_size_), accumulate_);
-  steps_ = options.max_steps >= 0
+  steps_ = options.max_steps >= 1
       ? options.max_steps
       : static_cast<int64_t>(
             std::ceil(options.epochs * static_cast<double>(steps_per_epoch_)));

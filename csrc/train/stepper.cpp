@@ -33,7 +33,7 @@ at::Tensor to_tensor(const std::vector<int64_t>& values) {
 
 void check_finite(const char* what, double value, const StepMetrics& metrics) {
   if (!std::isfinite(value)) {
-    throw Error(fmt::format(
+    throw Diverged(fmt::format(
         "the {} is {} at step {} (learning rate {:.3g}): training diverged; "
         "a lower learning rate, a longer warm-up or float32 may help",
         what,

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "io/api.h"
+#include "io/error.h"
 #include "train/adamw.h"
 #include "train/arena.h"
 #include "train/metrics.h"
@@ -13,13 +14,19 @@
 
 namespace merganser {
 
+// The loss or a gradient is not finite.
+class MERGANSER_API Diverged : public Error {
+ public:
+  using Error::Error;
+};
+
 // What one optimiser step does: forward and backward passes over its batches,
 // proximal term, clipping, the fused AdamW + Fisher pass.
 class MERGANSER_API Stepper {
  public:
   Stepper(const TrainOptions& options, TrainingTask& task);
 
-  // Takes step 0 <= step < plan.steps(). Throws Error, and leaves the
+  // Takes step 0 <= step < plan.steps(). Throws Diverged, and leaves the
   // parameters as they are, when the loss or a gradient is not finite.
   StepMetrics step(StepPlan& plan, int64_t step);
 

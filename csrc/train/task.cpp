@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "io/checkpoint.h"
+#include "model/classifier.h"
 #include "text/tokenizer.h"
 #include "train/options.h"
 
@@ -27,6 +28,7 @@ TrainingTask load_task(const TrainOptions& options) {
   task.model_hash = Checkpoint(options.model).content_hash();
 
   const auto tokenizer = Tokenizer::load(options.model);
+  check_vocabulary(*tokenizer, config, options.model);
   task.pad_id = tokenizer->pad_id();
   const auto load = [&](const std::filesystem::path& file) {
     return load_dataset(

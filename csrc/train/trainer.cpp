@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <cmath>
 
 #include "eval/evaluate.h"
 #include "io/error.h"
 #include "io/interrupt.h"
+#include "train/clipping.h"
 #include "train/fingerprint.h"
 #include "train/metrics.h"
 #include "train/run_folder.h"
@@ -44,6 +46,7 @@ class Trainer {
  private:
   void resume();
   bool epoch_over() const;
+  StepMetrics take_step();
   void step();
   void end_epoch();
   void evaluate_on_all(EpochMetrics& metrics);
@@ -104,8 +107,19 @@ bool Trainer::epoch_over() const {
   return epoch < plan_.epochs() && state_.step == plan_.epoch_end(epoch);
 }
 
+StepMetrics Trainer::take_step() {
+  try {
+    return stepper_.step(plan_, state_.step);
+  } catch (const Diverged& diverged) {
+    throw Error(fmt::format(
+        "{}; remove {} to begin again with other options",
+        diverged.what(),
+        folder_.partial().string()));
+  }
+}
+
 void Trainer::step() {
-  const StepMetrics metrics = stepper_.step(plan_, state_.step);
+  const StepMetrics metrics = take_step();
   metrics_->write(metrics);
   state_.step++;
   state_.examples += metrics.examples;
@@ -123,6 +137,14 @@ void Trainer::end_epoch() {
   metrics.step = state_.step;
   metrics.train_loss =
       state_.epoch_loss / static_cast<double>(state_.epoch_examples);
+  if (!std::isfinite(flat_norm(stepper_.arena.parameters))) {
+    throw Error(fmt::format(
+        "the parameters are not finite after step {}: training diverged; "
+        "remove "
+        "{} to begin again with a lower learning rate",
+        state_.step,
+        folder_.partial().string()));
+  }
   stoppable([&] { evaluate_on_all(metrics); });
   metrics_->write(metrics);
   const double accuracy = mean_accuracy(metrics);

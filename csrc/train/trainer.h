@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -15,13 +16,17 @@ enum class TrainingFisher { kNone, kAdam, kOnlineMc };
 MERGANSER_API TrainingFisher parse_training_fisher(const std::string& name);
 MERGANSER_API std::string training_fisher_name(TrainingFisher fisher);
 
+// Of epochs, batch sizes and the like: products of them, numbers of steps and
+// of examples, stay far within int64.
+constexpr int64_t kMaxCount = 1'000'000;
+
 struct TrainOptions {
   std::filesystem::path model; // model directory to start from
   std::vector<std::filesystem::path> train; // concatenated
   std::vector<std::filesystem::path> eval; // after every epoch
   std::filesystem::path out;
   double epochs = 1;
-  int64_t max_steps = -1; // >= 0 replaces epochs
+  int64_t max_steps = -1; // >= 1 replaces epochs; -1: as epochs say
   double learning_rate = 2e-5;
   int64_t batch_size = 32; // examples per forward pass
   int64_t accumulate = 1; // forward passes per step

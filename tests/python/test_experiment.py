@@ -130,6 +130,17 @@ def test_second_run_does_nothing(finished):
     assert changed <= {"results.json"}
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"inputs": 1, "output": 5}', '{"/x": 5}'])
+def test_damaged_memory_is_no_memory(finished, text):
+    for file in ("train-base.json", "hashes.json"):
+        (finished / "out" / ".stages" / file).write_text(text)
+    before = (finished / "out" / "models" / "base" / "model.safetensors").read_bytes()
+    done = run("run", finished / "experiment.yaml", finished / "out")
+    assert "train base" in stages(done.stderr)["done"]
+    model = finished / "out" / "models" / "base" / "model.safetensors"
+    assert model.read_bytes() == before
+
+
 def replace(old, new):
     def edit(folder):
         path = folder / "experiment.yaml"

@@ -30,6 +30,7 @@ CASES = {
     "list for a number": ("seed: 3", f"seed: {MARK}[3]", "a list"),
     "text for a mapping": ("target: {epochs: 1}", f"target: {MARK}yes", "a mapping"),
     "negative rate": ("lr: 0.003", f"lr: {MARK}-1", "at least 0"),
+    "too many epochs": ("epochs: 8", f"epochs: {MARK}1e18", "at most 1000000"),
     "no epochs": ("epochs: 8", f"epochs: {MARK}0", "greater than 0"),
     "unknown dtype": ("seed: 3", f"dtype: {MARK}float16", "float32 or bfloat16"),
     "unknown schedule": (
@@ -56,6 +57,7 @@ CASES = {
     "missing data": ("nyt-test", f"{MARK}nyt-toast", "nyt-toast.jsonl"),
     "missing encoder": ("encoder: encoder", f"encoder: {MARK}coder", "coder"),
     "hostile name": ("name: linear", f"name: {MARK}../up", "'../up'"),
+    "name of a partial": ("name: linear", f"name: {MARK}x.partial", "'.partial'"),
     "reserved name": ("name: linear", f"name: {MARK}target", "'target'"),
     "name given twice": ("name: fisher,", f"name: {MARK}linear,", "'linear'"),
     "unknown output": ("output: g", f"output: {MARK}wrong_g", "no merge"),

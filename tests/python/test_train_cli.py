@@ -10,6 +10,7 @@ import merganser
 import pytest
 import tiny_models
 from merganser import FisherResult
+from safetensors.torch import load_file, save_file
 from training_inputs import make_bert, make_data, make_roberta, write
 
 TRAIN = {"--lr": "3e-3", "--batch-size": "8", "--max-length": "24", "--epochs": "3"}
@@ -184,6 +185,39 @@ def spoil_weights(folder):
     return (path,)
 
 
+def edit_config(folder, **values):
+    path = folder / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return folder / "model", *values
+
+
+def spoil_number_of_layers(folder):
+    # Far more than memory holds: to be refused before it is allocated.
+    edit_config(folder, num_hidden_layers=10**9)
+    return folder / "model", "encoder.layer.999999999."
+
+
+def spoil_layers_beyond(folder):
+    return edit_config(folder, num_hidden_layers=1)[0], "num_hidden_layers"
+
+
+def spoil_hidden_size(folder):
+    edit_config(folder, hidden_size=4 * 10**11)
+    return folder / "model", "word_embeddings", "400000000000"
+
+
+def spoil_vocabulary(folder):
+    with open(folder / "model" / "vocab.txt", "a") as file:
+        file.writelines(f"more{i}\n" for i in range(1000))
+    return folder / "model", "tokenizer", "another model"
+
+
+def spoil_column(folder):
+    path = folder / "train.csv"
+    path.write_text("text,lable\nfine,1\n")
+    return path, ":1:", "label"
+
+
 def spoil_out(folder):
     (folder / "out").mkdir()
     (folder / "out" / "mine").touch()
@@ -199,13 +233,19 @@ def spoil_out(folder):
         spoil_tokenizer,
         spoil_config,
         spoil_weights,
+        spoil_number_of_layers,
+        spoil_layers_beyond,
+        spoil_hidden_size,
+        spoil_vocabulary,
+        spoil_column,
         spoil_out,
     ],
 )
 def test_bad_input(spoil, folder):
     words = spoil(folder)
     before = sorted(folder.rglob("*"))
-    assert_refused(train(folder, check=False), 2, *words)
+    more = ["--train", folder / "train.csv"] if spoil is spoil_column else []
+    assert_refused(train(folder, *more, check=False), 2, *words)
     assert sorted(folder.rglob("*")) == before
 
 
@@ -215,8 +255,16 @@ def test_bad_input(spoil, folder):
         (["--lr", "-1"], ["lr", "-1"]),
         (["--lr", "nan"], ["lr", "nan"]),
         (["--epochs", "0"], ["epochs", "0"]),
+        (["--epochs", "1e300"], ["epochs", "1e+300"]),
+        (["--max-steps", "0"], ["max-steps", "0"]),
+        (["--max-steps", "-5"], ["max-steps", "-5"]),
         (["--accumulate", "0"], ["accumulate", "0"]),
+        (["--accumulate", "99999999999999999999"], ["accumulate"]),
         (["--batch-size", "0"], ["batch-size"]),
+        (["--batch-size", "99999999999999999999"], ["batch-size"]),
+        (["--seed", "-1"], ["seed"]),
+        (["--num-labels", "1"], ["num-labels", "1"]),
+        (["--num-labels", "-3"], ["num-labels", "-3"]),
         (["--max-length", "25"], ["max-length 25", "24"]),
         (["--dropout", "1"], ["dropout", "1"]),
         (["--warmup", "-2"], ["warmup", "-2"]),
@@ -238,8 +286,110 @@ def test_bad_options(flags, words, folder):
 
 def test_divergence_is_reported(folder):
     done = train(folder, "--lr", "1e30", "--clip", "0", "-q", check=False)
-    assert_refused(done, 1, "at step", "learning rate")
+    assert_refused(done, 1, "at step", "learning rate", folder / "out.partial")
     assert not (folder / "out").exists()
+
+
+def test_divergence_of_the_last_step_is_reported(folder):
+    options = ("--lr", "1e39", "--warmup", "0", "--max-steps", "1", "-q")
+    assert_refused(train(folder, *options, check=False), 1, "after step 1")
+    assert not (folder / "out").exists()
+
+
+def test_a_model_that_is_not_finite_is_not_evaluated(folder):
+    path = folder / "model" / "model.safetensors"
+    state = load_file(path)
+    state["classifier.bias"][0] = float("nan")
+    save_file(state, path, {"format": "pt"})
+    data = ("--data", folder / "dev.tsv", "--max-length", "24")
+    done = command.run("eval", "--model", folder / "model", *data, "-q", check=False)
+    assert_refused(done, 1, "not finite")
+
+
+def fisher(folder, out, *more, **options):
+    return command.run(
+        "fisher",
+        *("--model", folder / "model", "--data", folder / "train.jsonl"),
+        *("--out", folder / out, "--max-length", "24", "-q", *more),
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("model/model.safetensors", ["no Fisher"]),
+        ("train.jsonl", [".safetensors"]),
+        ("train.jsonl/f.safetensors", ["train.jsonl"]),
+        ("f", [".safetensors"]),
+    ],
+)
+def test_a_fisher_replaces_nothing_but_a_fisher(out, words, folder):
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert_refused(fisher(folder, out, check=False), 2, *words)
+    assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_fisher_replaces_a_fisher(folder):
+    fisher(folder, "new/f.safetensors", "--estimator", "mc", "--seed", "1")
+    fisher(folder, "new/f.safetensors", "--estimator", "mc", "--seed", "2")
+    assert FisherResult.load(folder / "new" / "f.safetensors").seed == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--limit", "-7"], ["limit", "-7"]),
+        (["--limit", "0"], ["limit", "0"]),
+        (["--seed", "-1"], ["seed"]),
+        (["--estimator", "mc", "--samples", "0"], ["samples", "0"]),
+        (["--estimator", "mc", "--samples", "99999999999999999999"], ["samples"]),
+        (["--estimator", "exact", "--samples", "2"], ["samples"]),
+    ],
+)
+def test_bad_options_of_fisher(flags, words, folder):
+    assert_refused(fisher(folder, "f.safetensors", *flags, check=False), 2, *words)
+    assert not (folder / "f.safetensors").exists()
+
+
+@pytest.mark.parametrize("verb", ["eval", "fisher"])
+def test_interrupt_of_eval_and_fisher(verb, folder):
+    make_data(folder / "many.jsonl", 20000, seed=3)
+    arguments = [
+        *(verb, "--model", folder / "model", "--data", folder / "many.jsonl"),
+        *("--max-length", "24", "--batch-size", "1"),
+    ]
+    if verb == "fisher":
+        arguments += ["--out", folder / "f.safetensors", "--estimator", "mc"]
+        arguments += ["--samples", "1000000"]
+    process = subprocess.Popen(
+        [command.executable(), *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert err.splitlines()[-1].startswith("merganser: interrupted")
+    assert out == "" and not (folder / "f.safetensors").exists()
+
+
+def test_full_disk_of_fisher(folder):
+    done = subprocess.run(
+        [
+            *("bash", "-c", 'ulimit -f 4; exec "$@"', "bash", command.executable()),
+            *("fisher", "--model", folder / "model", "--data", folder / "train.jsonl"),
+            *("--max-length", "24", "--out", folder / "f.safetensors", "-q"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert_refused(done, 1, folder / "f.safetensors")
+    assert not (folder / "f.safetensors").exists()
+    assert not [path for path in folder.rglob("*.tmp")]
 
 
 @pytest.mark.parametrize("limit_kib", [4, 40])

@@ -40,7 +40,8 @@ TEST(Dropout, IsTheSameForAnyNumberOfThreads) {
 TEST(Dropout, NumbersElementsInRowMajorOrder) {
   const at::Tensor x = at::rand({40, 50}).t();
   EXPECT_TRUE(at::equal(
-      dropout(x, 0.3, 0, 0), dropout(x.contiguous().view(-1), 0.3, 0, 0).view({50, 40})));
+      dropout(x, 0.3, 0, 0),
+      dropout(x.contiguous().view(-1), 0.3, 0, 0).view({50, 40})));
 }
 
 // Kept with probability 1 - p, on its own, in every stream: within five
