@@ -20,6 +20,10 @@ from ._merge_inputs import (
     check_state,
     finite,
     fisher_of,
+    list_of,
+    number,
+    positive,
+    same_values,
     state_of,
     weights_of,
 )
@@ -56,16 +60,22 @@ def merge(
         base: theta_0, a module or state dict; None only for "linear" and "fisher".
         models: theta_t, modules or state dicts with the same names and shapes.
         fishers: one per model, for the methods with Fishers; a FisherResult or the
-            path of its file.
+            path of its file. That they are of these models' weights is not checked
+            (merge_recipe does). Of tied tensors one needs a Fisher. A tensor without
+            one, being frozen or a buffer, must be the same in all models and the
+            base, and is kept: exact, as it has no task vector (but not for ewr,
+            whose formula shrinks the base too).
         method: linear, task_arithmetic, fisher, fisher_base, gradient_matching,
             removal or ewr.
-        weights: w_t, one per model or one for all.
+        weights: w_t, one per model or one for all; for the methods with Fishers at
+            least 0.
         base_fisher: F_0, for fisher_base, gradient_matching, removal and ewr.
         normalize: divide the weights by their sum; only for linear (where it is the
             default) and task_arithmetic.
-        delta: added to H_0, the base's weight decay.
-        clamp: removal only: the denominator is at least clamp * (H_0 + sum w_t H_t).
-        floor: ewr only: every Fisher is at least this.
+        delta: added to H_0, the base's weight decay; at least 0.
+        clamp: removal only: the denominator is at least clamp * (H_0 + sum w_t H_t);
+            in (0, 1].
+        floor: ewr only: every Fisher is at least this; above 0.
 
     Returns:
         A state dict for load_state_dict: names and dtypes of the base, or of the
@@ -80,6 +90,10 @@ def merge(
     Source: Daheim et al., arXiv 2310.12808; docs/method.md.
     """
     info = _C.find_method(method)
+    delta = number(delta, "delta", 0)
+    clamp = positive(clamp, "clamp", 1)
+    floor = positive(floor, "floor")
+    models = list_of(models, "models")
     if not models:
         raise InputError("models is empty: a merge needs at least one")
     states = [state_of(model, f"models[{t}]") for t, model in enumerate(models)]
@@ -93,22 +107,32 @@ def merge(
         check_state(state, reference, f"models[{t}]", reference_label)
     alpha = weights_of(info, weights, len(states), normalize)
 
+    def is_unchanged(name: str) -> bool:
+        return all(same_values(state[name], reference[name]) for state in states)
+
+    def needs_no_fisher(name: str) -> bool:
+        return method != "ewr" and is_unchanged(name)
+
     diagonals = []
     if info.needs_fishers:
-        count = 0 if fishers is None else len(fishers)
-        if count != len(states):
+        fishers = [] if fishers is None else list_of(fishers, "fishers")
+        if len(fishers) != len(states):
             raise InputError(
-                f"{method} needs fishers, one per model: {len(states)}, not {count}"
+                f"{method} needs fishers, one per model: {len(states)}, not "
+                f"{len(fishers)}"
             )
         diagonals = [
-            fisher_of(f, state, f"fishers[{t}]")
+            fisher_of(f, state, f"fishers[{t}]", needs_no_fisher)
             for t, (f, state) in enumerate(zip(fishers, states, strict=True))
         ]
     base_diagonal = None
     if info.needs_base_fisher:
         if base_fisher is None:
             raise InputError(f"{method} needs base_fisher, the base's own Fisher")
-        base_diagonal = fisher_of(base_fisher, reference, "base_fisher")
+        base_diagonal = fisher_of(
+            base_fisher, reference, "base_fisher", needs_no_fisher
+        )
+    all_diagonals = diagonals + ([] if base_diagonal is None else [base_diagonal])
 
     def scale(fisher):
         return float(fisher.num_examples) if info.needs_num_examples else 1.0
@@ -144,17 +168,17 @@ def merge(
         return finite(merged, "the merged model", name)
 
     def copy_tensor(name: str) -> Tensor:
-        for t, state in enumerate(states):
-            if base is None and not torch.equal(state[name], reference[name]):
-                raise InputError(
-                    f"models[{t}]: tensor {name!r} differs from models[0]'s and is not "
-                    "merged, being of integers; with base it would come from there"
-                )
-        return reference[name].clone()
+        if base is None and not is_unchanged(name):
+            raise InputError(
+                f"tensor {name!r} differs between the models and is not merged, being "
+                "of integers; with base it would come from there"
+            )
+        tensor = finite(reference[name], reference_label, name)
+        return tensor.to(states[0][name].device, copy=True)
 
     return {
         name: merge_tensor(name, tensor.dtype)
-        if tensor.dtype in FLOATS
+        if tensor.dtype in FLOATS and all(name in f for f in all_diagonals)
         else copy_tensor(name)
         for name, tensor in reference.items()
     }

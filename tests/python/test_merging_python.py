@@ -59,13 +59,13 @@ class Files:
             base_model_hash=merganser.inspect(self.folder / name)["content_hash"],
         )
 
-    def recipe(self, method, **options):
+    def recipe(self, method, weights=WEIGHTS, **options):
         content = {
             "merge_method": method,
             "base_model": "base",
             "models": [
                 {"model": name, "parameters": {"weight": weight}}
-                for name, weight in zip(["a", "b"], WEIGHTS, strict=True)
+                for name, weight in zip(["a", "b"], weights, strict=True)
             ],
         } | options
         if method in WITH_FISHERS:
@@ -211,6 +211,10 @@ FISHER = fisher(w=[1.0, 2.0], b=[3.0])
     [
         ({"method": "average"}, "no merge method 'average'"),
         ({"models": []}, "models is empty"),
+        ({"models": nn.Sequential(nn.Linear(2, 1))}, "models must be a list.*Sequenti"),
+        ({"models": MODEL}, "models must be a list, one item per model, not dict"),
+        ({"fishers": FISHER}, "fishers must be a list.*not FisherResult"),
+        ({"models": [MODEL | {"_extra_state": {}}]}, r"models\[0\]: '_extra_state' is"),
         ({"base": None}, "gradient_matching needs base, "),
         ({"fishers": None}, "needs fishers, one per model: 2, not 0"),
         ({"fishers": [FISHER]}, "needs fishers, one per model: 2, not 1"),
@@ -253,6 +257,134 @@ def test_refusals(change, named):
     merganser.merge(**arguments)
     with pytest.raises(merganser.InputError, match=named):
         merganser.merge(**arguments | change)
+
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "value", "words"),
+    [
+        ("fisher", "weights", [-1, 1], "weight.* must be at least 0, not"),
+        ("removal", "weights", [-1, -1], "weight.* must be at least 0, not"),
+        ("ewr", "weights", [0, 0], "the weights of the models must not sum to 0"),
+        ("linear", "weights", [1, -1], "the weights of the models must not sum to 0"),
+        ("task_arithmetic", "weights", [1, NAN], "weight.* must be a number, not"),
+        ("gradient_matching", "delta", -1, "delta must be at least 0, not"),
+        ("gradient_matching", "delta", INFINITY, "delta must be a number, not"),
+        ("removal", "clamp", 5, "clamp must be between 0 and 1, not"),
+        ("removal", "clamp", 0, "clamp must be greater than 0, not"),
+        ("removal", "clamp", -1, "clamp must be between 0 and 1, not"),
+        ("ewr", "floor", -1, "floor must be greater than 0, not"),
+        ("ewr", "floor", NAN, "floor must be a number, not"),
+        ("ewr", "normalize", True, "the method ewr does not normalize weights"),
+    ],
+)
+def test_values_out_of_range(files, method, name, value, words):
+    """Refused in the words in which a recipe is."""
+    with pytest.raises(merganser.InputError, match=words):
+        files.merge(method, **{name: value})
+    if name == "weights":
+        path = files.recipe(method, weights=value)
+    else:
+        path = files.recipe(method, parameters={name: value})
+    # As YAML writes what JSON cannot.
+    text = path.read_text().replace("NaN", ".nan").replace("Infinity", ".inf")
+    path.write_text(text)
+    with pytest.raises(merganser.InputError, match=words):
+        merganser.plan(path)
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [("ab", r"weights\[0\] must be a number, not 'a'"), (None, "must be a number")],
+)
+def test_weights_of_another_type(files, weights, words):
+    with pytest.raises(merganser.InputError, match=words):
+        files.merge("linear", weights=weights)
+
+
+def test_weights_below_0_without_fishers(files):
+    merged = files.merge("task_arithmetic", weights=torch.tensor([-1.0, 0.5]))
+    assert all(tensor.isfinite().all() for tensor in merged.values())
+
+
+@pytest.mark.parametrize("count", [0, -5, float("nan"), None])
+def test_numbers_of_examples(count):
+    for label, change in {
+        r"fishers\[1\]": {"fishers": [FISHER, fisher_of(count)]},
+        "base_fisher": {"base_fisher": fisher_of(count)},
+    }.items():
+        arguments = {"fishers": [FISHER, FISHER], "base_fisher": FISHER} | change
+        with pytest.raises(merganser.InputError, match=f"{label}: num_examples must"):
+            merganser.merge(BASE, [MODEL, MODEL], **arguments)
+
+
+def fisher_of(count):
+    return merganser.FisherResult(FISHER.diagonal, count, 10, "exact")
+
+
+class TiedTo(nn.Module):
+    """A classifier of tokens whose output weight is its embedding; a frozen layer and
+    one with statistics of its own, which have no Fisher."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(5, 4)
+        self.frozen = nn.Linear(4, 4).requires_grad_(False)
+        self.norm = nn.BatchNorm1d(4)
+        self.out = nn.Linear(4, 5, bias=False)
+        self.out.weight = self.embedding.weight
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                if parameter.requires_grad:
+                    parameter += 0.1 * torch.rand_like(parameter)
+
+    def forward(self, ids):
+        return self.out(self.norm(self.frozen(self.embedding(ids).mean(1))))
+
+
+@pytest.fixture
+def tied():
+    models = [TiedTo(seed) for seed in (1, 2, 3)]
+    data = [torch.randint(0, 5, (6, 3))]
+    return models, [merganser.fisher(model, data, "mc_batch") for model in models]
+
+
+@pytest.mark.parametrize("method", WITH_FISHERS[:4])
+def test_tied_frozen_and_buffers(method, tied):
+    models, fishers = tied
+    merged = merganser.merge(
+        models[0], models[1:], fishers[1:], method, base_fisher=fishers[0]
+    )
+    tied, single = merged.pop("out.weight"), merged["embedding.weight"]
+    assert torch.equal(tied, single)
+    assert not torch.equal(tied, models[0].out.weight)
+    # The merge of the trained parameters by themselves.
+    trained = [{n: model.state_dict()[n] for n in fishers[0]} for model in models]
+    expected = merganser.merge(
+        trained[0], trained[1:], fishers[1:], method, base_fisher=fishers[0]
+    )
+    for name, tensor in merged.items():
+        kept = models[0].state_dict()[name]
+        assert torch.equal(tensor, expected.get(name, kept)), name
+
+
+def test_tensors_that_need_a_fisher(tied):
+    models, fishers = tied
+    with pytest.raises(merganser.InputError, match=r"'frozen\.weight'.*for ewr all do"):
+        merganser.merge(
+            models[0], models[1:], fishers[1:], "ewr", 1, base_fisher=fishers[0]
+        )
+    models[2].norm.running_mean += 1
+    with pytest.raises(merganser.InputError, match=r"fishers\[0\] lacks.*'norm\.runn"):
+        merganser.merge(models[0], models[1:], fishers[1:], "fisher")
+    fishers[2].diagonal.pop("norm.weight")
+    models[2].norm.running_mean -= 1
+    with pytest.raises(merganser.InputError, match=r"fishers\[1\] lacks.*'norm\.weig"):
+        merganser.merge(None, models[1:], fishers[1:], "fisher")
 
 
 def test_overflow_is_refused():
