@@ -9,6 +9,8 @@ from torch.utils.data import DataLoader
 
 from ._C import InputError
 
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 
 @dataclass
 class Batch:
@@ -55,7 +57,12 @@ def _split(item) -> tuple[tuple, dict]:
     if isinstance(item, Tensor):
         return (item,), {}
     if isinstance(item, list | tuple) and len(item) == 2:
-        return (item[0],), {"labels": item[1]}
+        inputs, labels = item
+        if not isinstance(inputs, Mapping):
+            return (inputs,), {"labels": labels}
+        if "labels" not in inputs:
+            return (), {**inputs, "labels": labels}
+        raise InputError("a batch has labels twice: in the dict and beside it")
     raise InputError(
         "a batch must be a dict of tensors, a pair (inputs, labels) or a tensor, not "
         f"{type(item).__name__}"
@@ -77,10 +84,27 @@ def _make_batch(args, kwargs, size: int, keep: int, start: int, device) -> Batch
             value = value[:keep]
         return value.detach().to(device)
 
+    for name in ("labels", "index"):
+        if kwargs.get(name) is not None:
+            _check_integers(kwargs[name], name, size)
     args = tuple(ready(value) for value in args)
     kwargs = {key: ready(value) for key, value in kwargs.items()}
     labels = kwargs.pop("labels", None)
     indices = kwargs.pop("index", None)
     if indices is None:
         indices = torch.arange(start, start + keep, device=device)
-    return Batch(args, kwargs, labels, indices, keep)
+    return Batch(args, kwargs, labels, indices.long(), keep)
+
+
+def _check_integers(value, name: str, size: int) -> None:
+    """Checked whatever the estimator: what is no labels may be part of the inputs."""
+    if not isinstance(value, Tensor):
+        given = type(value).__name__
+    elif value.dtype not in INTEGERS or value.shape != (size,):
+        given = f"{value.dtype} of shape {tuple(value.shape)}"
+    else:
+        return
+    raise InputError(
+        f"{name} must be {size} integers, a tensor of shape ({size},), not {given}; "
+        "inputs of several tensors are given as a dict"
+    )

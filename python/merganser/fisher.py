@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +34,9 @@ def fisher(
 
     F = 1/N sum_i E_{y ~ p(.|x_i)} [ (d log p(y | x_i) / d theta)^2 ], the squares
     taken per example, at the cost of about one backward pass and without a copy of
-    the gradient per example. The model runs in eval mode; its modes, hooks and
-    everything else are afterwards as they were, also if the call fails.
+    the gradient per example ("mc_batch": per batch). The model runs in eval mode;
+    its modes, hooks and everything else are afterwards as they were, also if the
+    call fails.
 
     Args:
         model: returns logits (B, K), K >= 2: as a tensor, as `.logits` or first in
@@ -45,7 +47,8 @@ def fisher(
             one behind detach) has a Fisher of zero.
         data: batches: a DataLoader or another iterable of dicts (the model's keyword
             arguments, "labels" (B,) for "empirical", "index" (B,) if the examples
-            have numbers of their own) or of pairs (inputs, labels).
+            have numbers of their own), of pairs (inputs, labels) with inputs a tensor
+            or such a dict, or of tensors.
         estimator: "exact" (the expectation over labels, K - 1 backward passes),
             "mc" (`samples` labels drawn from the model per example), "empirical"
             (the data's labels) or "mc_batch" (one plain backward pass per sample:
@@ -53,12 +56,13 @@ def fisher(
         samples: labels drawn per example, for "mc" and "mc_batch".
         limit: use the first `limit` examples only. Data sorted by label must be
             shuffled before.
-        seed: of the draws. A label depends on `seed` and on the example's number
-            only, so that batch size and order do not change the result.
+        seed: of the draws, at least 0. A label depends on the model's probabilities,
+            on `seed` and on the example's number only.
         num_examples: N, what a merge scales the mean by (H = N F). By default the
             examples of `data`, including those beyond `limit`.
         model_path: the folder or file that `model` was loaded from or saved to; its
-            hash goes into the result, and a merge refuses a Fisher of another model.
+            hash goes into the result, and a recipe refuses a Fisher of other weights
+            (`merge` in memory does not check).
         progress: called after each batch with the examples done, how many there
             will be (None: unknown) and an empty text.
 
@@ -75,7 +79,7 @@ def fisher(
 
     Source: Daheim et al., arXiv 2310.12808, section 3; docs/method.md, section 3.
     """
-    _check_arguments(estimator, samples, limit, num_examples)
+    _check_arguments(estimator, samples, limit, num_examples, seed)
     total = count_examples(data)
     if limit is not None and num_examples is None and total is None:
         raise InputError(
@@ -144,18 +148,27 @@ def _logits(model: nn.Module, batch: Batch) -> Tensor:
     return output
 
 
-def _check_arguments(estimator, samples, limit, num_examples) -> None:
+def _check_arguments(estimator, samples, limit, num_examples, seed) -> None:
     if estimator not in ESTIMATORS:
         raise InputError(
             f"estimator must be one of {', '.join(ESTIMATORS)}, not {estimator!r}"
         )
+    for name, value, least in [
+        ("samples", samples, 1),
+        ("limit", limit, 1),
+        ("num_examples", num_examples, 1),
+        ("seed", seed, 0),
+    ]:
+        if value is None and name in ("limit", "num_examples"):
+            continue
+        if not isinstance(value, Integral):
+            raise InputError(f"{name} must be a whole number, not {value!r}")
+        if not least <= value < 2**63:  # what the metadata of a file can hold
+            raise InputError(
+                f"{name} must be at least {least} and below 2**63, not {value}"
+            )
     if samples != 1 and not estimator.startswith("mc"):
         raise InputError(f"samples is for mc and mc_batch, not for {estimator}")
-    for name, value in [("samples", samples), ("limit", limit)]:
-        if value is not None and value < 1:
-            raise InputError(f"{name} must be at least 1, not {value}")
-    if num_examples is not None and num_examples < 1:
-        raise InputError(f"num_examples must be at least 1, not {num_examples}")
 
 
 @contextmanager

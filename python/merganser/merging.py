@@ -197,7 +197,8 @@ def merge_recipe(
         recipe: the YAML file, see docs/recipes.md.
         out: the folder to make, a Hugging Face model directory. It appears under
             its name only when it is whole.
-        threads: None: all cores. The bytes are the same for any number.
+        threads: at most 1024; None or 0: all cores. The bytes are the same for any
+            number.
         progress: called with megabytes done, megabytes in all and a text.
 
     Returns:
@@ -205,10 +206,16 @@ def merge_recipe(
         bytes, seconds; for removal also the fraction of clamped denominators.
 
     Raises:
-        InputError: a recipe or files that do not fit, before anything is written.
+        InputError: arguments, a recipe or files that do not fit, before anything is
+            written.
         Error: what fails on the way, such as a full disk.
     """
-    return json.loads(_C.merge_recipe(recipe, out, threads or 0, progress))
+    threads = 0 if threads is None else threads
+    if not isinstance(threads, int) or not 0 <= threads <= 1024:
+        raise InputError(
+            f"threads must be a whole number between 0 and 1024, not {threads!r}"
+        )
+    return json.loads(_C.merge_recipe(recipe, out, threads, progress))
 
 
 def plan(recipe: str | os.PathLike) -> dict[str, Any]:

@@ -1,11 +1,15 @@
 """The tensor operators, `torch.ops.merganser.*`, with types and descriptions.
 
 Each has a CPU and (in a CUDA build, see `has_cuda`) a CUDA kernel, and works
-under FakeTensorMode. None has a derivative. A name that ends in `_` changes its
-first arguments in place; these are float32 (or float64) and contiguous. Inputs
+under FakeTensorMode. Only `dropout` has a derivative. A name that ends in `_` changes
+its first arguments in place; these are float32 (or float64) and contiguous. Inputs
 are float32, bfloat16 or float16, of any strides, and float64 beside float64.
-Sums are taken in the dtype of what is changed. All raise RuntimeError with the
-operator, the argument, what was expected and what came.
+Sums are taken in the dtype of what is changed. All raise RuntimeError for tensors
+of the wrong shape, dtype or device, with the operator, the argument, what was
+expected and what came; each says below what else it refuses.
+
+Source of the squares per example: Goodfellow, arXiv 1510.01799 (linear layers);
+of the merges: Daheim et al., arXiv 2310.12808. docs/method.md derives both.
 
 B examples, L tokens, squares per example (not per token, not per batch): the
 sum over i of g_i^2, with g_i the gradient of example i alone.
@@ -22,8 +26,11 @@ _ops = torch.ops.merganser
 
 
 def has_cuda() -> bool:
-    """Whether this build holds CUDA kernels; without them an operator that is
-    given a CUDA tensor raises, and says how to rebuild."""
+    """Whether this build holds CUDA kernels.
+
+    Without them an operator that is given a CUDA tensor raises RuntimeError, and
+    says how to rebuild. Raises nothing itself.
+    """
     return _ops.has_cuda.default()
 
 
@@ -31,6 +38,8 @@ def square_accumulate_(fisher: Tensor, grad: Tensor, weight: float = 1.0) -> Non
     """fisher += weight * grad**2, elementwise.
 
     fisher and grad are of one shape.
+
+    Raises RuntimeError for a weight that is not finite.
     """
     _ops.square_accumulate_.default(fisher, grad, weight)
 
@@ -63,6 +72,9 @@ def adam_fisher_step_(
     with m, v the moments divided by 1 - beta**step; step counts from 1. The
     same as torch.optim.AdamW (Loshchilov & Hutter 2019). All tensors are of one
     shape; param, moments and fisher of one dtype.
+
+    Raises RuntimeError for a step below 1 and numbers out of range: lr and eps below
+    0, betas outside [0, 1), anything that is not finite.
     """
     _ops.adam_fisher_step_.default(
         param,
@@ -102,6 +114,10 @@ def merge(
     `base_scale` is N_0, H_0 = N_0 * base_fisher + delta. `clamp` is for removal,
     `floor` for ewr. The formulas are in docs/method.md. Half types are computed
     in float32; the result has the dtype of models[0].
+
+    Raises InputError for a method that does not exist, RuntimeError for no models, a
+    wrong number of weights, Fishers or scales, a base or base_fisher that the method
+    lacks. Values are not checked: `merganser.merge` does that.
     """
     return _ops.merge.default(
         base,
@@ -126,6 +142,8 @@ def linear_square_accumulate_(
     fisher (out, in); input A (B, L, in) or (B, in); grad_output D, the gradient
     of the loss by the layer's output, (B, L, out) or (B, out). No buffer of B
     weight gradients is made.
+
+    Raises RuntimeError for a weight that is not finite.
     """
     _ops.linear_square_accumulate_.default(fisher, input, grad_output, weight)
 
@@ -136,6 +154,8 @@ def bias_square_accumulate_(
     """A bias: fisher += weight * sum_i (sum_l D_il)**2.
 
     fisher (C); grad_output D (B, L, C) or (B, C).
+
+    Raises RuntimeError for a weight that is not finite.
     """
     _ops.bias_square_accumulate_.default(fisher, grad_output, weight)
 
@@ -152,6 +172,9 @@ def embedding_square_accumulate_(
 
     fisher (V, D); indices (B, L) int64; grad_output (B, L, D). Entries equal to
     padding_idx (if not negative) are skipped.
+
+    Raises RuntimeError for indices outside of the table, a padding_idx beyond it, a
+    weight that is not finite.
     """
     _ops.embedding_square_accumulate_.default(
         fisher, indices, grad_output, weight, padding_idx
@@ -166,6 +189,8 @@ def layer_norm_square_accumulate_(
     fisher (C); normalized, the input x after normalisation and before weight
     and bias, and grad_output D: (B, L, C) or (B, C). The bias of a LayerNorm is
     `bias_square_accumulate_`.
+
+    Raises RuntimeError for a weight that is not finite.
     """
     _ops.layer_norm_square_accumulate_.default(fisher, normalized, grad_output, weight)
 
@@ -178,8 +203,9 @@ def sample_labels(
     probabilities (B, K) float32 or float64, rows that add up to 1; indices (B)
     int64, the examples' positions in their data set. Returns (B) int64. A label
     depends on its row and on (seed, index, sample) alone (Philox4x32-10; Salmon
-    et al. 2011), so that neither the batch nor its order matter. A row that is
-    no distribution is an error.
+    et al. 2011), so that neither the batch nor its order matter.
+
+    Raises RuntimeError for a row that is no distribution.
     """
     return _ops.sample_labels.default(probabilities, indices, seed, sample)
 
@@ -191,5 +217,7 @@ def dropout(input: Tensor, probability: float, seed: int, stream: int = 0) -> Te
     multiple of 2**-16. An element's fate depends on its number in row-major order and
     on (seed, stream) alone (Philox4x32-10; Salmon et al. 2011), so that no mask is
     stored. Differentiable.
+
+    Raises RuntimeError for a probability out of range.
     """
     return _ops.dropout.default(input, probability, seed, stream)

@@ -424,6 +424,18 @@ def test_data_loader():
     assert_fishers_close(result, expected)
 
 
+def test_pairs_of_a_dict_and_labels():
+    model = tiny_models.bert()
+    batches = batches_for("bert")
+    expected = merganser.fisher(model, batches, "empirical")
+    pairs = [
+        ({k: v for k, v in batch.items() if k != "labels"}, batch["labels"].int())
+        for batch in batches
+    ]
+    result = merganser.fisher(model, pairs, "empirical")
+    assert all(torch.equal(result[name], f) for name, f in expected.items())
+
+
 def test_save_and_load(tmp_path):
     model = tiny_models.distilbert()
     model.save_pretrained(tmp_path / "model")

@@ -213,6 +213,11 @@ LOGITS = torch.zeros(3, 2)
         ({"estimator": "mc", "samples": 0}, "samples must be at least 1"),
         ({"limit": 0}, "limit must be at least 1"),
         ({"num_examples": 0}, "num_examples must be at least 1"),
+        ({"estimator": "mc", "samples": 1.5}, "samples must be a whole number, not 1"),
+        ({"limit": "all"}, "limit must be a whole number, not 'all'"),
+        ({"seed": -1}, r"seed must be at least 0 and below 2\*\*63, not -1"),
+        ({"seed": 2**63}, r"seed must be at least 0 and below 2\*\*63"),
+        ({"seed": None}, "seed must be a whole number, not None"),
         ({"estimator": "empirical"}, "no 'labels'"),
         ({"data": []}, "data has no examples"),
         ({"data": [{"text": ["a"]}]}, "return_tensors"),
@@ -227,11 +232,39 @@ def test_bad_arguments(arguments, named):
         merganser.fisher(**arguments)
 
 
-@pytest.mark.parametrize("labels", [[0, 1, 2], [0, -1, 1], [0.0, 1.0, 1.0], [0, 1]])
-def test_bad_labels(labels):
+@pytest.mark.parametrize("labels", [[0, 1, 2], [0, -1, 1]])
+def test_labels_of_no_class(labels):
     data = [(torch.randn(3, 4), torch.tensor(labels))]
-    with pytest.raises(merganser.InputError, match="labels must be"):
+    with pytest.raises(merganser.InputError, match="labels must be from 0 to 1"):
         merganser.fisher(nn.Linear(4, 2), data, "empirical")
+
+
+@pytest.mark.parametrize("estimator", ["exact", "mc", "empirical", "mc_batch"])
+@pytest.mark.parametrize(
+    ("numbers", "given"),
+    [
+        (torch.zeros(3), r"torch\.float32 of shape \(3,\)"),
+        (torch.zeros(2, dtype=torch.int64), r"torch\.int64 of shape \(2,\)"),
+        (torch.ones(3, 4, dtype=torch.int64), r"torch\.int64 of shape \(3, 4\)"),
+        (torch.ones(3, dtype=torch.bool), r"torch\.bool of shape"),
+        ([0, 1, 1], "list"),
+    ],
+)
+def test_labels_that_are_none(estimator, numbers, given):
+    """Such as an attention mask where the labels are expected."""
+    inputs = torch.randn(3, 4)
+    with pytest.raises(merganser.InputError, match=f"labels must be 3.*not {given}"):
+        merganser.fisher(nn.Linear(4, 2), [(inputs, numbers)], estimator)
+    with pytest.raises(merganser.InputError, match=f"index must be 3.*not {given}"):
+        data = [{"input": inputs, "index": numbers}]
+        merganser.fisher(nn.Linear(4, 2), data, estimator)
+
+
+def test_labels_twice():
+    labels = torch.zeros(3).long()
+    data = [({"input": torch.randn(3, 4), "labels": labels}, labels)]
+    with pytest.raises(merganser.InputError, match="labels twice"):
+        merganser.fisher(nn.Linear(4, 2), data)
 
 
 def test_single_logit():

@@ -432,6 +432,13 @@ def test_progress_and_its_exceptions(files, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("threads", [-3, 1025, "2", 1.5])
+def test_numbers_of_threads(files, threads, tmp_path):
+    with pytest.raises(merganser.InputError, match="threads must be a whole number"):
+        merganser.merge_recipe(files.recipe("linear"), tmp_path / "o", threads=threads)
+    assert not list(tmp_path.iterdir())
+
+
 def test_errors_of_the_engine(files, tmp_path):
     with pytest.raises(merganser.InputError, match=r"absent\.yaml"):
         merganser.merge_recipe(tmp_path / "absent.yaml", tmp_path / "out")
