@@ -1,10 +1,7 @@
 #include "experiment/stage_runner.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <torch/version.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -39,20 +36,6 @@ fs::path prepare(const fs::path& folder) {
         "cannot make the folder {}: {}", state.string(), error.message()));
   }
   return state;
-}
-
-int lock(const fs::path& state) {
-  const int fd =
-      open((state / "lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) != 0) {
-    if (fd >= 0) {
-      close(fd);
-    }
-    throw Error(fmt::format(
-        "{} cannot be locked: another run may be at work there",
-        state.parent_path().string()));
-  }
-  return fd;
 }
 
 // What the stage was last started from, and how it ended.
@@ -90,12 +73,8 @@ fs::path partial(const fs::path& output) {
 StageRunner::StageRunner(fs::path folder, const ExperimentEvents& events)
     : folder_(std::move(folder)),
       events_(events),
-      lock_(lock(prepare(folder_))),
+      lock_(prepare(folder_) / "lock"),
       hashes_(folder_ / kState / "hashes.json") {}
-
-StageRunner::~StageRunner() {
-  close(lock_);
-}
 
 std::string StageRunner::hash(const fs::path& path) {
   return hashes_.of(path);

@@ -8,6 +8,7 @@
 
 #include "experiment/content_hashes.h"
 #include "experiment/experiment.h"
+#include "io/file_lock.h"
 
 namespace merganser {
 
@@ -28,9 +29,6 @@ class StageRunner {
  public:
   // Throws InputError for a folder that holds other things.
   StageRunner(std::filesystem::path folder, const ExperimentEvents& events);
-  ~StageRunner();
-  StageRunner(const StageRunner&) = delete;
-  StageRunner& operator=(const StageRunner&) = delete;
 
   void run(const Stage& stage);
 
@@ -47,7 +45,7 @@ class StageRunner {
 
   std::filesystem::path folder_;
   const ExperimentEvents& events_;
-  int lock_ = -1;
+  FileLock lock_;
   ContentHashes hashes_;
   std::vector<StageRecord> records_;
 };

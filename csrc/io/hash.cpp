@@ -43,12 +43,6 @@ std::string Hasher::digest() const {
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }
 
-std::string hash_bytes(const void* data, size_t size) {
-  Hasher hasher;
-  hasher.update(data, size);
-  return hasher.digest();
-}
-
 std::string hash_file(const std::filesystem::path& path) {
   const InputFile file(path);
   Hasher hasher;

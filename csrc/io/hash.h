@@ -25,8 +25,6 @@ class MERGANSER_API Hasher {
   std::unique_ptr<State> state_;
 };
 
-MERGANSER_API std::string hash_bytes(const void* data, size_t size);
-
 // Of the file's content; throws InputError when it cannot be read.
 MERGANSER_API std::string hash_file(const std::filesystem::path& path);
 

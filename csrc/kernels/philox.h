@@ -60,13 +60,4 @@ MERGANSER_HOST_DEVICE constexpr uint64_t philox_u64(
   return uint64_t{block.word[1]} << 32 | block.word[0];
 }
 
-// Uniform in [0, 1), a multiple of 2^-24: exact in float32.
-MERGANSER_HOST_DEVICE constexpr float philox_uniform(
-    uint64_t seed,
-    uint64_t stream,
-    uint64_t index) {
-  return static_cast<float>(philox(seed, stream, index).word[0] >> 8) *
-      (1.0f / 16777216.0f);
-}
-
 } // namespace merganser

@@ -28,13 +28,14 @@ RunFolder::RunFolder(const fs::path& out)
   }
 }
 
-void RunFolder::open() const {
+void RunFolder::open() {
   std::error_code failed;
   fs::create_directories(partial_, failed);
   if (failed) {
     throw Error(fmt::format(
         "cannot make the folder {}: {}", partial_.string(), failed.message()));
   }
+  lock_.emplace(partial_ / "lock");
 }
 
 fs::path RunFolder::state() const {

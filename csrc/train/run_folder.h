@@ -5,6 +5,7 @@
 
 #include "fisher/fisher.h"
 #include "io/api.h"
+#include "io/file_lock.h"
 #include "model/encoder.h"
 
 namespace merganser {
@@ -19,7 +20,9 @@ class MERGANSER_API RunFolder {
   // Throws InputError when `out` exists and is not an empty folder.
   explicit RunFolder(const std::filesystem::path& out);
 
-  void open() const; // makes OUT.partial where it is not there
+  // Makes OUT.partial where it is not there. Throws Error while another process
+  // trains there.
+  void open();
   const std::filesystem::path& partial() const {
     return partial_;
   }
@@ -38,6 +41,7 @@ class MERGANSER_API RunFolder {
  private:
   std::filesystem::path out_;
   std::filesystem::path partial_;
+  std::optional<FileLock> lock_;
 };
 
 } // namespace merganser

@@ -1,5 +1,6 @@
 """The verbs train, fisher and eval of the executable, and how they fail."""
 
+import fcntl
 import json
 import signal
 import subprocess
@@ -152,6 +153,16 @@ def test_interrupt_leaves_a_checkpoint(folder):
     assert "goes on" in last
     assert (folder / "out.partial" / "state.safetensors").exists()
     assert not (folder / "out").exists()
+
+
+def test_two_runs_do_not_share_a_folder(folder):
+    partial = folder / "out.partial"
+    partial.mkdir()
+    with open(partial / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = train(folder, "-q", check=False)
+        assert_refused(done, 1, partial, "another run")
+    train(folder, "-q")
 
 
 def spoil_label(folder):

@@ -84,10 +84,11 @@ def test_same_course_as_transformers_from_minilm(tmp_path):
     (tmp_path / "model").symlink_to(MINILM)
     data = make_data(tmp_path / "train.jsonl", 200, seed=2)
     options = {"lr": 5e-5, "batch_size": 4, "num_labels": 3}
-    result, start = train(tmp_path, out="start", max_steps=0, **options)
+    encoder = merganser._C.Encoder.load(tmp_path / "model", num_labels=3, seed=0)
+    encoder.save(start := tmp_path / "start")
+    result, out = train(tmp_path, max_steps=50, **options)
     assert result["new_parameters"] == ["classifier.weight", "classifier.bias"]
-    assert result["steps"] == 0
-    _, out = train(tmp_path, max_steps=50, **options)
+    assert encoder.fresh == result["new_parameters"]
     steps, _ = read_metrics(out)
     assert_same_course(steps, Replay(start, data, **options).run())
     assert steps[-1]["loss"] < steps[0]["loss"]

@@ -7,6 +7,12 @@
 namespace merganser {
 namespace {
 
+std::string hash_bytes(const void* data, size_t size) {
+  Hasher hasher;
+  hasher.update(data, size);
+  return hasher.digest();
+}
+
 // By the Python package xxhash, xxh3_128_hexdigest.
 TEST(Hash, KnownValues) {
   EXPECT_EQ(hash_bytes("", 0), "99aa06d3014798d86001c324468d497f");

@@ -43,21 +43,5 @@ TEST(Philox, PlacesSeedStreamAndIndex) {
       0x94fdccebd16cfe09);
 }
 
-TEST(Philox, UniformStaysBelowOneAndHasTheRightMoments) {
-  const int n = 200000;
-  double sum = 0;
-  double squares = 0;
-  for (int i = 0; i < n; ++i) {
-    const float u = philox_uniform(7, 0, static_cast<uint64_t>(i));
-    ASSERT_GE(u, 0.0f);
-    ASSERT_LT(u, 1.0f);
-    sum += u;
-    squares += double{u} * u;
-  }
-  // Five standard errors: sqrt(1/12/n) and sqrt(4/45/n).
-  EXPECT_NEAR(sum / n, 0.5, 0.0033);
-  EXPECT_NEAR(squares / n, 1.0 / 3.0, 0.0034);
-}
-
 } // namespace
 } // namespace merganser

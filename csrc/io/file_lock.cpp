@@ -1,0 +1,29 @@
+#include "io/file_lock.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "io/error.h"
+
+namespace merganser {
+
+FileLock::FileLock(const std::filesystem::path& path)
+    : fd_(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
+  if (fd_ >= 0 && flock(fd_, LOCK_EX | LOCK_NB) == 0) {
+    return;
+  }
+  if (fd_ >= 0) {
+    close(fd_);
+  }
+  throw Error(fmt::format(
+      "{} cannot be locked: another run may be at work there",
+      path.parent_path().string()));
+}
+
+FileLock::~FileLock() {
+  close(fd_);
+}
+
+} // namespace merganser
