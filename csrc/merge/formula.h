@@ -43,8 +43,9 @@ struct MergeScalars {
 // `clamped` is set where removal's denominator was clamped.
 //
 // Quotients are taken before products: a weight h / h is exactly 1 (one model
-// comes back, but for the rounding of theta_0 + tau), and Fishers of 1e-30 cannot underflow in a product with
-// a small parameter. Comparisons are with == 0, so that NaN stays NaN.
+// comes back, but for the rounding of theta_0 + tau), and Fishers of 1e-30
+// cannot underflow in a product with a small parameter. Comparisons are with ==
+// 0, so that NaN stays NaN.
 template <MergeMethod M, typename T, typename Theta, typename Fisher>
 MERGANSER_HOST_DEVICE inline T merge_element(
     const MergeScalars<T>& s,
@@ -108,8 +109,9 @@ MERGANSER_HOST_DEVICE inline T merge_element(
     T denominator = h0 + total;
     if constexpr (M == MergeMethod::kRemoval) {
       // A fraction of H_0 + sum alpha_s H_s, not of H_0 alone: it bounds every
-      // weight by max(1, alpha_t) / clamp. A token row that the base's Fisher has not seen
-      // and the removed data's has would otherwise get the weight H_t / delta.
+      // weight by max(1, alpha_t) / clamp. A token row that the base's Fisher
+      // has not seen and the removed data's has would otherwise get the weight
+      // H_t / delta.
       const T lowest = s.clamp * denominator;
       denominator = h0 - total;
       clamped = denominator < lowest;
