@@ -28,8 +28,7 @@ struct Options {
   FisherOptions fisher;
 };
 
-// Before the work: the place can be written, and what lies there is a Fisher,
-// not the model or the data.
+// What lies there is a Fisher, not the model or the data.
 void check_out(const std::filesystem::path& out) {
   if (out.extension() != ".safetensors") {
     throw InputError(fmt::format(
@@ -43,6 +42,10 @@ void check_out(const std::filesystem::path& out) {
         "--out",
         out.string()));
   }
+}
+
+// Before the work, so that it is not done in vain.
+void make_folder_of(const std::filesystem::path& out) {
   const std::filesystem::path folder =
       std::filesystem::absolute(out).parent_path();
   std::error_code failed;
@@ -62,6 +65,7 @@ void fisher(const Options& options, const CommonOptions& common) {
   check_out(options.out);
   Classifier classifier(options.model);
   const Dataset data = classifier.load(options.data, options.max_length);
+  make_folder_of(options.out);
   FisherResult result;
   {
     ProgressBar bar("fisher", "examples", common.quiet);

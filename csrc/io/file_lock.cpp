@@ -5,6 +5,9 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <system_error>
+
 #include "io/error.h"
 
 namespace merganser {
@@ -14,12 +17,14 @@ FileLock::FileLock(const std::filesystem::path& path)
   if (fd_ >= 0 && flock(fd_, LOCK_EX | LOCK_NB) == 0) {
     return;
   }
+  const std::string reason = errno == EWOULDBLOCK
+      ? "another run is at work there"
+      : std::generic_category().message(errno);
   if (fd_ >= 0) {
     close(fd_);
   }
   throw Error(fmt::format(
-      "{} cannot be locked: another run may be at work there",
-      path.parent_path().string()));
+      "{} cannot be locked: {}", path.parent_path().string(), reason));
 }
 
 FileLock::~FileLock() {

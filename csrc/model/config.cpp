@@ -107,10 +107,20 @@ class Reader {
 };
 
 int64_t read_num_labels(const Reader& in, int64_t override_value) {
+  if (override_value > EncoderConfig::kMaxLabels) {
+    throw InputError(fmt::format(
+        "num-labels must be at most {}, got {}",
+        EncoderConfig::kMaxLabels,
+        override_value));
+  }
   if (override_value >= 2) {
     return override_value;
   }
   const int64_t labels = in.integer("num_labels", 0, 2);
+  if (labels > EncoderConfig::kMaxLabels) {
+    in.refuse(
+        "num_labels", fmt::format("at most {}", EncoderConfig::kMaxLabels));
+  }
   if (!in.given("id2label")) {
     return labels > 0 ? labels : 2;
   }
@@ -201,10 +211,14 @@ EncoderConfig EncoderConfig::parse(
       null_pad ? -1 : in.integer("pad_token_id", roberta ? 1 : 0, 0);
   config.num_labels = read_num_labels(in, num_labels_override);
   config.layer_norm_eps = in.real("layer_norm_eps", 1e-12, 1);
-  config.hidden_dropout = in.real("hidden_dropout_prob", 0.1, 1);
-  config.attention_dropout = in.real("attention_probs_dropout_prob", 0.1, 1);
-  config.classifier_dropout =
-      in.real("classifier_dropout", config.hidden_dropout, 1);
+  config.hidden_dropout =
+      in.real("hidden_dropout_prob", 0.1, EncoderConfig::kDropoutLimit);
+  config.attention_dropout = in.real(
+      "attention_probs_dropout_prob", 0.1, EncoderConfig::kDropoutLimit);
+  config.classifier_dropout = in.real(
+      "classifier_dropout",
+      config.hidden_dropout,
+      EncoderConfig::kDropoutLimit);
   config.initializer_range = in.real("initializer_range", 0.02, 1e3);
   config.activation = read_activation(in);
   check_consistent(config, in);

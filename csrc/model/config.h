@@ -14,6 +14,10 @@ enum class Activation { kGelu, kGeluTanh, kRelu, kSilu, kTanh };
 // that it does not support (relative positions, decoders, cross-attention,
 // other model types, ...) are refused by name.
 struct MERGANSER_API EncoderConfig {
+  // Dropout probabilities lie below it, well within what the masks resolve.
+  static constexpr double kDropoutLimit = 0.999;
+  static constexpr int64_t kMaxLabels = 1'000'000;
+
   Architecture architecture = Architecture::kBert;
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;

@@ -29,13 +29,17 @@ Json hash_files(const std::vector<std::filesystem::path>& files) {
   return hashes;
 }
 
+// Raised when the same options begin to give other bits: another order of the
+// examples, other dropout masks.
+constexpr int kFormat = 2;
+
 } // namespace
 
 std::string fingerprint(
     const TrainOptions& options,
     const std::string& weights_hash) {
   Json json = {
-      {"format", 1},
+      {"format", kFormat},
       {"model", weights_hash},
       {"model's config.json and tokenizer", hash_model_dir(options.model)},
       {"train", hash_files(options.train)},

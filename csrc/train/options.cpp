@@ -20,8 +20,8 @@ bool not_negative(double value) {
   return std::isfinite(value) && value >= 0;
 }
 
-bool below_one(double value) {
-  return value >= 0 && value < 1;
+bool below(double limit, double value) {
+  return value >= 0 && value < limit;
 }
 
 } // namespace
@@ -62,9 +62,10 @@ void check_options(const TrainOptions& o, const EncoderConfig& config) {
       "greater than 0 and at most a million",
       o.epochs);
   expect(
-      o.max_steps >= 1 || o.max_steps == -1,
+      (o.max_steps >= 1 && o.max_steps <= kMaxCount * kMaxCount) ||
+          o.max_steps == -1,
       "max-steps",
-      "at least 1, or -1 to train by epochs",
+      "between 1 and 1e12, or -1 to train by epochs",
       o.max_steps);
   expect(
       o.num_labels == 0 || o.num_labels >= 2,
@@ -100,8 +101,8 @@ void check_options(const TrainOptions& o, const EncoderConfig& config) {
       "weight-decay",
       "at least 0",
       o.weight_decay);
-  expect(below_one(o.beta1), "beta1", "in [0, 1)", o.beta1);
-  expect(below_one(o.beta2), "beta2", "in [0, 1)", o.beta2);
+  expect(below(1, o.beta1), "beta1", "in [0, 1)", o.beta1);
+  expect(below(1, o.beta2), "beta2", "in [0, 1)", o.beta2);
   expect(
       not_negative(o.epsilon) && o.epsilon > 0,
       "epsilon",
@@ -109,7 +110,11 @@ void check_options(const TrainOptions& o, const EncoderConfig& config) {
       o.epsilon);
   expect(not_negative(o.clip), "clip", "at least 0", o.clip);
   if (o.dropout) {
-    expect(below_one(*o.dropout), "dropout", "in [0, 1)", *o.dropout);
+    expect(
+        below(EncoderConfig::kDropoutLimit, *o.dropout),
+        "dropout",
+        "in [0, 0.999)",
+        *o.dropout);
   }
   expect(
       o.fisher_interval >= 1,

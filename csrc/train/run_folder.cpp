@@ -62,7 +62,8 @@ std::optional<fs::path> RunFolder::publish(
     fisher->save(folder.path() / "fisher.safetensors");
   }
   folder.commit();
-  fs::remove_all(partial_);
+  std::error_code ignored; // the result is there, whatever else is
+  fs::remove_all(partial_, ignored);
   if (!fisher) {
     return std::nullopt;
   }

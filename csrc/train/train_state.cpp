@@ -107,12 +107,15 @@ TrainState load_state(
   const SafetensorsFile in(file);
   const auto entry = [&](const char* key) {
     const auto found = in.metadata().find(key);
-    if (found == in.metadata().end()) {
+    const Json value = found == in.metadata().end()
+        ? Json()
+        : Json::parse(found->second, nullptr, /*allow_exceptions=*/false);
+    if (!value.is_object()) {
       throw InputError(fmt::format(
           "{} is not a training checkpoint: delete its folder to start anew",
           file.string()));
     }
-    return Json::parse(found->second);
+    return value;
   };
   check_same_run(file, entry("fingerprint"), Json::parse(fingerprint));
   load_arrays(in, arrays);

@@ -221,6 +221,7 @@ FlatArrays Trainer::arrays() const {
 }
 
 TrainResult Trainer::finish() {
+  checkpoint(); // what follows can be interrupted, or find the disk full
   TrainResult result;
   result.out = options_.out;
   result.steps = state_.step;

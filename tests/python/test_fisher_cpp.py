@@ -259,6 +259,7 @@ REFUSED = [
     (dict(estimator="exct"), "exact, mc, empirical or mc_batch, not 'exct'"),
     (dict(batch_size=0), "batch_size must be 1 or more, not 0"),
     (dict(limit=0), "limit must be 1 or more"),
+    (dict(estimator="mc", samples=1000001), "samples must be between 1 and a million"),
     (dict(estimator="mc", samples=0), "samples must be between 1 and a million, not 0"),
     (dict(estimator="exact", samples=2), "draws no labels"),
     (dict(estimator="empirical", samples=2), "draws no labels"),
