@@ -13,6 +13,7 @@ import torch
 from command import executable, run
 from merge_inputs import content_hash, load_model, make_models, oracle, recipe
 from merge_inputs import save_model as save
+from safetensors.torch import load_file, save_file
 
 METHODS = [
     "linear",
@@ -132,16 +133,44 @@ def test_heads_per_task(models, tmp_path):
     assert torch.equal(merged.classifier.weight, base.classifier.weight)
     for name in ("a", "b"):
         head = tmp_path / "out" / "heads" / f"{name}.safetensors"
-        state = torch_state(head)
+        state = load_file(head)
         assert set(state) == {"classifier.weight", "classifier.bias"}
         original = load_torch(tmp_path / name)
         assert torch.equal(state["classifier.weight"], original.classifier.weight)
 
 
-def torch_state(file):
-    from safetensors.torch import load_file
+def test_heads_of_the_base(models, tmp_path):
+    for name, labels in (("base", 3), ("a", 2), ("b", 5)):
+        model = tiny_models.bert(num_labels=labels)
+        model.bert.load_state_dict(load_torch(models / name).bert.state_dict())
+        save(model, tmp_path / name)
+    (tmp_path / "r.yaml").write_text(recipe("task_arithmetic", heads="base"))
+    run("merge", tmp_path / "r.yaml", tmp_path / "out")
+    merged, base = load_torch(tmp_path / "out"), load_torch(tmp_path / "base")
+    assert torch.equal(merged.classifier.weight, base.classifier.weight)
+    assert not (tmp_path / "out" / "heads").exists()
+    embeddings = "bert.embeddings.word_embeddings.weight"
+    assert not torch.equal(
+        merged.state_dict()[embeddings], base.state_dict()[embeddings]
+    )
 
-    return load_file(file)
+
+def test_bools_and_integers_come_from_the_base(tmp_path):
+    def save_state(name, flag):
+        tiny_models.bert(num_labels=2).save_pretrained(tmp_path / name)
+        state = load_file(tmp_path / name / "model.safetensors")
+        state["mask"] = torch.tensor([True, flag])
+        state["count"] = torch.tensor([1, int(flag)], dtype=torch.uint8)
+        save_file(state, tmp_path / name / "model.safetensors", {"format": "pt"})
+
+    for name, flag in (("base", True), ("a", False), ("b", False)):
+        save_state(name, flag)
+    (tmp_path / "r.yaml").write_text(recipe("task_arithmetic"))
+    run("merge", tmp_path / "r.yaml", tmp_path / "out")
+    merged = load_file(tmp_path / "out" / "model.safetensors")
+    assert merged["mask"].tolist() == [True, True]
+    assert merged["count"].tolist() == [1, 1]
+    assert merged["mask"].dtype == torch.bool
 
 
 def test_provenance(models, tmp_path):
