@@ -5,6 +5,8 @@ estimator is a choice of the v_k. The gradient of log p(y) with respect to the
 logits is onehot(y) - p. Formulas: docs/method.md, section 3.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -19,19 +21,16 @@ def exact_directions(logits: Tensor) -> list[Tensor]:
 
 def sampled_directions(
     logits: Tensor, indices: Tensor, seed: int, samples: int
-) -> list[Tensor]:
+) -> Iterator[Tensor]:
     """`samples` directions of labels drawn from the model, each / sqrt(samples).
 
     The label depends on seed, the example's index (B,) and the sample's number
     only, and equals the one that the C++ estimator draws.
     """
     p = torch.softmax(logits.detach().double(), dim=-1)
-    return [
-        _C.label_direction(logits, ops.sample_labels(p, indices, seed, sample)).div_(
-            samples**0.5
-        )
-        for sample in range(samples)
-    ]
+    for sample in range(samples):
+        labels = ops.sample_labels(p, indices, seed, sample)
+        yield _C.label_direction(logits, labels).div_(samples**0.5)
 
 
 def label_direction(logits: Tensor, labels: Tensor | None) -> list[Tensor]:

@@ -126,12 +126,16 @@ def _add(squares, model, batch: Batch, estimator: str, samples: int, seed: int):
     logits = squares.forward(lambda: _logits(model, batch), batch.size)
     if estimator == "exact":
         directions = exact_directions(logits)
+        count = len(directions)
     elif estimator == "empirical":
         directions = label_direction(logits, batch.labels)
+        count = len(directions)
     else:
+        # One at a time: together they could fill the memory.
         directions = sampled_directions(logits, batch.indices, seed, samples)
+        count = samples
     for number, direction in enumerate(directions, start=1):
-        squares.backward(logits, direction, keep_graph=number < len(directions))
+        squares.backward(logits, direction, keep_graph=number < count)
 
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:
