@@ -59,8 +59,7 @@ bool is_head(const std::string& parameter) {
     const std::string& name) {
   throw InputError(fmt::format(
       "{}: the tensor {} is missing; this is not a checkpoint of the model "
-      "that "
-      "config.json describes",
+      "that config.json describes",
       folder.string(),
       name));
 }

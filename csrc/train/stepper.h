@@ -14,7 +14,7 @@
 
 namespace merganser {
 
-// The loss or a gradient is not finite.
+// The loss, a gradient or a parameter is not finite.
 class MERGANSER_API Diverged : public Error {
  public:
   using Error::Error;

@@ -44,9 +44,9 @@ class Trainer {
   TrainResult run();
 
  private:
+  TrainResult train_to_the_end();
   void resume();
   bool epoch_over() const;
-  StepMetrics take_step();
   void step();
   void end_epoch();
   void evaluate_on_all(EpochMetrics& metrics);
@@ -73,6 +73,17 @@ class Trainer {
 };
 
 TrainResult Trainer::run() {
+  try {
+    return train_to_the_end();
+  } catch (const Diverged& diverged) {
+    throw Error(fmt::format(
+        "{}; remove {} to begin again with other options",
+        diverged.what(),
+        folder_.partial().string()));
+  }
+}
+
+TrainResult Trainer::train_to_the_end() {
   resume();
   while (state_.step < plan_.steps() || epoch_over()) {
     if (epoch_over()) {
@@ -107,19 +118,8 @@ bool Trainer::epoch_over() const {
   return epoch < plan_.epochs() && state_.step == plan_.epoch_end(epoch);
 }
 
-StepMetrics Trainer::take_step() {
-  try {
-    return stepper_.step(plan_, state_.step);
-  } catch (const Diverged& diverged) {
-    throw Error(fmt::format(
-        "{}; remove {} to begin again with other options",
-        diverged.what(),
-        folder_.partial().string()));
-  }
-}
-
 void Trainer::step() {
-  const StepMetrics metrics = take_step();
+  const StepMetrics metrics = stepper_.step(plan_, state_.step);
   metrics_->write(metrics);
   state_.step++;
   state_.examples += metrics.examples;
@@ -138,12 +138,10 @@ void Trainer::end_epoch() {
   metrics.train_loss =
       state_.epoch_loss / static_cast<double>(state_.epoch_examples);
   if (!std::isfinite(flat_norm(stepper_.arena.parameters))) {
-    throw Error(fmt::format(
-        "the parameters are not finite after step {}: training diverged; "
-        "remove "
-        "{} to begin again with a lower learning rate",
-        state_.step,
-        folder_.partial().string()));
+    throw Diverged(fmt::format(
+        "the parameters are not finite after step {}: training diverged; a "
+        "lower learning rate may help",
+        state_.step));
   }
   stoppable([&] { evaluate_on_all(metrics); });
   metrics_->write(metrics);
