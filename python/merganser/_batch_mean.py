@@ -1,16 +1,17 @@
 """Sums of squares of whole batches' gradients, by plain backward passes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
 from . import ops
-from ._layers import accumulator
+from ._batches import Batch
+from ._per_example import accumulator, with_last
 
 
 class BatchMeanSquares:
-    """sum over batches of (gradient of sum_i v_i . logits_i)^2.
+    """sum over batches of (gradient of sum_i v_i . outputs_i)^2.
 
     With v_i the direction of a label drawn from the model, this is an unbiased
     estimate of the sum of per-example squares: labels are independent and the
@@ -22,27 +23,25 @@ class BatchMeanSquares:
         self._parameters = {
             name: p for name, p in model.named_parameters() if p.requires_grad
         }
+        # As model.named_parameters() names them
         self.sums = {name: accumulator(p) for name, p in self._parameters.items()}
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        pass
-
-    def forward(self, logits_of: Callable[[], Tensor], batch_size: int) -> Tensor:
-        """logits_of(), a forward pass of the model over B examples: (B, K)."""
-        return logits_of()
-
-    def backward(self, logits: Tensor, v: Tensor, keep_graph: bool) -> None:
-        """Adds the squares for the directions v (B, K) to the sums."""
-        gradients = torch.autograd.grad(
-            logits,
-            self._parameters.values(),
-            v,
-            retain_graph=keep_graph,
-            allow_unused=True,
-        )
-        for total, gradient in zip(self.sums.values(), gradients, strict=True):
-            if gradient is not None:
-                ops.square_accumulate_(total, gradient)
+    def add(
+        self,
+        outputs_of: Callable[[Batch], Tensor],
+        batch: Batch,
+        directions_of: Callable[[Tensor], Iterable[Tensor]],
+    ) -> None:
+        """Adds a batch's squares: one forward pass, a backward pass per direction."""
+        outputs = outputs_of(batch)
+        for v, last in with_last(directions_of(outputs)):
+            gradients = torch.autograd.grad(
+                outputs,
+                self._parameters.values(),
+                v,
+                retain_graph=not last,
+                allow_unused=True,
+            )
+            for total, gradient in zip(self.sums.values(), gradients, strict=True):
+                if gradient is not None:
+                    ops.square_accumulate_(total, gradient)

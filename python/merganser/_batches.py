@@ -1,10 +1,12 @@
 """Batches as people have them: dicts of a collator, or (inputs, labels) pairs."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader
 
 from ._C import InputError
@@ -16,9 +18,43 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 class Batch:
     args: tuple  # for model(*args, **kwargs)
     kwargs: dict
-    labels: Tensor | None  # (B,)
+    labels: Tensor | None  # (B, ...)
     indices: Tensor  # (B,) int64, the examples' numbers
     size: int  # B
+
+    def example(self, i: int) -> "Batch":
+        """The i-th example as a batch of one."""
+        args, kwargs, labels, indices = _rows(
+            (self.args, self.kwargs, self.labels, self.indices), i, i + 1, self.size
+        )
+        return Batch(args, kwargs, labels, indices, 1)
+
+
+def make_loader(
+    data: Iterable, collator: Callable | None, batch_size: int, model: nn.Module
+) -> Iterable:
+    """Batches of `data`: as they are, or of its examples put together by a collator."""
+    columns = getattr(data, "column_names", None)
+    if collator is None:
+        if columns is not None:
+            raise InputError(
+                "a datasets.Dataset needs a collator, such as transformers' "
+                "DataCollatorWithPadding(tokenizer)"
+            )
+        return data
+    if isinstance(data, DataLoader):
+        raise InputError("a DataLoader has a collator of its own: leave collator away")
+    if columns is not None:
+        # What the model does not take, such as the text, no collator can pad.
+        wanted = _parameters(model) | {"label", "label_ids", "labels", "index"}
+        data = data.select_columns([name for name in columns if name in wanted])
+    return DataLoader(data, batch_size=batch_size, collate_fn=collator)
+
+
+def _parameters(model: nn.Module) -> set[str]:
+    # PEFT's wrapper takes everything and hands it on.
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return set(inspect.signature(inner.forward).parameters)
 
 
 def read_batches(data: Iterable, device, limit: int | None) -> Iterator[Batch]:
@@ -70,25 +106,19 @@ def _split(item) -> tuple[tuple, dict]:
 
 
 def _size(args: tuple, kwargs: dict) -> int:
-    for value in (*args, *kwargs.values()):
+    for value in tree_leaves((args, kwargs)):
         if isinstance(value, Tensor) and value.dim() > 0:
             return len(value)
     raise InputError("a batch has no tensor: give the collator return_tensors='pt'")
 
 
 def _make_batch(args, kwargs, size: int, keep: int, start: int, device) -> Batch:
-    def ready(value):
-        if not isinstance(value, Tensor):
-            return value
-        if value.dim() > 0 and len(value) == size:
-            value = value[:keep]
-        return value.detach().to(device)
-
-    for name in ("labels", "index"):
-        if kwargs.get(name) is not None:
-            _check_integers(kwargs[name], name, size)
-    args = tuple(ready(value) for value in args)
-    kwargs = {key: ready(value) for key, value in kwargs.items()}
+    _check_rows("labels", kwargs.get("labels"), size, None)
+    _check_rows("index", kwargs.get("index"), size, INTEGERS)
+    args, kwargs = tree_map(
+        lambda x: x.detach().to(device) if isinstance(x, Tensor) else x,
+        _rows((args, kwargs), 0, keep, size),
+    )
     labels = kwargs.pop("labels", None)
     indices = kwargs.pop("index", None)
     if indices is None:
@@ -96,15 +126,30 @@ def _make_batch(args, kwargs, size: int, keep: int, start: int, device) -> Batch
     return Batch(args, kwargs, labels, indices.long(), keep)
 
 
-def _check_integers(value, name: str, size: int) -> None:
+def _rows(tree, begin: int, end: int, size: int):
+    """`tree` with the rows [begin, end) of every tensor that has a row per example."""
+
+    def cut(x):
+        has_rows = isinstance(x, Tensor) and x.dim() > 0 and len(x) == size
+        return x[begin:end] if has_rows else x
+
+    return tree_map(cut, tree)
+
+
+def _check_rows(name: str, value, size: int, dtypes) -> None:
     """Checked whatever the estimator: what is no labels may be part of the inputs."""
+    if value is None:
+        return
+    what = "integers" if dtypes else "rows"
     if not isinstance(value, Tensor):
         given = type(value).__name__
-    elif value.dtype not in INTEGERS or value.shape != (size,):
-        given = f"{value.dtype} of shape {tuple(value.shape)}"
+    elif value.shape[:1] != (size,) or (dtypes and value.dim() != 1):
+        given = f"one of shape {tuple(value.shape)}"
+    elif dtypes and value.dtype not in dtypes:
+        given = str(value.dtype)
     else:
         return
     raise InputError(
-        f"{name} must be {size} integers, a tensor of shape ({size},), not {given}; "
+        f"{name} must be a tensor of {size} {what}, one per example, not {given}; "
         "inputs of several tensors are given as a dict"
     )

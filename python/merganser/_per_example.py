@@ -1,227 +1,441 @@
-"""Sums of squares of per-example gradients, seen as a model's layers are called."""
+"""Sums of squares of per-example gradients, seen as a model's parameters are used."""
 
-from collections import Counter
-from collections.abc import Callable
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from types import FunctionType
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.overrides import TorchFunctionMode
 
-from ._C import InputError
-from ._layers import RULES, Rule, accumulator, find_rule
+from . import ops
+from ._batches import Batch
+from ._C import Error, InputError
+from ._rules import RULES, Layout, NotPerExample
+from ._uses import Product, Use, add_squares, can_join
+
+# Batches in which a parameter's layout is looked for.
+_MAX_PROBES = 3
 
 
-@dataclass
-class _Layer:
+@dataclass(frozen=True)
+class _Place:
+    """Where in a parameter a use of it lies: all of it, or a view of some rows."""
+
     name: str
-    module: nn.Module
-    rule: Rule | None
-    sums: dict[str, Tensor]  # by the parameters' names in the module
-    # Of the current forward pass:
-    calls: int = 0
-    output: GradientEdge | None = None  # None: not called, or without gradient
-    reached: bool = False  # by the current backward pass
+    begin: int  # the first of its elements
+    shape: torch.Size
+    transposed: bool = False  # used as the transpose of `shape`
+
+    def of(self, sums: Tensor) -> Tensor:
+        end = self.begin + self.shape.numel()
+        return sums.view(-1)[self.begin : end].view(self.shape)
+
+    def overlaps(self, other: "_Place") -> bool:
+        ends = self.begin + self.shape.numel(), other.begin + other.shape.numel()
+        return self.begin < ends[1] and other.begin < ends[0]
 
 
-class PerExampleSquares:
-    """sum_i (gradient of v_i . logits_i)^2 of every trainable parameter.
+@dataclass(eq=False)
+class _Call:
+    """An operation on parameters in the current forward pass."""
 
-    A context manager: within it the layers' forward functions are wrapped, so
-    that what is seen is a layer's own input and output, whatever hooks it has.
-    Raises NotImplementedError that names the parameter where a sum would not be
-    right: at construction for what can be seen in the model, in `forward` and
-    `backward` for what only shows in use.
+    rule: Callable
+    args: tuple
+    kwargs: dict
+    places: dict[int, _Place]  # by their position among the rule's arguments
+    versions: list[tuple[Tensor, int]]
+
+    def use(self, number: int, at: Layout, grad: Tensor) -> Use:
+        pairs = self.rule(at, grad, *self.args, **self.kwargs)
+        use = next(islice(pairs, number, None))[1]()
+        if self.places[number].transposed and isinstance(use, Product):
+            use = use._replace(transposed=not use.transposed)
+        return use
+
+    def is_unchanged(self) -> bool:
+        return all(x._version == version for x, version in self.versions)
+
+
+class PerExampleSquares(TorchFunctionMode):
+    """sum_i (gradient of v_i . outputs_i)^2 of every trainable parameter.
+
+    A context manager: within it, calls of torch functions with a rule (_rules.py)
+    are given parameters without gradient, and the gradient of their output is taken
+    down on its way back. What autograd still sees of a parameter is thus a use that
+    has no rule; such a parameter is computed example by example instead, with a
+    warning (or `unsupported="error"`). The first batch is looked at closely: the
+    gradient of one example must not reach another one's rows.
     """
 
-    def __init__(self, model: nn.Module):
-        self.model = model
-        self.sums: dict[str, Tensor] = {}  # as model.named_parameters() names them
-        self._layers = self._find_layers()
-        self._batch_size = 0
-        self._roots: list[GradientEdge] = []
-        self._probed = False
+    def __init__(self, model: nn.Module, unsupported: str = "per_example"):
+        super().__init__()
+        self._parameters = {
+            name: p for name, p in model.named_parameters() if p.requires_grad
+        }
+        # sum_i g_i^2 as model.named_parameters() names them
+        self.sums = {name: accumulator(p) for name, p in self._parameters.items()}
+        self._names = {id(p): name for name, p in self._parameters.items()}
+        self._refuse = unsupported == "error"
+        self._by_example: dict[str, str] = {}  # without a rule, and why
+        # Layouts that proved right, for several examples and for one.
+        self._minor: dict[tuple[str, bool], bool] = {}
+        self._probes: dict[str, int] = defaultdict(int)
+        self._share = True  # whether what is looked up once is given to each example
+        self._shared: set[str] = set()
+        self._verified = False
+        self._receive: Callable | None = None  # in a backward pass
+        self._start(1)
 
-    def _find_layers(self) -> list[_Layer]:
-        layers = []
-        problems = []
-        owners: dict[int, str] = {}
-        for name, module in self.model.named_modules():
-            own = {k: p for k, p in module._parameters.items() if p is not None}
-            own = {k: p for k, p in own.items() if p.requires_grad}
-            if not own:
-                continue
-            rule = find_rule(module)
-            layer = _Layer(name or type(module).__name__, module, rule, {})
-            for key, parameter in own.items():
-                full = f"{name}.{key}" if name else key
-                if id(parameter) in owners:
-                    problems.append(f"{full} (tied to {owners[id(parameter)]})")
-                elif rule is None or key not in rule.keys:
-                    problems.append(f"{full} (in a {type(module).__name__})")
-                elif "forward" in vars(module):
-                    problems.append(f"{full} (in a layer with its own forward)")
-                else:
-                    layer.sums[key] = accumulator(parameter)
-                    self.sums[full] = layer.sums[key]
-                owners.setdefault(id(parameter), full)
-            layers.append(layer)
-        if problems:
-            kinds = ", ".join(kind.__name__ for kind in RULES)
-            raise NotImplementedError(
-                "per-example Fishers are implemented for untied weights and biases "
-                f"of {kinds}; this model also trains {', '.join(problems)}: freeze "
-                "them with requires_grad_(False), or use estimator='mc_batch'"
-            )
-        return layers
+    def add(
+        self,
+        outputs_of: Callable[[Batch], Tensor],
+        batch: Batch,
+        directions_of: Callable[[Tensor], Iterable[Tensor]],
+    ) -> None:
+        """Adds a batch's squares: one forward pass, a backward pass per direction.
 
-    def __enter__(self):
-        for layer in self._layers:
-            layer.module.forward = self._wrap(layer)
-        return self
+        outputs_of: a forward pass of the model, (B, ...). directions_of: of those
+        outputs, the v like them.
+        """
+        outputs = self._forward(outputs_of, batch)
+        for v, last in with_last(directions_of(outputs)):
+            self._run(outputs, v, not last, self._accumulate)
+            self._flush()
+        self._leave_to_examples(self._unproven)
+        if self._by_example:
+            self._add_examples(outputs_of, batch, list(directions_of(outputs)))
+        self._start(1)  # lets go of the batch
 
-    def __exit__(self, *exception):
-        for layer in self._layers:
-            del layer.module.forward
-            layer.output = None
-        self._roots.clear()
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is F.multi_head_attention_forward:
+            with self:
+                return _attention(*args, **kwargs)
+        rule = RULES.get(func)
+        if rule is None or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        return self._watch(func, rule, args, kwargs)
 
-    def forward(self, logits_of: Callable[[], Tensor], batch_size: int) -> Tensor:
-        """logits_of(), a forward pass of the model over B examples: (B, K)."""
+    # The forward pass
+
+    def _start(self, batch_size: int) -> None:
         self._batch_size = batch_size
-        self._roots = []
-        for layer in self._layers:
-            layer.calls = 0
-            layer.output = None
-        logits = logits_of()
-        nodes, uses = _graph(logits)
-        self._check_uses(uses)
-        for layer in self._layers:
-            if layer.output is not None and layer.output.node not in nodes:
-                layer.output = None
-        if not any(layer.output for layer in self._layers):
-            raise InputError("none of the model's trainable layers reach its output")
-        if batch_size > 1 and not self._probed:
-            self._probe(logits)
-            self._probed = True
-        return logits
+        self._calls: list[_Call] = []
+        self._roots: list[Tensor] = []
+        self._counts: dict[_Place, int] = defaultdict(int)
+        self._pending: dict[_Place, list[Use]] = defaultdict(list)
+        self._shared_now = False
+        self._unproven: dict[str, str] = {}
 
-    def backward(self, logits: Tensor, v: Tensor, keep_graph: bool) -> None:
-        """Adds the squares for the directions v (B, K) to the sums."""
-        self._run(logits, v, keep_graph, self._accumulate)
-
-    def _wrap(self, layer: _Layer):
-        def forward(*args, **kwargs):
-            layer.calls += 1
-            if layer.calls > 1:
-                raise NotImplementedError(
-                    f"{layer.name} is called more than once in a forward pass; "
-                    "per-example Fishers are not implemented for that: use "
-                    "estimator='mc_batch'"
-                )
-            input = args[0] if args else kwargs["input"]
-            output = type(layer.module).forward(layer.module, *args, **kwargs)
-            return self._watch(layer, input, output)
-
-        return forward
-
-    def _watch(self, layer: _Layer, input: Tensor, output: Tensor) -> Tensor:
-        """The output, as a tensor whose gradient the layer's rule will be given."""
-        is_root = not self._roots or not input.requires_grad
-        input = input.detach()
-        if input.shape[:1] == (1,) != (self._batch_size,):
-            # Computed once and broadcast over the batch, as positions are:
-            # given to each example, so that gradients stay per example.
-            input = input.expand(self._batch_size, *input.shape[1:])
-            output = output.expand(self._batch_size, *output.shape[1:])
-        if input.shape[:1] != (self._batch_size,):
-            raise NotImplementedError(
-                f"the first dimension of {layer.name}'s input must be the "
-                f"batch ({self._batch_size} examples) or 1, but its shape is "
-                f"{tuple(input.shape)}: use estimator='mc_batch'"
+    def _forward(self, outputs_of, batch: Batch) -> Tensor:
+        try:
+            outputs = self._watched(outputs_of, batch)
+        except Exception:
+            if not self._shared_now:
+                raise
+            self._share = False
+            outputs = self._watched(outputs_of, batch)
+        if self._shared_now and not self._verified:
+            with torch.no_grad():
+                plain = outputs_of(batch)
+            if plain.shape == outputs.shape and torch.allclose(
+                plain.float(), outputs.float(), rtol=1e-2, atol=1e-2
+            ):
+                self._verified = True
+            else:
+                self._share = False
+                outputs = self._watched(outputs_of, batch)
+        if not outputs.requires_grad:
+            raise InputError(
+                "none of the model's trainable parameters reach its output"
             )
-        if not output.requires_grad:
-            return output
+        self._leave_to_examples(self._uses_without_rule(outputs))
+        self._probe(outputs)
+        return outputs
+
+    def _watched(self, outputs_of, batch: Batch) -> Tensor:
+        self._start(batch.size)
+        with self:
+            return outputs_of(batch)
+
+    def _watch(self, func, rule, args, kwargs):
+        """func(*args, **kwargs), and its call taken down if it uses parameters."""
+        places = {}
+        frozen = {}
+        for number, (argument, _) in enumerate(rule(None, None, *args, **kwargs)):
+            place = self._find(argument)
+            if place is not None:
+                places[number] = place
+                frozen[id(argument)] = argument.detach()
+        if not places:
+            return func(*args, **kwargs)
+        output = func(
+            *(frozen.get(id(x), x) for x in args),
+            **{key: frozen.get(id(x), x) for key, x in kwargs.items()},
+        )
+        if func is F.embedding and self._is_shared(places[0].name, args[0]):
+            # Computed once and broadcast over the batch, as positions are: given
+            # to each example, so that gradients stay per example.
+            output = output.expand(self._batch_size, *output.shape[-2:])
+        is_root = not output.requires_grad
+        if is_root:
+            output = output.detach().requires_grad_()
         # The same memory, but no view for autograd: where a view is changed in
         # place, its node and hooks are replaced; here the change has its own node.
-        output = torch.ops.aten._unsafe_view(output, output.shape)
-        layer.output = get_gradient_edge(output)
-        if is_root:
-            self._roots.append(layer.output)
-        version = input._version
+        result = torch.ops.aten._unsafe_view(output, output.shape)
+        if self._receive is None:  # otherwise a checkpoint's forward pass again
+            if is_root:
+                self._roots.append(output)
+            self._take_down(rule, args, kwargs, places, result)
+        return result
 
-        def receive(grad: Tensor) -> None:
-            layer.reached = True
-            if "weight" in layer.sums and input._version != version:
-                raise NotImplementedError(
-                    f"{layer.name}'s input is changed in place after the layer has "
-                    "used it: use estimator='mc_batch'"
-                )
-            self._receive(layer, input, grad)
+    def _find(self, x) -> _Place | None:
+        """The place of a parameter, or of a view of one, that has a rule so far."""
+        if not isinstance(x, Tensor):
+            return None
+        base = x if x._base is None else x._base
+        name = self._names.get(id(base))
+        if name is None or name in self._by_example or not base.is_contiguous():
+            return None
+        begin = x.storage_offset() - base.storage_offset()
+        if x.is_contiguous():
+            return _Place(name, begin, x.shape)
+        if x.dim() == 2 and x.t().is_contiguous():
+            return _Place(name, begin, x.t().shape, transposed=True)
+        return None
 
-        output.register_hook(receive)
-        return output
-
-    def _run(self, logits: Tensor, v: Tensor, keep_graph: bool, receive) -> None:
-        self._receive = receive
-        for layer in self._layers:
-            layer.reached = False
-        # Asked only for the gradients of the first layers' outputs, autograd
-        # passes through every layer but computes no parameter's gradient.
-        torch.autograd.grad(
-            logits, self._roots, v, retain_graph=keep_graph, allow_unused=True
+    def _is_shared(self, name: str, indices: Tensor) -> bool:
+        if not self._share or self._batch_size == 1:
+            return False
+        is_new = (name, True) not in self._minor and len(indices) != self._batch_size
+        shared = (indices.dim() == 2 and indices.shape[0] == 1) or (
+            indices.dim() == 1 and (name in self._shared or is_new)
         )
-        for layer in self._layers:
-            if layer.output is not None and not layer.reached:
-                raise NotImplementedError(
-                    f"the logits depend on {layer.name}, but the backward pass does "
-                    "not reach it: use estimator='mc_batch'"
-                )
+        if shared:
+            self._shared.add(name)
+            self._shared_now = True
+        return shared
 
-    def _check_uses(self, uses: Counter[int]) -> None:
-        """A parameter may be used by its layer's call and nowhere else."""
-        for layer in self._layers:
-            for key in layer.sums:
-                count = uses[id(getattr(layer.module, key))]
-                if count > layer.calls:
-                    raise NotImplementedError(
-                        f"{layer.name}.{key} is also used outside of its layer's "
-                        "call; per-example Fishers are not implemented for that: "
-                        "use estimator='mc_batch'"
+    def _take_down(self, rule, args, kwargs, places, result: Tensor) -> None:
+        def held(x):
+            return x.detach() if isinstance(x, Tensor) else x
+
+        args = tuple(held(x) for x in args)
+        kwargs = {key: held(x) for key, x in kwargs.items()}
+        versions = [
+            (x, x._version) for x in (*args, *kwargs.values()) if isinstance(x, Tensor)
+        ]
+        call = _Call(rule, args, kwargs, places, versions)
+        self._calls.append(call)
+        for place in places.values():
+            self._counts[place] += 1
+        result.register_hook(lambda grad: self._receive(call, grad))
+
+    # What has no rule
+
+    def _uses_without_rule(self, outputs: Tensor) -> dict[str, str]:
+        problems = {}
+        for leaf in _leaves(outputs):
+            if id(leaf) in self._names:
+                problems[self._names[id(leaf)]] = "is used in a way that has no rule"
+        for call in self._calls:
+            if not call.is_unchanged():
+                for place in call.places.values():
+                    problems[place.name] = (
+                        "multiplies a tensor that is changed in place afterwards"
                     )
+        places = list(self._counts)
+        for i, place in enumerate(places):
+            for other in places[:i]:
+                if place.name == other.name and place.overlaps(other):
+                    problems[place.name] = "is used in parts that overlap"
+        return problems
 
-    def _probe(self, logits: Tensor) -> None:
-        """Gradients of the last example must reach no other example's rows.
-
-        They do where the first dimension only happens to be as long as the
-        batch, or where examples are mixed as by BatchNorm.
-        """
-        v = torch.zeros_like(logits)
-        v[-1, 0] = 1
-        self._run(logits, v, True, self._expect_last_row)
-
-    @staticmethod
-    def _expect_last_row(layer: _Layer, input: Tensor, grad: Tensor) -> None:
-        if grad[:-1].any():
+    def _leave_to_examples(self, problems: dict[str, str]) -> None:
+        new = {n: why for n, why in problems.items() if n not in self._by_example}
+        if not new:
+            return
+        listed = ", ".join(f"{name} ({why})" for name, why in new.items())
+        if self._refuse:
             raise NotImplementedError(
-                f"the rows of {layer.name}'s output are not the examples of the "
-                "batch, or the model mixes examples: use estimator='mc_batch'"
+                f"no rule gives the per-example gradients of {listed}"
             )
+        warnings.warn(
+            "no rule gives the per-example gradients of these parameters, so that they "
+            "take a forward and a backward pass for every single example: " + listed,
+            stacklevel=2,
+        )
+        self._by_example.update(new)
 
-    def _accumulate(self, layer: _Layer, input: Tensor, grad: Tensor) -> None:
-        layer.rule.add(layer.module, layer.sums, input, grad)
+    def _add_examples(self, outputs_of, batch: Batch, directions) -> None:
+        names = list(self._by_example)
+        parameters = [self._parameters[name] for name in names]
+        for i in range(batch.size):
+            outputs = outputs_of(batch.example(i))
+            for direction, last in with_last(directions):
+                gradients = torch.autograd.grad(
+                    outputs,
+                    parameters,
+                    direction[i : i + 1],
+                    retain_graph=not last,
+                    allow_unused=True,
+                )
+                for name, gradient in zip(names, gradients, strict=True):
+                    if gradient is not None:
+                        ops.square_accumulate_(self.sums[name], gradient.contiguous())
+
+    # The backward pass
+
+    def _run(self, outputs: Tensor, v: Tensor, keep_graph: bool, receive) -> None:
+        self._receive = lambda call, grad: receive(call, grad, keep_graph)
+        # Every operation lies between the outputs and one of these. Asked only for
+        # their gradients, autograd computes no other parameter's.
+        ends = self._roots + [self._parameters[name] for name in self._by_example]
+        try:
+            with self:
+                torch.autograd.grad(
+                    outputs, ends, v, retain_graph=keep_graph, allow_unused=True
+                )
+        finally:
+            self._receive = None
+
+    def _probe(self, outputs: Tensor) -> None:
+        """Finds the layouts of parameters that are used for the first time.
+
+        Gradients of one example must reach no other example's rows. They do where
+        dimensions only happen to fit, or where examples are mixed.
+        """
+        many = self._batch_size > 1
+        layouts = [Layout(self._batch_size, minor) for minor in (False, True)]
+        fits: dict[str, set[bool]] = {}
+        kinds: dict[_Place, set[type]] = defaultdict(set)
+        seen: set[str] = set()
+
+        def look(call: _Call, grad: Tensor, keep_graph: bool) -> None:
+            for number, place in call.places.items():
+                right = set()
+                for layout in layouts:
+                    try:
+                        use = call.use(number, layout, grad)
+                    except NotPerExample:
+                        continue
+                    others = use.grad[:example], use.grad[example + 1 :]
+                    if not any(x.any() for x in others):
+                        right.add(layout.minor)
+                        kinds[place].add(type(use))
+                    if use.grad[example].any():
+                        seen.add(place.name)
+                fits[place.name] = fits.get(place.name, right) & right
+
+        names = {place.name for place in self._counts} - set(self._by_example)
+        new = {name for name in names if (name, many) not in self._minor}
+        new = {name for name in new if self._probes[name] < _MAX_PROBES}
+        for example in range(self._batch_size)[:-4:-1]:
+            if new <= seen:
+                break
+            v = torch.zeros_like(outputs, requires_grad=False)
+            v[example] = torch.arange(1.0, v[0].numel() + 1).cos().view_as(v[0])
+            self._run(outputs, v, True, look)
+        problems = {}
+        for name in new & set(fits):
+            self._probes[name] += 1
+            if not fits[name]:
+                problems[name] = (
+                    "has gradients whose rows are not the examples of the batch"
+                )
+            elif name in seen or not many:
+                self._minor[name, many] = False not in fits[name]
+        for place, its_kinds in kinds.items():
+            if place.name in new and not can_join(its_kinds):
+                problems[place.name] = "is used in ways that do not add up"
+        self._leave_to_examples(problems)
+
+    def _accumulate(self, call: _Call, grad: Tensor, keep_graph: bool) -> None:
+        if not call.is_unchanged():
+            raise Error("an input of the model's layers changed in the backward pass")
+        many = self._batch_size > 1
+        with torch.autocast(grad.device.type, enabled=False):
+            for number, place in call.places.items():
+                if place.name in self._by_example:
+                    continue
+                minor = self._minor.get((place.name, many))
+                if minor is None:
+                    # No gradient came in the probes. None now adds nothing.
+                    if grad.any():
+                        self._unproven[place.name] = (
+                            "had no gradient when layouts were looked at"
+                        )
+                    continue
+                try:
+                    use = call.use(number, Layout(self._batch_size, minor), grad)
+                except NotPerExample:
+                    raise Error(
+                        f"the rows of {place.name}'s gradient were the examples in an "
+                        "earlier batch and are not in this one: use batches of 1"
+                    ) from None
+                self._pending[place].append(use)
+                if len(self._pending[place]) == self._counts[place]:
+                    self._add(place)
+        if not keep_graph:
+            call.args, call.kwargs, call.versions = (), {}, []
+
+    def _flush(self) -> None:
+        """Adds what waits for uses that the backward pass did not reach."""
+        for place in list(self._pending):
+            self._add(place)
+
+    def _add(self, place: _Place) -> None:
+        uses = self._pending.pop(place)
+        if not can_join({type(use) for use in uses}):
+            raise Error(f"{place.name} is not used in the same way in every batch")
+        add_squares(place.of(self.sums[place.name]), uses)
 
 
-def _graph(output: Tensor) -> tuple[set[Node], Counter[int]]:
-    """The operations under `output`, and how many take each leaf, by id()."""
-    uses: Counter[int] = Counter()
-    nodes = {output.grad_fn} - {None}
-    stack = list(nodes)
+def accumulator(parameter: Tensor) -> Tensor:
+    """Zeros in the parameter's shape, float32 or wider whatever its dtype."""
+    return torch.zeros_like(
+        parameter,
+        dtype=torch.promote_types(parameter.dtype, torch.float32),
+        memory_format=torch.contiguous_format,
+        requires_grad=False,
+    )
+
+
+def _leaves(outputs: Tensor) -> Iterator[Tensor]:
+    """The tensors at the ends of the graph under `outputs`."""
+    stack = [outputs.grad_fn]
+    nodes = set(stack)
     while stack:
         for node, _ in stack.pop().next_functions:
+            if node is None or node in nodes:
+                continue
+            nodes.add(node)
             if type(node).__name__ == "AccumulateGrad":
-                uses[id(node.variable)] += 1
-            elif node is not None and node not in nodes:
-                nodes.add(node)
+                yield node.variable
+            else:
                 stack.append(node)
-    return nodes, uses
+
+
+def with_last(items: Iterable) -> Iterator[tuple]:
+    """Each item, and whether it is the last."""
+    items = iter(items)
+    item = next(items, None)
+    while item is not None:
+        following = next(items, None)
+        yield item, following is None
+        item = following
+
+
+# The same function without its own test for overrides, which would hide the
+# operations in it: the in-projection is one of F.linear.
+_attention = FunctionType(
+    F.multi_head_attention_forward.__code__,
+    {**vars(F), "has_torch_function": lambda _: False},
+    argdefs=F.multi_head_attention_forward.__defaults__,
+)
+_attention.__kwdefaults__ = F.multi_head_attention_forward.__kwdefaults__

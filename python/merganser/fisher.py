@@ -1,17 +1,19 @@
-"""The diagonal Fisher of a PyTorch classifier, correct per example."""
+"""The diagonal Fisher of a PyTorch model, correct per example."""
 
+import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, contextmanager
 from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
 from ._batch_mean import BatchMeanSquares
-from ._batches import Batch, count_examples, read_batches
+from ._batches import Batch, count_examples, make_loader, read_batches
 from ._C import Error, InputError, content_hash
-from ._classification import exact_directions, label_direction, sampled_directions
+from ._losses import Loss, find_loss, guess_loss
+from ._partial_sums import PartialSums
 from ._per_example import PerExampleSquares
 from .fisher_result import FisherResult
 
@@ -23,94 +25,150 @@ def fisher(
     data: Iterable,
     estimator: str = "exact",
     *,
+    loss: str | Callable = "auto",
     samples: int = 1,
     limit: int | None = None,
     seed: int = 0,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    trainable_only: bool = True,
+    unsupported: str = "per_example",
+    collator: Callable | None = None,
+    batch_size: int = 16,
     num_examples: int | None = None,
     model_path: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike | None = None,
     progress: Callable[[int, int | None, str], None] | None = None,
 ) -> FisherResult:
-    """Estimates the diagonal Fisher of a classifier's trainable parameters.
+    """Estimates the diagonal Fisher of a model's parameters.
 
     F = 1/N sum_i E_{y ~ p(.|x_i)} [ (d log p(y | x_i) / d theta)^2 ], the squares
     taken per example, at the cost of about one backward pass and without a copy of
-    the gradient per example ("mc_batch": per batch). The model runs in eval mode;
-    its modes, hooks and everything else are afterwards as they were, also if the
-    call fails.
+    the gradient per example ("mc_batch": per batch). The model runs in eval mode; it
+    is not changed, and its modes, hooks and everything else are afterwards as they
+    were, also if the call fails.
 
     Args:
-        model: returns logits (B, K), K >= 2: as a tensor, as `.logits` or first in
-            a tuple. Trainable parameters must be those of nn.Linear, nn.Embedding
-            and nn.LayerNorm layers that are called once per forward pass, as in
-            BERT, RoBERTa and DistilBERT classifiers; "mc_batch" takes any model.
-            A parameter from which no gradient comes to the logits (an unused layer,
-            one behind detach) has a Fisher of zero.
+        model: any module. What it returns is read as a tensor of outputs with a row
+            per example: itself, its `.logits`, or the first of a tuple.
         data: batches: a DataLoader or another iterable of dicts (the model's keyword
-            arguments, "labels" (B,) for "empirical", "index" (B,) if the examples
+            arguments, "labels" (B, ...) for "empirical", "index" (B,) if the examples
             have numbers of their own), of pairs (inputs, labels) with inputs a tensor
-            or such a dict, or of tensors.
-        estimator: "exact" (the expectation over labels, K - 1 backward passes),
-            "mc" (`samples` labels drawn from the model per example), "empirical"
-            (the data's labels) or "mc_batch" (one plain backward pass per sample:
-            B times the squared batch mean; unbiased too, with a higher variance).
+            or such a dict, or of tensors. With `collator`: examples, such as a
+            datasets.Dataset.
+        estimator: "exact" (the expectation over labels: K - 1 backward passes for K
+            classes, K for K values or independent labels), "mc" (`samples` labels
+            drawn from the model per example), "empirical" (the data's labels) or
+            "mc_batch" (one plain backward pass per sample: B times the squared batch
+            mean; unbiased too, with a higher variance).
+        loss: what the outputs say about labels. "classification": softmax of logits
+            (B, K), or of (B, L, K), where an example is a sequence of independent
+            labels and those that are -100 (without labels: that the attention mask
+            hides) do not count. "causal_lm": the same where position t predicts token
+            t + 1; an example is a sequence, and sampled tokens come from the model's
+            own distribution at each position, given the text. "multilabel": (B, K)
+            logits of independent labels 0 or 1. "regression": (B,) or (B, K) means of
+            Gaussians of variance 1. A function of (the model's output, labels) that
+            returns (B,) negative log-likelihoods, for "empirical". "auto": by the
+            model's config and class, then by the outputs' shape.
         samples: labels drawn per example, for "mc" and "mc_batch".
         limit: use the first `limit` examples only. Data sorted by label must be
             shuffled before.
         seed: of the draws, at least 0. A label depends on the model's probabilities,
             on `seed` and on the example's number only.
+        dtype: bfloat16 or float16: run under autocast to this type. Sums are float32
+            or wider in any case.
+        device: where to run: the model is moved there, and back afterwards. By
+            default where its first parameter is.
+        trainable_only: leave out frozen parameters.
+        unsupported: what happens to a parameter that is used in a way without a rule
+            for its per-example gradient: "per_example" computes it with single
+            examples, with a warning that names it, "error" refuses.
+        collator: puts a list of `batch_size` examples of `data` together.
+        batch_size: see `collator`.
         num_examples: N, what a merge scales the mean by (H = N F). By default the
             examples of `data`, including those beyond `limit`.
         model_path: the folder or file that `model` was loaded from or saved to; its
             hash goes into the result, and a recipe refuses a Fisher of other weights
             (`merge` in memory does not check).
+        checkpoint: a file that keeps the sums of what is done, about once a minute. If
+            it is there, the run goes on from it, with the same result; the data must
+            come in the same order. It stays after the run.
         progress: called after each batch with the examples done, how many there
             will be (None: unknown) and an empty text.
 
     Returns:
-        A FisherResult: a mapping from parameter names to means F, float32 or wider,
-        in the parameters' shapes, on their devices.
+        A FisherResult: a mapping from parameter names (tied ones under their first
+        name) to means F, float32 or wider, in the parameters' shapes. A parameter from
+        which no gradient comes to the outputs has a Fisher of zero.
 
     Raises:
-        NotImplementedError: a trainable parameter whose per-example gradient would
-            not be right (another kind of layer, tied, reparametrized, used several
-            times); names it.
         InputError: arguments or data that do not fit; says which.
+        NotImplementedError: unsupported="error" and a parameter without a rule; names
+            it.
         Error: a Fisher that is not finite; names the parameter.
 
     Source: Daheim et al., arXiv 2310.12808, section 3; docs/method.md, section 3.
     """
-    _check_arguments(estimator, samples, limit, num_examples, seed)
+    _check_arguments(estimator, samples, limit, num_examples, batch_size, seed)
+    _check_choices(estimator, loss, dtype, unsupported)
+    data = make_loader(data, collator, batch_size, model)
     total = count_examples(data)
     if limit is not None and num_examples is None and total is None:
         raise InputError(
             "with limit, data of unknown length need num_examples: a merge scales "
             "the Fisher by the number of examples in all"
         )
-    model_hash = "" if model_path is None else content_hash(model_path)
-    squares = (
-        BatchMeanSquares(model) if estimator == "mc_batch" else PerExampleSquares(model)
-    )
-    if not squares.sums:
-        raise InputError("the model has no trainable parameter")
     expected = limit if total is None or limit is None else min(limit, total)
+    model_hash = "" if model_path is None else content_hash(model_path)
 
     used = 0
-    device = next(iter(squares.sums.values())).device
-    with torch.enable_grad(), _eval_mode(model), squares:
-        for batch in read_batches(data, device, limit):
-            _add(squares, model, batch, estimator, samples, seed)
+    with ExitStack() as stack:
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(_eval_mode(model))
+        home = _device_of(model)
+        if device is not None and torch.device(device) != home:
+            stack.enter_context(_moved(model, torch.device(device), home))
+        if not trainable_only:
+            stack.enter_context(_all_trainable(model))
+        squares = (
+            BatchMeanSquares(model)
+            if estimator == "mc_batch"
+            else PerExampleSquares(model, unsupported)
+        )
+        if not squares.sums:
+            raise InputError("the model has no trainable parameter")
+        pass_over = _Pass(model, loss, estimator, samples, seed, dtype)
+        partial = None
+        if checkpoint is not None:
+            run = {
+                "estimator": estimator,
+                "loss": loss if isinstance(loss, str) else "callable",
+                "samples": samples,
+                "seed": seed,
+                "dtype": str(dtype),
+                "the model's weights": _hash(model),
+            }
+            partial = PartialSums(checkpoint, squares.sums, run)
+        for batch in read_batches(data, _device_of(model), limit):
+            if partial is None or not partial.has(batch):
+                pass_over.add_to(squares, batch)
             used += batch.size
+            if partial is not None:
+                partial.write()
             if progress is not None:
                 progress(used, expected or total, "")
-    if used == 0:
-        raise InputError("data has no examples")
+        if used == 0:
+            raise InputError("data has no examples")
+        if partial is not None:
+            partial.finish()
 
     for name, sum_of_squares in squares.sums.items():
         sum_of_squares.div_(used)
         if not sum_of_squares.isfinite().all():
             raise Error(f"the Fisher of {name} is not finite")
     return FisherResult(
-        squares.sums,
+        {name: f.to(home) for name, f in squares.sums.items()},
         estimator=estimator,
         num_examples=num_examples or total or used,
         num_examples_used=used,
@@ -121,38 +179,44 @@ def fisher(
     )
 
 
-def _add(squares, model, batch: Batch, estimator: str, samples: int, seed: int):
-    """Adds a batch's squares: one forward pass, a backward pass per direction."""
-    logits = squares.forward(lambda: _logits(model, batch), batch.size)
-    if estimator == "exact":
-        directions = exact_directions(logits)
-        count = len(directions)
-    elif estimator == "empirical":
-        directions = label_direction(logits, batch.labels)
-        count = len(directions)
-    else:
-        # One at a time: together they could fill the memory.
-        directions = sampled_directions(logits, batch.indices, seed, samples)
-        count = samples
-    for number, direction in enumerate(directions, start=1):
-        squares.backward(logits, direction, keep_graph=number < count)
+class _Pass:
+    """How a batch becomes outputs, and outputs become directions."""
+
+    def __init__(self, model, loss, estimator, samples, seed, dtype):
+        self._model = model
+        self._loss: Loss | None = find_loss(loss, model)
+        self._estimator = estimator
+        self._samples = samples
+        self._seed = seed
+        self._dtype = dtype
+
+    def add_to(self, squares, batch: Batch) -> None:
+        squares.add(self._outputs, batch, lambda x: self._directions(x, batch))
+
+    def _outputs(self, batch: Batch) -> Tensor:
+        if self._dtype is None:
+            raw = self._model(*batch.args, **batch.kwargs)
+        else:
+            with torch.autocast(batch.indices.device.type, self._dtype):
+                raw = self._model(*batch.args, **batch.kwargs)
+        if self._loss is None:
+            self._loss = guess_loss(raw, batch)
+        return self._loss.outputs(raw, batch)
+
+    def _directions(self, outputs: Tensor, batch: Batch) -> Iterable[Tensor]:
+        loss = self._loss
+        if self._estimator == "exact":
+            yield from loss.exact(outputs, batch)
+        elif self._estimator == "empirical":
+            yield loss.given(outputs, batch)
+        else:
+            # One at a time: together they could fill the memory.
+            for sample in range(self._samples):
+                v = loss.sampled(outputs, batch, self._seed, sample)
+                yield v.div_(self._samples**0.5)
 
 
-def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    output = model(*batch.args, **batch.kwargs)
-    if isinstance(output, Mapping):  # transformers' ModelOutput
-        output = output["logits"]
-    elif isinstance(output, tuple):
-        output = output[0]
-    if output.dim() != 2 or len(output) != batch.size or output.shape[1] < 2:
-        raise InputError(
-            f"the model must return logits ({batch.size}, K) with K >= 2 classes for "
-            f"a batch of {batch.size} examples, not a tensor {tuple(output.shape)}"
-        )
-    return output
-
-
-def _check_arguments(estimator, samples, limit, num_examples, seed) -> None:
+def _check_arguments(estimator, samples, limit, num_examples, batch_size, seed) -> None:
     if estimator not in ESTIMATORS:
         raise InputError(
             f"estimator must be one of {', '.join(ESTIMATORS)}, not {estimator!r}"
@@ -161,6 +225,7 @@ def _check_arguments(estimator, samples, limit, num_examples, seed) -> None:
         ("samples", samples, 1),
         ("limit", limit, 1),
         ("num_examples", num_examples, 1),
+        ("batch_size", batch_size, 1),
         ("seed", seed, 0),
     ]:
         if value is None and name in ("limit", "num_examples"):
@@ -175,6 +240,23 @@ def _check_arguments(estimator, samples, limit, num_examples, seed) -> None:
         raise InputError(f"samples is for mc and mc_batch, not for {estimator}")
 
 
+def _check_choices(estimator, loss, dtype, unsupported) -> None:
+    if callable(loss) and estimator != "empirical":
+        raise InputError(
+            f"estimator='{estimator}' needs the distribution of the labels, which a "
+            "function as loss does not tell: use 'empirical'"
+        )
+    if dtype not in (None, torch.bfloat16, torch.float16):
+        raise InputError(
+            "dtype must be None, or torch.bfloat16 or torch.float16 for autocast, not "
+            f"{dtype}; for another one convert the model"
+        )
+    if unsupported not in ("per_example", "error"):
+        raise InputError(
+            f"unsupported must be 'per_example' or 'error', not {unsupported!r}"
+        )
+
+
 @contextmanager
 def _eval_mode(model: nn.Module):
     modes = [(module, module.training) for module in model.modules()]
@@ -184,3 +266,41 @@ def _eval_mode(model: nn.Module):
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def _all_trainable(model: nn.Module):
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    try:
+        for p in frozen:
+            p.requires_grad_(p.is_floating_point())
+        yield
+    finally:
+        for p in frozen:
+            p.requires_grad_(False)
+
+
+@contextmanager
+def _moved(model: nn.Module, device: torch.device, home: torch.device):
+    try:
+        model.to(device)
+        yield
+    finally:
+        model.to(home)
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        raise InputError("the model has no parameter")
+    return parameter.device
+
+
+def _hash(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor):
+            digest.update(name.encode())
+            flat = value.detach().cpu().contiguous().flatten()
+            digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()
