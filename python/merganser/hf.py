@@ -48,10 +48,11 @@ class FisherCallback(TrainerCallback):
         window: how many steps at the end of the run are collected; None: as many as
             an epoch has. Memory for the sums is taken when it begins.
         loss: what the model's outputs mean: "classification", "multilabel",
-            "regression" (of variance 1), "causal_lm" (an example is a sequence), or
-            "auto", to go by the model. "adam" needs a model that computes its loss
-            from labels, and stops at the first step where that is another one. What
-            a Trainer's compute_loss adds to it would go into the Fisher.
+            "regression" (of variance 1), "causal_lm", or "auto", to go by the model.
+            An example is a row of the labels, whatever is packed into it. "adam"
+            needs a model that computes its loss from labels, and stops at the first
+            step where that is another one. What a Trainer's compute_loss adds to it
+            would go into the Fisher.
         seed: of "online_mc"'s draws.
         num_examples: N, what a merge scales the mean by; None: those of the data set.
         out: file to write; None: fisher.safetensors in the Trainer's output_dir.
@@ -60,6 +61,9 @@ class FisherCallback(TrainerCallback):
         result: FisherResult on every process, once training has ended. None where it
             ended before the window began or a sum is not finite; a warning says so.
             Has the hash of the model if the last step was also a checkpoint.
+
+    While training runs, a forward hook on the model sees its batches; what an
+    interrupted run leaves behind, the next one removes.
 
     Raises, from Trainer.train():
         InputError: fp16, DeepSpeed, FSDP, DataParallel, torch_compile,
@@ -188,14 +192,23 @@ class FisherCallback(TrainerCallback):
         kwargs = dict(kwargs)
         labels = kwargs.pop("labels", None)
         num_items = kwargs.pop("num_items_in_batch", None)
-        size = _batch_size(args, kwargs)
+        size = _batch_size(labels, *args, *kwargs.values())
         # Numbered when it is drawn from.
         self._batch = Batch(args, kwargs, labels, torch.arange(size), size)
         if self.estimator == "adam" and (self._collecting or not self._scale.checked):
-            value, outputs = self._split(raw)
-            self._scale.add(
-                self._loss, outputs, self._batch, value, num_items, self._stop_clipping
-            )
+            try:
+                value, outputs = self._split(raw)
+                self._scale.add(
+                    self._loss,
+                    outputs,
+                    self._batch,
+                    value,
+                    num_items,
+                    self._stop_clipping,
+                )
+            except InputError:
+                self._hook.remove()
+                raise
 
     def _split(self, raw) -> tuple[Tensor, Tensor]:
         """The loss and the outputs in what the model returned."""
@@ -251,7 +264,7 @@ class FisherCallback(TrainerCallback):
         """Those of AdamWFisher."""
         self._examples = self._optimizer.param_groups[0]["fisher_examples"]
         for name, p in self._parameters.items():
-            total = self._optimizer.state[p].get("fisher")
+            total = self._optimizer.state.get(p, {}).get("fisher")
             self._squares[name] = accumulator(p) if total is None else total
 
     def _find_problem(self, state) -> str | None:
@@ -334,8 +347,8 @@ class FisherCallback(TrainerCallback):
         )
 
 
-def _batch_size(args: tuple, kwargs: dict) -> int:
-    for value in (*args, *kwargs.values()):
+def _batch_size(*values) -> int:
+    for value in values:
         if isinstance(value, Tensor) and value.dim() > 0:
             return len(value)
     raise InputError("the model was called without a tensor")

@@ -91,8 +91,10 @@ def negative_log_likelihood(model, batch):
     """The sum over the examples, by the definition of each problem."""
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     logits, labels = model(**inputs).logits, batch["labels"]
+    if isinstance(model, GPT2LMHeadModel):
+        logits, labels = logits[:, :-1], labels[:, 1:]
     if logits.dim() == 3:
-        logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        logits, labels = logits.flatten(0, 1), labels.flatten()
     if model.config.problem_type == "regression":
         return 0.5 * (logits.view_as(labels) - labels).square().sum()
     if labels.is_floating_point():

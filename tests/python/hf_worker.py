@@ -1,5 +1,6 @@
 """One process of test_hf_callback's DDP runs."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ ACCUMULATED = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 
 
 def main(folder):
     torch.set_num_threads(1)
+    gc.freeze()  # Trainer collects garbage at every start
 
     def run(name, model, data, callback, optimizer=None, **options):
         trainer = make_trainer(

@@ -2,6 +2,7 @@
 without it."""
 
 import copy
+import gc
 import itertools
 import os
 import socket
@@ -19,13 +20,22 @@ from hf_training import bert, define_adam, examples, gpt2, make_trainer, sentenc
 from merganser import FisherResult, InputError
 from merganser.adamw_fisher import AdamWFisher
 from merganser.hf import FisherCallback
-from transformers import TrainerCallback
+from transformers import BertForTokenClassification, TrainerCallback
 
 SPLITS = {
     "1x8": {"per_device_train_batch_size": 8},
     "2x4": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
     "4x2": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_collections():
+    """Trainer collects garbage at every start: most of the time of these tests, if it
+    has to go through all that transformers has imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def run(folder, model, data, estimator="adam", ours=False, callback=None, **options):
@@ -55,6 +65,15 @@ def test_adam_of_a_frozen_model(split, clip, ours, tmp_path):
     assert all(torch.equal(saved[n], f) for n, f in callback.result.items())
 
 
+def test_shares_of_micro_batches(tmp_path):
+    """Where Trainer divides the loss by the number of micro-batches, as many as the
+    step has: two, and one in the last."""
+    model, data = bert(), examples(20)
+    model.accepts_loss_kwargs = False
+    callback = run(tmp_path, model, data, **SPLITS["2x4"])
+    assert_fishers_close(callback.result, define_adam(model, data, 8))
+
+
 def test_micro_batches_of_different_lengths(tmp_path):
     """Trainer adds BERT's means of 2 and of 1: the weight is n / sum_i c_i^2."""
     model, data = bert(), examples(3)
@@ -77,7 +96,17 @@ def regression(outputs):
     return bert(num_labels=outputs, problem_type="regression"), data
 
 
+def token_classification():
+    """A label for each token but the padding, and some that do not count."""
+    data = sentences(16)
+    for row in data:
+        row["labels"] = torch.where(row["labels"] > 5, row["labels"] % 3, -100)
+    config = bert().config
+    return BertForTokenClassification(config), data
+
+
 LOSSES = {
+    "tokens": token_classification,
     "multilabel": multilabel,
     "regression-1": lambda: regression(1),
     "regression-3": lambda: regression(3),
@@ -85,8 +114,13 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("split", ["1x8", "4x2"])
-@pytest.mark.parametrize("loss", LOSSES)
+# Micro-batches of other numbers of tokens would count with other weights: the mean of
+# each is what BertForTokenClassification returns.
+CASES = [*itertools.product(LOSSES, SPLITS)]
+CASES = [case for case in CASES if case[0] != "tokens" or case[1] == "1x8"]
+
+
+@pytest.mark.parametrize("loss, split", CASES)
 def test_losses(loss, split, tmp_path):
     model, data = LOSSES[loss]()
     callback = run(tmp_path, model, data, **SPLITS[split])
@@ -208,6 +242,25 @@ def test_trainable_parameters_only(tmp_path):
     make_trainer(tmp_path, model, data, [callback], optimizer).train()
     assert_fishers_close(callback.result, define_adam(model, data, 8))
     assert set(callback.result) == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize("estimator", ["adam", "online_mc"])
+def test_peft(estimator, tmp_path):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(
+        task_type="SEQ_CLS", r=2, target_modules=["query"], init_lora_weights=False
+    )
+    model, data = peft.get_peft_model(bert(), config), examples(16)
+    callback = FisherCallback(estimator, interval=1)
+    run(tmp_path, model, data, callback=callback)
+    batches = torch.utils.data.DataLoader(data, 8)
+    expected = (
+        define_adam(model, data, 8)
+        if estimator == "adam"
+        else merganser.fisher(model, batches, "mc_batch").diagonal
+    )
+    assert_fishers_close(callback.result, expected)
+    assert any("lora_A" in name for name in callback.result)
 
 
 def test_hash_of_the_saved_model(tmp_path):
