@@ -140,6 +140,16 @@ def test_online_mc_of_a_frozen_model(size, tmp_path):
     assert callback.result.seed == 3
 
 
+def test_online_mc_of_a_language_model(tmp_path):
+    """Tokens are drawn at every position, from the model's own distribution."""
+    model, data = gpt2(), sentences(8)
+    callback = FisherCallback("online_mc", interval=1)
+    run(tmp_path, model, data, callback=callback, per_device_train_batch_size=1)
+    batches = torch.utils.data.DataLoader(data, 1)
+    expected = merganser.fisher(model, batches, "mc", loss="causal_lm")
+    assert_fishers_close(callback.result, expected.diagonal)
+
+
 def test_online_mc_interval_and_last_micro_batch(tmp_path):
     model, data = bert(), examples(24)
     callback = FisherCallback("online_mc", interval=2)
