@@ -30,11 +30,11 @@ class BatchMeanSquares:
         self,
         outputs_of: Callable[[Batch], Tensor],
         batch: Batch,
-        directions_of: Callable[[Tensor], Iterable[Tensor]],
+        directions_of: Callable[[Tensor, Batch], Iterable[Tensor]],
     ) -> None:
         """Adds a batch's squares: one forward pass, a backward pass per direction."""
         outputs = outputs_of(batch)
-        for v, last in with_last(directions_of(outputs)):
+        for v, last in with_last(directions_of(outputs, batch)):
             gradients = torch.autograd.grad(
                 outputs,
                 self._parameters.values(),

@@ -22,12 +22,10 @@ class Batch:
     indices: Tensor  # (B,) int64, the examples' numbers
     size: int  # B
 
-    def example(self, i: int) -> "Batch":
-        """The i-th example as a batch of one."""
-        args, kwargs, labels, indices = _rows(
-            (self.args, self.kwargs, self.labels, self.indices), i, i + 1, self.size
-        )
-        return Batch(args, kwargs, labels, indices, 1)
+    def rows(self, begin: int, end: int) -> "Batch":
+        """The examples [begin, end) as a batch of their own."""
+        parts = (self.args, self.kwargs, self.labels, self.indices)
+        return Batch(*_rows(parts, begin, end, self.size), end - begin)
 
 
 def make_loader(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _C, ops
-from ._batches import Batch
+from ._batches import INTEGERS, Batch
 from ._C import InputError
 
 # Rows whose probabilities are held in float64 at a time, by their elements.
@@ -20,6 +20,9 @@ _CHUNK = 1 << 22
 # What a row's number within its example may need of the 64 bits of a key.
 _ROW_BITS = 24
 _MAX_DIRECTIONS = 10_000
+_NO_LABELS = (
+    "estimator='empirical' takes the data's labels, but a batch has no 'labels'"
+)
 
 
 class Loss:
@@ -86,6 +89,7 @@ class Classification(Loss):
                 f"loss='{self.name}' takes logits {shape} with K >= 2 classes, not "
                 f"{tuple(outputs.shape)}"
             )
+        self._targets(outputs, batch)
 
     def exact(self, outputs, batch):
         if outputs.dim() == 2:
@@ -118,10 +122,7 @@ class Classification(Loss):
     def given(self, outputs, batch):
         targets = self._targets(outputs, batch)
         if targets is None:
-            raise InputError(
-                "estimator='empirical' takes the data's labels, but a batch has no "
-                "'labels'"
-            )
+            raise InputError(_NO_LABELS)
         counted = self._counted(outputs, batch)
         chosen = targets.to(outputs.device)[counted].long()
         classes = outputs.shape[-1]
@@ -140,7 +141,7 @@ class Classification(Loss):
         labels = batch.labels
         if labels is None:
             return None
-        if labels.dtype.is_floating_point or labels.shape != outputs.shape[:-1]:
+        if labels.dtype not in INTEGERS or labels.shape != outputs.shape[:-1]:
             raise InputError(
                 f"loss='{self.name}' takes labels {tuple(outputs.shape[:-1])} of "
                 f"integers, not {labels.dtype} {tuple(labels.shape)}"
@@ -192,6 +193,7 @@ class Multilabel(Loss):
             raise InputError(
                 f"loss='multilabel' takes logits (B, K), not {tuple(outputs.shape)}"
             )
+        _check_values("multilabel", outputs, batch)
 
     def exact(self, outputs, batch):
         p = torch.sigmoid(outputs.detach().double())
@@ -205,7 +207,7 @@ class Multilabel(Loss):
         return (labels - p).to(outputs.dtype)
 
     def given(self, outputs, batch):
-        labels = _values("multilabel", outputs, batch)
+        labels = _values(outputs, batch)
         p = torch.sigmoid(outputs.detach().double())
         return (labels - p).to(outputs.dtype)
 
@@ -229,6 +231,7 @@ class Regression(Loss):
                 f"loss='regression' takes outputs (B,) or (B, K), not "
                 f"{tuple(outputs.shape)}"
             )
+        _check_values("regression", outputs, batch)
 
     def exact(self, outputs, batch):
         return _columns(torch.ones_like(outputs, requires_grad=False))
@@ -241,7 +244,7 @@ class Regression(Loss):
         return signs.view_as(outputs).to(outputs.dtype)
 
     def given(self, outputs, batch):
-        residual = _values("regression", outputs, batch) - outputs.detach().double()
+        residual = _values(outputs, batch) - outputs.detach().double()
         return residual.to(outputs.dtype)
 
     def terms(self, outputs, batch):
@@ -320,7 +323,7 @@ def guess_loss(raw, batch: Batch) -> Loss:
     real = labels is not None and labels.dtype.is_floating_point
     if outputs.dim() == 1 or (outputs.dim() == 2 and outputs.shape[1] == 1):
         return Regression()
-    if outputs.dim() == 2 and not real:
+    if outputs.dim() == 2 and not (real and labels.shape == outputs.shape):
         return Classification()
     if outputs.dim() == 2 and bool(((labels == 0) | (labels == 1)).all()):
         return Multilabel()
@@ -339,19 +342,20 @@ def _columns(values: Tensor) -> Iterator[Tensor]:
         yield direction.view_as(values)
 
 
-def _values(name: str, outputs: Tensor, batch: Batch) -> Tensor:
-    """The labels of an estimator that takes real ones, as float64, like outputs."""
+def _check_values(name: str, outputs: Tensor, batch: Batch) -> None:
     labels = batch.labels
-    if labels is None:
-        raise InputError(
-            "estimator='empirical' takes the data's labels, but a batch has no 'labels'"
-        )
-    if labels.numel() != outputs.numel() or len(labels) != len(outputs):
+    if labels is not None and labels.numel() != outputs.numel():
         raise InputError(
             f"loss='{name}' takes labels {tuple(outputs.shape)}, not "
             f"{tuple(labels.shape)}"
         )
-    return labels.to(outputs.device).double().view_as(outputs)
+
+
+def _values(outputs: Tensor, batch: Batch) -> Tensor:
+    """The labels as real numbers, float64, like outputs."""
+    if batch.labels is None:
+        raise InputError(_NO_LABELS)
+    return batch.labels.to(outputs.device).double().view_as(outputs)
 
 
 def _keys(indices: Tensor, counted: Tensor) -> Tensor:

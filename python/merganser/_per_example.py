@@ -18,7 +18,8 @@ from ._C import Error, InputError
 from ._rules import RULES, Layout, NotPerExample
 from ._uses import Product, Use, add_squares, can_join
 
-# Batches in which a parameter's layout is looked for.
+# Examples with which a parameter's layout is looked for, and in how many batches.
+_FEW = 3
 _MAX_PROBES = 3
 
 
@@ -68,8 +69,8 @@ class PerExampleSquares(TorchFunctionMode):
     are given parameters without gradient, and the gradient of their output is taken
     down on its way back. What autograd still sees of a parameter is thus a use that
     has no rule; such a parameter is computed example by example instead, with a
-    warning (or `unsupported="error"`). The first batch is looked at closely: the
-    gradient of one example must not reach another one's rows.
+    warning (or `unsupported="error"`). So is one whose gradient's rows are not the
+    examples of the batch: the gradient of one example must not reach another's rows.
     """
 
     def __init__(self, model: nn.Module, unsupported: str = "per_example"):
@@ -84,10 +85,12 @@ class PerExampleSquares(TorchFunctionMode):
         self._by_example: dict[str, str] = {}  # without a rule, and why
         # Layouts that proved right, for several examples and for one.
         self._minor: dict[tuple[str, bool], bool] = {}
-        self._probes: dict[str, int] = defaultdict(int)
+        self._probes: dict[tuple[str, bool], int] = defaultdict(int)
+        self._prepared = False
+        # Rows per example in the few examples of the batch that is worked on.
+        self._lengths: dict[str, set[int]] = defaultdict(set)
         self._share = True  # whether what is looked up once is given to each example
         self._shared: set[str] = set()
-        self._verified = False
         self._receive: Callable | None = None  # in a backward pass
         self._start(1)
 
@@ -95,21 +98,30 @@ class PerExampleSquares(TorchFunctionMode):
         self,
         outputs_of: Callable[[Batch], Tensor],
         batch: Batch,
-        directions_of: Callable[[Tensor], Iterable[Tensor]],
+        directions_of: Callable[[Tensor, Batch], Iterable[Tensor]],
     ) -> None:
         """Adds a batch's squares: one forward pass, a backward pass per direction.
 
-        outputs_of: a forward pass of the model, (B, ...). directions_of: of those
-        outputs, the v like them.
+        outputs_of: a forward pass of the model, (B, ...). directions_of: the v like
+        those outputs.
         """
-        outputs = self._forward(outputs_of, batch)
-        for v, last in with_last(directions_of(outputs)):
+        if not self._prepared:
+            self._prepare(outputs_of, batch)
+        outputs = self._watched(outputs_of, batch)
+        if self._new():
+            self._prepare(outputs_of, batch)
+            outputs = self._watched(outputs_of, batch)
+        if not outputs.requires_grad:
+            raise InputError("no trainable parameter of the model reaches its output")
+        problems = self._uses_without_rule(outputs)
+        for v, last in with_last(directions_of(outputs, batch)):
             self._run(outputs, v, not last, self._accumulate)
             self._flush()
-        self._leave_to_examples(self._unproven)
+        self._leave_to_examples(problems | self._unproven)
         if self._by_example:
-            self._add_examples(outputs_of, batch, list(directions_of(outputs)))
+            self._add_examples(outputs_of, batch, directions_of)
         self._start(1)  # lets go of the batch
+        self._lengths.clear()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -121,42 +133,66 @@ class PerExampleSquares(TorchFunctionMode):
             return func(*args, **kwargs)
         return self._watch(func, rule, args, kwargs)
 
-    # The forward pass
+    # The first look
 
-    def _start(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._calls: list[_Call] = []
-        self._roots: list[Tensor] = []
-        self._counts: dict[_Place, int] = defaultdict(int)
-        self._pending: dict[_Place, list[Use]] = defaultdict(list)
-        self._shared_now = False
-        self._unproven: dict[str, str] = {}
+    def _prepare(self, outputs_of, batch: Batch) -> None:
+        """Finds, with a few examples, what has a rule and how its rows lie."""
+        self._prepared = True
+        few = batch.rows(0, min(_FEW, batch.size))
+        outputs = self._watched_or_not_shared(outputs_of, few)
+        if not outputs.requires_grad:
+            return
+        if self._mixes(outputs_of, few, outputs):
+            why = "the model mixes the examples of a batch"
+            problems = dict.fromkeys(self._parameters, why)
+        else:
+            problems = self._uses_without_rule(outputs)
+            problems |= self._probe(outputs, set(problems))
+        self._leave_to_examples(problems)
 
-    def _forward(self, outputs_of, batch: Batch) -> Tensor:
+    @staticmethod
+    def _mixes(outputs_of, batch: Batch, outputs: Tensor) -> bool:
+        """Whether examples have other outputs by themselves than in the batch."""
+        if batch.size == 1:
+            return False
+        with torch.no_grad():
+            rows = [outputs_of(batch.rows(i, i + 1)) for i in range(batch.size)]
+        return not _close(torch.cat(rows), outputs)
+
+    def _watched_or_not_shared(self, outputs_of, batch: Batch) -> Tensor:
+        """A forward pass in which `_is_shared` makes no difference to the outputs."""
         try:
             outputs = self._watched(outputs_of, batch)
         except Exception:
             if not self._shared_now:
                 raise
             self._share = False
-            outputs = self._watched(outputs_of, batch)
-        if self._shared_now and not self._verified:
+            return self._watched(outputs_of, batch)
+        if self._shared_now:
             with torch.no_grad():
                 plain = outputs_of(batch)
-            if plain.shape == outputs.shape and torch.allclose(
-                plain.float(), outputs.float(), rtol=1e-2, atol=1e-2
-            ):
-                self._verified = True
-            else:
+            if not _close(plain, outputs):
                 self._share = False
-                outputs = self._watched(outputs_of, batch)
-        if not outputs.requires_grad:
-            raise InputError(
-                "none of the model's trainable parameters reach its output"
-            )
-        self._leave_to_examples(self._uses_without_rule(outputs))
-        self._probe(outputs)
+                return self._watched(outputs_of, batch)
         return outputs
+
+    def _new(self) -> set[str]:
+        """The parameters in use whose layout is still to be found."""
+        many = self._batch_size > 1
+        names = {place.name for place in self._counts} - set(self._by_example)
+        new = {name for name in names if (name, many) not in self._minor}
+        return {name for name in new if self._probes[name, many] < _MAX_PROBES}
+
+    # The forward pass
+
+    def _start(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._calls: list[_Call] = []
+        self._ends: list[Tensor] = []
+        self._counts: dict[_Place, int] = defaultdict(int)
+        self._pending: dict[_Place, list[Use]] = defaultdict(list)
+        self._shared_now = False
+        self._unproven: dict[str, str] = {}
 
     def _watched(self, outputs_of, batch: Batch) -> Tensor:
         self._start(batch.size)
@@ -182,15 +218,12 @@ class PerExampleSquares(TorchFunctionMode):
             # Computed once and broadcast over the batch, as positions are: given
             # to each example, so that gradients stay per example.
             output = output.expand(self._batch_size, *output.shape[-2:])
-        is_root = not output.requires_grad
-        if is_root:
+        if not output.requires_grad:
             output = output.detach().requires_grad_()
         # The same memory, but no view for autograd: where a view is changed in
         # place, its node and hooks are replaced; here the change has its own node.
         result = torch.ops.aten._unsafe_view(output, output.shape)
         if self._receive is None:  # otherwise a checkpoint's forward pass again
-            if is_root:
-                self._roots.append(output)
             self._take_down(rule, args, kwargs, places, result)
         return result
 
@@ -240,7 +273,8 @@ class PerExampleSquares(TorchFunctionMode):
 
     def _uses_without_rule(self, outputs: Tensor) -> dict[str, str]:
         problems = {}
-        for leaf in _leaves(outputs):
+        self._ends = list(_leaves(outputs))
+        for leaf in self._ends:
             if id(leaf) in self._names:
                 problems[self._names[id(leaf)]] = "is used in a way that has no rule"
         for call in self._calls:
@@ -268,22 +302,19 @@ class PerExampleSquares(TorchFunctionMode):
         warnings.warn(
             "no rule gives the per-example gradients of these parameters, so that they "
             "take a forward and a backward pass for every single example: " + listed,
-            stacklevel=2,
+            stacklevel=6,
         )
         self._by_example.update(new)
 
-    def _add_examples(self, outputs_of, batch: Batch, directions) -> None:
+    def _add_examples(self, outputs_of, batch: Batch, directions_of) -> None:
         names = list(self._by_example)
         parameters = [self._parameters[name] for name in names]
         for i in range(batch.size):
-            outputs = outputs_of(batch.example(i))
-            for direction, last in with_last(directions):
+            example = batch.rows(i, i + 1)
+            outputs = outputs_of(example)
+            for v, last in with_last(directions_of(outputs, example)):
                 gradients = torch.autograd.grad(
-                    outputs,
-                    parameters,
-                    direction[i : i + 1],
-                    retain_graph=not last,
-                    allow_unused=True,
+                    outputs, parameters, v, retain_graph=not last, allow_unused=True
                 )
                 for name, gradient in zip(names, gradients, strict=True):
                     if gradient is not None:
@@ -293,27 +324,25 @@ class PerExampleSquares(TorchFunctionMode):
 
     def _run(self, outputs: Tensor, v: Tensor, keep_graph: bool, receive) -> None:
         self._receive = lambda call, grad: receive(call, grad, keep_graph)
-        # Every operation lies between the outputs and one of these. Asked only for
-        # their gradients, autograd computes no other parameter's.
-        ends = self._roots + [self._parameters[name] for name in self._by_example]
         try:
             with self:
                 torch.autograd.grad(
-                    outputs, ends, v, retain_graph=keep_graph, allow_unused=True
+                    outputs, self._ends, v, retain_graph=keep_graph, allow_unused=True
                 )
         finally:
             self._receive = None
 
-    def _probe(self, outputs: Tensor) -> None:
+    def _probe(self, outputs: Tensor, without_rule: set[str]) -> dict[str, str]:
         """Finds the layouts of parameters that are used for the first time.
 
         Gradients of one example must reach no other example's rows. They do where
-        dimensions only happen to fit, or where examples are mixed.
+        dimensions only happen to fit, or where examples are mixed. Returns the
+        parameters for which no layout is right, and why.
         """
         many = self._batch_size > 1
         layouts = [Layout(self._batch_size, minor) for minor in (False, True)]
         fits: dict[str, set[bool]] = {}
-        kinds: dict[_Place, set[type]] = defaultdict(set)
+        kinds: dict[str, set[type]] = defaultdict(set)
         seen: set[str] = set()
 
         def look(call: _Call, grad: Tensor, keep_graph: bool) -> None:
@@ -327,33 +356,28 @@ class PerExampleSquares(TorchFunctionMode):
                     others = use.grad[:example], use.grad[example + 1 :]
                     if not any(x.any() for x in others):
                         right.add(layout.minor)
-                        kinds[place].add(type(use))
-                    if use.grad[example].any():
-                        seen.add(place.name)
+                        self._lengths[place.name].add(use.grad.shape[1])
+                        kinds[place.name].add(type(use))
+                if grad.any():
+                    seen.add(place.name)
                 fits[place.name] = fits.get(place.name, right) & right
 
-        names = {place.name for place in self._counts} - set(self._by_example)
-        new = {name for name in names if (name, many) not in self._minor}
-        new = {name for name in new if self._probes[name] < _MAX_PROBES}
-        for example in range(self._batch_size)[:-4:-1]:
-            if new <= seen:
-                break
+        for example in range(self._batch_size):
             v = torch.zeros_like(outputs, requires_grad=False)
             v[example] = torch.arange(1.0, v[0].numel() + 1).cos().view_as(v[0])
             self._run(outputs, v, True, look)
         problems = {}
-        for name in new & set(fits):
-            self._probes[name] += 1
-            if not fits[name]:
+        for name in self._new() - without_rule:
+            self._probes[name, many] += 1
+            if not can_join(kinds[name]):
+                problems[name] = "is used in ways that do not add up"
+            elif not fits.get(name, {False}):
                 problems[name] = (
                     "has gradients whose rows are not the examples of the batch"
                 )
             elif name in seen or not many:
-                self._minor[name, many] = False not in fits[name]
-        for place, its_kinds in kinds.items():
-            if place.name in new and not can_join(its_kinds):
-                problems[place.name] = "is used in ways that do not add up"
-        self._leave_to_examples(problems)
+                self._minor[name, many] = False not in fits.get(name, {False})
+        return problems
 
     def _accumulate(self, call: _Call, grad: Tensor, keep_graph: bool) -> None:
         if not call.is_unchanged():
@@ -374,10 +398,14 @@ class PerExampleSquares(TorchFunctionMode):
                 try:
                     use = call.use(number, Layout(self._batch_size, minor), grad)
                 except NotPerExample:
+                    use = None
+                # The few examples were padded as the whole batch is.
+                lengths = self._lengths.get(place.name)
+                if use is None or (lengths and use.grad.shape[1] not in lengths):
                     raise Error(
-                        f"the rows of {place.name}'s gradient were the examples in an "
-                        "earlier batch and are not in this one: use batches of 1"
-                    ) from None
+                        f"{place.name} is not used as often for every example, as "
+                        "where tokens are routed: use batches of one example"
+                    )
                 self._pending[place].append(use)
                 if len(self._pending[place]) == self._counts[place]:
                     self._add(place)
@@ -404,6 +432,16 @@ def accumulator(parameter: Tensor) -> Tensor:
         memory_format=torch.contiguous_format,
         requires_grad=False,
     )
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """Equal but for rounding, which under autocast is that of half types."""
+    a, b = a.detach(), b.detach()
+    if a.shape != b.shape:
+        return False
+    half = torch.is_autocast_enabled(a.device.type) or a.dtype.itemsize < 4
+    scale = float(b.abs().max()) if b.numel() else 0.0
+    return bool(((a - b).abs() <= (5e-2 if half else 1e-3) * scale).all())
 
 
 def _leaves(outputs: Tensor) -> Iterator[Tensor]:

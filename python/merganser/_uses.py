@@ -85,7 +85,7 @@ Use = Product | Rows | TokenSum | ScaledSum | PerExample
 
 
 def can_join(kinds: set[type]) -> bool:
-    return len(kinds) == 1 or kinds == {Product, Rows}
+    return len(kinds) <= 1 or kinds == {Product, Rows}
 
 
 def add_squares(sums: Tensor, uses: list[Use]) -> None:

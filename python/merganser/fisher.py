@@ -191,7 +191,7 @@ class _Pass:
         self._dtype = dtype
 
     def add_to(self, squares, batch: Batch) -> None:
-        squares.add(self._outputs, batch, lambda x: self._directions(x, batch))
+        squares.add(self._outputs, batch, self._directions)
 
     def _outputs(self, batch: Batch) -> Tensor:
         if self._dtype is None:

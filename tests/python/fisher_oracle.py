@@ -5,35 +5,48 @@ import copy
 import torch
 
 
-def define_fisher(model, examples, label_weights):
-    """sum_i sum_k w_ik (d log p(k | x_i) / d theta)^2 / N, by parameter name.
+def define_fisher_of_scores(model, examples, scores):
+    """sum_i sum_k w_ik (d s_ik / d theta)^2 / N, by parameter name.
 
-    examples: dicts of the model's arguments for one example each, without padding,
-    or tensors (1, ...). label_weights(i, p): w_i (K,), from p = p(. | x_i).
+    examples: the model's arguments for one example each, without padding, as dicts
+    or tensors. scores(i, outputs): pairs (w_ik, s_ik) of the outputs of example i.
     """
     model = copy.deepcopy(model).double().eval()
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     sums = {n: torch.zeros_like(p) for n, p in parameters.items()}
     for i, example in enumerate(examples):
-        logits = logits_of(model, example)[0]
-        log_p = torch.log_softmax(logits, dim=0)
-        weights = label_weights(i, log_p.detach().exp())
-        for k in weights.nonzero().flatten():
+        outputs = logits_of(model, example)[0]
+        for weight, score in scores(i, outputs):
             gradients = torch.autograd.grad(
-                log_p[k], parameters.values(), retain_graph=True, allow_unused=True
+                score, parameters.values(), retain_graph=True, allow_unused=True
             )
             for total, gradient in zip(sums.values(), gradients, strict=True):
                 if gradient is not None:
-                    total += weights[k] * gradient**2
+                    total += weight * gradient**2
     return {n: total / len(examples) for n, total in sums.items()}
 
 
+def define_fisher(model, examples, label_weights):
+    """The Fisher of a classifier: label_weights(i, p) -> (K,), from p = p(. | x_i)."""
+
+    def scores(i, logits):
+        log_p = torch.log_softmax(logits, dim=0)
+        weights = label_weights(i, log_p.detach().exp())
+        for k in weights.nonzero().flatten():
+            yield weights[k], log_p[k]
+
+    return define_fisher_of_scores(model, examples, scores)
+
+
 def logits_of(model, inputs):
+    dtype = next(model.parameters()).dtype
+
+    def wide(x):
+        return x.to(dtype) if x.is_floating_point() else x
+
     if isinstance(inputs, dict):
-        return model(**inputs).logits
-    if inputs.is_floating_point():
-        inputs = inputs.to(next(model.parameters()).dtype)
-    return model(inputs)
+        return model(**{name: wide(x) for name, x in inputs.items()}).logits
+    return model(wide(inputs))
 
 
 def single_examples(batches):

@@ -8,7 +8,7 @@ SIZE = {"vocab_size": 43, "max_position_embeddings": 24}
 def bert(num_labels=3, **options):
     from transformers import BertConfig, BertForSequenceClassification
 
-    return _ready(
+    return with_larger_weights(
         BertForSequenceClassification(
             BertConfig(**_layers(), num_labels=num_labels, **options)
         )
@@ -19,7 +19,7 @@ def roberta(num_labels=3, **options):
     from transformers import RobertaConfig, RobertaForSequenceClassification
 
     config = RobertaConfig(**_layers(), num_labels=num_labels, **options)
-    return _ready(RobertaForSequenceClassification(config))
+    return with_larger_weights(RobertaForSequenceClassification(config))
 
 
 def distilbert(num_labels=3, **options):
@@ -34,7 +34,7 @@ def distilbert(num_labels=3, **options):
         num_labels=num_labels,
         **options,
     )
-    return _ready(DistilBertForSequenceClassification(config))
+    return with_larger_weights(DistilBertForSequenceClassification(config))
 
 
 FACTORIES = {"bert": bert, "roberta": roberta, "distilbert": distilbert}
@@ -68,7 +68,7 @@ def _layers():
     )
 
 
-def _ready(model):
+def with_larger_weights(model):
     """Larger random weights than the default initialisation, biases too, so that
     every gradient is well above rounding."""
     with torch.no_grad():

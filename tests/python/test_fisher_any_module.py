@@ -1,0 +1,384 @@
+"""merganser.fisher on modules that use parameters in unusual ways: the right numbers,
+with a warning where they come from single examples."""
+
+import warnings
+
+import merganser
+import pytest
+import torch
+import torch.nn.utils.prune
+from fisher_oracle import assert_fishers_close
+from torch import nn
+from torch.nn import functional
+
+
+class Classifier(nn.Module):
+    """Embeds tokens (B, L), applies `body`, classifies the mean."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.embedding = nn.Embedding(10, 4)
+        self.body = body
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, ids):
+        return self.head(self.body(self.embedding(ids)).mean(1))
+
+
+class OneLayer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+
+class Twice(OneLayer):
+    def forward(self, x):
+        return self.layer(self.layer(x))
+
+
+class Functional(OneLayer):
+    """Uses a layer's weight without calling the layer."""
+
+    def forward(self, x):
+        return functional.linear(x, self.layer.weight)
+
+
+class FunctionalToo(OneLayer):
+    def forward(self, x):
+        return functional.linear(self.layer(x), self.layer.weight)
+
+
+class ByOtherNames(OneLayer):
+    """The weight as a factor of other products, and in parts."""
+
+    def forward(self, x):
+        x = x @ self.layer.weight + x @ self.layer.weight.T
+        first, second = self.layer.weight.chunk(2)
+        return torch.cat([functional.linear(x, first), functional.linear(x, second)], 2)
+
+
+class OneByOne(OneLayer):
+    def forward(self, x):
+        first, second = self.layer.weight.chunk(2)
+        x = torch.cat([functional.linear(x, first), functional.linear(x, second)], 2)
+        return x + self.layer.bias
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return functional.linear(x, 2 * self.weight, self.bias)
+
+
+class Transposed(OneLayer):
+    """Works on (L, B, C), as sequence-first models do."""
+
+    def forward(self, x):
+        return self.layer(x.transpose(0, 1)).transpose(0, 1)
+
+
+class Flattened(OneLayer):
+    def forward(self, x):
+        return self.layer(x.flatten(0, 1)).view_as(x)
+
+
+class FlattenedTransposed(OneLayer):
+    def forward(self, x):
+        y = self.layer(x.transpose(0, 1).reshape(-1, 4))
+        return y.view(x.shape[1], x.shape[0], 4).transpose(0, 1)
+
+
+class Mixing(OneLayer):
+    """Mixes examples, as BatchNorm does while training. Single ones it leaves alone."""
+
+    def forward(self, x):
+        return self.layer(x - 0.1 * (x.mean(0, keepdim=True) - x))
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second = nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+class Scales(nn.Module):
+    """Parameters of its own: scale, shift, positions, a token that all texts share."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(4))
+        self.shift = nn.Parameter(torch.randn(4))
+        self.positions = nn.Parameter(torch.randn(1, 5, 4))
+        self.rows = nn.Parameter(torch.randn(5, 1))
+        self.token = nn.Parameter(torch.randn(1, 1, 4))
+        self.factor = nn.Parameter(torch.randn(()))
+
+    def forward(self, x):
+        x = self.scale * x * self.scale + self.shift + self.positions
+        x = x * self.rows * self.factor
+        return torch.cat([self.token.expand(len(x), -1, -1), x], 1).tanh()
+
+
+class InputChanged(OneLayer):
+    """Changes a layer's input after the layer has used it."""
+
+    def forward(self, x):
+        x = x.detach()
+        y = self.layer(x)
+        x.mul_(2)
+        return y
+
+
+class Foreign(OneLayer):
+    """Has a trainable tensor that is no parameter, on a branch of its own."""
+
+    foreign = torch.ones(4, requires_grad=True)
+
+    def forward(self, x):
+        return x + self.layer(x.detach() * self.foreign.to(x.dtype))
+
+
+class Shared(nn.Module):
+    """Looks positions up once for all examples: as (1, L) or as (L,)."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.positions = nn.Embedding(6, 4)
+        self.shape = shape
+
+    def forward(self, x):
+        return (x + self.positions(torch.arange(x.shape[1]).view(self.shape))).tanh()
+
+
+class SharedRepeated(Shared):
+    """Breaks if what was looked up once comes for each example."""
+
+    def forward(self, x):
+        p = self.positions(torch.arange(x.shape[1]).view(self.shape))
+        return (x + p.repeat(len(x), 1, 1)).tanh()
+
+
+class Sometimes(nn.Module):
+    """An expert for each token: one sees no token in most examples."""
+
+    def __init__(self):
+        super().__init__()
+        self.common = nn.Linear(4, 4)
+        self.rare = nn.Linear(4, 4)
+
+    def forward(self, x):
+        chosen = x[..., 0] > x[..., 0].double().mean((-1), keepdim=True) + 0.6
+        y = self.common(x).tanh().clone()
+        y[chosen] = self.rare(x[chosen])
+        return y
+
+
+class Gate(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x, weight):
+        context.save_for_backward(x, weight)
+        return x * weight
+
+    @staticmethod
+    def backward(context, grad):
+        x, weight = context.saved_tensors
+        return grad * weight, (grad * x).sum((0, 1))
+
+
+class Custom(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4))
+
+    def forward(self, x):
+        return Gate.apply(x, self.weight)
+
+
+def pruned():
+    layer = nn.Linear(4, 4)
+    nn.utils.prune.l1_unstructured(layer, "weight", 0.5)
+    return layer
+
+
+# What the warning names; None: no warning.
+BODIES = {
+    "twice": (Twice, None),
+    "functional": (Functional, None),
+    "functional_too": (FunctionalToo, None),
+    "by_other_names": (ByOtherNames, "layer.weight"),
+    "one_by_one": (OneByOne, None),
+    "doubled": (lambda: Doubled(4, 4), "body.weight"),
+    "transposed": (Transposed, None),
+    "flattened": (Flattened, None),
+    "flattened_transposed": (FlattenedTransposed, None),
+    "tied": (Tied, None),
+    "scales": (Scales, None),
+    "foreign": (Foreign, None),
+    "shared": (lambda: Shared((1, -1)), None),
+    "shared_vector": (lambda: Shared(-1), None),
+    "shared_repeated": (lambda: SharedRepeated((1, -1)), "body.positions.weight"),
+    "sometimes": (Sometimes, "rare"),
+    "custom": (Custom, "body.weight"),
+    "max_norm": (lambda: nn.Embedding(10, 4, max_norm=1.0), "body.weight"),
+    "weight_norm": (
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
+        "parametrizations",
+    ),
+    "pruned": (pruned, "body.weight_orig"),
+    "transformer": (
+        lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True),
+        None,
+    ),
+    "transformer_sequence_first": (lambda: SequenceFirst(), None),
+}
+
+
+class SequenceFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8)
+
+    def forward(self, x):
+        return self.layer(x.transpose(0, 1)).transpose(0, 1)
+
+
+class TwoEmbeddings(nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, ids):
+        return self.head(self.body(ids).mean(1))
+
+
+def model_of(name):
+    torch.manual_seed(1)
+    make = TwoEmbeddings if name == "max_norm" else Classifier
+    model = make(BODIES[name][0]())
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(1.5)
+    return model.eval()
+
+
+def define(model, examples):
+    """The exact Fisher by a loop over single examples, in the model's own type."""
+    parameters = dict(model.named_parameters())
+    sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for example in examples:
+        log_p = model(example)[0].log_softmax(0)
+        for score in log_p:
+            gradients = torch.autograd.grad(
+                score, parameters.values(), retain_graph=True, allow_unused=True
+            )
+            for total, gradient in zip(sums.values(), gradients, strict=True):
+                if gradient is not None:
+                    total += score.detach().exp() * gradient**2
+    return {name: total / len(examples) for name, total in sums.items()}
+
+
+@pytest.mark.parametrize(("batch", "length"), [(4, 5), (5, 5), (1, 5), (2, 5), (10, 5)])
+@pytest.mark.parametrize("name", BODIES)
+def test_any_module(name, batch, length):
+    model = model_of(name).double() if name != "weight_norm" else model_of(name)
+    ids = torch.randint(0, 10, (12, length))
+    expected = define(model, ids.split(1))
+    if (name, batch) == ("sometimes", 2):  # where the numbers happen to fit at first
+        with pytest.raises(merganser.Error, match="use batches of one example"):
+            merganser.fisher(model, ids.split(batch))
+        return
+    before = [list(vars(module)) for module in model.modules()]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = merganser.fisher(model, ids.split(batch))
+    said = " ".join(str(w.message) for w in caught)
+    named = BODIES[name][1]
+    if named is None:
+        assert not said
+    elif batch > 1:
+        assert named in said
+    assert "head.weight" not in said
+    # As precise as the model: what is compared is the rule, not the rounding.
+    assert_fishers_close(
+        result, expected, rtol=1e-10 if name != "weight_norm" else 1e-4
+    )
+    assert [list(vars(module)) for module in model.modules()] == before
+
+
+def test_input_changed_in_place():
+    """As in training, autograd does not know the gradient any more, and says so."""
+    model = Classifier(InputChanged())
+    ids = torch.randint(0, 10, (4, 5))
+    with (
+        pytest.warns(UserWarning, match=r"body\.layer\.weight.*changed in place"),
+        pytest.raises(RuntimeError, match="modified by an inplace operation"),
+    ):
+        merganser.fisher(model, [ids])
+
+
+def test_examples_that_influence_each_other():
+    """The definition is of single examples, whatever the model does with several."""
+    model = Classifier(Mixing()).double()
+    ids = torch.randint(0, 10, (6, 5))
+    with pytest.warns(UserWarning, match=r"embedding\.weight \(the model mixes"):
+        result = merganser.fisher(model, [ids])
+    assert_fishers_close(result, define(model, ids.split(1)), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", [n for n, (_, named) in BODIES.items() if named])
+def test_refused_on_request(name):
+    named = BODIES[name][1]
+    model = model_of(name)
+    with pytest.raises(NotImplementedError, match=named.replace(".", r"\.")):
+        merganser.fisher(model, [torch.randint(0, 10, (4, 5))], unsupported="error")
+
+
+def test_layers_that_do_not_reach_the_logits():
+    """Their Fisher is zero: the logits do not depend on them."""
+    model = Classifier(nn.Identity())
+    model.unused = nn.Linear(4, 4)
+    result = merganser.fisher(model, [torch.randint(0, 10, (3, 5))])
+    assert not result["unused.weight"].any()
+    assert result["head.weight"].any()
+    with pytest.raises(merganser.InputError, match="no trainable parameter of the mod"):
+        merganser.fisher(Detached(), [torch.randn(3, 4)])
+
+
+class Detached(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 2)
+        self.layer = nn.Linear(4, 2)
+        self.requires_grad_(False)
+        self.layer.requires_grad_(True)
+
+    def forward(self, x):
+        return self.layer(x).detach()
+
+
+@pytest.mark.parametrize("name", ["twice", "functional_too", "tied", "custom"])
+def test_mc_batch_takes_any_model(name):
+    model = model_of(name)
+    result = merganser.fisher(model, [torch.randint(0, 10, (3, 5))], "mc_batch")
+    assert all((f > 0).any() for f in result.values())
+
+
+def test_frozen_parameters_are_no_obstacle():
+    model = Classifier(Custom())
+    model.body.requires_grad_(False)
+    result = merganser.fisher(
+        model, [torch.randint(0, 10, (3, 5))], unsupported="error"
+    )
+    assert "body.weight" not in result
+
+
+def test_one_warning_for_all_batches():
+    model = Classifier(Custom())
+    with pytest.warns(UserWarning) as caught:
+        merganser.fisher(model, torch.randint(0, 10, (12, 5)).split(3))
+    assert len(caught) == 1
+    assert "fisher_any_module" in caught[0].filename
