@@ -1,6 +1,6 @@
 """Fishers of transformers' classifiers beside other ways to them, in one run:
 
-    scripts/bench                  everything, about 25 minutes on two idle cores
+    scripts/bench                  everything, about half an hour on two idle cores
     scripts/bench --quick          one small cell, below two minutes
 
 Measures merganser.fisher against one plain forward and backward pass of the same
@@ -31,10 +31,12 @@ BATCH_SIZES = (8, 32)  # for memory
 ABOUT_SPEED = """
 ## Speed
 
-{plain}: in brackets the time of Merganser's estimators over its, lower is better.
-Of the others, in brackets their time over that of Merganser's empirical Fisher,
-which is what they compute: how many times faster Merganser is. Lengths are those
-of all examples, but for 16-128, which are mixed and padded."""
+exact, mc and empirical are Merganser's; in brackets their time over that of one
+forward and backward pass, lower is better. Of the others, in brackets their time
+over that of Merganser's empirical Fisher, which is what they compute: how many times
+faster Merganser is. What a call does once, up to the end of its first batch, is not
+counted, for nobody. All examples are of the same length, but for 16-128, which are
+mixed and padded."""
 
 ABOUT_MEMORY = """
 ## Memory
@@ -63,7 +65,7 @@ def main():
     if "nngeometry" in arguments.peers:
         print(ABOUT_PEERS)
 
-    print(ABOUT_SPEED.format(plain=tables.NAMES["plain"].capitalize()))
+    print(ABOUT_SPEED)
     result["speed"] = measure_speeds(arguments, names)
     tables.speed_tables(result["speed"], arguments.peers)
     print(ABOUT_MEMORY)
@@ -99,6 +101,7 @@ def parse_arguments():
         arguments.models = MODELS[:1]
         arguments.lengths = ("64",)
         arguments.dtypes = DTYPES[:1]
+        arguments.seconds = min(arguments.seconds, 5)
     return arguments
 
 

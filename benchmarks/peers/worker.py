@@ -10,6 +10,7 @@ and ends when the contestant comes back for more, so that every contestant is ti
 in the same way, whoever owns the loop. What fails is answered {"error": ...}.
 """
 
+import gc
 import json
 import os
 import resource
@@ -152,6 +153,7 @@ def main():
             contest(name, cell, orders)
         except Exception as error:
             orders.answer(error=f"{type(error).__name__}: {error}".split("\n")[0])
+        gc.collect()  # models with hooks are cycles
 
 
 main()

@@ -71,6 +71,7 @@ class Worker:
             raise Failed(f"the process ended with exit code {code}")
         answer = json.loads(line)
         if "error" in answer:
+            self.stop()  # what it holds could make others fail
             raise Failed(answer["error"])
         return answer
 
