@@ -32,6 +32,12 @@ def make_loader(
     data: Iterable, collator: Callable | None, batch_size: int, model: nn.Module
 ) -> Iterable:
     """Batches of `data`: as they are, or of its examples put together by a collator."""
+    is_iterable = hasattr(data, "__iter__") or hasattr(data, "__getitem__")
+    if not is_iterable or isinstance(data, Tensor | Mapping | str):
+        raise InputError(
+            "data must be a DataLoader or another iterable of batches, not "
+            f"{type(data).__name__}: a single batch is given in a list"
+        )
     columns = getattr(data, "column_names", None)
     if collator is None:
         if columns is not None:
@@ -76,10 +82,13 @@ def read_batches(data: Iterable, device, limit: int | None) -> Iterator[Batch]:
 def count_examples(data: Iterable) -> int | None:
     """How many examples there are in all, if that can be known beforehand."""
     if isinstance(data, DataLoader):
+        if data.batch_size is None:  # a sampler of batches, whatever they hold
+            return None
         try:
-            return len(data.sampler)
+            count = len(data.sampler)
         except TypeError:
             return None
+        return count - count % data.batch_size if data.drop_last else count
     if isinstance(data, list | tuple):
         return sum(_size(*_split(item)) for item in data)
     return None
@@ -104,10 +113,16 @@ def _split(item) -> tuple[tuple, dict]:
 
 
 def _size(args: tuple, kwargs: dict) -> int:
-    for value in tree_leaves((args, kwargs)):
-        if isinstance(value, Tensor) and value.dim() > 0:
-            return len(value)
-    raise InputError("a batch has no tensor: give the collator return_tensors='pt'")
+    """B. Positions may come as (1, L), for all examples: other tensors tell B."""
+    named = [kwargs.get(name) for name in ("labels", "index", "input_ids")]
+    tensors = [
+        x
+        for x in (*named, *tree_leaves((args, kwargs)))
+        if isinstance(x, Tensor) and x.dim() > 0
+    ]
+    if not tensors:
+        raise InputError("a batch has no tensor: give the collator return_tensors='pt'")
+    return next((len(x) for x in tensors if len(x) != 1), 1)
 
 
 def _make_batch(args, kwargs, size: int, keep: int, start: int, device) -> Batch:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from . import _C, ops
 from ._batches import INTEGERS, Batch
@@ -62,6 +63,10 @@ class Loss:
         """The direction of the data's labels."""
         raise NotImplementedError
 
+    def nll(self, outputs: Tensor, batch: Batch) -> float:
+        """sum_i -log p(y_i | x_i) of the data's labels, but for what is constant."""
+        raise NotImplementedError
+
     def terms(self, outputs: Tensor, batch: Batch) -> float:
         """What the usual training loss, a mean, divides the batch's sum of negative
         log-likelihoods by: terms * its gradient is the gradient of that sum."""
@@ -87,22 +92,18 @@ class Classification(Loss):
             shape = "(B, L, K)" if self._shift else "(B, K) or (B, L, K)"
             raise InputError(
                 f"loss='{self.name}' takes logits {shape} with K >= 2 classes, not "
-                f"{tuple(outputs.shape)}"
+                f"{_shape(outputs)}"
             )
         self._targets(outputs, batch)
 
     def exact(self, outputs, batch):
         if outputs.dim() == 2:
+            _check_passes(outputs.shape[1] - 1)
             yield from _C.exact_directions(outputs)
             return
         counted = self._counted(outputs, batch)
         positions = counted.any(0).nonzero().flatten().tolist()
-        count = len(positions) * (outputs.shape[-1] - 1)
-        if count > _MAX_DIRECTIONS:
-            raise InputError(
-                f"estimator='exact' would take {count} backward passes for a batch of "
-                f"{len(positions)} positions and {outputs.shape[-1]} classes: use 'mc'"
-            )
+        _check_passes(len(positions) * (outputs.shape[-1] - 1))
         for t in positions:
             for v in _C.exact_directions(outputs[:, t]):
                 direction = torch.zeros_like(outputs, requires_grad=False)
@@ -133,8 +134,16 @@ class Classification(Loss):
             )
         return self._directions(outputs, counted, lambda _, rows: chosen[rows])
 
+    def nll(self, outputs, batch):
+        targets = self._targets(outputs, batch).to(outputs.device).long()
+        rows = outputs.float().flatten(0, -2)
+        return float(functional.cross_entropy(rows, targets.flatten(), reduction="sum"))
+
     def terms(self, outputs, batch):
-        return float(self._counted(outputs, batch).sum())
+        targets = self._targets(outputs, batch)
+        # Training losses look at the labels alone.
+        counted = self._counted(outputs, batch) if targets is None else targets != -100
+        return float(counted.sum())
 
     def _targets(self, outputs: Tensor, batch: Batch) -> Tensor | None:
         """The labels (B,) or (B, L) that stand beside the outputs; -100: none."""
@@ -143,8 +152,8 @@ class Classification(Loss):
             return None
         if labels.dtype not in INTEGERS or labels.shape != outputs.shape[:-1]:
             raise InputError(
-                f"loss='{self.name}' takes labels {tuple(outputs.shape[:-1])} of "
-                f"integers, not {labels.dtype} {tuple(labels.shape)}"
+                f"loss='{self.name}' takes labels {_shape(outputs[..., 0])} of "
+                f"integers, not {labels.dtype} {_shape(labels)}"
             )
         return _shifted(labels, -100) if self._shift else labels
 
@@ -154,9 +163,13 @@ class Classification(Loss):
         if len(shape) == 1:
             return torch.ones(shape, dtype=torch.bool, device=device)
         targets = self._targets(outputs, batch)
-        if targets is not None:
-            return (targets != -100).to(device)
         mask = batch.kwargs.get("attention_mask")
+        if targets is not None:
+            counted = (targets != -100).to(device)
+            if self._shift and mask is not None and mask.shape == shape:
+                # Padding on the left has no token that could predict the first one.
+                counted &= mask != 0
+            return counted
         if mask is None:
             mask = torch.ones(shape, device=device)
         if mask.shape != shape:
@@ -191,7 +204,7 @@ class Multilabel(Loss):
     def check(self, outputs, batch):
         if outputs.dim() != 2:
             raise InputError(
-                f"loss='multilabel' takes logits (B, K), not {tuple(outputs.shape)}"
+                f"loss='multilabel' takes logits (B, K), not {_shape(outputs)}"
             )
         _check_values("multilabel", outputs, batch)
 
@@ -208,8 +221,20 @@ class Multilabel(Loss):
 
     def given(self, outputs, batch):
         labels = _values(outputs, batch)
+        if not ((labels == 0) | (labels == 1)).all():
+            raise InputError(
+                "loss='multilabel' takes labels of 0 and 1, not from "
+                f"{labels.min():g} to {labels.max():g}"
+            )
         p = torch.sigmoid(outputs.detach().double())
         return (labels - p).to(outputs.dtype)
+
+    def nll(self, outputs, batch):
+        return float(
+            functional.binary_cross_entropy_with_logits(
+                outputs.double(), _values(outputs, batch), reduction="sum"
+            )
+        )
 
     def terms(self, outputs, batch):
         return float(outputs.numel())
@@ -228,8 +253,7 @@ class Regression(Loss):
     def check(self, outputs, batch):
         if outputs.dim() > 2:
             raise InputError(
-                f"loss='regression' takes outputs (B,) or (B, K), not "
-                f"{tuple(outputs.shape)}"
+                f"loss='regression' takes outputs (B,) or (B, K), not {_shape(outputs)}"
             )
         _check_values("regression", outputs, batch)
 
@@ -246,6 +270,9 @@ class Regression(Loss):
     def given(self, outputs, batch):
         residual = _values(outputs, batch) - outputs.detach().double()
         return residual.to(outputs.dtype)
+
+    def nll(self, outputs, batch):
+        return float(0.5 * (_values(outputs, batch) - outputs.double()).square().sum())
 
     def terms(self, outputs, batch):
         return outputs.numel() / 2  # the usual loss is the mean of (y - f)^2
@@ -328,9 +355,22 @@ def guess_loss(raw, batch: Batch) -> Loss:
     if outputs.dim() == 2 and bool(((labels == 0) | (labels == 1)).all()):
         return Multilabel()
     raise InputError(
-        f"loss='auto' does not know what outputs {tuple(outputs.shape)} mean: give "
+        f"loss='auto' does not know what outputs {_shape(outputs)} mean: give "
         f"loss as one of {', '.join(_NAMED)} or as a function"
     )
+
+
+def _shape(x: Tensor) -> str:
+    """As (B, ...): a model is first looked at with fewer examples than a batch has."""
+    return f"({', '.join(['B', *map(str, x.shape[1:])])}{',' * (x.dim() == 1)})"
+
+
+def _check_passes(count: int) -> None:
+    if count > _MAX_DIRECTIONS:
+        raise InputError(
+            f"estimator='exact' would take {count} backward passes for a batch, one "
+            "for each position and class: use 'mc'"
+        )
 
 
 def _columns(values: Tensor) -> Iterator[Tensor]:
@@ -346,8 +386,7 @@ def _check_values(name: str, outputs: Tensor, batch: Batch) -> None:
     labels = batch.labels
     if labels is not None and labels.numel() != outputs.numel():
         raise InputError(
-            f"loss='{name}' takes labels {tuple(outputs.shape)}, not "
-            f"{tuple(labels.shape)}"
+            f"loss='{name}' takes labels {_shape(outputs)}, not {_shape(labels)}"
         )
 
 

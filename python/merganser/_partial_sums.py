@@ -3,14 +3,15 @@
 import hashlib
 import os
 import time
+import zipfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from ._batches import Batch
-from ._C import InputError
+from ._C import Error, InputError
 
 SECONDS = 60.0  # between two writes
 
@@ -26,6 +27,7 @@ class PartialSums:
     def __init__(self, path: str | os.PathLike, sums: dict[str, Tensor], run: dict):
         """run: whatever must be the same for the sums to mean the same."""
         self._path = Path(path)
+        self._partial = self._path.with_name(self._path.name + ".partial")
         self._sums = sums
         self._run = run
         self._hash = hashlib.sha256()
@@ -35,11 +37,22 @@ class PartialSums:
         self._written = time.monotonic()
         if self._path.exists():
             self._load()
+        try:  # now rather than after a minute of work
+            self._partial.touch()
+            self._partial.unlink()
+        except OSError as error:
+            raise InputError(
+                f"{self._path}: cannot be written: {error.strerror}"
+            ) from None
 
     def _load(self) -> None:
         try:
+            with zipfile.ZipFile(self._path) as file:
+                if (damaged := file.testzip()) is not None:  # torch does not look
+                    raise ValueError(damaged)
             saved = torch.load(self._path, map_location="cpu", weights_only=True)
             run, sums = saved["run"], saved["sums"]
+            self._goal, self._goal_hash = saved["seen"], saved["hash"]
         except Exception as error:
             raise InputError(
                 f"{self._path} is not a checkpoint of a Fisher ({type(error).__name__})"
@@ -56,13 +69,14 @@ class PartialSums:
             )
         for name, total in self._sums.items():
             total.copy_(sums[name])
-        self._goal, self._goal_hash = saved["seen"], saved["hash"]
 
     def has(self, batch: Batch) -> bool:
         """Whether the sums hold this batch already. To be called for each, in order."""
         resuming = self._seen < self._goal
-        for leaf in tree_leaves((batch.args, batch.kwargs, batch.labels)):
+        parts = (batch.args, batch.kwargs, batch.labels, batch.indices)
+        for path, leaf in tree_flatten_with_path(parts)[0]:
             if isinstance(leaf, Tensor):
+                self._hash.update(f"{keystr(path)} {leaf.dtype} {leaf.shape}".encode())
                 flat = leaf.detach().cpu().contiguous().flatten()
                 self._hash.update(flat.view(torch.uint8).numpy())
         self._seen += batch.size
@@ -91,15 +105,16 @@ class PartialSums:
             self._save()
 
     def _save(self) -> None:
-        partial = self._path.with_name(self._path.name + ".partial")
-        torch.save(
-            {
-                "run": self._run,
-                "sums": self._sums,
-                "seen": self._seen,
-                "hash": self._hash.hexdigest(),
-            },
-            partial,
-        )
-        os.replace(partial, self._path)
+        saved = {
+            "run": self._run,
+            "sums": self._sums,
+            "seen": self._seen,
+            "hash": self._hash.hexdigest(),
+        }
+        try:
+            torch.save(saved, self._partial)
+            os.replace(self._partial, self._path)
+        except (OSError, RuntimeError) as error:
+            self._partial.unlink(missing_ok=True)
+            raise Error(f"{self._path}: cannot be written: {error}") from None
         self._written = time.monotonic()
