@@ -1,0 +1,255 @@
+"""A Fisher that is stopped and goes on: bit for bit what it would have been."""
+
+import os
+import warnings
+
+import merganser
+import pytest
+import torch
+from merganser import _partial_sums
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+ESTIMATORS = ["exact", "mc", "empirical", "mc_batch"]
+SIZES = (3, 1, 4, 2, 4)
+COUNT = sum(SIZES)
+
+
+@pytest.fixture(autouse=True)
+def write_after_each_batch(monkeypatch):
+    monkeypatch.setattr(_partial_sums, "SECONDS", 0)
+
+
+class Recurrent(nn.Module):
+    """Has parameters with rules and without."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(9, 4)
+        self.cell = nn.LSTM(4, 4, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, ids):
+        return self.head(self.cell(self.table(ids))[0].mean(1))
+
+
+def plain():
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(5, 6), nn.LayerNorm(6), nn.Linear(6, 3))
+
+
+def recurrent():
+    torch.manual_seed(3)
+    return Recurrent()
+
+
+def data_of(model, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(model, Recurrent):
+        inputs = torch.randint(0, 9, (COUNT, 4), generator=generator)
+    else:
+        inputs = torch.randn(COUNT, 5, generator=generator)
+    labels = torch.randint(0, 3, (COUNT,), generator=generator)
+    return list(zip(inputs.split(SIZES), labels.split(SIZES), strict=True))
+
+
+def run(model, data, *args, **options):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "no rule gives")
+        return merganser.fisher(model, data, *args, **options)
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_after(batches):
+    seen = []
+
+    def progress(*state):
+        seen.append(state)
+        if len(seen) == batches:
+            raise Stopped
+
+    return progress
+
+
+def broken(data):
+    yield from data
+    raise Stopped
+
+
+def stopped(model, data, batches, path, *args, **options):
+    progress = stop_after(batches)
+    with pytest.raises(Stopped):
+        run(model, data, *args, checkpoint=path, progress=progress, **options)
+
+
+def assert_identical(a, b):
+    assert set(a) == set(b)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert (a.num_examples, a.num_examples_used) == (
+        b.num_examples,
+        b.num_examples_used,
+    )
+
+
+@pytest.mark.parametrize("batches", range(1, len(SIZES) + 1))
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("make", [plain, recurrent])
+def test_stopped_after_a_batch(make, estimator, batches, tmp_path):
+    model = make()
+    data = data_of(model)
+    path = tmp_path / "fisher.partial"
+    options = {"samples": 2} if estimator.startswith("mc") else {}
+    expected = run(model, data, estimator, **options)
+    stopped(model, data, batches, path, estimator, **options)
+    seen = []
+    result = run(
+        make(),
+        data,
+        estimator,
+        checkpoint=path,
+        progress=lambda done, total, _: seen.append((done, total)),
+        **options,
+    )
+    assert_identical(result, expected)
+    done = [sum(SIZES[: b + 1]) for b in range(len(SIZES))]
+    assert seen == [(count, COUNT) for count in done]
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_stopped_by_the_data_again_and_again(estimator, tmp_path):
+    model = recurrent()
+    data = data_of(model)
+    path = tmp_path / "partial"
+    for count in (2, 2, 3, 5):
+        with pytest.raises(Stopped):
+            run(model, broken(data[:count]), estimator, checkpoint=path)
+    result = run(model, iter(data), estimator, checkpoint=path)
+    assert_identical(result, run(model, iter(data), estimator))
+
+
+def test_finished(tmp_path):
+    """Returns the same without a forward pass, and goes on where data are added."""
+    model, path = plain(), tmp_path / "partial"
+    data = data_of(model)
+    first = run(model, data[:3], checkpoint=path)
+    calls = []
+    handle = model.register_forward_hook(lambda *_: calls.append(1))
+    assert_identical(run(model, data[:3], checkpoint=path), first)
+    assert not calls
+    handle.remove()
+    assert_identical(run(model, data, checkpoint=path), run(model, data))
+
+
+def test_limit(tmp_path):
+    model, path = plain(), tmp_path / "partial"
+    data = data_of(model)
+    first = run(model, data, limit=7, checkpoint=path)
+    assert_identical(first, run(model, data, limit=7))
+    assert_identical(run(model, data, limit=7, checkpoint=path), first)
+    with pytest.raises(merganser.InputError, match="partial"):  # half of a batch
+        run(model, data, checkpoint=path)
+
+
+def test_half_precision(tmp_path):
+    model, path = plain(), tmp_path / "partial"
+    model = model.to(torch.bfloat16)
+    data = [(x.bfloat16(), y) for x, y in data_of(plain())]
+    expected = run(model, data)
+    stopped(model, data, 2, path)
+    assert_identical(run(model, data, checkpoint=path), expected)
+
+
+def changed(data, batch, change):
+    data = list(data)
+    x, y = data[batch]
+    data[batch] = change(x.clone(), y.clone())
+    return data
+
+
+def other_input(x, y):
+    x[0, 0] += 1
+    return x, y
+
+
+def other_label(x, y):
+    y[0] = (y[0] + 1) % 3
+    return x, y
+
+
+def trained():
+    model = plain()
+    with torch.no_grad():
+        model[0].bias[0] += 1e-6
+    return model
+
+
+def frozen():
+    model = plain()
+    model[0].bias.requires_grad_(False)
+    return model
+
+
+def with_index(data):
+    return [{"input": x, "index": torch.arange(len(x)) + 50} for x, _ in data]
+
+
+# What the second run has: model, data, options.
+OTHERS = {
+    "order": ({}, lambda data: data[::-1], {}),
+    "order within a batch": (
+        {},
+        lambda data: changed(data, 0, lambda x, y: (x.flip(0), y.flip(0))),
+        {},
+    ),
+    "input": ({}, lambda data: changed(data, 1, other_input), {}),
+    "label": ({}, lambda data: changed(data, 1, other_label), {}),
+    "index": ({}, with_index, {}),
+    "batches": (
+        {},
+        lambda data: [
+            (torch.cat([data[0][0], data[1][0]]), torch.cat([data[0][1], data[1][1]])),
+            *data[2:],
+        ],
+        {},
+    ),
+    "fewer data": ({}, lambda data: data[:1], {}),
+    "estimator": ({}, list, {"estimator": "empirical", "samples": 1}),
+    "samples": ({}, list, {"samples": 3}),
+    "seed": ({}, list, {"seed": 1}),
+    "loss": ({}, list, {"loss": "classification"}),
+    "dtype": ({}, list, {"dtype": torch.bfloat16}),
+    "weights": ({"model": trained}, list, {}),
+    "trainable parameters": ({"model": frozen}, list, {}),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_run(name, tmp_path):
+    path = tmp_path / "sums.pt"
+    data = data_of(plain())
+    stopped(plain(), data, 2, path, "mc", samples=2)
+    kept = path.read_bytes()
+    models, other, options = OTHERS[name]
+    model = models.get("model", plain)()
+    options = {"estimator": "mc", "samples": 2, **options}
+    with pytest.raises(merganser.InputError, match=r"sums\.pt") as caught:
+        run(model, other(data), checkpoint=path, **options)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == kept
+    # What the other run was refused, the first one still has.
+    result = run(plain(), data, "mc", samples=2, checkpoint=path)
+    assert_identical(result, run(plain(), data, "mc", samples=2))
+
+
+def test_shuffled_data(tmp_path):
+    model, path = plain(), tmp_path / "sums.pt"
+    inputs = torch.randn(40, 5)
+    data = TensorDataset(inputs, torch.zeros(40).long())
+    loader = DataLoader(data, 4, shuffle=True)
+    stopped(model, loader, 2, path)
+    with pytest.raises(merganser.InputError, match=r"sums\.pt.*shuffling"):
+        run(model, loader, checkpoint=path)

@@ -1,0 +1,288 @@
+"""The forms in which merganser.fisher takes data."""
+
+import functools
+import warnings
+
+import datasets
+import merganser
+import pytest
+import tiny_models
+import tokenizer_folders
+import torch
+from fisher_oracle import assert_fishers_close, define_fisher
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast
+
+COUNT = 7
+X = torch.linspace(0, 9, COUNT * 4).sin().view(COUNT, 4)
+Y = torch.arange(COUNT).remainder(3)
+
+
+class Rows(torch.utils.data.Dataset):
+    """A map-style data set of dicts."""
+
+    def __len__(self):
+        return COUNT
+
+    def __getitem__(self, i):
+        if not 0 <= i < COUNT:
+            raise IndexError
+        return {"input": X[i], "labels": Y[i]}
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return (Rows()[i] for i in range(COUNT))
+
+
+def plain():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
+def pairs(size=3):
+    return list(zip(X.split(size), Y.split(size), strict=True))
+
+
+def dicts(size=3):
+    return [{"input": x, "labels": y} for x, y in pairs(size)]
+
+
+def collate(rows):
+    return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+FORMS = {
+    "pairs": pairs,
+    "tuple": lambda: tuple(pairs()),
+    "lists": lambda: [list(pair) for pair in pairs()],
+    "dicts": dicts,
+    "pairs of dicts": lambda: [({"input": x}, y) for x, y in pairs()],
+    "int32 labels": lambda: [(x, y.int()) for x, y in pairs()],
+    "generator": lambda: (pair for pair in pairs()),
+    "DataLoader": lambda: DataLoader(TensorDataset(X, Y), 3),
+    "DataLoader of dicts": lambda: DataLoader(Rows(), 2),
+    "DataLoader of batches": lambda: DataLoader(pairs(), batch_size=None),
+    "DataLoader of a stream": lambda: DataLoader(Stream(), 4),
+    "DataLoader with a collator": lambda: DataLoader(Rows(), 4, collate_fn=collate),
+    "empty batches": lambda: [*pairs()[:2], (X[:0], Y[:0]), *pairs()[2:]],
+    "empty first": lambda: [(X[:0], Y[:0]), *pairs()],
+}
+COLLATED = {"map-style": Rows, "stream": Stream, "list": lambda: list(Rows())}
+
+
+@pytest.mark.parametrize("estimator", ["mc", "empirical"])
+@pytest.mark.parametrize("name", FORMS)
+def test_forms(name, estimator):
+    expected = merganser.fisher(plain(), [(X, Y)], estimator)
+    result = merganser.fisher(plain(), FORMS[name](), estimator)
+    assert_fishers_close(result, expected)
+    assert (result.num_examples, result.num_examples_used) == (COUNT, COUNT)
+
+
+def test_tensors():
+    expected = define_fisher(plain(), X.split(1), lambda i, p: p)
+    assert_fishers_close(merganser.fisher(plain(), X.split(3)), expected)
+
+
+@pytest.mark.parametrize("name", COLLATED)
+def test_collator(name):
+    expected = merganser.fisher(plain(), [(X, Y)], "empirical")
+    data = COLLATED[name]()
+    result = merganser.fisher(
+        plain(), data, "empirical", collator=collate, batch_size=2
+    )
+    assert_fishers_close(result, expected)
+    assert result.num_examples == COUNT
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda: DataLoader(TensorDataset(X, Y), 4, drop_last=True),
+        lambda: DataLoader(Rows(), batch_sampler=[[0, 1, 2], [3]]),
+    ],
+)
+def test_examples_that_a_loader_leaves_out(data):
+    """They are no part of the data."""
+    result = merganser.fisher(plain(), data())
+    assert (result.num_examples, result.num_examples_used) == (4, 4)
+    expected = define_fisher(plain(), X[:4].split(1), lambda i, p: p)
+    assert_fishers_close(result, expected)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 4, COUNT, 100])
+@pytest.mark.parametrize("name", FORMS)
+def test_limit(name, limit):
+    used = min(limit, COUNT)
+    expected = define_fisher(plain(), X[:used].split(1), lambda i, p: p)
+    result = merganser.fisher(plain(), FORMS[name](), limit=limit, num_examples=50)
+    assert_fishers_close(result, expected)
+    assert (result.num_examples, result.num_examples_used) == (50, used)
+
+
+def test_limit_of_data_of_unknown_length():
+    expected = define_fisher(plain(), X[:4].split(1), lambda i, p: p)
+    result = merganser.fisher(plain(), pairs(), limit=4)
+    assert (result.num_examples, result.num_examples_used) == (COUNT, 4)
+    assert_fishers_close(result, expected)
+    for name in ("generator", "DataLoader of batches", "DataLoader of a stream"):
+        with pytest.raises(merganser.InputError, match="need num_examples"):
+            merganser.fisher(plain(), FORMS[name](), limit=4)
+
+
+def test_limit_reads_no_further():
+    def data():
+        yield from pairs()[:2]
+        raise AssertionError("read on")
+
+    merganser.fisher(plain(), data(), limit=5, num_examples=COUNT)
+    merganser.fisher(plain(), data(), limit=6, num_examples=COUNT)
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64, torch.uint8])
+def test_index(kind):
+    """Draws belong to an example's own number, not to where it stands."""
+    expected = merganser.fisher(plain(), [X], "mc")
+    order = torch.randperm(COUNT)
+    shuffled = [
+        {"input": X[i], "index": i.to(kind)} for i in (order[:2], order[2:3], order[3:])
+    ]
+    assert_fishers_close(merganser.fisher(plain(), shuffled, "mc"), expected)
+    counted = merganser.fisher(plain(), [X[order]], "mc")
+    with pytest.raises(AssertionError):
+        assert_fishers_close(counted, expected)
+
+
+class Nested(nn.Module):
+    """Takes a dict of a tuple, a table without a row per example, and a name."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 5)
+        self.second = nn.Linear(4, 3)
+
+    def forward(self, table, parts, kind="tanh"):
+        a, rest = parts["pair"]
+        h = getattr(torch, kind)(self.first(a)) @ table
+        return h + self.second(rest["b"])
+
+
+TABLE = torch.linspace(-1, 1, 15).view(5, 3)
+
+
+def test_nested_inputs_and_inputs_of_all_examples():
+    model = Nested()
+
+    def inputs(rows):
+        nested = {"pair": (X[rows], {"b": X[rows].flip(1)})}
+        return {"parts": nested, "kind": "sin", "labels": Y[rows], "table": TABLE}
+
+    parts = torch.arange(COUNT).split(4)  # none as many as the table's rows
+    result = merganser.fisher(model, [inputs(rows) for rows in parts])
+
+    def forward(i):
+        without = {k: v for k, v in inputs(slice(i, i + 1)).items() if k != "labels"}
+        return model(**without)[0].log_softmax(0)
+
+    parameters = dict(model.named_parameters())
+    expected = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for i in range(COUNT):
+        for score in forward(i):
+            gradients = torch.autograd.grad(
+                score, parameters.values(), retain_graph=True
+            )
+            for total, gradient in zip(expected.values(), gradients, strict=True):
+                total += score.detach().exp() * gradient**2 / COUNT
+    assert_fishers_close(result, expected)
+
+
+TEXTS = ["a cab", "bad", "a b c d", "dad", "cc", "a", "bab a"]
+
+
+def tokenizer():
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer_folders.wordpiece("abcd"),
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        unk_token="[UNK]",
+        mask_token="[MASK]",
+    )
+
+
+@functools.cache
+def tokenized():
+    """With the text, which the model does not take, and the column "label"."""
+    rows = [{"text": t, "label": int(y)} for t, y in zip(TEXTS, Y, strict=True)]
+    data = datasets.Dataset.from_list(rows)
+    return data.map(lambda row: dict(tokenizer()(row["text"])))
+
+
+@pytest.mark.parametrize("wrap", ["", "format", "labels", "iterable", "peft"])
+def test_data_set(wrap):
+    model, data = tiny_models.bert(), tokenized()
+    rows = [
+        {key: torch.tensor([row[key]]) for key in ("input_ids", "attention_mask")}
+        for row in data
+    ]
+    batches = [{**row, "labels": Y[i, None]} for i, row in enumerate(rows)]
+    if wrap == "format":
+        data = data.with_format("torch")
+    elif wrap == "labels":
+        data = data.rename_column("label", "labels")
+    elif wrap == "iterable":
+        data = data.to_iterable_dataset()
+    elif wrap == "peft":
+        peft = pytest.importorskip("peft")
+        lora = peft.LoraConfig("SEQ_CLS", target_modules=["query"], r=2)
+        model = peft.get_peft_model(model, lora)
+    expected = merganser.fisher(model, batches, "empirical")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = merganser.fisher(
+            model,
+            data,
+            "empirical",
+            collator=DataCollatorWithPadding(tokenizer()),
+            batch_size=3,
+        )
+    assert_fishers_close(result, expected)
+    assert result.num_examples == COUNT
+
+
+def test_data_set_without_collator():
+    with pytest.raises(merganser.InputError, match=r"a datasets.Dataset needs a colla"):
+        merganser.fisher(tiny_models.bert(), tokenized())
+
+
+def test_collator_beside_a_loader():
+    with pytest.raises(merganser.InputError, match="collator of its own"):
+        merganser.fisher(plain(), DataLoader(Rows(), 2), collator=collate)
+
+
+REFUSED = {
+    "another tensor first": ([{"table": TABLE, "input": X, "labels": Y}], "of 5 rows"),
+    "nothing": ([], "no examples"),
+    "only empty batches": ([(X[:0], Y[:0])], "no examples"),
+    "one tensor": (X, "not Tensor: a single batch is given in a list"),
+    "one dict": ({"input": X}, "not dict: a single batch is given in a list"),
+    "None": (None, "not NoneType"),
+    "a model's file": ("data.csv", "not str"),
+    "a batch of strings": (["a", "b"], "not str"),
+    "three tensors": ([(X, X, Y)], "a pair"),
+    "lists": ([{"input": X.tolist()}], "return_tensors='pt'"),
+    "labels twice": ([({"input": X, "labels": Y}, Y)], "labels twice"),
+    "index of floats": ([{"input": X, "index": X[:, 0]}], "index must be.*float32"),
+    "index of 3": ([{"input": X, "index": Y[:3]}], "index must be.*7 integers"),
+    "index (B, 1)": ([{"input": X, "index": Y[:, None]}], r"index .*shape \(7, 1\)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name):
+    data, message = REFUSED[name]
+    with pytest.raises(merganser.InputError, match=message) as caught:
+        merganser.fisher(plain(), data, "mc")
+    assert "\n" not in str(caught.value)
