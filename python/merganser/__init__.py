@@ -12,6 +12,7 @@ check_torch(_build)
 
 from . import ops
 from ._C import Error, InputError
+from .adamw_fisher import AdamWFisher
 from .fisher import fisher
 from .fisher_result import FisherResult
 from .merging import inspect, merge, merge_recipe, plan
@@ -22,6 +23,7 @@ __version__ = _build.VERSION
 
 
 __all__ = [
+    "AdamWFisher",
     "Error",
     "FisherResult",
     "InputError",

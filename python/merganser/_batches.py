@@ -114,12 +114,9 @@ def _split(item) -> tuple[tuple, dict]:
 
 def _size(args: tuple, kwargs: dict) -> int:
     """B. Positions may come as (1, L), for all examples: other tensors tell B."""
-    named = [kwargs.get(name) for name in ("labels", "index", "input_ids")]
-    tensors = [
-        x
-        for x in (*named, *tree_leaves((args, kwargs)))
-        if isinstance(x, Tensor) and x.dim() > 0
-    ]
+    inputs = {k: x for k, x in kwargs.items() if k not in ("labels", "index")}
+    leaves = (kwargs.get("input_ids"), *tree_leaves((args, inputs, kwargs)))
+    tensors = [x for x in leaves if isinstance(x, Tensor) and x.dim() > 0]
     if not tensors:
         raise InputError("a batch has no tensor: give the collator return_tensors='pt'")
     return next((len(x) for x in tensors if len(x) != 1), 1)

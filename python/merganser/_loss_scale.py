@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ._batches import Batch
 from ._C import InputError
@@ -96,7 +95,7 @@ class LossScale:
             return terms  # nothing can be told, and nothing follows
         if self.checked and (self._by_items is not None or items == terms):
             return items if self._by_items else terms
-        measured = negative_log_likelihood(loss, outputs, batch) / value
+        measured = loss.nll(outputs, batch) / value
         if not (_near(measured, terms) or _near(measured, items)):
             mean = measured * value / terms
             raise InputError(
@@ -109,23 +108,6 @@ class LossScale:
         if not _near(items, terms):
             self._by_items = by_items
         return items if by_items else terms
-
-
-def negative_log_likelihood(loss: Loss, outputs: Tensor, batch: Batch) -> float:
-    """The sum over the examples of -log p(label), up to what outputs do not change."""
-    outputs = outputs.float()
-    labels = batch.labels.to(outputs.device)
-    if loss.name == "multilabel":
-        return functional.binary_cross_entropy_with_logits(
-            outputs, labels.float(), reduction="sum"
-        ).item()
-    if loss.name == "regression":
-        return 0.5 * (outputs - labels.view_as(outputs)).square().sum().item()
-    if loss.name == "causal_lm":
-        outputs, labels = outputs[:, :-1], labels[:, 1:]
-    return functional.cross_entropy(
-        outputs.flatten(0, -2), labels.flatten(), reduction="sum"
-    ).item()
 
 
 def _near(a: float, b: float) -> bool:

@@ -1,9 +1,8 @@
 """The diagonal Fisher of a PyTorch model, correct per example."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from numbers import Integral
 
 import torch
@@ -13,6 +12,7 @@ from ._batch_mean import BatchMeanSquares
 from ._batches import Batch, count_examples, make_loader, read_batches
 from ._C import Error, InputError, content_hash
 from ._losses import Loss, find_loss, guess_loss
+from ._model_state import all_trainable, device_of, eval_mode, moved, weights_hash
 from ._partial_sums import PartialSums
 from ._per_example import PerExampleSquares
 from .fisher_result import FisherResult
@@ -125,12 +125,12 @@ def fisher(
     used = 0
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(_eval_mode(model))
-        home = _device_of(model)
+        stack.enter_context(eval_mode(model))
+        home = device_of(model)
         if device is not None and torch.device(device) != home:
-            stack.enter_context(_moved(model, torch.device(device), home))
+            stack.enter_context(moved(model, torch.device(device), home))
         if not trainable_only:
-            stack.enter_context(_all_trainable(model))
+            stack.enter_context(all_trainable(model))
         squares = (
             BatchMeanSquares(model)
             if estimator == "mc_batch"
@@ -147,10 +147,10 @@ def fisher(
                 "samples": samples,
                 "seed": seed,
                 "dtype": str(dtype),
-                "the model's weights": _hash(model),
+                "the model's weights": weights_hash(model),
             }
             partial = PartialSums(checkpoint, squares.sums, run)
-        for batch in read_batches(data, _device_of(model), limit):
+        for batch in read_batches(data, device_of(model), limit):
             if partial is None or not partial.has(batch):
                 pass_over.add_to(squares, batch)
             used += batch.size
@@ -165,7 +165,9 @@ def fisher(
 
     for name, sum_of_squares in squares.sums.items():
         sum_of_squares.div_(used)
-        if not sum_of_squares.isfinite().all():
+        # No square is negative, so that the largest tells; isfinite would take as
+        # much memory again.
+        if sum_of_squares.numel() and not sum_of_squares.amax().isfinite():
             raise Error(f"the Fisher of {name} is not finite")
     return FisherResult(
         {name: f.to(home) for name, f in squares.sums.items()},
@@ -255,52 +257,3 @@ def _check_choices(estimator, loss, dtype, unsupported) -> None:
         raise InputError(
             f"unsupported must be 'per_example' or 'error', not {unsupported!r}"
         )
-
-
-@contextmanager
-def _eval_mode(model: nn.Module):
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@contextmanager
-def _all_trainable(model: nn.Module):
-    frozen = [p for p in model.parameters() if not p.requires_grad]
-    try:
-        for p in frozen:
-            p.requires_grad_(p.is_floating_point())
-        yield
-    finally:
-        for p in frozen:
-            p.requires_grad_(False)
-
-
-@contextmanager
-def _moved(model: nn.Module, device: torch.device, home: torch.device):
-    try:
-        model.to(device)
-        yield
-    finally:
-        model.to(home)
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    parameter = next(model.parameters(), None)
-    if parameter is None:
-        raise InputError("the model has no parameter")
-    return parameter.device
-
-
-def _hash(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        if isinstance(value, Tensor):
-            digest.update(name.encode())
-            flat = value.detach().cpu().contiguous().flatten()
-            digest.update(flat.view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -19,9 +19,9 @@ from ._batches import Batch
 from ._C import InputError, content_hash
 from ._loss_scale import LossScale
 from ._losses import LOSSES, find_loss, guess_loss
+from ._model_state import eval_mode
 from ._per_example import accumulator
 from .adamw_fisher import AdamWFisher
-from .fisher import _eval_mode
 from .fisher_result import FisherResult
 
 ESTIMATORS = ("adam", "online_mc")
@@ -238,7 +238,7 @@ class FisherCallback(TrainerCallback):
         batch.indices = first + processes * torch.arange(batch.size, device=device)
         with (
             torch.random.fork_rng([device] if device.type == "cuda" else []),
-            _eval_mode(self._model),
+            eval_mode(self._model),
         ):
             raw = self._model(*batch.args, **batch.kwargs)
             outputs = self._read(raw, batch)

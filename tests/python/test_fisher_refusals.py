@@ -45,10 +45,10 @@ def test_labels_of_no_class(labels):
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        (torch.zeros(3), r"labels \(3,\) of integers, not torch\.float32 \(3,\)"),
+        (torch.zeros(3), r"labels \(B,\) of integers, not torch\.float32"),
         (torch.zeros(2).long(), r"labels must be a tensor of 3 rows.* shape \(2,\)"),
-        (torch.ones(3, 4).long(), r"labels \(3,\) of integers, not .* \(3, 4\)"),
-        (torch.ones(3).bool(), r"labels \(3,\) of integers, not torch\.bool"),
+        (torch.ones(3, 4).long(), r"labels \(B,\) of integers, not .* \(B, 4\)"),
+        (torch.ones(3).bool(), r"labels \(B,\) of integers, not torch\.bool"),
         ([0, 1, 1], "labels must be a tensor of 3 rows, one per example, not list"),
     ],
 )

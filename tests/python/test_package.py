@@ -11,6 +11,7 @@ import torch
 from merganser import _build, _check
 
 PUBLIC = {
+    "AdamWFisher",
     "Error",
     "FisherResult",
     "InputError",

@@ -1,0 +1,63 @@
+"""A model's state: changed for a while and put back, or told apart from another."""
+
+import hashlib
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ._C import InputError
+
+
+@contextmanager
+def eval_mode(model: nn.Module):
+    """Eval mode, and afterwards every module's own mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def all_trainable(model: nn.Module):
+    """Frozen parameters are trainable in the meantime."""
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    try:
+        for p in frozen:
+            p.requires_grad_(p.is_floating_point())
+        yield
+    finally:
+        for p in frozen:
+            p.requires_grad_(False)
+
+
+@contextmanager
+def moved(model: nn.Module, device: torch.device, home: torch.device):
+    """The model is on `device` in the meantime."""
+    try:
+        model.to(device)
+        yield
+    finally:
+        model.to(home)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter is."""
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        raise InputError("the model has no parameter")
+    return parameter.device
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Of the names and bytes of all tensors in the model's state."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor):
+            digest.update(name.encode())
+            flat = value.detach().cpu().contiguous().flatten()
+            digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()
