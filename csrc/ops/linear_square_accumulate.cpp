@@ -87,8 +87,10 @@ constexpr int64_t kTokensForBf16 = 6;
 // How many multiplications take as long as packing one number.
 constexpr int64_t kPackCost = 16;
 
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
+// The size of the largest of so many parts, a multiple of kBlockStep.
+int64_t share(int64_t size, int64_t parts) {
+  const int64_t step = parts * kBlockStep;
+  return (size + step - 1) / step * kBlockStep;
 }
 
 // The blocks of a matrix (rows, columns), one for each thread at most: of all
@@ -98,9 +100,8 @@ std::vector<Block> share_out(int64_t rows, int64_t columns) {
   std::vector<Block> blocks;
   int64_t least = std::numeric_limits<int64_t>::max();
   for (int64_t parts = 1; parts <= threads; ++parts) {
-    const int64_t height = ceil_div(ceil_div(rows, kRowStep), parts) * kRowStep;
-    const int64_t width =
-        ceil_div(ceil_div(columns, kColumnStep), threads / parts) * kColumnStep;
+    const int64_t height = share(rows, parts);
+    const int64_t width = share(columns, threads / parts);
     const int64_t cost = height * width + kPackCost * (height + width);
     if (cost >= least) {
       continue;

@@ -35,10 +35,9 @@ struct SquareProducts {
   T weight;
 };
 
-// Blocks begin at multiples of these. The bits of an element do not depend on
-// how the matrix is shared out in such blocks.
-constexpr int64_t kRowStep = 48;
-constexpr int64_t kColumnStep = 96;
+// Blocks begin at multiples of this in both directions. The bits of an element
+// do not depend on how the matrix is shared out in such blocks.
+constexpr int64_t kBlockStep = 64;
 
 // In T, which half inputs are converted to.
 template <typename T, typename In>

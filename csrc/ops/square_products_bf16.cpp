@@ -1,7 +1,7 @@
 // One tile of the weight matrix at a time: the product of each example's tokens
-// goes into a buffer that stays in the first-level cache and is squared from
-// there. The products are oneDNN's, through ATen: with AVX-512's bfloat16
-// instructions or, where there are, those for tiles (AMX).
+// goes into a buffer that stays in cache and is squared from there. The
+// products are oneDNN's, through ATen: with AVX-512's bfloat16 instructions or,
+// where there are, those for tiles (AMX).
 //
 // Compiled with FMA contraction, like square_products.cpp.
 
@@ -9,6 +9,7 @@
 #include <ATen/native/CPUBlas.h>
 
 #include <algorithm>
+#include <bit>
 #include <exception>
 #include <iterator>
 
@@ -22,9 +23,9 @@ namespace {
 using at::native::cpublas::brgemm;
 using at::native::cpublas::brgemm_release;
 
-// Sides of a tile. Two products and the tile of the Fisher are 27 KiB.
-constexpr int64_t kTile = 48;
-static_assert(kRowStep % kTile == 0 && kColumnStep % kTile == 0);
+// Sides of a tile. Two products and the tile of the Fisher are 48 KiB.
+constexpr int64_t kTile = 64;
+static_assert(kBlockStep % kTile == 0);
 
 // What the packed operands of one pass may take: a common second-level cache.
 constexpr int64_t kPackBytes = 1024 * 1024;
@@ -38,8 +39,14 @@ int64_t round_up(int64_t count, int64_t step) {
   return (count + step - 1) / step * step;
 }
 
+// How many pairs take the place of some tokens: half, rounded up to a number
+// with four binary digits before its zeros. For each number there is compiled
+// code of a quarter of a megabyte, which ATen keeps.
 int64_t pairs_of(int64_t tokens) {
-  return (tokens + 1) / 2;
+  const auto pairs = static_cast<uint64_t>(tokens + 1) / 2;
+  const int digits = std::bit_width(pairs);
+  return round_up(
+      static_cast<int64_t>(pairs), int64_t{1} << std::max(digits - 4, 0));
 }
 
 typedef Pair Lanes

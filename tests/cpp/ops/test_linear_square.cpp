@@ -115,12 +115,12 @@ TEST(LinearSquareAccumulate, LeavesOutTokensWithoutGradient) {
 
 TEST(LinearSquareAccumulate, IsRightAtTheEdgesOfTiles) {
   at::manual_seed(0);
-  for (const int64_t width : {1, 3, 31, 32, 33, 47, 48, 49, 95, 97, 255, 257}) {
+  for (const int64_t width : {1, 3, 31, 32, 33, 47, 48, 49, 63, 65, 255, 257}) {
     for (const int64_t tokens : {1, 2, 7, 32, 33}) {
       for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
         SCOPED_TRACE(testing::Message() << width << ", " << tokens << type);
-        check(make_batch(all(3, tokens), tokens, width, 49, type), at::kFloat);
-        check(make_batch(all(3, tokens), tokens, 49, width, type), at::kFloat);
+        check(make_batch(all(3, tokens), tokens, width, 65, type), at::kFloat);
+        check(make_batch(all(3, tokens), tokens, 65, width, type), at::kFloat);
       }
     }
   }
