@@ -4,14 +4,14 @@
 
 For what moves memory: the share of the bandwidth of a copy of the same size.
 For linear layers: the time as a multiple of the plain weight-gradient GEMM of
-the same shapes. For the Adam step and merge: also the time of torch's own
-operations for the same as a multiple of ours. On a CPU all run on one thread and
-are timed by what it takes of its core, so that other work on the machine
-matters little. Prints Markdown tables.
+the same shapes, also with half of the tokens padding. For the Adam step and
+merge: also the time of torch's own operations for the same as a multiple of
+ours. On a CPU all run on one thread and are timed by what it takes of its core,
+so that other work on the machine matters little. Prints Markdown tables.
 """
 
 import argparse
-import math
+import statistics
 import time
 
 import torch
@@ -21,10 +21,10 @@ REPEATS = 15
 
 
 def times(device, *functions):
-    """The best time of each, seconds; alternately, so that what else the machine
+    """The median time of each, seconds; alternately, so that what else the machine
     does meets all of them."""
     clock = time.perf_counter if device == "cuda" else time.thread_time
-    best = [math.inf] * len(functions)
+    seconds = [[] for _ in functions]
     for repeat in range(REPEATS + 2):
         for i, function in enumerate(functions):
             if device == "cuda":
@@ -34,8 +34,8 @@ def times(device, *functions):
             if device == "cuda":
                 torch.cuda.synchronize()
             if repeat >= 2:  # after two rounds of warming up
-                best[i] = min(best[i], clock() - start)
-    return best
+                seconds[i].append(clock() - start)
+    return [statistics.median(of_one) for of_one in seconds]
 
 
 def row(*cells):
@@ -128,9 +128,11 @@ def per_token(device, examples, tokens, channels):
     )
 
 
-def linear(device, examples, tokens, inner, outer, dtype):
+def linear(device, examples, tokens, inner, outer, dtype, padding=0.0):
+    """A share of every example's tokens has no gradient; the GEMM takes them all."""
     x = torch.randn(examples, tokens, inner, device=device).to(dtype)
     d = torch.randn(examples, tokens, outer, device=device).to(dtype)
+    d[:, round(tokens * (1 - padding)) :] = 0
     fisher = torch.zeros(outer, inner, device=device)
     flat_x, flat_d = x.view(-1, inner), d.view(-1, outer)
     ours, gemm = times(
@@ -142,6 +144,7 @@ def linear(device, examples, tokens, inner, outer, dtype):
     row(
         f"{outer} x {inner}",
         str(tokens),
+        f"{padding:.0%}",
         str(dtype).removeprefix("torch."),
         f"{flops / gemm / 1e9:.0f}",
         f"{flops / ours / 1e9:.0f}",
@@ -178,12 +181,21 @@ def main():
             f"{seconds[2] / seconds[0]:.2f}" if peer else "",
         )
     print()
-    row("weight", "L", "dtype", "GEMM, GFLOP/s", "ours, GFLOP/s", "ours / GEMM, time")
-    row(*["---"] * 6)
+    row(
+        "weight",
+        "L",
+        "padding",
+        "dtype",
+        "GEMM, GFLOP/s",
+        "ours, GFLOP/s",
+        "ours / GEMM, time",
+    )
+    row(*["---"] * 7)
     for dtype in (torch.float32, torch.bfloat16):
         for outer, inner in ((384, 384), (1536, 384), (384, 1536)):
-            for tokens in (24, 32, 64, 128):
+            for tokens in (24, 32, 64, 128, 384):
                 linear(device, 32, tokens, inner, outer, dtype)
+            linear(device, 32, 128, inner, outer, dtype, padding=0.5)
 
 
 if __name__ == "__main__":

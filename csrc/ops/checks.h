@@ -123,8 +123,15 @@ void check_linear_square_accumulate_(
     const at::Tensor& grad_output,
     double weight);
 
-// linear_square_accumulate_ where every example is one token, input (B, 1, in)
-// and output (B, 1, out): sum_i (d_i^T a_i)^2 is one product of the squares.
+// input (B, L, in) with zeros for the tokens whose output (B, L, out) is all
+// zero: they contribute nothing to linear_square_accumulate_, but zero times
+// infinity is not zero.
+at::Tensor without_idle_tokens(
+    const at::Tensor& input,
+    const at::Tensor& output);
+
+// linear_square_accumulate_ where every example is one token, input (B, in) and
+// output (B, out): sum_i (d_i^T a_i)^2 is one product of the squares.
 void accumulate_single_tokens(
     at::Tensor& fisher,
     const at::Tensor& input,

@@ -12,12 +12,14 @@ void linear_square_accumulate_cuda(
     double weight) {
   check_linear_square_accumulate_(fisher, input, grad_output, weight);
   const c10::cuda::CUDAGuard guard(fisher.device());
-  const auto [a, d] = kernel_inputs(input, grad_output, fisher.scalar_type());
+  const auto inputs = kernel_inputs(input, grad_output, fisher.scalar_type());
+  const at::Tensor& d = inputs.second;
+  const at::Tensor a = without_idle_tokens(inputs.first, d);
   if (a.size(1) == 1) {
-    accumulate_single_tokens(fisher, a, d, weight);
+    accumulate_single_tokens(fisher, a.squeeze(1), d.squeeze(1), weight);
     return;
   }
-  dispatch_types(fisher, a, [&, a = a, d = d]<typename T, typename In>() {
+  dispatch_types(fisher, a, [&]<typename T, typename In>() {
     kernels::launch_linear_square_accumulate(
         kernel_data<In>(a),
         kernel_data<In>(d),

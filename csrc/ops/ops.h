@@ -63,7 +63,9 @@ MERGANSER_API at::Tensor merge(
     double floor);
 
 // fisher (out, in) += weight * sum_i (D_i^T A_i)^2, the squares per example.
-// input A: (B, L, in) or (B, in); grad_output D: (B, L, out) or (B, out).
+// input A: (B, L, in) or (B, in); grad_output D: (B, L, out) or (B, out). A
+// token whose grad_output is all zero (padding) contributes nothing whatever
+// its input is, and costs next to nothing; a NaN is not zero.
 MERGANSER_API void linear_square_accumulate_(
     at::Tensor& fisher,
     const at::Tensor& input,

@@ -12,9 +12,9 @@
 #include <c10/util/Half.h>
 
 #include <algorithm>
-#include <vector>
 
 #include "kernels/widest.h"
+#include "ops/scratch.h"
 
 namespace merganser::ops {
 namespace {
@@ -78,88 +78,90 @@ struct Tile {
   }
 };
 
-// matrix (tokens, width): its columns [begin, end) as panels (panel, token,
-// kWidth), filled up with zeros.
+// Of the matrix (all tokens, width), columns [begin, end) of some tokens as
+// panels (panel, token, kWidth), filled up with zeros. Token by token, as
+// memory is read best.
 template <int kWidth, typename T, typename In>
 void pack(
     const In* matrix,
-    int64_t tokens,
+    std::span<const int64_t> tokens,
     int64_t width,
     int64_t begin,
     int64_t end,
     T* packed) {
-  for (int64_t first = begin; first < end; first += kWidth) {
-    const int64_t count = std::min<int64_t>(kWidth, end - first);
-    for (int64_t l = 0; l < tokens; ++l, packed += kWidth) {
+  const auto panel_size = static_cast<int64_t>(tokens.size()) * kWidth;
+  for (const int64_t l : tokens) {
+    T* panel = packed;
+    for (int64_t first = begin; first < end; first += kWidth) {
       const In* const in = matrix + l * width + first;
+      const int64_t count = std::min<int64_t>(kWidth, end - first);
       if (count == kWidth) {
-        std::copy(in, in + kWidth, packed);
+        std::copy(in, in + kWidth, panel);
       } else {
-        std::fill(std::copy(in, in + count, packed), packed + kWidth, T(0));
+        std::fill(std::copy(in, in + count, panel), panel + kWidth, T(0));
       }
+      panel += panel_size;
     }
+    packed += kWidth;
   }
 }
 
-int64_t panels(int64_t count, int64_t width) {
-  return (count + width - 1) / width;
+int64_t round_up(int64_t count, int64_t step) {
+  return (count + step - 1) / step * step;
 }
 
 } // namespace
 
 template <typename T, typename In>
-void SquareProducts<T, In>::run(
-    int64_t row_begin,
-    int64_t row_end,
-    int64_t column_begin,
-    int64_t column_end) const {
+void add_squares(const SquareProducts<T, In>& products, const Block& block) {
   widest([&]<int kBytes>(VectorBytes<kBytes>) {
-    constexpr int kRows = Tile<T, kBytes>::kRows;
-    constexpr int kColumns = Tile<T, kBytes>::kColumns;
-    const int64_t row_panels = panels(row_end - row_begin, kRows);
-    const int64_t column_panels = panels(column_end - column_begin, kColumns);
-    const int64_t d_size = row_panels * kRows * tokens;
-    const int64_t a_size = column_panels * kColumns * tokens;
-    const int64_t group = std::clamp<int64_t>(
-        kPackBytes / static_cast<int64_t>(sizeof(T)) /
-            std::max<int64_t>(d_size + a_size, 1),
-        1,
-        std::max<int64_t>(examples, 1));
-    std::vector<T> packed_d(group * d_size);
-    std::vector<T> packed_a(group * a_size);
-    for (int64_t first = 0; first < examples; first += group) {
-      const int64_t count = std::min(group, examples - first);
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t example = first + i;
+    using Tile = Tile<T, kBytes>;
+    constexpr int kRows = Tile::kRows;
+    constexpr int kColumns = Tile::kColumns;
+    const auto& [fisher, input, output, examples, rows, columns, weight] =
+        products;
+    const int64_t d_width = round_up(block.row_end - block.row_begin, kRows);
+    const int64_t a_width =
+        round_up(block.column_end - block.column_begin, kColumns);
+    const auto size_of = [&](int64_t tokens) {
+      return (d_width + a_width) * tokens;
+    };
+    const int64_t room =
+        std::max<int64_t>(kPackBytes / sizeof(T), size_of(examples.longest()));
+    Scratch<T> packed(room);
+    for (int64_t first = 0, end = 0; first < examples.size(); first = end) {
+      end = examples.group_end(first, 1, room, size_of);
+      T* next = packed.data();
+      for (int64_t i = first; i < end; ++i) {
+        const int64_t tokens = examples.count(i);
         pack<kRows>(
-            output + example * tokens * rows,
-            tokens,
-            rows,
-            row_begin,
-            row_end,
-            packed_d.data() + i * d_size);
+            output, examples[i], rows, block.row_begin, block.row_end, next);
         pack<kColumns>(
-            input + example * tokens * columns,
-            tokens,
+            input,
+            examples[i],
             columns,
-            column_begin,
-            column_end,
-            packed_a.data() + i * a_size);
+            block.column_begin,
+            block.column_end,
+            next + d_width * tokens);
+        next += size_of(tokens);
       }
-      for (int64_t q = 0; q < column_panels; ++q) {
-        const int64_t column = column_begin + q * kColumns;
-        for (int64_t p = 0; p < row_panels; ++p) {
-          const int64_t row = row_begin + p * kRows;
-          for (int64_t i = 0; i < count; ++i) {
-            Tile<T, kBytes>::accumulate(
-                packed_d.data() + i * d_size + p * kRows * tokens,
-                packed_a.data() + i * a_size + q * kColumns * tokens,
+      for (int64_t j = 0; j < a_width; j += kColumns) {
+        const int64_t column = block.column_begin + j;
+        for (int64_t o = 0; o < d_width; o += kRows) {
+          const int64_t row = block.row_begin + o;
+          const T* d = packed.data();
+          for (int64_t i = first; i < end; ++i) {
+            const int64_t tokens = examples.count(i);
+            Tile::accumulate(
+                d + o * tokens,
+                d + (d_width + j) * tokens,
                 tokens,
                 weight,
                 fisher + row * columns + column,
                 columns,
-                std::min<int64_t>(kRows, row_end - row),
-                std::min<int64_t>(kColumns, column_end - column));
+                std::min<int64_t>(kRows, block.row_end - row),
+                std::min<int64_t>(kColumns, block.column_end - column));
+            d += size_of(tokens);
           }
         }
       }
@@ -167,9 +169,11 @@ void SquareProducts<T, In>::run(
   });
 }
 
-template struct SquareProducts<float, float>;
-template struct SquareProducts<float, c10::BFloat16>;
-template struct SquareProducts<float, c10::Half>;
-template struct SquareProducts<double, double>;
+#define INSTANTIATE(T, In) \
+  template void add_squares(const SquareProducts<T, In>&, const Block&);
+INSTANTIATE(float, float)
+INSTANTIATE(float, c10::BFloat16)
+INSTANTIATE(float, c10::Half)
+INSTANTIATE(double, double)
 
 } // namespace merganser::ops

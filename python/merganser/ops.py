@@ -141,7 +141,8 @@ def linear_square_accumulate_(
 
     fisher (out, in); input A (B, L, in) or (B, in); grad_output D, the gradient
     of the loss by the layer's output, (B, L, out) or (B, out). No buffer of B
-    weight gradients is made.
+    weight gradients is made. A token whose grad_output is all zero contributes
+    nothing, whatever its input is.
 
     Raises RuntimeError for a weight that is not finite.
     """

@@ -281,6 +281,29 @@ def test_embedding(device, rows, padding, dtype):
     close_to_float64(fisher, per_example(module, ids, d)["weight"])
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("tokens", [1, 20])
+def test_linear_leaves_out_tokens_without_gradient(device, tokens, dtype):
+    x = reals(5, tokens, 33, dtype=dtype, device=device)
+    d = reals(5, tokens, 50, dtype=dtype, device=device)
+    d[1, tokens // 2 :] = 0
+    d[3] = -0.0
+    expected = per_example(torch.nn.Linear(33, 50, device=device), x, d)
+    x[1, tokens // 2 :] = math.inf
+    x[3] = math.nan
+    fisher = torch.zeros(50, 33, device=device)
+    ops.linear_square_accumulate_(fisher, x, d)
+    close_to_float64(fisher, expected["weight"])
+
+
+def test_linear_keeps_the_nan_of_a_gradient(device):
+    x, d = torch.ones(2, 7, 3, device=device), torch.zeros(2, 7, 4, device=device)
+    d[1, 5, 2] = math.nan
+    fisher = torch.zeros(4, 3, device=device)
+    ops.linear_square_accumulate_(fisher, x, d)
+    assert fisher[2].isnan().all() and fisher.isnan().sum() == 3
+
+
 def test_examples_are_neither_tokens_nor_the_batch(device):
     # (1 + 1)^2 + (1 + 1)^2 = 8: squared tokens would be 4, the batch 16.
     ones = torch.ones(2, 2, 1, device=device)
@@ -356,6 +379,8 @@ def op_samples(device):
     yield op.merge, (flat[0], flat[1], flat[2:4], flat[3:5], *numbers)
     yield op.merge, (None, None, [x.half()], [], [1.0], [], 1.0, 0, 0.0, 0.5, 0.0)
     yield op.linear_square_accumulate_, (torch.zeros(5, 4, device=device), x, d, 1.0)
+    halves = (x.bfloat16().repeat(1, 4, 1), d.bfloat16().repeat(1, 4, 1), 1.0)
+    yield op.linear_square_accumulate_, (torch.zeros(5, 4, device=device), *halves)
     yield op.bias_square_accumulate_, (vector, d, 1.0)
     yield op.layer_norm_square_accumulate_, (vector, d, d, 1.0)
     table = torch.zeros(6, 5, device=device)
