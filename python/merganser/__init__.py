@@ -13,6 +13,7 @@ check_torch(_build)
 from . import ops
 from ._C import Error, InputError
 from .adamw_fisher import AdamWFisher
+from .comparison import compare_fishers
 from .fisher import fisher
 from .fisher_result import FisherResult
 from .merging import inspect, merge, merge_recipe, plan
@@ -29,6 +30,7 @@ __all__ = [
     "InputError",
     "Trainer",
     "__version__",
+    "compare_fishers",
     "fisher",
     "has_cuda",
     "inspect",

@@ -16,6 +16,7 @@ PUBLIC = {
     "FisherResult",
     "InputError",
     "Trainer",
+    "compare_fishers",
     "fisher",
     "has_cuda",
     "inspect",
