@@ -114,8 +114,10 @@ def _split(item) -> tuple[tuple, dict]:
 
 def _size(args: tuple, kwargs: dict) -> int:
     """B. Positions may come as (1, L), for all examples: other tensors tell B."""
+    if isinstance(ids := kwargs.get("input_ids"), Tensor) and ids.dim() > 0:
+        return len(ids)
     inputs = {k: x for k, x in kwargs.items() if k not in ("labels", "index")}
-    leaves = (kwargs.get("input_ids"), *tree_leaves((args, inputs, kwargs)))
+    leaves = tree_leaves((args, inputs, kwargs))
     tensors = [x for x in leaves if isinstance(x, Tensor) and x.dim() > 0]
     if not tensors:
         raise InputError("a batch has no tensor: give the collator return_tensors='pt'")

@@ -1,18 +1,11 @@
 """The forms in which merganser.fisher takes data."""
 
-import functools
-import warnings
-
-import datasets
 import merganser
 import pytest
-import tiny_models
-import tokenizer_folders
 import torch
 from fisher_oracle import assert_fishers_close, define_fisher
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast
 
 COUNT = 7
 X = torch.linspace(0, 9, COUNT * 4).sin().view(COUNT, 4)
@@ -198,63 +191,50 @@ def test_nested_inputs_and_inputs_of_all_examples():
     assert_fishers_close(result, expected)
 
 
-TEXTS = ["a cab", "bad", "a b c d", "dad", "cc", "a", "bab a"]
+class Looked(nn.Module):
+    """Takes tokens, and a table of all examples that comes before them."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, input_ids, a_table):
+        return self.head(self.features(input_ids, a_table))
+
+    def features(self, input_ids, a_table):
+        return input_ids.to(a_table.dtype).mean(1, keepdim=True) * a_table.mean(0)
 
 
-def tokenizer():
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer_folders.wordpiece("abcd"),
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        unk_token="[UNK]",
-        mask_token="[MASK]",
+def test_tokens_tell_how_many_examples_there_are():
+    ids = torch.randint(0, COUNT, (5, 3))
+    data = [{"a_table": X, "input_ids": part} for part in ids.split(4)]
+    model = Looked()
+    result = merganser.fisher(model, data)
+    expected = define_fisher(
+        model.head, model.features(ids, X).split(1), lambda i, p: p
+    )
+    assert_fishers_close(
+        {n.removeprefix("head."): f for n, f in result.items()}, expected
     )
 
 
-@functools.cache
-def tokenized():
-    """With the text, which the model does not take, and the column "label"."""
-    rows = [{"text": t, "label": int(y)} for t, y in zip(TEXTS, Y, strict=True)]
-    data = datasets.Dataset.from_list(rows)
-    return data.map(lambda row: dict(tokenizer()(row["text"])))
-
-
-@pytest.mark.parametrize("wrap", ["", "format", "labels", "iterable", "peft"])
-def test_data_set(wrap):
-    model, data = tiny_models.bert(), tokenized()
-    rows = [
-        {key: torch.tensor([row[key]]) for key in ("input_ids", "attention_mask")}
-        for row in data
-    ]
-    batches = [{**row, "labels": Y[i, None]} for i, row in enumerate(rows)]
-    if wrap == "format":
-        data = data.with_format("torch")
-    elif wrap == "labels":
-        data = data.rename_column("label", "labels")
-    elif wrap == "iterable":
-        data = data.to_iterable_dataset()
-    elif wrap == "peft":
-        peft = pytest.importorskip("peft")
-        lora = peft.LoraConfig("SEQ_CLS", target_modules=["query"], r=2)
-        model = peft.get_peft_model(model, lora)
-    expected = merganser.fisher(model, batches, "empirical")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        result = merganser.fisher(
-            model,
-            data,
-            "empirical",
-            collator=DataCollatorWithPadding(tokenizer()),
-            batch_size=3,
-        )
-    assert_fishers_close(result, expected)
-    assert result.num_examples == COUNT
-
-
-def test_data_set_without_collator():
-    with pytest.raises(merganser.InputError, match=r"a datasets.Dataset needs a colla"):
-        merganser.fisher(tiny_models.bert(), tokenized())
+@pytest.mark.xfail(
+    strict=True,
+    reason="a tensor without a row per example is cut where it is as long as the batch "
+    "(_batches._rows): wrong numbers where single examples are needed",
+)
+def test_tensor_of_all_examples_as_long_as_the_batch():
+    ids = torch.randint(0, COUNT, (COUNT, 3))
+    model = Looked()
+    model.head = nn.Sequential(nn.PReLU(4), nn.Linear(4, 3))  # has no rule
+    data = [{"input_ids": part, "a_table": X} for part in ids.split(COUNT)]
+    result = merganser.fisher(model, data)
+    expected = define_fisher(
+        model.head, model.features(ids, X).split(1), lambda i, p: p
+    )
+    assert_fishers_close(
+        {n.removeprefix("head."): f for n, f in result.items()}, expected
+    )
 
 
 def test_collator_beside_a_loader():
