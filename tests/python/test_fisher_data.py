@@ -202,7 +202,9 @@ class Looked(nn.Module):
         return self.head(self.features(input_ids, a_table))
 
     def features(self, input_ids, a_table):
-        return input_ids.to(a_table.dtype).mean(1, keepdim=True) * a_table.mean(0)
+        return (input_ids - 3.0).to(a_table.dtype).mean(1, keepdim=True) * a_table.mean(
+            0
+        )
 
 
 def test_tokens_tell_how_many_examples_there_are():
