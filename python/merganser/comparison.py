@@ -113,6 +113,10 @@ def compare_fishers(
         sort: the order of the rows: "name", or "error": the largest relative error
             first, nan before all.
 
+    Returns:
+        A FisherComparison: `tensors`, a row per tensor, and `total`; `str` of it is a
+        table.
+
     Raises:
         InputError: a and b that do not fit; names the first tensor that differs.
     """
