@@ -41,7 +41,7 @@ def ranks(x):
 @np.errstate(divide="ignore", invalid="ignore")
 def expected(a, b):
     a, b = (x.double().numpy().ravel() for x in (a, b))
-    rank = np.corrcoef(ranks(a), ranks(b))[0, 1]
+    rank = np.corrcoef(ranks(a), ranks(b))[0, 1] if a.size > 1 else math.nan
     return [
         np.linalg.norm(a - b) / np.linalg.norm(b),
         np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)),
