@@ -44,4 +44,6 @@ class BatchMeanSquares:
             )
             for total, gradient in zip(self.sums.values(), gradients, strict=True):
                 if gradient is not None:
+                    if gradient.is_sparse:  # of nn.Embedding(sparse=True)
+                        gradient = gradient.to_dense()
                     ops.square_accumulate_(total, gradient)

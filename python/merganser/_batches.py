@@ -128,7 +128,7 @@ def _make_batch(args, kwargs, size: int, keep: int, start: int, device) -> Batch
     _check_rows("labels", kwargs.get("labels"), size, None)
     _check_rows("index", kwargs.get("index"), size, INTEGERS)
     args, kwargs = tree_map(
-        lambda x: x.detach().to(device) if isinstance(x, Tensor) else x,
+        lambda x: _ready(x, device) if isinstance(x, Tensor) else x,
         _rows((args, kwargs), 0, keep, size),
     )
     labels = kwargs.pop("labels", None)
@@ -136,6 +136,11 @@ def _make_batch(args, kwargs, size: int, keep: int, start: int, device) -> Batch
     if indices is None:
         indices = torch.arange(start, start + keep, device=device)
     return Batch(args, kwargs, labels, indices.long(), keep)
+
+
+def _ready(x: Tensor, device) -> Tensor:
+    x = x.detach().to(device)
+    return x.clone() if x.is_inference() else x  # autograd takes no others
 
 
 def _rows(tree, begin: int, end: int, size: int):

@@ -1,6 +1,7 @@
 """A model's state: changed for a while and put back, or told apart from another."""
 
 import hashlib
+import warnings
 from contextlib import contextmanager
 
 import torch
@@ -37,11 +38,30 @@ def all_trainable(model: nn.Module):
 @contextmanager
 def moved(model: nn.Module, device: torch.device, home: torch.device):
     """The model is on `device` in the meantime."""
+    if device.type == "meta":
+        raise InputError("device must be one that computes, not meta")
     try:
         model.to(device)
         yield
     finally:
         model.to(home)
+
+
+@contextmanager
+def no_silent_checkpoints():
+    """An error where torch.utils.checkpoint would lose gradients with a warning."""
+    lost = "None of the inputs have requires_grad"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", lost)
+        try:
+            yield
+        except UserWarning as warning:
+            if lost not in str(warning):
+                raise
+            raise InputError(
+                "the model checkpoints a part whose inputs need no gradient, and its "
+                "parameters would get none: give checkpoint use_reentrant=False"
+            ) from None
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -14,9 +14,8 @@ from ._rules import Layout, NotPerExample
 from ._uses import Use, add_squares, can_join
 from ._watch import Call, Place, Watch
 
-# Examples with which a parameter's layout is looked for, and in how many batches.
+# Examples with which a first look is taken.
 _FEW = 3
-_MAX_PROBES = 3
 
 
 class PerExampleSquares:
@@ -26,7 +25,8 @@ class PerExampleSquares:
     parameter that is also used in another way is computed example by example instead,
     with a warning (or refused: `unsupported="error"`). So is one whose gradient's rows
     are not the examples of the batch: the gradient of one example must not reach
-    another's rows.
+    another's rows. A first look at three examples tells, and another one wherever the
+    model's graph is a new one.
     """
 
     def __init__(self, model: nn.Module, unsupported: str = "per_example"):
@@ -37,11 +37,12 @@ class PerExampleSquares:
         self.sums = {name: accumulator(p) for name, p in self._parameters.items()}
         self._refuse = unsupported == "error"
         self._by_example: dict[str, str] = {}  # without a rule, and why
-        # Layouts that proved right, for several examples and for one.
-        self._minor: dict[tuple[str, bool], bool] = {}
-        self._probes: dict[tuple[str, bool], int] = defaultdict(int)
-        self._prepared = False
-        # Rows per example in the few examples of the batch that is worked on.
+        self._one_by_one = False  # batches are taken apart
+        # By (several examples, graph): the parameters whose rows were seen to be the
+        # examples', and whether they are minor (_rules.Layout).
+        self._layouts: dict[tuple[bool, int], dict[str, bool]] = {}
+        self._layout: dict[str, bool] = {}  # of the current batch
+        # Rows per example in the first look at the current batch.
         self._lengths: dict[str, set[int]] = defaultdict(set)
         self._pending: dict[Place, list[Use]] = defaultdict(list)
         self._unproven: dict[str, str] = {}
@@ -58,55 +59,70 @@ class PerExampleSquares:
         outputs_of: a forward pass of the model, (B, ...). directions_of: the v like
         those outputs.
         """
-        if not self._prepared:
-            self._prepare(outputs_of, batch)
+        parts = [batch]
+        if self._one_by_one:
+            parts = [batch.rows(i, i + 1) for i in range(batch.size)]
+        for part in parts:
+            outputs = self._look(outputs_of, part)
+            if outputs is None:
+                self.add(outputs_of, batch, directions_of)  # one by one
+                return
+            for v, last in with_last(directions_of(outputs, part)):
+                self._watch.backward(outputs, v, not last, self._accumulate)
+                # What waits for uses that the backward pass did not reach.
+                for place in list(self._pending):
+                    self._add(place)
+            self._leave_to_examples(self._unproven)
+            if self._by_example:
+                self._add_examples(outputs_of, part, directions_of)
+            self._watch.start(1)  # lets go of the batch
+            self._lengths.clear()
+            self._unproven.clear()
+
+    # The forward pass
+
+    def _look(self, outputs_of, batch: Batch) -> Tensor | None:
+        """The batch's outputs, ready for backward passes; None: not in one batch."""
+        first = None if self._layouts else self._first_look(outputs_of, batch)
         outputs = self._watched(outputs_of, batch)
-        if self._new():
-            self._prepare(outputs_of, batch)
+        key = (batch.size > 1, self._watch.graph.signature)
+        if key not in self._layouts and first is None:
+            first = self._first_look(outputs_of, batch)
             outputs = self._watched(outputs_of, batch)
+            key = (batch.size > 1, self._watch.graph.signature)
+        if first is not None:
+            _check_close(first[1], outputs[: len(first[1])])
+            self._layouts[key] = first[0]
+        self._layout = self._layouts[key]
         if not outputs.requires_grad:
             raise InputError("no trainable parameter of the model reaches its output")
-        self._leave_to_examples(self._watch.uses_without_rule(outputs))
-        for v, last in with_last(directions_of(outputs, batch)):
-            self._watch.backward(outputs, v, not last, self._accumulate)
-            # What waits for uses that the backward pass did not reach.
-            for place in list(self._pending):
-                self._add(place)
-        self._leave_to_examples(self._unproven)
-        if self._by_example:
-            self._add_examples(outputs_of, batch, directions_of)
-        self._watch.start(1)  # lets go of the batch
-        self._lengths.clear()
-        self._unproven.clear()
+        mover = self._watch.graph.moves_rows
+        if mover and batch.size > 1:
+            self._take_one_by_one(mover)
+            return None
+        self._leave_to_examples(self._watch.uses_without_rule())
+        return outputs
+
+    def _first_look(self, outputs_of, batch: Batch) -> tuple[dict[str, bool], Tensor]:
+        """Finds, with a few examples, what has a rule and how its rows lie: the
+        layouts. Also returns the few examples' outputs."""
+        few = batch.rows(0, min(_FEW, batch.size))
+        outputs = self._watched_or_not_shared(outputs_of, few)
+        if few.size > 1:
+            with torch.no_grad():
+                singles = [outputs_of(few.rows(i, i + 1)) for i in range(few.size)]
+            _check_close(torch.cat(singles), outputs)
+        layout = {}
+        if outputs.requires_grad and not (
+            few.size > 1 and self._watch.graph.moves_rows
+        ):
+            problems = self._watch.uses_without_rule()
+            layout, misfits = self._probe(outputs)
+            self._leave_to_examples(misfits | problems)
+        return layout, outputs.detach()
 
     def _watched(self, outputs_of, batch: Batch) -> Tensor:
         return self._watch.forward(lambda: outputs_of(batch), batch.size)
-
-    # The first look
-
-    def _prepare(self, outputs_of, batch: Batch) -> None:
-        """Finds, with a few examples, what has a rule and how its rows lie."""
-        self._prepared = True
-        few = batch.rows(0, min(_FEW, batch.size))
-        outputs = self._watched_or_not_shared(outputs_of, few)
-        if not outputs.requires_grad:
-            return
-        if self._mixes(outputs_of, few, outputs):
-            why = "the model mixes the examples of a batch"
-            problems = dict.fromkeys(self._parameters, why)
-        else:
-            problems = self._watch.uses_without_rule(outputs)
-            problems |= self._probe(outputs, set(problems))
-        self._leave_to_examples(problems)
-
-    @staticmethod
-    def _mixes(outputs_of, batch: Batch, outputs: Tensor) -> bool:
-        """Whether examples have other outputs by themselves than in the batch."""
-        if batch.size == 1:
-            return False
-        with torch.no_grad():
-            rows = [outputs_of(batch.rows(i, i + 1)) for i in range(batch.size)]
-        return not _close(torch.cat(rows), outputs)
 
     def _watched_or_not_shared(self, outputs_of, batch: Batch) -> Tensor:
         """A forward pass in which sharing makes no difference to the outputs."""
@@ -125,14 +141,17 @@ class PerExampleSquares:
                 return self._watched(outputs_of, batch)
         return outputs
 
-    def _new(self) -> set[str]:
-        """The parameters in use whose layout is still to be found."""
-        many = self._watch.batch_size > 1
-        names = {place.name for place in self._watch.counts} - set(self._by_example)
-        new = {name for name in names if (name, many) not in self._minor}
-        return {name for name in new if self._probes[name, many] < _MAX_PROBES}
-
     # What has no rule
+
+    def _take_one_by_one(self, mover: str) -> None:
+        why = f"the model chooses rows of its batches by their values ({mover})"
+        if self._refuse:
+            raise NotImplementedError(f"{why}: use batches of one example")
+        warnings.warn(
+            f"{why}, so that every single example takes a forward and a backward pass",
+            stacklevel=7,
+        )
+        self._one_by_one = True
 
     def _leave_to_examples(self, problems: dict[str, str]) -> None:
         new = {n: why for n, why in problems.items() if n not in self._by_example}
@@ -146,7 +165,7 @@ class PerExampleSquares:
         warnings.warn(
             "no rule gives the per-example gradients of these parameters, so that they "
             "take a forward and a backward pass for every single example: " + listed,
-            stacklevel=6,
+            stacklevel=7,
         )
         self._by_example.update(new)
 
@@ -164,15 +183,17 @@ class PerExampleSquares:
                     if gradient is not None:
                         ops.square_accumulate_(self.sums[name], gradient.contiguous())
 
-    def _probe(self, outputs: Tensor, without_rule: set[str]) -> dict[str, str]:
-        """Finds the layouts of parameters that are used for the first time.
+    # The backward pass
+
+    def _probe(self, outputs: Tensor) -> tuple[dict[str, bool], dict[str, str]]:
+        """Finds the layouts of the parameters in use.
 
         Gradients of one example must reach no other example's rows. They do where
-        dimensions only happen to fit, or where examples are mixed. Returns the
-        parameters for which no layout is right, and why.
+        dimensions only happen to fit. Returns the layouts that are right, and the
+        parameters for which none is, and why.
         """
-        many = self._watch.batch_size > 1
-        layouts = [Layout(self._watch.batch_size, minor) for minor in (False, True)]
+        size = self._watch.batch_size
+        layouts = [Layout(size, minor) for minor in (False, True)]
         fits: dict[str, set[bool]] = {}
         kinds: dict[str, set[type]] = defaultdict(set)
         seen: set[str] = set()
@@ -194,34 +215,32 @@ class PerExampleSquares:
                     seen.add(place.name)
                 fits[place.name] = fits.get(place.name, right) & right
 
-        for example in range(self._watch.batch_size):
+        for example in range(size):
             v = torch.zeros_like(outputs, requires_grad=False)
             v[example] = torch.arange(1.0, v[0].numel() + 1).cos().view_as(v[0])
             self._watch.backward(outputs, v, True, look)
-        problems = {}
-        for name in self._new() - without_rule:
-            self._probes[name, many] += 1
+        found, problems = {}, {}
+        for name, right in fits.items():
             if not can_join(kinds[name]):
                 problems[name] = "is used in ways that do not add up"
-            elif not fits.get(name, {False}):
+            elif not right:
                 problems[name] = (
                     "has gradients whose rows are not the examples of the batch"
                 )
-            elif name in seen or not many:
-                self._minor[name, many] = False not in fits.get(name, {False})
-                if many:
+            elif name in seen or size == 1:
+                found[name] = False not in right
+                if size > 1:
                     self._watch.proven.add(name)
-        return problems
+        return found, problems
 
     def _accumulate(self, call: Call, grad: Tensor) -> None:
         if not call.is_unchanged():
             raise Error("an input of the model's layers changed in the backward pass")
-        many = self._watch.batch_size > 1
         with torch.autocast(grad.device.type, enabled=False):
             for number, place in call.places.items():
                 if place.name in self._by_example:
                     continue
-                minor = self._minor.get((place.name, many))
+                minor = self._layout.get(place.name)
                 if minor is None:
                     # No gradient came in the probes. None now adds nothing.
                     if grad.any():
@@ -261,11 +280,24 @@ def accumulator(parameter: Tensor) -> Tensor:
     )
 
 
+def _check_close(few: Tensor, outputs: Tensor) -> None:
+    if not _close(few, outputs):
+        raise InputError(
+            "examples have other outputs by themselves than in their batch: the model "
+            "mixes them, or a tensor that has no row per example happens to be as long "
+            "as the batch; use batches of one example"
+        )
+
+
 def _close(a: Tensor, b: Tensor) -> bool:
     """Equal but for rounding, which under autocast is that of half types."""
     a, b = a.detach(), b.detach()
     if a.shape != b.shape:
         return False
+    finite = a.isfinite() & b.isfinite()
+    if not torch.equal(finite, b.isfinite()):
+        return False
+    a, b = a[finite], b[finite]
     half = torch.is_autocast_enabled(a.device.type) or a.dtype.itemsize < 4
     scale = float(b.abs().max()) if b.numel() else 0.0
     return bool(((a - b).abs() <= (5e-2 if half else 1e-3) * scale).all())

@@ -1,7 +1,7 @@
 """Uses of a model's parameters, seen while the model runs."""
 
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from itertools import islice
 from types import FunctionType
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ._graph import Graph, read_graph
 from ._rules import RULES, Layout
 from ._uses import Product, Use
 
@@ -80,14 +81,16 @@ class Watch(TorchFunctionMode):
         self.batch_size = batch_size
         self.counts: dict[Place, int] = defaultdict(int)  # uses
         self.shared_now = False  # whether `share` made a difference
+        self.graph: Graph | None = None
         self._calls: list[Call] = []
-        self._ends: list[Tensor] = []
 
     def forward(self, function: Callable[[], Tensor], batch_size: int) -> Tensor:
         """function(), a forward pass over batch_size examples."""
         self.start(batch_size)
         with self:
-            return function()
+            outputs = function()
+        self.graph = read_graph(outputs, batch_size)
+        return outputs
 
     def backward(
         self,
@@ -98,8 +101,7 @@ class Watch(TorchFunctionMode):
     ) -> None:
         """Calls receive(call, gradient of its output) for v . outputs.
 
-        No gradient of a watched parameter is computed. To be called after
-        `uses_without_rule`.
+        No gradient of a watched parameter is computed.
         """
 
         def receive_and_release(call: Call, grad: Tensor) -> None:
@@ -111,18 +113,21 @@ class Watch(TorchFunctionMode):
         try:
             with self:
                 # Every operation lies between the outputs and one of the ends.
-                torch.autograd.grad(
-                    outputs, self._ends, v, retain_graph=keep_graph, allow_unused=True
+                _grad(
+                    outputs,
+                    self.graph.ends,
+                    v,
+                    retain_graph=keep_graph,
+                    allow_unused=True,
                 )
         finally:
             self._receive = None
 
-    def uses_without_rule(self, outputs: Tensor) -> dict[str, str]:
+    def uses_without_rule(self) -> dict[str, str]:
         """The parameters that the outputs depend on in a way that calls do not tell,
         and which that is."""
         problems = {}
-        self._ends = list(_leaves(outputs))
-        for leaf in self._ends:
+        for leaf in self.graph.ends:
             if id(leaf) in self._names:
                 problems[self._names[id(leaf)]] = "is used in a way that has no rule"
         for call in self._calls:
@@ -216,26 +221,17 @@ class Watch(TorchFunctionMode):
         result.register_hook(lambda grad: self._receive(call, grad))
 
 
-def _leaves(outputs: Tensor) -> Iterator[Tensor]:
-    """The tensors at the ends of the graph under `outputs`."""
-    stack = [outputs.grad_fn]
-    nodes = set(stack)
-    while stack:
-        for node, _ in stack.pop().next_functions:
-            if node is None or node in nodes:
-                continue
-            nodes.add(node)
-            if type(node).__name__ == "AccumulateGrad":
-                yield node.variable
-            else:
-                stack.append(node)
+def _without_override(function):
+    """The same function without its own test for overrides: that would take the mode
+    away from what happens inside."""
+    copy = FunctionType(
+        function.__code__,
+        {**function.__globals__, "has_torch_function": lambda _: False},
+        argdefs=function.__defaults__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
 
 
-# The same function without its own test for overrides, which would hide the
-# operations in it: the in-projection is one of F.linear.
-_attention = FunctionType(
-    F.multi_head_attention_forward.__code__,
-    {**vars(F), "has_torch_function": lambda _: False},
-    argdefs=F.multi_head_attention_forward.__defaults__,
-)
-_attention.__kwdefaults__ = F.multi_head_attention_forward.__kwdefaults__
+_attention = _without_override(F.multi_head_attention_forward)  # projects by F.linear
+_grad = _without_override(torch.autograd.grad)  # checkpoints run forward again in it

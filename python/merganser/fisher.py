@@ -12,7 +12,14 @@ from ._batch_mean import BatchMeanSquares
 from ._batches import Batch, count_examples, make_loader, read_batches
 from ._C import Error, InputError, content_hash
 from ._losses import Loss, find_loss, guess_loss
-from ._model_state import all_trainable, device_of, eval_mode, moved, weights_hash
+from ._model_state import (
+    all_trainable,
+    device_of,
+    eval_mode,
+    moved,
+    no_silent_checkpoints,
+    weights_hash,
+)
 from ._partial_sums import PartialSums
 from ._per_example import PerExampleSquares
 from .fisher_result import FisherResult
@@ -124,7 +131,9 @@ def fisher(
 
     used = 0
     with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(no_silent_checkpoints())
         stack.enter_context(eval_mode(model))
         home = device_of(model)
         if device is not None and torch.device(device) != home:

@@ -214,18 +214,7 @@ def test_layers(name):
             merganser.fisher(model, [inputs], unsupported="error")
 
 
-SPARSE = pytest.mark.xfail(
-    strict=True, reason="_batch_mean: square_accumulate_ takes no sparse gradient"
-)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=SPARSE) if name == "embedding sparse" else name
-        for name in LAYERS
-    ],
-)
+@pytest.mark.parametrize("name", LAYERS)
 def test_mc_batch_takes_any_layer(name):
     """In batches of one, it is mc."""
     model, inputs, _ = make(name)
