@@ -10,7 +10,7 @@ from ._C import InputError
 from ._loss import NO_LABELS, Loss, row_keys, shape_text
 
 # Rows whose probabilities are held in float64 at a time, by their elements.
-_CHUNK = 1 << 22
+_CHUNK = 1 << 20
 _MAX_DIRECTIONS = 10_000
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _ALONG_A_DIMENSION = {
     "GatherBackward",
@@ -15,9 +15,14 @@ _ALONG_A_DIMENSION = {
     "ScatterAddBackward",
     "ScatterBackward",
     "ScatterReduceBackward",
+    "SelectBackward",
     "SortBackward",
+    "SplitBackward",
+    "SplitWithSizesBackward",
     "TopkBackward",
+    "UnbindBackward",
 }
+_ALONG_DIMENSIONS = {"FlipBackward", "RollBackward"}
 _BY_INDICES = {"IndexBackward", "IndexPutBackward", "IndexPutImplBackward"}
 _ANYWHERE = {
     "MaskedScatterBackward",
@@ -33,8 +38,8 @@ class Graph:
     ends: list[Tensor]  # the tensors with which it begins
     # Equal where the same operations follow each other in the same way.
     signature: int
-    # An operation that chooses rows by their values, and may so take them from one
-    # example's place to another's.
+    # An operation along the batch, which may take rows from one example's place to
+    # another's; where to may depend on their values.
     moves_rows: str | None
 
 
@@ -68,11 +73,70 @@ def read_graph(outputs: Tensor, batch_size: int) -> Graph:
 
 
 def _moves_rows(node, kind: str, batch_size: int) -> bool:
-    if kind in _ALONG_A_DIMENSION:
-        return node._saved_dim == 0
+    if kind in _ANYWHERE:
+        return True
+    if kind in ("MmBackward", "BmmBackward"):
+        if _is_weight(node.next_functions[1][0]):
+            return False
+        factor = node._saved_self
+        return factor is None or factor.dim() == 2 or factor.shape[0] % batch_size != 0
+    sizes = _sizes(node)
+    batch = _batch_dimension(sizes, batch_size)
     if kind in _BY_INDICES:
-        return not _keeps_rows(node._saved_indices[0], batch_size)
-    return kind in _ANYWHERE
+        indices = node._saved_indices
+        return batch < len(indices) and not _keeps_rows(indices[batch], batch_size)
+    if kind == "SliceBackward":
+        whole = node._saved_start in (None, 0) and node._saved_step == 1
+        end = node._saved_end
+        whole = whole and (end is None or sizes is None or end >= sizes[batch])
+        return _dimension(node._saved_dim, sizes) == batch and not whole
+    if kind in _ALONG_A_DIMENSION:
+        return _dimension(node._saved_dim, sizes) == batch
+    if kind in _ALONG_DIMENSIONS:
+        dims = node._saved_dims
+        return not dims or batch in (_dimension(dim, sizes) for dim in dims)
+    return False
+
+
+def _is_weight(node) -> bool:
+    """Whether a factor is a parameter, perhaps transposed, or has no gradient."""
+    while node is not None and type(node).__name__ != "AccumulateGrad":
+        below = node.next_functions
+        if len(below) != 1:
+            return False
+        node = below[0][0]
+    return node is None or isinstance(node.variable, nn.Parameter)
+
+
+def _sizes(node) -> tuple[int, ...] | None:
+    """Of what the operation works on, if its node knows."""
+    if node.name().startswith("Unbind"):
+        sizes = list(node._input_metadata[0].shape)
+        sizes.insert(
+            _dimension(node._saved_dim, [0, *sizes]), len(node._input_metadata)
+        )
+        return tuple(sizes)
+    sizes = getattr(node, "_saved_self_sym_sizes", None)
+    if sizes is None and isinstance(getattr(node, "_saved_self", None), Tensor):
+        sizes = node._saved_self.shape
+    return None if sizes is None else tuple(sizes)
+
+
+def _batch_dimension(sizes, batch_size: int) -> int:
+    """The first that is as long as the batch, as in (B, L, C), (L, B, C) or
+    (3, L, B, C); the last one is never it. 0 where there is none."""
+    for dim, size in enumerate((sizes or ())[:-1]):
+        if size == batch_size:
+            return dim
+    return 0
+
+
+def _dimension(dim: int, sizes) -> int:
+    if dim >= 1 << 63:  # negative, as it is stored
+        dim -= 1 << 64
+    if dim >= 0:
+        return dim
+    return 0 if sizes is None else dim + len(sizes)
 
 
 def _keeps_rows(index: Tensor | None, batch_size: int) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 
 import torch
@@ -81,3 +82,23 @@ def weights_hash(model: nn.Module) -> str:
             flat = value.detach().cpu().contiguous().flatten()
             digest.update(flat.view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """What the caller's autocast computes in; None: there is none."""
+    if not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
+
+
+def code_of(function: Callable) -> str:
+    """Name and hash of a function's code: another function has another one."""
+
+    def parts(code):
+        inner = [parts(x) if hasattr(x, "co_code") else x for x in code.co_consts]
+        return code.co_code, code.co_names, inner
+
+    code = getattr(function, "__code__", None)
+    text = repr(parts(code)) if code is not None else ""
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{name} {hashlib.sha256(text.encode()).hexdigest()}"

@@ -1,5 +1,6 @@
 """Sums of squares of per-example gradients, seen as a model's parameters are used."""
 
+import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -83,23 +84,18 @@ class PerExampleSquares:
 
     def _look(self, outputs_of, batch: Batch) -> Tensor | None:
         """The batch's outputs, ready for backward passes; None: not in one batch."""
-        first = None if self._layouts else self._first_look(outputs_of, batch)
         outputs = self._watched(outputs_of, batch)
-        key = (batch.size > 1, self._watch.graph.signature)
-        if key not in self._layouts and first is None:
-            first = self._first_look(outputs_of, batch)
+        if batch.size > 1 and self._watch.graph.moves_rows:
+            self._take_one_by_one(self._watch.graph.moves_rows)
+            return None
+        if (batch.size > 1, self._watch.graph.signature) not in self._layouts:
+            layout, few = self._first_look(outputs_of, batch)
             outputs = self._watched(outputs_of, batch)
-            key = (batch.size > 1, self._watch.graph.signature)
-        if first is not None:
-            _check_close(first[1], outputs[: len(first[1])])
-            self._layouts[key] = first[0]
-        self._layout = self._layouts[key]
+            _check_close(few, outputs[: len(few)])
+            self._layouts[batch.size > 1, self._watch.graph.signature] = layout
         if not outputs.requires_grad:
             raise InputError("no trainable parameter of the model reaches its output")
-        mover = self._watch.graph.moves_rows
-        if mover and batch.size > 1:
-            self._take_one_by_one(mover)
-            return None
+        self._layout = self._layouts[batch.size > 1, self._watch.graph.signature]
         self._leave_to_examples(self._watch.uses_without_rule())
         return outputs
 
@@ -107,49 +103,42 @@ class PerExampleSquares:
         """Finds, with a few examples, what has a rule and how its rows lie: the
         layouts. Also returns the few examples' outputs."""
         few = batch.rows(0, min(_FEW, batch.size))
-        outputs = self._watched_or_not_shared(outputs_of, few)
+        outputs = self._watched(outputs_of, few)
+        if self._watch.shared_now:
+            with torch.no_grad():
+                plain = outputs_of(few)
+            if not _close(plain, outputs):
+                self._watch.share = False
+                outputs = self._watched(outputs_of, few)
         if few.size > 1:
             with torch.no_grad():
                 singles = [outputs_of(few.rows(i, i + 1)) for i in range(few.size)]
             _check_close(torch.cat(singles), outputs)
         layout = {}
-        if outputs.requires_grad and not (
-            few.size > 1 and self._watch.graph.moves_rows
-        ):
+        if outputs.requires_grad:
             problems = self._watch.uses_without_rule()
             layout, misfits = self._probe(outputs)
             self._leave_to_examples(misfits | problems)
         return layout, outputs.detach()
 
     def _watched(self, outputs_of, batch: Batch) -> Tensor:
-        return self._watch.forward(lambda: outputs_of(batch), batch.size)
-
-    def _watched_or_not_shared(self, outputs_of, batch: Batch) -> Tensor:
-        """A forward pass in which sharing makes no difference to the outputs."""
+        """A forward pass, with what is shared given to each example if that works."""
         try:
-            outputs = self._watched(outputs_of, batch)
+            return self._watch.forward(lambda: outputs_of(batch), batch.size)
         except Exception:
             if not self._watch.shared_now:
                 raise
             self._watch.share = False
-            return self._watched(outputs_of, batch)
-        if self._watch.shared_now:
-            with torch.no_grad():
-                plain = outputs_of(batch)
-            if not _close(plain, outputs):
-                self._watch.share = False
-                return self._watched(outputs_of, batch)
-        return outputs
+            return self._watch.forward(lambda: outputs_of(batch), batch.size)
 
     # What has no rule
 
     def _take_one_by_one(self, mover: str) -> None:
-        why = f"the model chooses rows of its batches by their values ({mover})"
+        why = f"the model moves or chooses rows of its batches ({mover})"
         if self._refuse:
             raise NotImplementedError(f"{why}: use batches of one example")
-        warnings.warn(
-            f"{why}, so that every single example takes a forward and a backward pass",
-            stacklevel=7,
+        _warn(
+            f"{why}, so that every single example takes a forward and a backward pass"
         )
         self._one_by_one = True
 
@@ -162,10 +151,9 @@ class PerExampleSquares:
             raise NotImplementedError(
                 f"no rule gives the per-example gradients of {listed}"
             )
-        warnings.warn(
+        _warn(
             "no rule gives the per-example gradients of these parameters, so that they "
-            "take a forward and a backward pass for every single example: " + listed,
-            stacklevel=7,
+            "take a forward and a backward pass for every single example: " + listed
         )
         self._by_example.update(new)
 
@@ -299,8 +287,17 @@ def _close(a: Tensor, b: Tensor) -> bool:
         return False
     a, b = a[finite], b[finite]
     half = torch.is_autocast_enabled(a.device.type) or a.dtype.itemsize < 4
+    tolerance = 5e-2 if half else 1e-4 if a.dtype.itemsize == 4 else 1e-9
     scale = float(b.abs().max()) if b.numel() else 0.0
-    return bool(((a - b).abs() <= (5e-2 if half else 1e-3) * scale).all())
+    return bool(((a - b).abs() <= tolerance * scale).all())
+
+
+def _warn(message: str) -> None:
+    """A warning of the caller's line, however deep in the package it was found."""
+    level, frame = 1, sys._getframe()
+    while frame is not None and frame.f_globals.get("__package__") == __package__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
 
 
 def with_last(items: Iterable) -> Iterator[tuple]:

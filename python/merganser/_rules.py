@@ -254,8 +254,9 @@ def _per_example(at: Layout, grad: Tensor, parameter: Tensor) -> Use:
     shape = parameter.shape
     if at.size == 1:
         return PerExample(_wide(grad).sum_to_size(shape)[None, None])
-    has_own_rows = parameter.dim() == grad.dim() and shape[0] != 1
-    if at.minor or has_own_rows or grad.dim() == 0 or grad.shape[0] != at.size:
+    if at.minor or grad.dim() == 0 or grad.shape[0] != at.size:
+        raise NotPerExample
+    if parameter.dim() == grad.dim() and shape[0] != 1:
         raise NotPerExample
     aligned = (1,) * (grad.dim() - len(shape)) + shape
     total = _wide(grad).sum_to_size(at.size, *aligned[1:])

@@ -118,8 +118,8 @@ def _add_tied(sums: Tensor, product: Product, rows: Rows) -> None:
     wide, narrow = product.grad[:, :, 0], product.input[:, :, 0]
     if product.transposed:
         wide, narrow = narrow, wide
-    wide = wide.clone()
     dtype = sums.dtype
+    taken = []
     for i, ids in enumerate(rows.indices):
         tokens, place = ids.unique(return_inverse=True)
         gradient = wide[i][:, tokens].to(dtype).t() @ narrow[i].to(dtype)
@@ -127,5 +127,8 @@ def _add_tied(sums: Tensor, product: Product, rows: Rows) -> None:
         looked_up = looked_up * (ids != rows.padding_idx)[:, None]
         gradient.index_add_(0, place, looked_up)
         sums.index_add_(0, tokens, gradient.square_())
+        taken.append((i, tokens, wide[i][:, tokens]))
         wide[i][:, tokens] = 0
     ops.linear_square_accumulate_(sums, narrow.to(wide.dtype), wide)
+    for i, tokens, columns in taken:  # others see this gradient, too
+        wide[i][:, tokens] = columns

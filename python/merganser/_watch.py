@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ._C import Error
 from ._graph import Graph, read_graph
 from ._rules import RULES, Layout
 from ._uses import Product, Use
@@ -82,7 +83,7 @@ class Watch(TorchFunctionMode):
         self.counts: dict[Place, int] = defaultdict(int)  # uses
         self.shared_now = False  # whether `share` made a difference
         self.graph: Graph | None = None
-        self._calls: list[Call] = []
+        self._calls: dict[Call, None] = {}
 
     def forward(self, function: Callable[[], Tensor], batch_size: int) -> Tensor:
         """function(), a forward pass over batch_size examples."""
@@ -149,14 +150,19 @@ class Watch(TorchFunctionMode):
             with self:
                 return _attention(*args, **kwargs)
         rule = RULES.get(func)
-        if rule is None or not torch.is_grad_enabled():
+        in_functorch = torch._C._functorch.peek_interpreter_stack() is not None
+        if rule is None or in_functorch or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         return self._call(func, rule, args, kwargs)
 
     def _call(self, func, rule, args, kwargs):
         places = {}
         frozen = {}
-        for number, (argument, _) in enumerate(rule(None, None, *args, **kwargs)):
+        try:
+            pairs = rule(None, None, *args, **kwargs)
+        except TypeError:  # arguments that the rule does not know, such as out=
+            return func(*args, **kwargs)
+        for number, (argument, _) in enumerate(pairs):
             place = self._find(argument)
             if place is not None:
                 places[number] = place
@@ -184,8 +190,12 @@ class Watch(TorchFunctionMode):
             return None
         base = x if x._base is None else x._base
         name = self._names.get(id(base))
-        if name is None or name in self._without_rule or not base.is_contiguous():
+        if name is None or name in self._without_rule:
             return None
+        if x is not base and x.grad_fn is None:
+            return None  # a view that was made without gradient
+        if base._backward_hooks or not base.is_contiguous():
+            return None  # left to autograd, hooks and all
         begin = x.storage_offset() - base.storage_offset()
         if x.is_contiguous():
             return Place(name, begin, x.shape)
@@ -215,10 +225,24 @@ class Watch(TorchFunctionMode):
             (x, x._version) for x in (*args, *kwargs.values()) if isinstance(x, Tensor)
         ]
         call = Call(rule, args, kwargs, places, versions)
-        self._calls.append(call)
+        self._calls[call] = None
         for place in places.values():
             self.counts[place] += 1
-        result.register_hook(lambda grad: self._receive(call, grad))
+        result.register_hook(lambda grad: self._hand_on(call, grad))
+
+    def _hand_on(self, call: Call, grad: Tensor) -> None:
+        names = ", ".join(place.name for place in call.places.values())
+        if call not in self._calls:
+            raise Error(
+                f"a tensor made of {names} is kept from one forward pass to the next: "
+                "use estimator='mc_batch', or a model that does not keep it"
+            )
+        if self._receive is None:
+            raise Error(
+                f"the model takes a gradient through {names} in its forward pass: use "
+                "estimator='mc_batch'"
+            )
+        self._receive(call, grad)
 
 
 def _without_override(function):

@@ -152,9 +152,14 @@ class AdamWFisher(torch.optim.AdamW):
             for a parameter that had no gradient.
 
         Raises:
-            InputError: the parameters have no names, or no step was collected.
+            InputError: num_examples is none, the parameters have no names, or no step
+                was collected.
             Error: a Fisher that is not finite; names the parameter.
         """
+        if not isinstance(num_examples, Integral) or num_examples < 1:
+            raise InputError(
+                f"num_examples must be a whole number from 1, not {num_examples!r}"
+            )
         diagonal = {}
         used = max(group["fisher_examples"] for group in self.param_groups)
         if used == 0:

@@ -1,6 +1,7 @@
 """The diagonal Fisher of a PyTorch model, correct per example."""
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from numbers import Integral
@@ -14,6 +15,8 @@ from ._C import Error, InputError, content_hash
 from ._losses import Loss, find_loss, guess_loss
 from ._model_state import (
     all_trainable,
+    autocast_dtype,
+    code_of,
     device_of,
     eval_mode,
     moved,
@@ -134,6 +137,8 @@ def fisher(
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(no_silent_checkpoints())
+        if "torch._dynamo" in sys.modules:  # compiled modules hide their operations
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(eval_mode(model))
         home = device_of(model)
         if device is not None and torch.device(device) != home:
@@ -152,10 +157,10 @@ def fisher(
         if checkpoint is not None:
             run = {
                 "estimator": estimator,
-                "loss": loss if isinstance(loss, str) else "callable",
+                "loss": loss if isinstance(loss, str) else code_of(loss),
                 "samples": samples,
                 "seed": seed,
-                "dtype": str(dtype),
+                "dtype": str(dtype or autocast_dtype(home)),
                 "the model's weights": weights_hash(model),
             }
             partial = PartialSums(checkpoint, squares.sums, run)

@@ -221,7 +221,7 @@ BODIES = {
     "shared": (lambda: Shared((1, -1)), None),
     "shared_vector": (lambda: Shared(-1), None),
     "shared_repeated": (lambda: SharedRepeated((1, -1)), "body.positions.weight"),
-    "sometimes": (Sometimes, "chooses rows of its batches by their values"),
+    "sometimes": (Sometimes, "moves or chooses rows of its batches"),
     "custom": (Custom, "body.weight"),
     "max_norm": (lambda: nn.Embedding(10, 4, max_norm=1.0), "body.weight"),
     "weight_norm": (
@@ -379,3 +379,146 @@ def test_one_warning_for_all_batches():
         merganser.fisher(model, torch.randint(0, 10, (12, 5)).split(3))
     assert len(caught) == 1
     assert "fisher_any_module" in caught[0].filename
+
+
+class NoGrad(OneLayer):
+    """A view of the weight that is no trainable one."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            weight = self.layer.weight[:]
+        return functional.linear(x, weight) + self.layer.bias
+
+
+class Kept(OneLayer):
+    """Keeps what it made of a parameter in its first forward pass."""
+
+    kept = None
+
+    def forward(self, x):
+        if self.kept is None:
+            self.kept = self.layer.bias + 1
+        return x * self.kept
+
+
+class Hooked(OneLayer):
+    def __init__(self):
+        super().__init__()
+        self.layer.weight.register_hook(lambda grad: 2 * grad)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class Gradient(OneLayer):
+    """Takes a gradient in its forward pass."""
+
+    def forward(self, x):
+        y = self.layer(x)
+        return y + torch.autograd.grad(y.sum(), x, create_graph=True)[0]
+
+
+def test_views_without_gradient():
+    torch.manual_seed(2)
+    model = Classifier(NoGrad()).double()
+    ids = torch.randint(0, 10, (6, 5))
+    result = merganser.fisher(model, [ids])
+    assert not result["body.layer.weight"].any()
+    assert_fishers_close(result, define(model, ids.split(1)), rtol=1e-10)
+
+
+def test_hooks_of_parameters():
+    torch.manual_seed(2)
+    model = Classifier(Hooked()).double()
+    ids = torch.randint(0, 10, (6, 5))
+    with pytest.warns(UserWarning, match=r"body\.layer\.weight"):
+        result = merganser.fisher(model, [ids])
+    assert_fishers_close(result, define(model, ids.split(1)), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (Kept(), r"body\.layer\.bias is kept from one forward pass to the next"),
+        (Gradient(), "gradient through body.layer.weight, .* in its forward pass"),
+    ],
+    ids=["kept", "gradient"],
+)
+def test_what_would_be_wrong_is_an_error(body, said):
+    with pytest.raises(merganser.Error, match=said):
+        merganser.fisher(Classifier(body), [torch.randint(0, 10, (4, 5))])
+
+
+class Along(OneLayer):
+    """Moves examples in one of many ways, by the values of their first tokens."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, x):
+        order = x[:, 0, 0].argsort()
+        x = self.layer(self.how(x, order)).sin()
+        return self.layer(self.how(x, order.argsort()))
+
+
+MOVES = {
+    "index_select": lambda x, order: x[:, 0].index_select(-2, order)[:, None],
+    "gather": lambda x, order: x.gather(-3, order[:, None, None].expand_as(x)),
+    "minor": lambda x, order: x.transpose(0, 1)[:, order].transpose(0, 1),
+    "minor_select": lambda x, order: (
+        x.transpose(0, 1).index_select(1, order).transpose(0, 1)
+    ),
+    "stack": lambda x, order: torch.stack([x[i] for i in order]),
+    "one_hot": lambda x, order: (
+        functional.one_hot(order, len(x)).to(x.dtype) @ x.flatten(1)
+    ).view_as(x),
+    "einsum": lambda x, order: torch.einsum(
+        "ij,jlc->ilc", functional.one_hot(order, len(x)).to(x.dtype), x
+    ),
+    "roll": lambda x, order: x.roll(int(order[0]), 0),
+    "take": lambda x, order: x.take_along_dim(order[:, None, None], 0),
+    "split": lambda x, order: torch.cat([x.split(1)[i] for i in order]),
+    "unbind": lambda x, order: torch.stack([x.unbind()[i] for i in order]),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_moved_examples(name):
+    torch.manual_seed(8)
+    model = Classifier(Along(MOVES[name])).double()
+    ids = torch.randint(0, 10, (8, 5))
+    first = model.embedding(ids)[:, 0, 0]
+    ids = torch.cat([ids[first.argsort()], ids])  # the first examples are in order
+    # Single examples are in order; the uses of a roll do not undo each other.
+    if name != "roll":
+        torch.testing.assert_close(
+            model(ids), torch.cat([model(i) for i in ids.split(1)])
+        )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            result = merganser.fisher(model, ids.split(8))
+        except merganser.InputError as error:
+            assert "mixes" in str(error)
+            return
+    assert "moves or chooses rows" in str(caught[0].message)
+    assert_fishers_close(result, define(model, ids.split(1)), rtol=1e-9)
+
+
+def test_arguments_without_a_rule():
+    """Such as out=, of tensors that are no parameters."""
+
+    class Out(OneLayer):
+        def forward(self, x):
+            table = torch.empty(4)
+            torch.mul(torch.ones(4), torch.full((4,), 2.0), out=table)
+            return self.layer(x) * table * self.layer.bias[0] * self.layer.bias[1]
+
+    torch.manual_seed(3)
+    model = Classifier(Out())
+    ids = torch.randint(0, 10, (4, 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = merganser.fisher(model, [ids])
+    assert_fishers_close(result, define(model, ids.split(1)), rtol=1e-4)
