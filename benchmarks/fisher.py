@@ -65,17 +65,23 @@ def main():
     if "nngeometry" in arguments.peers:
         print(ABOUT_PEERS)
 
+    def collect(key, measurements):
+        """All of them, each written as soon as it is there."""
+        result[key] = []
+        for measurement in measurements:
+            result[key].append(measurement)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        return result[key]
+
     print(ABOUT_SPEED)
-    result["speed"] = measure_speeds(arguments, names)
-    tables.speed_tables(result["speed"], arguments.peers)
-    print(ABOUT_MEMORY)
-    result["memory"] = measure_memories(arguments, names)
-    tables.memory_tables(result["memory"])
-    print(ABOUT_AGREEMENT.format(count=measure.EXAMPLES))
-    result["agreement"] = measure_agreements(arguments)
-    tables.agreement_table(result["agreement"])
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    tables.speed_tables(
+        collect("speed", measure_speeds(arguments, names)), arguments.peers
+    )
+    print(ABOUT_MEMORY, flush=True)
+    tables.memory_tables(collect("memory", measure_memories(arguments, names)))
+    print(ABOUT_AGREEMENT.format(count=measure.EXAMPLES), flush=True)
+    tables.agreement_table(collect("agreement", measure_agreements(arguments)))
 
 
 def parse_arguments():
@@ -124,7 +130,6 @@ def describe_machine(peers):
 
 def measure_speeds(arguments, names):
     workers = [Worker(name) for name in names]
-    cells = []
     for model in arguments.models:
         for dtype in arguments.dtypes:
             for length in arguments.lengths:
@@ -132,23 +137,20 @@ def measure_speeds(arguments, names):
                     continue  # one model shows what padding costs
                 log(f"speed: {model}, {dtype}, {length}")
                 cell = measure.make_cell(model, length, dtype)
-                cells.append(measure.measure_speed(cell, workers, arguments.seconds))
+                yield measure.measure_speed(cell, workers, arguments.seconds)
     for worker in workers:
         worker.stop()
-    return cells
 
 
 def measure_memories(arguments, names):
     # The others of Merganser's hold what "exact" holds, and the loop one example.
     names = [name for name in names if name not in ("mc", "empirical", "loop")]
-    cells = []
     for model in arguments.models:
         for dtype in arguments.dtypes:
             for batch_size in BATCH_SIZES:
                 log(f"memory: {model}, {dtype}, batches of {batch_size}")
                 cell = measure.make_cell(model, LENGTH, dtype, batch_size)
-                cells.append(measure.measure_memory(cell, names))
-    return cells
+                yield measure.measure_memory(cell, names)
 
 
 def measure_agreements(arguments):
@@ -162,14 +164,13 @@ def measure_agreements(arguments):
         names = ["exact", "empirical"] + ["loop"] * ("loop" in peers)
         pairs += [((name, "bfloat16"), (name, "float32")) for name in names]
     workers = {name: Worker(name) for pair in pairs for name, _ in pair}
-    rows = []
     for model in arguments.models:
         log(f"agreement: {model}")
         with tempfile.TemporaryDirectory() as folder:
-            rows += [compare(model, *pair, workers, Path(folder)) for pair in pairs]
+            for pair in pairs:
+                yield compare(model, *pair, workers, Path(folder))
     for worker in workers.values():
         worker.stop()
-    return rows
 
 
 def compare(model, fisher, reference, workers, folder):

@@ -25,6 +25,13 @@ def speed_tables(cells, peers):
                 _row(*_speed_row(cell, peers))
 
 
+def _short(error: str) -> str:
+    """For a cell; the whole is in the JSON file."""
+    if "can't allocate memory" in error:
+        return "out of memory"
+    return error if len(error) <= 100 else error[:97] + "..."
+
+
 def _speed_row(cell, peers):
     times = cell["seconds_per_example"]
     length = f"16-{cell['length']}" if cell["mixed"] else cell["length"]
@@ -32,7 +39,7 @@ def _speed_row(cell, peers):
     def entry(name, above, below):
         """The rate, and the median over rounds of one time over another."""
         if name not in times:
-            return cell["errors"][name]
+            return _short(cell["errors"][name])
         rate = f"{1 / median(times[name]):.3g}"
         if above not in times or below not in times:
             return rate
@@ -61,7 +68,7 @@ def memory_tables(cells):
 
 def _memory(cell, name):
     if name in cell["errors"]:
-        return cell["errors"][name]
+        return _short(cell["errors"][name])
     beyond = {k: peak - 4 * cell["values"][k] for k, peak in cell["peak_bytes"].items()}
     text = f"{beyond[name] / 1e6:.0f} MB"
     if "plain" not in beyond:
@@ -75,7 +82,7 @@ def agreement_table(rows):
     _row("---", "---", "---", "--:", "--:")
     for row in rows:
         if "error" in row:
-            result = ("", row["error"])
+            result = ("", _short(row["error"]))
         else:
             result = (f"{row['values']:,}", f"{row['difference']:.1e}")
         names = (
