@@ -37,7 +37,7 @@ def make_roberta(folder):
     layers = {**tiny_models._layers(), "vocab_size": tokenizer.get_vocab_size()}
     layers["max_position_embeddings"] = 26  # positions begin behind the pad id
     model = RobertaForSequenceClassification(RobertaConfig(**layers, num_labels=3))
-    tiny_models._ready(model).save_pretrained(folder)
+    tiny_models.with_larger_weights(model).save_pretrained(folder)
     tokenizer.save_model(str(folder))
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "RobertaTokenizer"})
