@@ -22,6 +22,7 @@ from merganser.hf import FisherCallback
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    PrinterCallback,
     RobertaConfig,
     RobertaForSequenceClassification,
     Trainer,
@@ -154,13 +155,15 @@ def trainer_times(repeats, folder, cases):
                 use_cpu=True,
             )
             optimizer = AdamWFisher(model.parameters(), lr=1e-6) if ours else None
-            Trainer(
+            trainer = Trainer(
                 model,
                 arguments,
                 train_dataset=data,
                 callbacks=[*callbacks, timer],
                 optimizers=(optimizer, None),
-            ).train()
+            )
+            trainer.remove_callback(PrinterCallback)  # it writes between the tables
+            trainer.train()
             seconds.append(timer.seconds / STEPS)
     return [statistics.median(seconds[1:]) for seconds in times]
 
