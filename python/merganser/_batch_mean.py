@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from . import ops
 from ._batches import Batch
+from ._model_state import trainable_parameters
 from ._per_example import accumulator, with_last
 
 
@@ -20,9 +21,7 @@ class BatchMeanSquares:
     """
 
     def __init__(self, model: nn.Module):
-        self._parameters = {
-            name: p for name, p in model.named_parameters() if p.requires_grad
-        }
+        self._parameters = trainable_parameters(model)
         # As model.named_parameters() names them
         self.sums = {name: accumulator(p) for name, p in self._parameters.items()}
 

@@ -65,6 +65,11 @@ def no_silent_checkpoints():
             ) from None
 
 
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """By their names in the model; tied ones under their first name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's first parameter is."""
     parameter = next(model.parameters(), None)

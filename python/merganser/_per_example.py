@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from . import ops
 from ._batches import Batch
 from ._C import Error, InputError
+from ._model_state import trainable_parameters
 from ._rules import Layout, NotPerExample
 from ._uses import Use, add_squares, can_join
 from ._watch import Call, Place, Watch
@@ -31,9 +32,7 @@ class PerExampleSquares:
     """
 
     def __init__(self, model: nn.Module, unsupported: str = "per_example"):
-        self._parameters = {
-            name: p for name, p in model.named_parameters() if p.requires_grad
-        }
+        self._parameters = trainable_parameters(model)
         # sum_i g_i^2 as model.named_parameters() names them
         self.sums = {name: accumulator(p) for name, p in self._parameters.items()}
         self._refuse = unsupported == "error"

@@ -19,7 +19,7 @@ from ._batches import Batch
 from ._C import InputError, content_hash
 from ._loss_scale import LossScale
 from ._losses import LOSSES, find_loss, guess_loss
-from ._model_state import eval_mode
+from ._model_state import eval_mode, trainable_parameters
 from ._per_example import accumulator
 from .adamw_fisher import AdamWFisher
 from .fisher_result import FisherResult
@@ -107,9 +107,7 @@ class FisherCallback(TrainerCallback):
         self.result = None
         self._model = model
         self._args = args
-        self._parameters = {
-            n: p for n, p in model.named_parameters() if p.requires_grad
-        }
+        self._parameters = trainable_parameters(model)
         self._optimizer = self._find_adamw_fisher(args, optimizer)
         self._begin = self._window_begin(args, state, train_dataloader)
         self._total = self.num_examples or _count_examples(train_dataloader)
