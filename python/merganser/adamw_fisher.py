@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import ops
+from ._arguments import check_count
 from ._C import Error, InputError, content_hash
 from .fisher_result import FisherResult
 
@@ -156,10 +157,7 @@ class AdamWFisher(torch.optim.AdamW):
                 was collected.
             Error: a Fisher that is not finite; names the parameter.
         """
-        if not isinstance(num_examples, Integral) or num_examples < 1:
-            raise InputError(
-                f"num_examples must be a whole number from 1, not {num_examples!r}"
-            )
+        check_count("num_examples", num_examples)
         diagonal = {}
         used = max(group["fisher_examples"] for group in self.param_groups)
         if used == 0:

@@ -4,11 +4,11 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
+from ._arguments import check_choice, check_count
 from ._batch_mean import BatchMeanSquares
 from ._batches import Batch, count_examples, make_loader, read_batches
 from ._C import Error, InputError, content_hash
@@ -233,25 +233,14 @@ class _Pass:
 
 
 def _check_arguments(estimator, samples, limit, num_examples, batch_size, seed) -> None:
-    if estimator not in ESTIMATORS:
-        raise InputError(
-            f"estimator must be one of {', '.join(ESTIMATORS)}, not {estimator!r}"
-        )
-    for name, value, least in [
-        ("samples", samples, 1),
-        ("limit", limit, 1),
-        ("num_examples", num_examples, 1),
-        ("batch_size", batch_size, 1),
-        ("seed", seed, 0),
-    ]:
-        if value is None and name in ("limit", "num_examples"):
-            continue
-        if not isinstance(value, Integral):
-            raise InputError(f"{name} must be a whole number, not {value!r}")
-        if not least <= value < 2**63:  # what the metadata of a file can hold
-            raise InputError(
-                f"{name} must be at least {least} and below 2**63, not {value}"
-            )
+    check_choice("estimator", estimator, ESTIMATORS)
+    check_count("samples", samples)
+    check_count("batch_size", batch_size)
+    check_count("seed", seed, least=0)
+    if limit is not None:
+        check_count("limit", limit)
+    if num_examples is not None:
+        check_count("num_examples", num_examples)
     if samples != 1 and not estimator.startswith("mc"):
         raise InputError(f"samples is for mc and mc_batch, not for {estimator}")
 
@@ -267,7 +256,4 @@ def _check_choices(estimator, loss, dtype, unsupported) -> None:
             "dtype must be None, or torch.bfloat16 or torch.float16 for autocast, not "
             f"{dtype}; for another one convert the model"
         )
-    if unsupported not in ("per_example", "error"):
-        raise InputError(
-            f"unsupported must be 'per_example' or 'error', not {unsupported!r}"
-        )
+    check_choice("unsupported", unsupported, ("per_example", "error"))

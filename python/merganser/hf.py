@@ -6,17 +6,17 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
-from numbers import Integral
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 from transformers import TrainerCallback
 
 from . import ops
+from ._arguments import check_choice, check_count
 from ._batches import Batch
 from ._C import InputError, content_hash
+from ._hf_trainer import check_trainer, count_examples, steps_per_epoch
 from ._loss_scale import LossScale
 from ._losses import LOSSES, find_loss, guess_loss
 from ._model_state import eval_mode, trainable_parameters
@@ -82,7 +82,14 @@ class FisherCallback(TrainerCallback):
         num_examples: int | None = None,
         out: str | os.PathLike | None = None,
     ) -> None:
-        _check_options(estimator, interval, window, loss, seed, num_examples)
+        check_choice("estimator", estimator, ESTIMATORS)
+        check_choice("loss", loss, LOSSES)
+        check_count("interval", interval)
+        check_count("seed", seed, least=0)
+        if window is not None:
+            check_count("window", window)
+        if num_examples is not None:
+            check_count("num_examples", num_examples)
         self.estimator = estimator
         self.interval = interval
         self.window = window
@@ -103,14 +110,14 @@ class FisherCallback(TrainerCallback):
         self.on_optimizer_step(args, state, control)
         if self._hook is not None:
             self._hook.remove()
-        _check_trainer(args, self.estimator)
+        check_trainer(args, self.estimator)
         self.result = None
         self._model = model
         self._args = args
         self._parameters = trainable_parameters(model)
         self._optimizer = self._find_adamw_fisher(args, optimizer)
         self._begin = self._window_begin(args, state, train_dataloader)
-        self._total = self.num_examples or _count_examples(train_dataloader)
+        self._total = self.num_examples or count_examples(train_dataloader)
         self._check_resume(state)
         self._loss = None
         self._batch: Batch | None = None
@@ -322,14 +329,7 @@ class FisherCallback(TrainerCallback):
     def _window_begin(self, args, state, train_dataloader) -> int:
         window = self.window
         if window is None:
-            try:
-                batches = len(train_dataloader)
-            except TypeError:
-                raise InputError(
-                    "the data have no length: give FisherCallback window, how many "
-                    "steps to collect"
-                ) from None
-            window = math.ceil(batches / args.gradient_accumulation_steps)
+            window = steps_per_epoch(args, train_dataloader)
         return max(0, state.max_steps - window)
 
     def _check_resume(self, state) -> None:
@@ -350,58 +350,3 @@ def _batch_size(*values) -> int:
         if isinstance(value, Tensor) and value.dim() > 0:
             return len(value)
     raise InputError("the model was called without a tensor")
-
-
-def _count_examples(train_dataloader) -> int:
-    try:
-        return len(train_dataloader.dataset)
-    except TypeError:
-        raise InputError(
-            "the data have no length: give FisherCallback num_examples, what a merge "
-            "scales the Fisher by"
-        ) from None
-
-
-def _check_trainer(args, estimator: str) -> None:
-    """Refuses what would make the Fisher wrong."""
-    kind = PartialState().distributed_type.value
-    problems = {
-        "fp16: its loss scale changes from step to step; use bf16": args.fp16,
-        f"{kind}: a process has only a part of the gradients": (
-            kind != "NO" and not kind.startswith("MULTI_")
-        ),
-        "parallelism_config: a process has only a part of the gradients": (
-            args.parallelism_config is not None
-        ),
-        "DataParallel: start one process per GPU with torchrun": args.n_gpu > 1,
-        "torch_compile: the model's calls are not seen": args.torch_compile,
-        "load_best_model_at_end: the Fisher is of the last steps, not of that model": (
-            args.load_best_model_at_end
-        ),
-        "label_smoothing_factor: the loss is no likelihood of the labels; use "
-        "'online_mc'": estimator == "adam" and args.label_smoothing_factor != 0,
-    }
-    for problem, present in problems.items():
-        if present:
-            raise InputError(f"FisherCallback cannot work with {problem}")
-
-
-def _check_options(estimator, interval, window, loss, seed, num_examples) -> None:
-    if estimator not in ESTIMATORS:
-        raise InputError(
-            f"estimator must be one of {', '.join(ESTIMATORS)}, not {estimator!r}"
-        )
-    if loss not in LOSSES:
-        raise InputError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
-    for name, value, least in [
-        ("interval", interval, 1),
-        ("window", window, 1),
-        ("seed", seed, 0),
-        ("num_examples", num_examples, 1),
-    ]:
-        if value is None and name in ("window", "num_examples"):
-            continue
-        if not isinstance(value, Integral) or not least <= value < 2**63:
-            raise InputError(
-                f"{name} must be a whole number of at least {least}, not {value!r}"
-            )

@@ -18,6 +18,7 @@ from accelerate import PartialState
 from fisher_oracle import assert_fishers_close
 from hf_training import bert, define_adam, examples, gpt2, make_trainer, sentences
 from merganser import FisherResult, InputError
+from merganser._hf_trainer import check_trainer
 from merganser.adamw_fisher import AdamWFisher
 from merganser.hf import FisherCallback
 from transformers import BertForTokenClassification, TrainerCallback
@@ -392,7 +393,7 @@ def test_refuses_sharded_training(tmp_path, monkeypatch):
     kind = type(trainer.accelerator.distributed_type).FSDP
     monkeypatch.setitem(PartialState._shared_state, "distributed_type", kind)
     with pytest.raises(InputError, match="FSDP: a process has only a part"):
-        merganser.hf._check_trainer(trainer.args, "adam")
+        check_trainer(trainer.args, "adam")
 
 
 def test_refuses_a_loss_of_its_own(tmp_path):
@@ -472,7 +473,7 @@ def test_data_without_a_length(tmp_path):
     [
         ({"estimator": "exact"}, "estimator must be one of adam, online_mc"),
         ({"loss": "poisson"}, "loss must be one of auto"),
-        ({"interval": 0}, "interval must be a whole number of at least 1"),
+        ({"interval": 0}, "interval must be at least 1"),
         ({"window": 0.5}, "window must be"),
         ({"seed": -1}, "seed must be"),
     ],

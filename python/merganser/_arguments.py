@@ -1,0 +1,23 @@
+"""Checks of the arguments that several functions take."""
+
+from collections.abc import Collection
+from numbers import Integral
+from typing import Any
+
+from ._C import InputError
+
+COUNT_LIMIT = 2**63  # what the metadata of a file can hold
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    if not isinstance(value, Integral):
+        raise InputError(f"{name} must be a whole number, not {value!r}")
+    if not least <= value < COUNT_LIMIT:
+        raise InputError(
+            f"{name} must be at least {least} and below 2**63, not {value}"
+        )

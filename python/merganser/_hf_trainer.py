@@ -1,0 +1,52 @@
+"""What FisherCallback asks of a Trainer."""
+
+import math
+
+from accelerate import PartialState
+
+from ._C import InputError
+
+
+def check_trainer(args, estimator: str) -> None:
+    """Refuses what would make the Fisher wrong."""
+    kind = PartialState().distributed_type.value
+    problems = {
+        "fp16: its loss scale changes from step to step; use bf16": args.fp16,
+        f"{kind}: a process has only a part of the gradients": (
+            kind != "NO" and not kind.startswith("MULTI_")
+        ),
+        "parallelism_config: a process has only a part of the gradients": (
+            args.parallelism_config is not None
+        ),
+        "DataParallel: start one process per GPU with torchrun": args.n_gpu > 1,
+        "torch_compile: the model's calls are not seen": args.torch_compile,
+        "load_best_model_at_end: the Fisher is of the last steps, not of that model": (
+            args.load_best_model_at_end
+        ),
+        "label_smoothing_factor: the loss is no likelihood of the labels; use "
+        "'online_mc'": estimator == "adam" and args.label_smoothing_factor != 0,
+    }
+    for problem, present in problems.items():
+        if present:
+            raise InputError(f"FisherCallback cannot work with {problem}")
+
+
+def steps_per_epoch(args, train_dataloader) -> int:
+    try:
+        batches = len(train_dataloader)
+    except TypeError:
+        raise InputError(
+            "the data have no length: give FisherCallback window, how many steps to "
+            "collect"
+        ) from None
+    return math.ceil(batches / args.gradient_accumulation_steps)
+
+
+def count_examples(train_dataloader) -> int:
+    try:
+        return len(train_dataloader.dataset)
+    except TypeError:
+        raise InputError(
+            "the data have no length: give FisherCallback num_examples, what a merge "
+            "scales the Fisher by"
+        ) from None
