@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
       {"merge", define_merge},
       {"plan", define_plan},
       {"inspect", define_inspect},
+      {"verify", define_verify},
   };
   return run_program(argc, argv, verbs, start_torch);
 }

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "app/verbs.h"
+#include "io/error.h"
 #include "io/progress.h"
 #include "merge/engine.h"
 
@@ -15,18 +16,25 @@ namespace {
 struct Options {
   std::string recipe;
   std::string out;
-  int threads = 0;
+  MergeOptions merge;
+  uint64_t shard_bytes = 0; // 0: not given
 };
 
 void merge(const Options& options, const CommonOptions& common) {
   const MergePlan plan(Recipe::load(options.recipe));
   if (common.verbose) {
-    fmt::print(stderr, "{}", plan.to_text());
+    fmt::print(stderr, "{}", plan.to_text(options.merge.threads));
+  }
+  MergeOptions merge = options.merge;
+  if (options.shard_bytes > 0) {
+    merge.shard_bytes = options.shard_bytes;
   }
   MergeReport report;
-  {
+  try {
     ProgressBar bar("merge", "MB", common.quiet);
-    report = execute_merge(plan, options.out, options.threads, bar.callback());
+    report = execute_merge(plan, options.out, merge, bar.callback());
+  } catch (const Interrupted&) {
+    throw Interrupted("interrupted; with --resume the merge goes on from here");
   }
   if (common.json) {
     fmt::print("{}\n", report.to_json());
@@ -44,9 +52,29 @@ Work define_merge(CLI::App& parser, const CommonOptions& common) {
       .add_option(
           "OUT", options->out, "Folder to make: a Hugging Face model directory")
       ->required();
-  parser.add_option("--threads", options->threads, "Threads; 0: all cores")
+  parser
+      .add_option("--threads", options->merge.threads, "Threads; 0: all cores")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
+  parser
+      .add_option(
+          "--memory", options->merge.memory, "Most bytes of buffers: 256MiB")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
+  parser
+      .add_option(
+          "--shard-size",
+          options->shard_bytes,
+          "Most bytes of one file: 5GB; by default as the base's")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
+      ->check(CLI::PositiveNumber);
+  parser.add_flag(
+      "--resume",
+      options->merge.resume,
+      "Go on from what a killed run left in OUT.merging");
+  parser.add_flag(
+      "--allow-nonfinite",
+      options->merge.allow_nonfinite,
+      "Merge NaN and infinities like other values, and count them");
   return [options, &common] { merge(*options, common); };
 }
 

@@ -19,6 +19,7 @@ inline constexpr VerbInfo kVerbs[] = {
     {"plan", "say what a merge would do: tensors, bytes, memory, problems"},
     {"eval", "accuracy and loss of a model on data"},
     {"inspect", "names, shapes, types, metadata and hashes of a checkpoint"},
+    {"verify", "whether a merged model and its inputs are still the same"},
     {"run", "an experiment: fine-tune, Fisher, merge, evaluate"},
 };
 
@@ -26,6 +27,7 @@ inline constexpr VerbInfo kVerbs[] = {
 Work define_merge(CLI::App& parser, const CommonOptions& common);
 Work define_plan(CLI::App& parser, const CommonOptions& common);
 Work define_inspect(CLI::App& parser, const CommonOptions& common);
+Work define_verify(CLI::App& parser, const CommonOptions& common);
 
 // Of the executable `merganser-torch`.
 Work define_train(CLI::App& parser, const CommonOptions& common);

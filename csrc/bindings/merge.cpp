@@ -1,6 +1,7 @@
 #include "bindings/long_call.h"
 #include "merge/engine.h"
 #include "merge/inspect.h"
+#include "merge/verify.h"
 
 namespace merganser::bindings {
 namespace {
@@ -9,9 +10,19 @@ std::string merge_recipe(
     const std::filesystem::path& recipe,
     const std::filesystem::path& out,
     int threads,
+    uint64_t memory,
+    bool resume,
+    std::optional<uint64_t> shard_bytes,
+    bool allow_nonfinite,
     const ProgressCallback& progress) {
   const MergePlan plan(Recipe::load(recipe));
-  return execute_merge(plan, out, threads, progress).to_json();
+  const MergeOptions options = {
+      .threads = threads,
+      .memory = memory,
+      .resume = resume,
+      .shard_bytes = shard_bytes,
+      .allow_nonfinite = allow_nonfinite};
+  return execute_merge(plan, out, options, progress).to_json();
 }
 
 } // namespace
@@ -38,6 +49,10 @@ void bind_merge(py::module_& m) {
       py::arg("recipe"),
       py::arg("out"),
       py::arg("threads"),
+      py::arg("memory"),
+      py::arg("resume"),
+      py::arg("shard_bytes"),
+      py::arg("allow_nonfinite"),
       py::arg("progress"),
       py::call_guard<LongCall>());
   m.def(
@@ -46,6 +61,13 @@ void bind_merge(py::module_& m) {
         return MergePlan(Recipe::load(recipe)).to_json();
       },
       py::arg("recipe"),
+      py::call_guard<LongCall>());
+  m.def(
+      "verify",
+      [](const std::filesystem::path& folder) {
+        return verify(folder).to_json();
+      },
+      py::arg("folder"),
       py::call_guard<LongCall>());
   m.def(
       "inspect",

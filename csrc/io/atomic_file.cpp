@@ -14,15 +14,6 @@
 
 namespace merganser {
 
-namespace {
-
-[[noreturn]] void fail(const std::filesystem::path& path) {
-  throw Error(
-      fmt::format("{}: cannot be written: {}", path.string(), errno_text()));
-}
-
-} // namespace
-
 AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path) {
   std::error_code ignored;
   if (std::filesystem::is_symlink(path, ignored)) {
@@ -37,34 +28,27 @@ AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path) {
         "{}: is there and is no regular file; give another name",
         path.string()));
   }
+  std::error_code error;
   do {
     temporary_ = temporary_beside(path_);
-    fd_ =
-        ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  } while (fd_ < 0 && errno == EEXIST);
-  if (fd_ < 0) {
-    fail(path_);
+  } while (std::filesystem::exists(temporary_, error));
+  try {
+    file_.emplace(temporary_, OutputFile::Mode::kNew, path_);
+  } catch (const Error&) {
+    temporary_.clear(); // it is not ours
+    throw;
   }
 }
 
 AtomicFile::~AtomicFile() {
-  if (fd_ >= 0) {
-    ::close(fd_);
-  }
+  file_.reset();
   if (!temporary_.empty()) {
     ::unlink(temporary_.c_str());
   }
 }
 
 void AtomicFile::reserve(uint64_t size) {
-  if (size == 0 ||
-      ::fallocate(fd_, /*mode=*/0, /*offset=*/0, static_cast<off_t>(size)) ==
-          0) {
-    return;
-  }
-  if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) {
-    fail(path_);
-  }
+  file_->reserve(size);
 }
 
 void AtomicFile::write(const void* data, size_t size) {
@@ -73,28 +57,14 @@ void AtomicFile::write(const void* data, size_t size) {
 }
 
 void AtomicFile::write_at(uint64_t offset, const void* data, size_t size) {
-  const auto* bytes = static_cast<const char*>(data);
-  while (size > 0) {
-    const ssize_t count =
-        ::pwrite(fd_, bytes, size, static_cast<off_t>(offset));
-    if (count < 0 && errno == EINTR) {
-      continue;
-    }
-    if (count < 0) {
-      fail(path_);
-    }
-    bytes += count;
-    offset += static_cast<uint64_t>(count);
-    size -= static_cast<size_t>(count);
-  }
+  file_->write_at(offset, data, size);
 }
 
 void AtomicFile::commit() {
-  const bool synced = ::fsync(fd_) == 0;
-  // close may report what a network file system could not store.
-  const bool closed = synced && ::close(std::exchange(fd_, -1)) == 0;
-  if (!closed || ::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    fail(path_);
+  file_->close();
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    throw Error(
+        fmt::format("{}: cannot be written: {}", path_.string(), errno_text()));
   }
   temporary_.clear();
   const auto folder = path_.parent_path();

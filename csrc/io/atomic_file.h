@@ -3,10 +3,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "io/api.h"
+#include "io/output_file.h"
 
 namespace merganser {
 
@@ -22,18 +24,18 @@ class MERGANSER_API AtomicFile {
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
 
-  // Takes `size` bytes of the disk now, where the file system can, so that a
-  // full disk is reported before the work and not after it.
-  void reserve(uint64_t size);
+  void reserve(uint64_t size); // as OutputFile
   void write(const void* data, size_t size); // at the current end
-  // May be called from several threads.
-  void write_at(uint64_t offset, const void* data, size_t size);
+  void write_at(
+      uint64_t offset,
+      const void* data,
+      size_t size); // as OutputFile
   void commit();
 
  private:
   std::filesystem::path path_;
   std::filesystem::path temporary_;
-  int fd_ = -1;
+  std::optional<OutputFile> file_; // under the temporary name
   uint64_t end_ = 0;
 };
 

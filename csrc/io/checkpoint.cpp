@@ -1,14 +1,15 @@
 #include "io/checkpoint.h"
 
 #include <algorithm>
+#include <array>
 #include <unordered_map>
 
 #include <fmt/format.h>
 
 #include "io/checkpoint_index.h"
+#include "io/content_hash.h"
 #include "io/error.h"
-#include "io/hash.h"
-#include "io/interrupt.h"
+#include "io/parallel.h"
 #include "io/quote.h"
 
 namespace fs = std::filesystem;
@@ -130,36 +131,29 @@ const fs::path& Checkpoint::file_of(const std::string& name) const {
   return impl_->files[impl_->place(name).file].path();
 }
 
-void Checkpoint::read(
-    const std::string& name,
-    std::span<std::byte> out,
-    uint64_t offset) const {
-  impl_->files[impl_->place(name).file].read(name, out, offset);
+StoredTensor Checkpoint::at(const std::string& name) const {
+  return impl_->files[impl_->place(name).file].at(name);
+}
+
+std::string Checkpoint::head_hash() const {
+  std::vector<Digest> digests;
+  std::array<std::byte, kHashHead> buffer;
+  for (const TensorInfo& tensor : impl_->tensors) {
+    const auto head =
+        std::span(buffer).first(std::min(kHashHead, tensor.bytes()));
+    read(tensor.name, head);
+    digests.push_back(hash_bytes(head));
+  }
+  return hash_tensors(impl_->tensors, digests);
 }
 
 std::string Checkpoint::content_hash() const {
-  constexpr uint64_t kChunk = 1 << 20;
-  std::vector<const TensorInfo*> by_name;
-  for (const TensorInfo& tensor : impl_->tensors) {
-    by_name.push_back(&tensor);
-  }
-  std::ranges::sort(by_name, {}, [](const TensorInfo* t) { return t->name; });
-  Hasher hasher;
-  std::vector<std::byte> buffer(kChunk);
-  for (const TensorInfo* tensor : by_name) {
-    check_interrupt();
-    hasher.update(tensor->name);
-    hasher.update(dtype_name(tensor->dtype));
-    hasher.update(tensor->shape_text());
-    const uint64_t size = tensor->bytes();
-    for (uint64_t offset = 0; offset < size; offset += kChunk) {
-      const auto part =
-          std::span(buffer).first(std::min(kChunk, size - offset));
-      read(tensor->name, part, offset);
-      hasher.update(part.data(), part.size());
-    }
-  }
-  return hasher.digest();
+  const std::vector<TensorInfo>& tensors = impl_->tensors;
+  std::vector<Digest> digests(tensors.size());
+  parallel_for(thread_count(0), std::ssize(tensors), [&](int64_t i, int) {
+    digests[i] = hash_tensor(at(tensors[i].name));
+  });
+  return head_hash() + hash_tensors(tensors, digests);
 }
 
 } // namespace merganser

@@ -30,15 +30,18 @@ class MERGANSER_API Checkpoint {
   std::vector<std::filesystem::path> files() const;
   const std::filesystem::path& file_of(const std::string& name) const;
 
-  // As SafetensorsFile::read.
+  StoredTensor at(const std::string& name) const; // throws InputError
   void read(
       const std::string& name,
       std::span<std::byte> out,
-      uint64_t offset = 0) const;
+      uint64_t offset = 0) const {
+    at(name).read(out, offset);
+  }
 
-  // Hash of names, shapes, dtypes and data, independent of sharding and of the
-  // order in the files. Reads everything.
+  // See io/content_hash.h. Reads everything, or (head_hash, the first half)
+  // the first bytes of every tensor.
   std::string content_hash() const;
+  std::string head_hash() const;
 
  private:
   struct Impl;
@@ -56,13 +59,15 @@ class MERGANSER_API CheckpointWriter {
       const std::filesystem::path& folder,
       std::vector<TensorInfo> tensors,
       const Metadata& metadata,
-      uint64_t shard_bytes = UINT64_MAX);
+      uint64_t shard_bytes = UINT64_MAX,
+      Appearance how = Appearance::kWhenWhole);
   ~CheckpointWriter();
 
   void write(
       const std::string& name,
       std::span<const std::byte> data,
       uint64_t offset = 0);
+  void skip(const std::string& name); // as SafetensorsWriter
   void finish();
 
  private:

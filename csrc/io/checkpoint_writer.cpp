@@ -43,6 +43,15 @@ std::string shard_name(size_t number, size_t count) {
 } // namespace
 
 struct CheckpointWriter::Impl {
+  SafetensorsWriter& writer(const std::string& name) {
+    const auto found = writer_of.find(name);
+    if (found == writer_of.end()) {
+      throw Error(fmt::format(
+          "{}: tensor {}: was not declared", folder.string(), quote(name)));
+    }
+    return *found->second;
+  }
+
   fs::path folder;
   CheckpointIndex index;
   std::vector<std::unique_ptr<SafetensorsWriter>> writers;
@@ -53,7 +62,8 @@ CheckpointWriter::CheckpointWriter(
     const fs::path& folder,
     std::vector<TensorInfo> tensors,
     const Metadata& metadata,
-    uint64_t shard_bytes)
+    uint64_t shard_bytes,
+    Appearance how)
     : impl_(std::make_unique<Impl>()) {
   impl_->folder = folder;
   Metadata with_format = metadata;
@@ -62,7 +72,7 @@ CheckpointWriter::CheckpointWriter(
   for (size_t i = 0; i < shards.size(); ++i) {
     const std::string name = shard_name(i, shards.size());
     impl_->writers.push_back(std::make_unique<SafetensorsWriter>(
-        folder / name, shards[i], with_format));
+        folder / name, shards[i], with_format, how));
     for (const TensorInfo& tensor : shards[i]) {
       if (!impl_->index.shard_of.emplace(tensor.name, name).second) {
         throw InputError(fmt::format(
@@ -82,14 +92,11 @@ void CheckpointWriter::write(
     const std::string& name,
     std::span<const std::byte> data,
     uint64_t offset) {
-  const auto found = impl_->writer_of.find(name);
-  if (found == impl_->writer_of.end()) {
-    throw Error(fmt::format(
-        "{}: tensor {}: was not declared",
-        impl_->folder.string(),
-        quote(name)));
-  }
-  found->second->write(name, data, offset);
+  impl_->writer(name).write(name, data, offset);
+}
+
+void CheckpointWriter::skip(const std::string& name) {
+  impl_->writer(name).skip(name);
 }
 
 void CheckpointWriter::finish() {

@@ -12,6 +12,12 @@
 
 namespace merganser {
 
+int thread_count(int requested) {
+  return requested > 0
+      ? requested
+      : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
 void parallel_for(
     int threads,
     int64_t count,

@@ -3,7 +3,12 @@
 #include <cstdint>
 #include <functional>
 
+#include "io/api.h"
+
 namespace merganser {
+
+// 0: as many as the process may use.
+MERGANSER_API int thread_count(int requested);
 
 // work(i, worker) for every i < count, in increasing order over at most
 // `threads` workers; the calling thread is worker 0. Asks for an interrupt

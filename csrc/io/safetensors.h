@@ -30,6 +30,31 @@ struct MERGANSER_API TensorInfo {
 
 using Metadata = std::map<std::string, std::string>;
 
+class InputFile;
+
+// Where a tensor lies in a file, for those who read it part by part. Valid as
+// long as what it came from.
+class MERGANSER_API StoredTensor {
+ public:
+  StoredTensor(const InputFile& file, const TensorInfo& info, uint64_t begin)
+      : file_(&file), info_(&info), begin_(begin) {}
+
+  const TensorInfo& info() const {
+    return *info_;
+  }
+  const std::filesystem::path& file() const;
+
+  // Reads out.size() bytes from `offset` of the tensor. Throws InputError for a
+  // part outside the tensor, Error when the file was cut meanwhile. May be
+  // called from several threads.
+  void read(std::span<std::byte> out, uint64_t offset = 0) const;
+
+ private:
+  const InputFile* file_;
+  const TensorInfo* info_;
+  uint64_t begin_;
+};
+
 // One .safetensors file, read only. The constructor reads and checks the whole
 // header (at most 100 MB, strict JSON, no duplicate names, sizes equal to shape
 // x dtype, data without holes, overlaps or remainder) and throws InputError
@@ -45,19 +70,24 @@ class MERGANSER_API SafetensorsFile {
   const std::vector<TensorInfo>& tensors() const; // in the order of their data
   const Metadata& metadata() const;
   const TensorInfo* find(const std::string& name) const; // nullptr: absent
+  StoredTensor at(const std::string& name) const; // throws InputError
 
-  // Reads out.size() bytes of the tensor from `offset`. Throws InputError for
-  // an unknown name or a part outside the tensor, Error when the file was cut
-  // meanwhile. May be called from several threads.
   void read(
       const std::string& name,
       std::span<std::byte> out,
-      uint64_t offset = 0) const;
+      uint64_t offset = 0) const {
+    at(name).read(out, offset);
+  }
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+// When a file has its name: once it is whole (under another one before, see
+// AtomicFile); or at once, in a folder that itself appears when it is whole.
+// Then data of a file that is there are kept, so that a killed run can go on.
+enum class Appearance { kWhenWhole, kAtOnce };
 
 // Writes one file. All tensors are declared first; their data may then come in
 // any order, in parts and from several threads; finish() checks that every byte
@@ -71,13 +101,16 @@ class MERGANSER_API SafetensorsWriter {
   SafetensorsWriter(
       const std::filesystem::path& path,
       std::vector<TensorInfo> tensors,
-      const Metadata& metadata = {});
+      const Metadata& metadata = {},
+      Appearance how = Appearance::kWhenWhole);
   ~SafetensorsWriter();
 
   void write(
       const std::string& name,
       std::span<const std::byte> data,
       uint64_t offset = 0);
+  // The tensor's data are in the file already.
+  void skip(const std::string& name);
   void finish();
 
  private:

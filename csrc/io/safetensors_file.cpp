@@ -96,26 +96,32 @@ const TensorInfo* SafetensorsFile::find(const std::string& name) const {
   return found == impl_->index.end() ? nullptr : &impl_->tensors[found->second];
 }
 
-void SafetensorsFile::read(
-    const std::string& name,
-    std::span<std::byte> out,
-    uint64_t offset) const {
+StoredTensor SafetensorsFile::at(const std::string& name) const {
   const auto found = impl_->index.find(name);
   if (found == impl_->index.end()) {
     throw InputError(
         fmt::format("{}: has no tensor {}", path().string(), quote(name)));
   }
-  const uint64_t size = impl_->tensors[found->second].bytes();
+  const size_t i = found->second;
+  return {impl_->file, impl_->tensors[i], impl_->begins[i]};
+}
+
+const std::filesystem::path& StoredTensor::file() const {
+  return file_->path();
+}
+
+void StoredTensor::read(std::span<std::byte> out, uint64_t offset) const {
+  const uint64_t size = info_->bytes();
   if (offset > size || out.size() > size - offset) {
     throw InputError(fmt::format(
         "{}: tensor {}: bytes {} to {} were asked for, but it has {}",
-        path().string(),
-        quote(name),
+        file().string(),
+        quote(info_->name),
         offset,
         offset + out.size(),
         size));
   }
-  impl_->file.read_at(impl_->begins[found->second] + offset, out);
+  file_->read_at(begin_ + offset, out);
 }
 
 } // namespace merganser

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 
 #include <fmt/format.h>
@@ -13,7 +14,7 @@
 namespace merganser {
 
 struct SafetensorsWriter::Impl {
-  Impl(const std::filesystem::path& p, SafetensorsHeader h);
+  Impl(const std::filesystem::path& p, SafetensorsHeader h, Appearance how);
 
   [[noreturn]] void fail(const std::string& name, const std::string& what) {
     throw Error(
@@ -24,7 +25,8 @@ struct SafetensorsWriter::Impl {
   SafetensorsHeader header;
   std::unordered_map<std::string, size_t> index;
   uint64_t data = 0; // where the tensors' data begin
-  AtomicFile file;
+  std::optional<AtomicFile> atomic; // one of the two
+  std::optional<OutputFile> plain;
   std::mutex mutex; // of `written`
   ByteRanges written; // of the data
 };
@@ -62,8 +64,9 @@ SafetensorsHeader lay_out(
 
 SafetensorsWriter::Impl::Impl(
     const std::filesystem::path& p,
-    SafetensorsHeader h)
-    : path(p), header(std::move(h)), file(p) {
+    SafetensorsHeader h,
+    Appearance how)
+    : path(p), header(std::move(h)) {
   for (const TensorPlace& tensor : header.tensors) {
     const std::string& name = tensor.info.name;
     if (name == "__metadata__" || !index.emplace(name, index.size()).second) {
@@ -77,17 +80,27 @@ SafetensorsWriter::Impl::Impl(
   }
   const std::string text = format_safetensors_header(header, path.string());
   data = text.size();
-  file.reserve(data + (header.tensors.empty() ? 0 : header.tensors.back().end));
-  file.write(text.data(), text.size());
+  const auto begin = [&](auto& file) {
+    file.reserve(
+        data + (header.tensors.empty() ? 0 : header.tensors.back().end));
+    file.write_at(0, text.data(), text.size());
+  };
+  if (how == Appearance::kWhenWhole) {
+    begin(atomic.emplace(path));
+  } else {
+    begin(plain.emplace(path, OutputFile::Mode::kKeep));
+  }
 }
 
 SafetensorsWriter::SafetensorsWriter(
     const std::filesystem::path& path,
     std::vector<TensorInfo> tensors,
-    const Metadata& metadata)
-    : impl_(
-          std::make_unique<Impl>(path, lay_out(std::move(tensors), metadata))) {
-}
+    const Metadata& metadata,
+    Appearance how)
+    : impl_(std::make_unique<Impl>(
+          path,
+          lay_out(std::move(tensors), metadata),
+          how)) {}
 
 SafetensorsWriter::~SafetensorsWriter() = default;
 
@@ -117,7 +130,24 @@ void SafetensorsWriter::write(
       impl_->fail(name, "the same bytes were written twice");
     }
   }
-  impl_->file.write_at(impl_->data + begin, data.data(), data.size());
+  const uint64_t place = impl_->data + begin;
+  if (impl_->plain) {
+    impl_->plain->write_at(place, data.data(), data.size());
+  } else {
+    impl_->atomic->write_at(place, data.data(), data.size());
+  }
+}
+
+void SafetensorsWriter::skip(const std::string& name) {
+  const auto found = impl_->index.find(name);
+  if (found == impl_->index.end()) {
+    impl_->fail(name, "was not declared");
+  }
+  const TensorPlace& tensor = impl_->header.tensors[found->second];
+  const std::lock_guard lock(impl_->mutex);
+  if (!impl_->written.add(tensor.begin, tensor.end)) {
+    impl_->fail(name, "the same bytes were written twice");
+  }
 }
 
 void SafetensorsWriter::finish() {
@@ -129,7 +159,11 @@ void SafetensorsWriter::finish() {
           fmt::format("byte {} was not written", missing - tensor.begin));
     }
   }
-  impl_->file.commit();
+  if (impl_->plain) {
+    impl_->plain->close();
+  } else {
+    impl_->atomic->commit();
+  }
 }
 
 } // namespace merganser

@@ -1,32 +1,142 @@
 #include "merge/elementwise.h"
 
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <limits>
+
+#include "kernels/widest.h"
+
 namespace merganser {
 namespace {
 
-template <MergeMethod M, typename T>
-int64_t merge_loop(
+// Numbers as unsigned integers: of the same order for those without a sign,
+// infinity above all finite ones, NaN above infinity.
+template <typename T>
+using BitsOf = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+
+template <typename T>
+constexpr BitsOf<T> kMagnitude = std::numeric_limits<BitsOf<T>>::max() >> 1;
+
+template <typename T>
+constexpr BitsOf<T> kInfinity =
+    std::bit_cast<BitsOf<T>>(std::numeric_limits<T>::infinity());
+
+// A vector of N bytes, or for N = sizeof(T) one T.
+template <typename T, int N>
+struct Lanes {
+  typedef T Values __attribute__((vector_size(N)));
+  typedef BitsOf<T> Bits __attribute__((vector_size(N)));
+  static constexpr int64_t kCount = N / sizeof(T);
+  using Mask = decltype(Values{} < Values{});
+};
+
+template <typename T>
+struct Lanes<T, sizeof(T)> {
+  using Values = T;
+  using Bits = BitsOf<T>;
+  static constexpr int64_t kCount = 1;
+  using Mask = bool;
+};
+
+// What MergeFindings is made of, in every lane.
+template <typename T, int N>
+struct Seen {
+  using Bits = typename Lanes<T, N>::Bits;
+  using Values = typename Lanes<T, N>::Values;
+
+  // always_inline: vectors wider than the machine's cannot be passed.
+  [[gnu::always_inline]] static Bits max(Bits a, Bits b) {
+    return a < b ? b : a;
+  }
+  [[gnu::always_inline]] Values parameter(const T* from) {
+    const Values x = load(from);
+    worst = max(worst, std::bit_cast<Bits>(x) & kMagnitude<T>);
+    return x;
+  }
+  [[gnu::always_inline]] Values fisher(const T* from) {
+    const Values x = load(from);
+    worst = max(worst, std::bit_cast<Bits>(x)); // the sign bit is the highest
+    return x;
+  }
+  [[gnu::always_inline]] void result(Values x) {
+    largest = max(largest, std::bit_cast<Bits>(x) & kMagnitude<T>);
+  }
+  [[gnu::always_inline]] static Values load(const T* from) {
+    Values x;
+    std::memcpy(&x, from, sizeof(x));
+    return x;
+  }
+
+  Bits worst{}; // input
+  Bits largest{}; // output
+};
+
+// Elements [begin, end) as far as they fill vectors of N bytes; returns where
+// it stopped.
+template <MergeMethod M, typename T, int N>
+[[gnu::always_inline]] inline int64_t merge_lanes(
     const MergeScalars<T>& scalars,
     const MergeArrays<T>& a,
-    int64_t n) {
-  int64_t clamped_count = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    bool clamped;
-    a.out[i] = merge_element<M>(
+    int64_t begin,
+    int64_t end,
+    MergeFindings<T>& findings) {
+  using Lane = Lanes<T, N>;
+  using Values = typename Lane::Values;
+  Seen<T, N> seen;
+  typename Lane::Bits clamped_count{};
+  int64_t i = begin;
+  for (; i + Lane::kCount <= end; i += Lane::kCount) {
+    typename Lane::Mask clamped{};
+    const Values merged = merge_element<M>(
         scalars,
-        a.base ? a.base[i] : T(0),
-        a.base_fisher ? a.base_fisher[i] : T(0),
-        [&](int t) { return a.models[t][i]; },
-        [&](int t) { return a.fishers[t][i]; },
+        a.base ? seen.parameter(a.base + i) : Values{},
+        a.base_fisher ? seen.fisher(a.base_fisher + i) : Values{},
+        [&](int t) __attribute__((always_inline)) {
+          return seen.parameter(a.models[t] + i);
+        },
+        [&](int t) __attribute__((always_inline)) {
+          return seen.fisher(a.fishers[t] + i);
+        },
         clamped);
-    clamped_count += clamped;
+    if constexpr (M == MergeMethod::kRemoval) {
+      const typename Lane::Bits one = typename Lane::Bits{} + 1;
+      clamped_count += clamped ? one : typename Lane::Bits{};
+    }
+    seen.result(merged);
+    std::memcpy(a.out + i, &merged, sizeof(merged));
   }
-  return clamped_count;
+  BitsOf<T> worst[Lane::kCount], largest[Lane::kCount], counts[Lane::kCount];
+  std::memcpy(worst, &seen.worst, sizeof(worst));
+  std::memcpy(largest, &seen.largest, sizeof(largest));
+  std::memcpy(counts, &clamped_count, sizeof(counts));
+  auto most = std::bit_cast<BitsOf<T>>(findings.largest);
+  for (int64_t lane = 0; lane < Lane::kCount; ++lane) {
+    findings.inputs_good &= worst[lane] < kInfinity<T>;
+    findings.clamped += static_cast<int64_t>(counts[lane]);
+    most = std::max(most, largest[lane]);
+  }
+  findings.largest = std::bit_cast<T>(most);
+  return i;
+}
+
+template <MergeMethod M, typename T>
+MergeFindings<T> merge_loop(
+    const MergeScalars<T>& scalars,
+    const MergeArrays<T>& arrays,
+    int64_t n) {
+  MergeFindings<T> findings;
+  widest([&]<int N>(VectorBytes<N>) {
+    const int64_t rest = merge_lanes<M, T, N>(scalars, arrays, 0, n, findings);
+    merge_lanes<M, T, sizeof(T)>(scalars, arrays, rest, n, findings);
+  });
+  return findings;
 }
 
 } // namespace
 
 template <typename T>
-int64_t merge_elements(
+MergeFindings<T> merge_elements(
     MergeMethod method,
     const MergeScalars<T>& scalars,
     const MergeArrays<T>& arrays,
@@ -47,15 +157,15 @@ int64_t merge_elements(
     case MergeMethod::kEwr:
       return merge_loop<MergeMethod::kEwr>(scalars, arrays, n);
   }
-  return 0;
+  return {};
 }
 
-template MERGANSER_API int64_t merge_elements(
+template MERGANSER_API MergeFindings<float> merge_elements(
     MergeMethod,
     const MergeScalars<float>&,
     const MergeArrays<float>&,
     int64_t);
-template MERGANSER_API int64_t merge_elements(
+template MERGANSER_API MergeFindings<double> merge_elements(
     MergeMethod,
     const MergeScalars<double>&,
     const MergeArrays<double>&,

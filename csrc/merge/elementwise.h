@@ -18,10 +18,20 @@ struct MergeArrays {
   T* out = nullptr;
 };
 
-// out[i] = merge_element<method>(...) for i < n on the CPU, one thread.
-// Returns the number of elements whose denominator was clamped.
+// What a pass saw on its way.
 template <typename T>
-MERGANSER_API int64_t merge_elements(
+struct MergeFindings {
+  int64_t clamped = 0; // elements whose denominator was clamped
+  // False where a parameter is not finite or a Fisher not finite or negative;
+  // it may be false for a Fisher of -0 too.
+  bool inputs_good = true;
+  // The greatest magnitude in `out`; NaN if there is a NaN.
+  T largest = 0;
+};
+
+// out[i] = merge_element<method>(...) for i < n on the CPU, one thread.
+template <typename T>
+MERGANSER_API MergeFindings<T> merge_elements(
     MergeMethod method,
     const MergeScalars<T>& scalars,
     const MergeArrays<T>& arrays,

@@ -1,20 +1,22 @@
 #include "merge/engine.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <limits>
 #include <map>
-#include <optional>
 
-#include "io/atomic_file.h"
 #include "io/error.h"
-#include "io/interrupt.h"
+#include "io/hash.h"
 #include "io/parallel.h"
 #include "io/version.h"
+#include "merge/merge_run.h"
+#include "merge/model_card.h"
 #include "merge/output_config.h"
 #include "merge/preflight.h"
-#include "merge/tensor_merger.h"
+#include "merge/provenance.h"
+#include "merge/table.h"
 
 namespace merganser {
 namespace {
@@ -37,150 +39,187 @@ uint64_t shard_bytes(const Checkpoint& reference) {
   return largest;
 }
 
-Metadata provenance(const MergePlan& plan) {
-  return {
-      {"merge_method", std::string(method_info(plan.recipe.method).name)},
-      {"merge_recipe", plan.recipe.text},
-      {"merganser_version", version()}};
+// Equal where two merges write the same bytes: of the recipe, the options that
+// matter, and the input files with their sizes and times.
+std::string merge_identity(const MergePlan& plan, const MergeOptions& options) {
+  Hasher hasher;
+  hasher.update(version());
+  hasher.update(plan.recipe.text);
+  const uint64_t numbers[] = {
+      options.shard_bytes.value_or(0), options.allow_nonfinite};
+  hasher.update(numbers, sizeof(numbers));
+  for (const Checkpoint* input : plan.inputs()) {
+    for (const fs::path& file : input->files()) {
+      hasher.update(fs::canonical(file).string());
+      const auto time = fs::last_write_time(file).time_since_epoch().count();
+      const uint64_t state[] = {
+          fs::file_size(file), static_cast<uint64_t>(time)};
+      hasher.update(state, sizeof(state));
+    }
+  }
+  return hasher.digest();
 }
 
-class Engine {
- public:
-  Engine(const MergePlan& plan, int threads)
-      : plan_(plan), threads_(threads), workers_(threads) {}
-
-  MergeReport run(const fs::path& folder, const ProgressCallback& progress) {
-    MergeReport report;
-    report.method = plan_.recipe.method;
-    std::vector<TensorInfo> outputs;
-    for (const TensorPlan& row : plan_.tensors) {
-      outputs.push_back(row.output);
-    }
-    CheckpointWriter writer(
-        folder,
-        std::move(outputs),
-        provenance(plan_),
-        shard_bytes(plan_.reference_weights()));
-    for (const TensorPlan& row : plan_.tensors) {
-      check_interrupt();
-      if (row.action == TensorAction::kMerge) {
-        merge(row, writer, report);
-      } else {
-        copy(plan_.reference_weights(), row.output, writer);
-        ++report.tensors_copied;
-      }
-      report.bytes_read += row.bytes_read;
-      report.bytes_written += row.output.bytes();
-      if (progress) {
-        constexpr uint64_t kMegabyte = 1'000'000;
-        progress(
-            (report.bytes_read + report.bytes_written) / kMegabyte,
-            (plan_.bytes_read + plan_.bytes_written) / kMegabyte,
-            "");
-      }
-    }
-    writer.finish();
-    for (size_t t = 0; t < plan_.heads.size(); ++t) {
-      write_head(plan_.heads[t], plan_.models[t], folder, report);
-    }
-    return report;
+// As many as asked for, as far as their buffers fit into the memory.
+int affordable_threads(const MergePlan& plan, const MergeOptions& options) {
+  const uint64_t one = plan.peak_memory(1);
+  if (one > options.memory) {
+    throw InputError(fmt::format(
+        "one thread needs {} of buffers for this merge, and {} are allowed: "
+        "give it more memory",
+        format_bytes(one),
+        format_bytes(options.memory)));
   }
+  const uint64_t most = options.memory / std::max<uint64_t>(one, 1);
+  const int threads = thread_count(options.threads);
+  return static_cast<int>(std::min<uint64_t>(threads, most));
+}
 
- private:
-  struct Worker {
-    std::optional<TensorMerger<float>> float32;
-    std::optional<TensorMerger<double>> float64;
-  };
-
-  void merge(
-      const TensorPlan& row,
-      CheckpointWriter& writer,
-      MergeReport& report) {
-    const TensorInfo& output = row.output;
-    const int64_t numel = output.numel();
-    const int64_t chunks = (numel + kChunkElements - 1) / kChunkElements;
-    std::atomic<int64_t> clamped = 0;
-    parallel_for(threads_, chunks, [&](int64_t chunk, int worker) {
-      const int64_t begin = chunk * kChunkElements;
-      const int64_t n = std::min(kChunkElements, numel - begin);
-      const uint64_t offset = begin * dtype_bits(output.dtype) / 8;
-      const auto work = [&](auto& merger) {
-        if (!merger) {
-          merger.emplace(plan_);
-        }
-        int64_t count = 0;
-        writer.write(
-            output.name, merger->merge(output, begin, n, count), offset);
-        clamped += count;
-      };
-      if (row.float64) {
-        work(workers_[worker].float64);
-      } else {
-        work(workers_[worker].float32);
-      }
-    });
-    ++report.tensors_merged;
-    report.elements += numel;
-    report.clamped += clamped;
+void write_head(
+    const TaskHead& head,
+    const Checkpoint& model,
+    const fs::path& folder) {
+  const fs::path file = folder / head.file;
+  fs::create_directories(file.parent_path());
+  SafetensorsWriter writer(file, head.tensors, {{"format", "pt"}});
+  for (const TensorInfo& tensor : head.tensors) {
+    std::vector<std::byte> data(tensor.bytes());
+    model.read(tensor.name, data);
+    writer.write(tensor.name, data);
   }
+  writer.finish();
+}
 
-  template <typename Writer>
-  void copy(
-      const Checkpoint& source,
-      const TensorInfo& tensor,
-      Writer& writer) {
-    constexpr uint64_t kPart = 1 << 20;
-    std::vector<std::byte> buffer(std::min(kPart, tensor.bytes()));
-    for (uint64_t offset = 0; offset < tensor.bytes(); offset += kPart) {
-      const auto part =
-          std::span(buffer).first(std::min(kPart, tensor.bytes() - offset));
-      source.read(tensor.name, part, offset);
-      writer.write(tensor.name, part, offset);
-    }
+MergeReport planned_report(const MergePlan& plan) {
+  MergeReport report;
+  report.method = plan.recipe.method;
+  for (const TensorPlan& tensor : plan.tensors) {
+    const bool merged = tensor.action == TensorAction::kMerge;
+    ++(merged ? report.tensors_merged : report.tensors_copied);
+    report.elements += merged ? tensor.output.numel() : 0;
   }
+  report.bytes_read = plan.bytes_read;
+  report.bytes_written = plan.bytes_written;
+  return report;
+}
 
-  void write_head(
-      const TaskHead& head,
-      const Checkpoint& model,
-      const fs::path& folder,
-      MergeReport& report) {
-    const fs::path file = folder / head.file;
-    fs::create_directories(file.parent_path());
-    SafetensorsWriter writer(file, head.tensors, {{"format", "pt"}});
-    for (const TensorInfo& tensor : head.tensors) {
-      copy(model, tensor, writer);
-      report.bytes_read += tensor.bytes();
-      report.bytes_written += tensor.bytes();
-    }
-    writer.finish();
+// Everything beside the weights.
+void write_companions(
+    const MergePlan& plan,
+    const fs::path& folder,
+    Provenance provenance) {
+  for (size_t t = 0; t < plan.heads.size(); ++t) {
+    write_head(plan.heads[t], plan.models[t], folder);
   }
+  plan.reference->copy_without_weights(folder);
+  if (plan.recipe.out_dtype) {
+    set_config_dtype(folder / "config.json", *plan.recipe.out_dtype);
+  }
+  provenance.write(folder);
+  write_model_card(plan, provenance, folder);
+}
 
-  const MergePlan& plan_;
-  const int threads_;
-  std::vector<Worker> workers_;
-};
+// The content hash of what is in the folder, whose data are known.
+std::string output_hash(
+    const MergePlan& plan,
+    const std::vector<Digest>& digests,
+    const fs::path& folder) {
+  std::vector<TensorInfo> outputs;
+  for (const TensorPlan& tensor : plan.tensors) {
+    outputs.push_back(tensor.output);
+  }
+  return Checkpoint(folder).head_hash() + hash_tensors(outputs, digests);
+}
+
+MergeReport merge_into(
+    Staging& staging,
+    const MergePlan& plan,
+    const MergeOptions& options,
+    const std::string& identity,
+    int threads,
+    const ProgressCallback& progress) {
+  MergeRun run(plan, threads, options.allow_nonfinite);
+  run.write_weights(
+      staging,
+      options.shard_bytes.value_or(shard_bytes(plan.reference_weights())),
+      progress);
+  const std::vector<std::string> hashes = run.input_hashes();
+  const std::vector<const Checkpoint*> inputs = plan.inputs();
+  check_fishers(plan, [&](const Checkpoint& model) {
+    return hashes[std::ranges::find(inputs, &model) - inputs.begin()];
+  });
+  Hasher recipe;
+  recipe.update(plan.recipe.text.data(), plan.recipe.text.size());
+  Provenance provenance = {
+      .version = version(),
+      .identity = identity,
+      .method = std::string(method_info(plan.recipe.method).name),
+      .recipe = plan.recipe.text,
+      .recipe_hash = recipe.digest(),
+      .inputs = {},
+      .content_hash = output_hash(plan, run.output_digests(), staging.folder()),
+      .clamped = run.clamped(),
+      .nonfinite = run.nonfinite()};
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    provenance.inputs.push_back({inputs[i]->path(), hashes[i]});
+  }
+  write_companions(plan, staging.folder(), provenance);
+  MergeReport report = planned_report(plan);
+  report.clamped = run.clamped();
+  report.nonfinite = run.nonfinite();
+  report.tensors_resumed = run.resumed();
+  return report;
+}
+
+// A run that was killed after its output had appeared.
+std::optional<MergeReport> find_done(
+    const MergePlan& plan,
+    const fs::path& out,
+    const std::string& identity) {
+  const auto provenance = Provenance::read(out);
+  if (!provenance || provenance->identity != identity) {
+    return std::nullopt;
+  }
+  Staging::remove_leftovers(out);
+  MergeReport report = planned_report(plan);
+  report.clamped = provenance->clamped;
+  report.nonfinite = provenance->nonfinite;
+  report.tensors_resumed = report.tensors_merged + report.tensors_copied;
+  return report;
+}
 
 } // namespace
 
 MergeReport execute_merge(
     const MergePlan& plan,
     const fs::path& out,
-    int threads,
+    const MergeOptions& options,
     const ProgressCallback& progress) {
   const auto start = std::chrono::steady_clock::now();
-  threads = thread_count(threads);
   if (out.empty()) {
     throw InputError("the output folder has no name");
   }
-  check_space(out, plan.bytes_written);
-  AtomicDirectory directory(out, /*replace=*/false);
-  check_fishers(plan, threads);
-  MergeReport report = Engine(plan, threads).run(directory.path(), progress);
-  plan.reference->copy_without_weights(directory.path());
-  if (plan.recipe.out_dtype) {
-    set_config_dtype(directory.path() / "config.json", *plan.recipe.out_dtype);
+  const int threads = affordable_threads(plan, options);
+  const std::string identity = merge_identity(plan, options);
+  if (options.resume) {
+    if (const auto done = find_done(plan, out, identity)) {
+      return *done;
+    }
   }
-  directory.commit();
+  if (!options.resume || !Staging::is_begun(out)) {
+    check_space(out, plan.bytes_written);
+  }
+  Staging staging(out, identity, options.resume);
+  check_fishers(
+      plan, [](const Checkpoint& model) { return model.head_hash(); });
+  MergeReport report;
+  try {
+    report = merge_into(staging, plan, options, identity, threads, progress);
+    staging.commit();
+  } catch (const Interrupted&) {
+    staging.keep();
+    throw;
+  }
   const std::chrono::duration<double> seconds =
       std::chrono::steady_clock::now() - start;
   report.seconds = seconds.count();

@@ -22,6 +22,7 @@ Inspection inspect(const std::filesystem::path& path, bool hashes) {
   for (const auto& file : checkpoint.files()) {
     found.files.emplace_back(file, hashes ? hash_file(file) : "");
   }
+  found.provenance = Provenance::read(path);
   if (hashes) {
     found.content_hash = checkpoint.content_hash();
   }
@@ -57,6 +58,18 @@ std::string Inspection::to_text() const {
   if (content_hash) {
     text += fmt::format("content hash {}\n", *content_hash);
   }
+  if (provenance) {
+    text += fmt::format(
+        "\nmerged by {}, Merganser {}, recipe {}\n",
+        provenance->method,
+        provenance->version,
+        provenance->recipe_hash);
+    rows.clear();
+    for (const Provenance::Input& input : provenance->inputs) {
+      rows.push_back({"from " + input.path.string(), input.content_hash});
+    }
+    text += format_table(rows);
+  }
   return text;
 }
 
@@ -83,6 +96,9 @@ std::string Inspection::to_json() const {
   }
   if (content_hash) {
     json["content_hash"] = *content_hash;
+  }
+  if (provenance) {
+    json["merged"] = ordered_json::parse(provenance->to_json());
   }
   return json.dump(2, ' ', false, ordered_json::error_handler_t::replace);
 }

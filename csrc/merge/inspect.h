@@ -8,6 +8,7 @@
 
 #include "io/api.h"
 #include "io/checkpoint.h"
+#include "merge/provenance.h"
 
 namespace merganser {
 
@@ -21,6 +22,8 @@ struct MERGANSER_API Inspection {
   std::optional<std::string> content_hash; // absent: not asked for
   // Each file and, if hashes were asked for, its xxh3-128 (else empty).
   std::vector<std::pair<std::filesystem::path, std::string>> files;
+
+  std::optional<Provenance> provenance; // of a folder that a merge made
 
   std::string to_text() const;
   std::string to_json() const;

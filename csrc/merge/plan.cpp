@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <set>
-#include <thread>
 
+#include "io/parallel.h"
+#include "merge/chunk_merger.h"
 #include "merge/plan_inputs.h"
 #include "merge/tensor_checks.h"
 
@@ -12,10 +13,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-TensorPlan plan_tensor(const MergePlan& plan, const TensorInfo& tensor) {
+TensorPlan plan_tensor(
+    const MergePlan& plan,
+    const std::vector<MergeSource>& sources,
+    const TensorInfo& tensor) {
   TensorPlan row;
   row.output = tensor;
-  row.bytes_read = tensor.bytes();
   if (plan.recipe.heads != HeadMode::kMerge && is_head_tensor(tensor.name)) {
     row.action = TensorAction::kCopy;
     row.reason = "the base's head";
@@ -24,13 +27,17 @@ TensorPlan plan_tensor(const MergePlan& plan, const TensorInfo& tensor) {
     row.reason = plan.base ? "the base's integers" : "integers that agree";
   } else {
     row.float64 = plan.recipe.float64;
-    row.bytes_read = 0;
-    for (const Checkpoint* source : plan.sources()) {
-      const TensorInfo* info = source->find(tensor.name);
-      row.bytes_read += info->bytes();
-      row.float64 |= info->dtype == DType::kF64;
+    for (const MergeSource& source : sources) {
+      row.sources.push_back(source.checkpoint->at(tensor.name));
+      row.float64 |= row.sources.back().info().dtype == DType::kF64;
     }
     row.output.dtype = plan.recipe.out_dtype.value_or(tensor.dtype);
+  }
+  if (row.action == TensorAction::kCopy) {
+    row.sources = {plan.reference_weights().at(tensor.name)};
+  }
+  for (const StoredTensor& source : row.sources) {
+    row.bytes_read += source.info().bytes();
   }
   return row;
 }
@@ -101,8 +108,9 @@ MergePlan::MergePlan(Recipe given)
   }
   problems.throw_if_any(recipe.source);
 
+  const std::vector<MergeSource> merged = sources();
   for (const TensorInfo& tensor : reference_weights().tensors()) {
-    tensors.push_back(plan_tensor(*this, tensor));
+    tensors.push_back(plan_tensor(*this, merged, tensor));
     bytes_read += tensors.back().bytes_read;
     bytes_written += tensors.back().output.bytes();
   }
@@ -115,34 +123,43 @@ MergePlan::MergePlan(Recipe given)
   note_unused(*this);
 }
 
-std::vector<const Checkpoint*> MergePlan::sources() const {
-  std::vector<const Checkpoint*> all;
+std::vector<MergeSource> MergePlan::sources() const {
+  std::vector<MergeSource> all;
   if (method_info(recipe.method).needs_base) {
-    all.push_back(&*base);
+    all.push_back({&*base, /*is_fisher=*/false});
   }
   if (base_fisher) {
-    all.push_back(&*base_fisher);
+    all.push_back({&*base_fisher, /*is_fisher=*/true});
   }
-  for (const auto* group : {&models, &fishers}) {
-    for (const Checkpoint& checkpoint : *group) {
-      all.push_back(&checkpoint);
-    }
+  for (const Checkpoint& model : models) {
+    all.push_back({&model, /*is_fisher=*/false});
+  }
+  for (const Checkpoint& fisher : fishers) {
+    all.push_back({&fisher, /*is_fisher=*/true});
+  }
+  return all;
+}
+
+std::vector<const Checkpoint*> MergePlan::inputs() const {
+  std::vector<const Checkpoint*> all;
+  if (base && !method_info(recipe.method).needs_base) {
+    all.push_back(&*base);
+  }
+  for (const MergeSource& source : sources()) {
+    all.push_back(source.checkpoint);
   }
   return all;
 }
 
 uint64_t MergePlan::peak_memory(int threads) const {
+  const bool float32 = std::ranges::any_of(
+      tensors, [](const auto& row) { return !row.float64; });
   const bool float64 =
       std::ranges::any_of(tensors, [](const auto& row) { return row.float64; });
-  // Per element: every source and the result, and room to convert one of them.
-  const uint64_t bytes = (sources().size() + 1) * (float64 ? 8 : 4) + 8;
-  return thread_count(threads) * kChunkElements * bytes;
-}
-
-int thread_count(int requested) {
-  return requested > 0
-      ? requested
-      : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const size_t count = sources().size();
+  return thread_count(threads) *
+      ((float32 ? ChunkMerger<float>::memory(count) : 0) +
+       (float64 ? ChunkMerger<double>::memory(count) : 0));
 }
 
 } // namespace merganser

@@ -12,6 +12,8 @@
 
 namespace merganser {
 
+inline constexpr uint64_t kDefaultMemory = uint64_t{256} << 20; // bytes
+
 enum class TensorAction {
   kMerge, // by the recipe's formula
   kCopy, // the bytes of the base, or of the first model where there is no base
@@ -22,7 +24,16 @@ struct TensorPlan {
   TensorAction action = TensorAction::kMerge;
   std::string reason; // why it is copied; empty for merged ones
   bool float64 = false; // arithmetic
+  // What it is read from: of a merged tensor one per source of the plan, of a
+  // copied one the tensor that is copied.
+  std::vector<StoredTensor> sources;
   uint64_t bytes_read = 0;
+};
+
+// A checkpoint that merged tensors are read from.
+struct MergeSource {
+  const Checkpoint* checkpoint = nullptr;
+  bool is_fisher = false;
 };
 
 // heads: per_task: what is kept of a model beside the merged one.
@@ -54,26 +65,21 @@ struct MERGANSER_API MergePlan {
   uint64_t bytes_read = 0;
   uint64_t bytes_written = 0;
 
-  // Of the buffers; threads 0: all cores.
+  // Bytes of the buffers; threads 0: all cores.
   uint64_t peak_memory(int threads) const;
 
-  // What merged tensors are read from: base, base_fisher, models, Fishers, as
-  // far as the method uses them.
-  std::vector<const Checkpoint*> sources() const;
+  // Base, base_fisher, models, Fishers, as far as the method uses them.
+  std::vector<MergeSource> sources() const;
+  // Their checkpoints, and the base's where only its copied tensors are read.
+  std::vector<const Checkpoint*> inputs() const;
 
   // Copied tensors and the order of tensors are this one's.
   const Checkpoint& reference_weights() const {
     return base ? *base : models.front();
   }
 
-  std::string to_text() const; // tables
-  std::string to_json() const;
+  std::string to_text(int threads = 0) const; // tables
+  std::string to_json(int threads = 0) const;
 };
-
-// A merge goes through a tensor in chunks of so many elements.
-inline constexpr int64_t kChunkElements = 16384;
-
-// 0: as many as the process may use.
-MERGANSER_API int thread_count(int requested);
 
 } // namespace merganser

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "io/parallel.h"
 #include "merge/plan.h"
 #include "merge/table.h"
 
@@ -76,7 +77,7 @@ ordered_json describe_model(
 
 } // namespace
 
-std::string MergePlan::to_text() const {
+std::string MergePlan::to_text(int threads) const {
   const MethodInfo& method = method_info(recipe.method);
   std::string text = fmt::format(
       "{}: {}\n\n{}\n",
@@ -99,12 +100,12 @@ std::string MergePlan::to_text() const {
       tensors.size() - merged,
       format_bytes(bytes_read),
       format_bytes(bytes_written),
-      format_bytes(peak_memory(0)),
-      thread_count(0));
+      format_bytes(peak_memory(threads)),
+      thread_count(threads));
   return text;
 }
 
-std::string MergePlan::to_json() const {
+std::string MergePlan::to_json(int threads) const {
   const MethodInfo& method = method_info(recipe.method);
   ordered_json json = {
       {"recipe", recipe.source},
@@ -118,8 +119,8 @@ std::string MergePlan::to_json() const {
       {"notes", notes},
       {"bytes_read", bytes_read},
       {"bytes_written", bytes_written},
-      {"threads", thread_count(0)},
-      {"peak_memory", peak_memory(0)}};
+      {"threads", thread_count(threads)},
+      {"peak_memory", peak_memory(threads)}};
   if (base) {
     json["base"] = describe_model(
         *recipe.base_model, base_fisher ? &*base_fisher : nullptr, base_scale);

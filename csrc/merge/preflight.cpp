@@ -2,10 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <vector>
-
 #include "io/error.h"
-#include "io/parallel.h"
 #include "merge/fisher_file.h"
 #include "merge/table.h"
 
@@ -13,31 +10,27 @@ namespace merganser {
 
 namespace fs = std::filesystem;
 
-void check_fishers(const MergePlan& plan, int threads) {
-  struct Pair {
-    const Checkpoint* fisher;
-    const Checkpoint* model;
-  };
-  std::vector<Pair> pairs;
-  if (plan.base_fisher) {
-    pairs.push_back({&*plan.base_fisher, &*plan.base});
-  }
-  for (size_t t = 0; t < plan.fishers.size(); ++t) {
-    pairs.push_back({&plan.fishers[t], &plan.models[t]});
-  }
-  parallel_for(threads, std::ssize(pairs), [&](int64_t i, int) {
-    const auto [fisher, model] = pairs[i];
+void check_fishers(
+    const MergePlan& plan,
+    const std::function<std::string(const Checkpoint&)>& hash_of) {
+  const auto check = [&](const Checkpoint& fisher, const Checkpoint& model) {
     const auto metadata =
-        FisherMetadata::parse(fisher->metadata(), fisher->files().front());
+        FisherMetadata::parse(fisher.metadata(), fisher.files().front());
     if (metadata && !metadata->base_model_hash.empty() &&
-        metadata->base_model_hash != model->content_hash()) {
+        !metadata->base_model_hash.starts_with(hash_of(model))) {
       throw InputError(fmt::format(
           "{} is the Fisher of other weights than {} (its base_model_hash "
           "differs); estimate it on this model",
-          fisher->path().string(),
-          model->path().string()));
+          fisher.path().string(),
+          model.path().string()));
     }
-  });
+  };
+  if (plan.base_fisher) {
+    check(*plan.base_fisher, *plan.base);
+  }
+  for (size_t t = 0; t < plan.fishers.size(); ++t) {
+    check(plan.fishers[t], plan.models[t]);
+  }
 }
 
 void check_space(const fs::path& out, uint64_t needed) {

@@ -23,6 +23,14 @@ std::string MergeReport::to_text() const {
         "{:.2f} % of the denominators were clamped\n",
         100.0 * static_cast<double>(clamped) / static_cast<double>(elements));
   }
+  if (nonfinite > 0) {
+    text +=
+        fmt::format("{} elements of the result are not finite\n", nonfinite);
+  }
+  if (tensors_resumed > 0) {
+    text += fmt::format(
+        "{} tensors had been finished by an earlier run\n", tensors_resumed);
+  }
   return text;
 }
 
@@ -34,6 +42,8 @@ std::string MergeReport::to_json() const {
       {"elements", elements},
       {"bytes_read", bytes_read},
       {"bytes_written", bytes_written},
+      {"tensors_resumed", tensors_resumed},
+      {"nonfinite", nonfinite},
       {"seconds", seconds}};
   if (method == MergeMethod::kRemoval) {
     json["clamped"] = clamped;

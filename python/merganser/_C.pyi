@@ -256,11 +256,23 @@ class MethodInfo:
 def find_method(name: str) -> MethodInfo:
     """By its name in recipes; InputError lists the names there are."""
 
-def merge_recipe(recipe: Path, out: Path, threads: int, progress: Progress) -> str:
+def merge_recipe(
+    recipe: Path,
+    out: Path,
+    threads: int,
+    memory: int,
+    resume: bool,
+    shard_bytes: int | None,
+    allow_nonfinite: bool,
+    progress: Progress,
+) -> str:
     """Carries out a recipe; threads 0: all cores. The report as JSON."""
 
 def plan(recipe: Path) -> str:
     """What merge_recipe would do, as JSON."""
+
+def verify(folder: Path) -> str:
+    """Whether a merged model and its inputs are still the same, as JSON."""
 
 def inspect(path: Path, hashes: bool) -> str:
     """What a checkpoint or Fisher file holds, as JSON."""

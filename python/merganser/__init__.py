@@ -16,7 +16,7 @@ from .adamw_fisher import AdamWFisher
 from .comparison import compare_fishers
 from .fisher import fisher
 from .fisher_result import FisherResult
-from .merging import inspect, merge, merge_recipe, plan
+from .merging import inspect, merge, merge_recipe, plan, verify
 from .ops import has_cuda
 from .trainer import Trainer
 
@@ -38,4 +38,5 @@ __all__ = [
     "merge_recipe",
     "ops",
     "plan",
+    "verify",
 ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from ._C import InputError
 
-COUNT_LIMIT = 2**63  # what the metadata of a file can hold
+MOST = 2**63 - 1  # what the metadata of a file can hold
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
@@ -14,10 +14,9 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
         raise InputError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
-def check_count(name: str, value: Any, least: int = 1) -> None:
+def check_count(name: str, value: Any, least: int = 1, most: int = MOST) -> None:
     if not isinstance(value, Integral):
         raise InputError(f"{name} must be a whole number, not {value!r}")
-    if not least <= value < COUNT_LIMIT:
-        raise InputError(
-            f"{name} must be at least {least} and below 2**63, not {value}"
-        )
+    if not least <= value <= most:
+        limit = "below 2**63" if most == MOST else f"at most {most}"
+        raise InputError(f"{name} must be at least {least} and {limit}, not {value}")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _C, ops
+from ._arguments import check_count
 from ._C import InputError
 from ._merge_inputs import (
     FLOATS,
@@ -189,6 +190,10 @@ def merge_recipe(
     out: str | os.PathLike,
     *,
     threads: int | None = None,
+    memory: int = 256 << 20,
+    resume: bool = False,
+    shard_bytes: int | None = None,
+    allow_nonfinite: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, Any]:
     """Carries out a recipe, tensor by tensor, never with whole models in memory.
@@ -198,12 +203,18 @@ def merge_recipe(
         out: the folder to make, a Hugging Face model directory. It appears under
             its name only when it is whole.
         threads: at most 1024; None or 0: all cores. The bytes are the same for any
-            number.
+            number and any memory.
+        memory: most bytes of buffers.
+        resume: go on from what a killed or interrupted run left in OUT.merging, to the
+            same bytes.
+        shard_bytes: most bytes of one file; None: as the base's.
+        allow_nonfinite: merge NaN and infinities like other values, and count them.
         progress: called with megabytes done, megabytes in all and a text.
 
     Returns:
         What `merganser merge --json` prints: tensors merged and copied, elements,
-        bytes, seconds; for removal also the fraction of clamped denominators.
+        bytes, seconds, values that are not finite; for removal also the fraction of
+        clamped denominators.
 
     Raises:
         InputError: arguments, a recipe or files that do not fit, before anything is
@@ -211,11 +222,32 @@ def merge_recipe(
         Error: what fails on the way, such as a full disk.
     """
     threads = 0 if threads is None else threads
-    if not isinstance(threads, int) or not 0 <= threads <= 1024:
-        raise InputError(
-            f"threads must be a whole number between 0 and 1024, not {threads!r}"
+    check_count("threads", threads, least=0, most=1024)
+    check_count("memory", memory)
+    if shard_bytes is not None:
+        check_count("shard_bytes", shard_bytes)
+    return json.loads(
+        _C.merge_recipe(
+            recipe,
+            out,
+            threads,
+            memory,
+            resume,
+            shard_bytes,
+            allow_nonfinite,
+            progress,
         )
-    return json.loads(_C.merge_recipe(recipe, out, threads, progress))
+    )
+
+
+def verify(folder: str | os.PathLike) -> dict[str, Any]:
+    """Whether a merged model and what it was made of are still the same.
+
+    Compares content hashes with those in its merganser.json; reads everything.
+    Returns what `merganser verify --json` prints. Raises InputError where there is no
+    such file.
+    """
+    return json.loads(_C.verify(folder))
 
 
 def plan(recipe: str | os.PathLike) -> dict[str, Any]:

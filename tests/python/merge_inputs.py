@@ -15,11 +15,11 @@ WEIGHTS = {"a": 1.0, "b": 0.5}
 DELTA, CLAMP, FLOOR = 1e-12, 0.25, 1e-6
 
 
-def make_models(folder: Path):
+def make_models(folder: Path, **size):
     """Folders base, a and b with a tokenizer, and <name>_fisher.safetensors."""
     for seed, name in enumerate(NUM_EXAMPLES):
         torch.manual_seed(0)
-        model = tiny_models.bert()
+        model = tiny_models.bert(**size)
         torch.manual_seed(seed)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -32,7 +32,7 @@ def save_model(model, folder: Path, **options):
     from transformers import BertTokenizerFast
 
     model.save_pretrained(folder, **options)
-    words = [f"word{i}" for i in range(tiny_models.SIZE["vocab_size"] - 5)]
+    words = [f"word{i}" for i in range(model.config.vocab_size - 5)]
     vocab = folder / "vocab.txt"
     vocab.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
     BertTokenizerFast(str(vocab)).save_pretrained(folder)

@@ -236,7 +236,7 @@ def test_inspect(models):
     base = load_model(models / "base")
     assert found["parameters"] == sum(value.size for value in base.values())
     assert {t["name"] for t in found["tensors"]} == set(base)
-    assert len(found["content_hash"]) == 32
+    assert len(found["content_hash"]) == 64
     text = run("inspect", models / "base", "--no-hash").stdout
     assert "bert.pooler.dense.weight" in text and "hash" not in text
 

@@ -421,7 +421,8 @@ def test_progress_and_its_exceptions(files, tmp_path):
         threads=1,
         progress=lambda *call: calls.append(call),
     )
-    assert len(calls) == len(files.models["base"])
+    assert [done for done, _, _ in calls] == sorted(done for done, _, _ in calls)
+    assert len(calls) >= len(files.models["base"])
     assert calls[-1][0] == calls[-1][1]
 
     def stop(done, total, text):
@@ -434,7 +435,7 @@ def test_progress_and_its_exceptions(files, tmp_path):
 
 @pytest.mark.parametrize("threads", [-3, 1025, "2", 1.5])
 def test_numbers_of_threads(files, threads, tmp_path):
-    with pytest.raises(merganser.InputError, match="threads must be a whole number"):
+    with pytest.raises(merganser.InputError, match="threads must be"):
         merganser.merge_recipe(files.recipe("linear"), tmp_path / "o", threads=threads)
     assert not list(tmp_path.iterdir())
 

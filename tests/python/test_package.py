@@ -24,6 +24,7 @@ PUBLIC = {
     "merge_recipe",
     "ops",
     "plan",
+    "verify",
 }
 
 

@@ -10,7 +10,7 @@ def bert(num_labels=3, **options):
 
     return with_larger_weights(
         BertForSequenceClassification(
-            BertConfig(**_layers(), num_labels=num_labels, **options)
+            BertConfig(**(_layers() | options), num_labels=num_labels)
         )
     )
 

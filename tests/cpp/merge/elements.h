@@ -39,7 +39,7 @@ struct Elements {
         .models = model_pointers.data(),
         .fishers = fisher_pointers.data(),
         .out = out.data()};
-    clamped = merge_elements(method, scalars, arrays, std::ssize(out));
+    clamped = merge_elements(method, scalars, arrays, std::ssize(out)).clamped;
     return out;
   }
 };

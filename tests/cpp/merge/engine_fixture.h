@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "elements.h"
+#include "merge/chunks.h"
 #include "merge/engine.h"
 #include "model_files.h"
 #include "support/temporary_folder.h"

@@ -37,10 +37,10 @@ TEST_F(Engine, GivesTheSameBytesForAnyNumberOfThreads) {
   for (const MethodInfo& method : merge_methods()) {
     const std::string name(method.name);
     const MergePlan plan = this->plan(name);
-    execute_merge(plan, folder_ / (name + "1"), 1);
+    execute_merge(plan, folder_ / (name + "1"), {.threads = 1});
     for (const int threads : {2, 3, 8}) {
       const std::string out = fmt::format("{}{}", name, threads);
-      execute_merge(plan, folder_ / out, threads);
+      execute_merge(plan, folder_ / out, {.threads = threads});
       EXPECT_EQ(bytes(out), bytes(name + "1")) << out;
     }
   }
@@ -131,7 +131,8 @@ TEST_F(Engine, CopiesIntegersAndHeads) {
 
 TEST_F(Engine, ReportsClampedDenominators) {
   write({1000}, DType::kF32);
-  const MergeReport report = execute_merge(plan("removal"), folder_ / "out", 2);
+  const MergeReport report =
+      execute_merge(plan("removal"), folder_ / "out", {.threads = 2});
   Elements<double> elements;
   elements.base = read_values(folder_ / "base", "t0");
   elements.base_fisher = read_values(fisher_file(0), "t0");

@@ -3,6 +3,7 @@
 #include "engine_fixture.h"
 #include "io/error.h"
 #include "io/interrupt.h"
+#include "merge/provenance.h"
 #include "support/expect_error.h"
 
 namespace merganser::test {
@@ -17,7 +18,10 @@ class EngineFailure : public Engine {
       const std::string& more = "") {
     const auto before = folder_.names();
     expect_error<Problem>(
-        [&] { execute_merge(plan(method, more), folder_ / "out", 4); }, words);
+        [&] {
+          execute_merge(plan(method, more), folder_ / "out", {.threads = 4});
+        },
+        words);
     EXPECT_EQ(folder_.names(), before);
   }
 
@@ -83,6 +87,24 @@ TEST_F(EngineFailure, FisherOfOtherWeights) {
   execute_merge(plan("gradient_matching"), folder_ / "unknown");
 }
 
+// What the first half of the content hash does not cover is found at the end.
+TEST_F(EngineFailure, FisherOfWeightsThatDifferFarFromTheirBeginning) {
+  write({10, 100000}, DType::kF32);
+  poke(folder_ / "a", 99999, 0.125);
+  expect_failure<InputError>(
+      "gradient_matching",
+      {fisher_file(1).string(), (folder_ / "a").string(), "other weights"});
+}
+
+TEST_F(EngineFailure, TooLittleMemory) {
+  write({10, 100}, DType::kF32);
+  expect_error<InputError>(
+      [&] {
+        execute_merge(plan("linear"), folder_ / "out", {.memory = 100000});
+      },
+      {"one thread needs", "100.0 kB"});
+}
+
 TEST_F(EngineFailure, ResultTooLargeForItsType) {
   write({10, 100}, DType::kF32);
   poke(folder_ / "base", 5, 70000);
@@ -108,17 +130,53 @@ TEST_F(EngineFailure, ExistingOutput) {
   EXPECT_EQ(read_file(folder_ / "full" / "mine"), "mine");
 }
 
-TEST_F(EngineFailure, Interrupt) {
+TEST_F(EngineFailure, AnInterruptedMergeGoesOn) {
   write({100000, 100000, 100000}, DType::kF32);
+  execute_merge(plan("task_arithmetic"), folder_ / "whole");
   static int calls;
   calls = 0;
   set_interrupt_hook([] {
-    if (++calls == 3) { // at the third tensor or before
+    if (++calls == 15) { // in the third tensor
       throw Interrupted("interrupted");
     }
   });
-  expect_failure<Interrupted>("task_arithmetic", {"interrupted"});
+  const MergeOptions options = {.threads = 1};
+  EXPECT_THROW(
+      execute_merge(plan("task_arithmetic"), folder_ / "out", options),
+      Interrupted);
   set_interrupt_hook(nullptr);
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "out.merging"));
+
+  // Not another merge.
+  expect_error<InputError>(
+      [&] { execute_merge(plan("linear"), folder_ / "out", {.resume = true}); },
+      {"out.merging", "another merge"});
+  const MergeReport report =
+      execute_merge(plan("task_arithmetic"), folder_ / "out", {.resume = true});
+  EXPECT_EQ(report.tensors_resumed, 2);
+  EXPECT_EQ(bytes("out"), bytes("whole"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "out.merging"));
+  EXPECT_EQ(
+      Provenance::read(folder_ / "out")->content_hash,
+      Checkpoint(folder_ / "whole").content_hash());
+
+  // Resumed once more, it is found to be done; without, it is in the way.
+  const MergeReport done =
+      execute_merge(plan("task_arithmetic"), folder_ / "out", {.resume = true});
+  EXPECT_EQ(done.tensors_resumed, 3);
+  EXPECT_THROW(
+      execute_merge(plan("task_arithmetic"), folder_ / "out"), InputError);
+}
+
+TEST_F(EngineFailure, WithoutResumeAMergeBeginsAnew) {
+  write({10, 100000}, DType::kF32);
+  std::filesystem::create_directories(folder_ / "out.merging" / "model");
+  write_text(folder_ / "out.merging" / "journal", "something\n0 0 0\n");
+  write_text(folder_ / "out.merging" / "model" / "stray", "x");
+  execute_merge(plan("task_arithmetic"), folder_ / "out");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "out" / "stray"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "out.merging"));
 }
 
 TEST_F(EngineFailure, TooLittleSpace) {

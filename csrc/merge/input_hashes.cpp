@@ -1,0 +1,49 @@
+#include "merge/input_hashes.h"
+
+#include <algorithm>
+
+#include "io/parallel.h"
+
+namespace merganser {
+
+InputHashes::InputHashes(const MergePlan& plan)
+    : plan_(plan), inputs_(plan.inputs()) {
+  const auto find = [&](const Checkpoint* checkpoint) -> size_t {
+    return std::ranges::find(inputs_, checkpoint) - inputs_.begin();
+  };
+  for (const MergeSource& source : plan.sources()) {
+    input_of_.push_back(find(source.checkpoint));
+  }
+  reference_ = find(&plan.reference_weights());
+  for (const Checkpoint* input : inputs_) {
+    digests_.emplace_back(input->tensors().size());
+  }
+}
+
+void InputHashes::add(size_t tensor, std::span<const Digest> digests) {
+  const TensorPlan& row = plan_.tensors[tensor];
+  for (size_t s = 0; s < digests.size(); ++s) {
+    const size_t input =
+        row.action == TensorAction::kCopy ? reference_ : input_of_[s];
+    const Checkpoint& checkpoint = *inputs_[input];
+    const TensorInfo* info = checkpoint.find(row.sources[s].info().name);
+    digests_[input][info - checkpoint.tensors().data()] = digests[s];
+  }
+}
+
+std::vector<std::string> InputHashes::finish(int threads) {
+  std::vector<std::string> hashes;
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    const Checkpoint& checkpoint = *inputs_[i];
+    const std::vector<TensorInfo>& tensors = checkpoint.tensors();
+    std::vector<Digest> digests(tensors.size());
+    parallel_for(threads, std::ssize(tensors), [&](int64_t t, int) {
+      const auto& known = digests_[i][t];
+      digests[t] = known ? *known : hash_tensor(checkpoint.at(tensors[t].name));
+    });
+    hashes.push_back(checkpoint.head_hash() + hash_tensors(tensors, digests));
+  }
+  return hashes;
+}
+
+} // namespace merganser
