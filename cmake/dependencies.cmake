@@ -26,6 +26,17 @@ if(XXHASH_INCLUDE AND XXHASH_LIBRARY)
   set_target_properties(xxhash PROPERTIES
     IMPORTED_LOCATION ${XXHASH_LIBRARY}
     INTERFACE_INCLUDE_DIRECTORIES ${XXHASH_INCLUDE})
+  # Three times as fast with AVX2, where the library chooses when it runs.
+  include(CheckSymbolExists)
+  set(CMAKE_REQUIRED_INCLUDES ${XXHASH_INCLUDE})
+  set(CMAKE_REQUIRED_LIBRARIES ${XXHASH_LIBRARY})
+  check_symbol_exists(
+    XXH3_128bits_dispatch xxh_x86dispatch.h MERGANSER_XXHASH_DISPATCHES)
+  unset(CMAKE_REQUIRED_INCLUDES)
+  unset(CMAKE_REQUIRED_LIBRARIES)
+  if(MERGANSER_XXHASH_DISPATCHES)
+    target_compile_definitions(xxhash INTERFACE MERGANSER_XXHASH_DISPATCHES)
+  endif()
 else()
   list(APPEND missing libxxhash-dev)
 endif()

@@ -47,17 +47,9 @@ AtomicFile::~AtomicFile() {
   }
 }
 
-void AtomicFile::reserve(uint64_t size) {
-  file_->reserve(size);
-}
-
 void AtomicFile::write(const void* data, size_t size) {
-  write_at(end_, data, size);
+  file_->write_at(end_, data, size);
   end_ += size;
-}
-
-void AtomicFile::write_at(uint64_t offset, const void* data, size_t size) {
-  file_->write_at(offset, data, size);
 }
 
 void AtomicFile::commit() {

@@ -24,12 +24,10 @@ class MERGANSER_API AtomicFile {
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
 
-  void reserve(uint64_t size); // as OutputFile
+  OutputFile& file() {
+    return *file_;
+  }
   void write(const void* data, size_t size); // at the current end
-  void write_at(
-      uint64_t offset,
-      const void* data,
-      size_t size); // as OutputFile
   void commit();
 
  private:

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 #include <xxhash.h>
+#ifdef MERGANSER_XXHASH_DISPATCHES
+#include <xxh_x86dispatch.h> // the same names, the widest vectors
+#endif
 
 #include <algorithm>
 #include <numeric>

@@ -31,6 +31,9 @@ class MERGANSER_API OutputFile {
   void reserve(uint64_t size);
   // May be called from several threads.
   void write_at(uint64_t offset, const void* data, size_t size);
+  // Lets the kernel begin to store what has been written, so that close() has
+  // less to wait for.
+  void start_storing();
   void close(); // with fsync
 
  private:

@@ -21,18 +21,24 @@ struct SafetensorsWriter::Impl {
         fmt::format("{}: tensor {}: {}", path.string(), quote(name), what));
   }
 
+  OutputFile& file() {
+    return plain ? *plain : atomic->file();
+  }
+
   std::filesystem::path path;
   SafetensorsHeader header;
   std::unordered_map<std::string, size_t> index;
   uint64_t data = 0; // where the tensors' data begin
   std::optional<AtomicFile> atomic; // one of the two
   std::optional<OutputFile> plain;
-  std::mutex mutex; // of `written`
+  std::mutex mutex; // of `written` and `unstored`
+  uint64_t unstored = 0; // bytes since start_storing()
   ByteRanges written; // of the data
 };
 
 namespace {
 
+constexpr uint64_t kStoreBytes = uint64_t{8} << 20; // between start_storing()s
 constexpr uint64_t kLargestData = uint64_t{1} << 62; // fits a file offset
 
 SafetensorsHeader lay_out(
@@ -80,16 +86,14 @@ SafetensorsWriter::Impl::Impl(
   }
   const std::string text = format_safetensors_header(header, path.string());
   data = text.size();
-  const auto begin = [&](auto& file) {
-    file.reserve(
-        data + (header.tensors.empty() ? 0 : header.tensors.back().end));
-    file.write_at(0, text.data(), text.size());
-  };
   if (how == Appearance::kWhenWhole) {
-    begin(atomic.emplace(path));
+    atomic.emplace(path);
   } else {
-    begin(plain.emplace(path, OutputFile::Mode::kKeep));
+    plain.emplace(path, OutputFile::Mode::kKeep);
   }
+  file().reserve(
+      data + (header.tensors.empty() ? 0 : header.tensors.back().end));
+  file().write_at(0, text.data(), text.size());
 }
 
 SafetensorsWriter::SafetensorsWriter(
@@ -124,17 +128,19 @@ void SafetensorsWriter::write(
             size));
   }
   const uint64_t begin = tensor.begin + offset;
+  bool store = false;
   {
     const std::lock_guard lock(impl_->mutex);
     if (!impl_->written.add(begin, begin + data.size())) {
       impl_->fail(name, "the same bytes were written twice");
     }
+    impl_->unstored += data.size();
+    store = impl_->unstored >= kStoreBytes;
+    impl_->unstored = store ? 0 : impl_->unstored;
   }
-  const uint64_t place = impl_->data + begin;
-  if (impl_->plain) {
-    impl_->plain->write_at(place, data.data(), data.size());
-  } else {
-    impl_->atomic->write_at(place, data.data(), data.size());
+  impl_->file().write_at(impl_->data + begin, data.data(), data.size());
+  if (store) {
+    impl_->file().start_storing();
   }
 }
 

@@ -32,16 +32,31 @@ void InputHashes::add(size_t tensor, std::span<const Digest> digests) {
 }
 
 std::vector<std::string> InputHashes::finish(int threads) {
+  struct Unread {
+    size_t input;
+    size_t tensor;
+  };
+  std::vector<Unread> unread;
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    for (size_t t = 0; t < digests_[i].size(); ++t) {
+      if (!digests_[i][t]) {
+        unread.push_back({i, t});
+      }
+    }
+  }
+  parallel_for(threads, std::ssize(unread), [&](int64_t k, int) {
+    const auto [i, t] = unread[k];
+    const Checkpoint& checkpoint = *inputs_[i];
+    digests_[i][t] = hash_tensor(checkpoint.at(checkpoint.tensors()[t].name));
+  });
   std::vector<std::string> hashes;
   for (size_t i = 0; i < inputs_.size(); ++i) {
-    const Checkpoint& checkpoint = *inputs_[i];
-    const std::vector<TensorInfo>& tensors = checkpoint.tensors();
-    std::vector<Digest> digests(tensors.size());
-    parallel_for(threads, std::ssize(tensors), [&](int64_t t, int) {
-      const auto& known = digests_[i][t];
-      digests[t] = known ? *known : hash_tensor(checkpoint.at(tensors[t].name));
-    });
-    hashes.push_back(checkpoint.head_hash() + hash_tensors(tensors, digests));
+    std::vector<Digest> digests;
+    for (const auto& digest : digests_[i]) {
+      digests.push_back(*digest);
+    }
+    hashes.push_back(
+        inputs_[i]->head_hash() + hash_tensors(inputs_[i]->tensors(), digests));
   }
   return hashes;
 }

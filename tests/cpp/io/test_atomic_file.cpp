@@ -21,7 +21,7 @@ TEST(AtomicFile, AppearsOnCommitOnly) {
     AtomicFile file(folder / "f");
     file.write("new", 3);
     file.write("er", 2);
-    file.write_at(0, "N", 1);
+    file.file().write_at(0, "N", 1);
     EXPECT_EQ(read_file(folder / "f"), "old");
     file.commit();
   }
