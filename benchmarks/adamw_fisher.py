@@ -42,7 +42,7 @@ ROBERTA_BASE = RobertaConfig(
 )
 BATCH_SIZE = 16
 TOKENS = 64
-STEPS = 8  # of a turn of training; online_mc takes an extra pass in two of them
+STEPS = 24  # of a turn of training; online_mc takes an extra pass in six of them
 
 
 def row(*cells):

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <new>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "app/verbs.h"
@@ -148,6 +149,14 @@ int run_program(
   return fail(kBadInput, error.what());
 } catch (const Error& error) {
   return fail(kFailed, error.what());
+} catch (const std::system_error& error) {
+  // fmt's, of standard output: nothing else is printed to a file.
+  constexpr std::string_view kPrinting = "cannot write to file";
+  return fail(
+      kFailed,
+      std::string_view(error.what()).starts_with(kPrinting)
+          ? "cannot write to standard output: " + error.code().message()
+          : first_line(error.what()));
 } catch (const std::bad_alloc&) {
   return fail(kFailed, "there is not enough memory");
 } catch (const std::exception& error) {

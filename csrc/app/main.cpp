@@ -11,6 +11,7 @@ int main(int argc, char** argv) {
   const VerbDefinition verbs[] = {
       {"merge", define_merge},
       {"plan", define_plan},
+      {"methods", define_methods},
       {"inspect", define_inspect},
       {"verify", define_verify},
   };

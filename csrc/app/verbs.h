@@ -17,6 +17,7 @@ inline constexpr VerbInfo kVerbs[] = {
     {"fisher", "estimate the diagonal Fisher of a model on data"},
     {"merge", "merge models as a recipe says"},
     {"plan", "say what a merge would do: tensors, bytes, memory, problems"},
+    {"methods", "the merge methods, their formulas and parameters"},
     {"eval", "accuracy and loss of a model on data"},
     {"inspect", "names, shapes, types, metadata and hashes of a checkpoint"},
     {"verify", "whether a merged model and its inputs are still the same"},
@@ -27,6 +28,7 @@ inline constexpr VerbInfo kVerbs[] = {
 Work define_merge(CLI::App& parser, const CommonOptions& common);
 Work define_plan(CLI::App& parser, const CommonOptions& common);
 Work define_inspect(CLI::App& parser, const CommonOptions& common);
+Work define_methods(CLI::App& parser, const CommonOptions& common);
 Work define_verify(CLI::App& parser, const CommonOptions& common);
 
 // Of the executable `merganser-torch`.

@@ -32,17 +32,27 @@ std::string merge_recipe(
 void bind_merge(py::module_& m) {
   py::class_<MethodInfo>(m, "MethodInfo")
       .def_property_readonly(
-          "id", [](const MethodInfo& i) { return static_cast<int>(i.method); })
+          "id", [](const MethodInfo& i) { return static_cast<int>(i.formula); })
       .def_readonly("name", &MethodInfo::name)
-      .def_readonly("formula", &MethodInfo::formula)
+      .def_readonly("formula", &MethodInfo::text)
       .def_readonly("needs_base", &MethodInfo::needs_base)
       .def_readonly("needs_fishers", &MethodInfo::needs_fishers)
       .def_readonly("needs_base_fisher", &MethodInfo::needs_base_fisher)
       .def_readonly("needs_num_examples", &MethodInfo::needs_num_examples)
-      .def_readonly("normalizes", &MethodInfo::normalizes)
-      .def_readonly(
-          "normalizes_by_default", &MethodInfo::normalizes_by_default);
-  m.def("find_method", &find_method, py::arg("name"));
+      .def_property_readonly("needs_statistics", &MethodInfo::needs_statistics)
+      .def_property_readonly(
+          "normalizes",
+          [](const MethodInfo& i) {
+            return i.find_parameter("normalize") != nullptr;
+          })
+      .def_property_readonly("normalizes_by_default", [](const MethodInfo& i) {
+        return i.fallback("normalize") != 0;
+      });
+  m.def(
+      "find_method",
+      &find_method,
+      py::arg("name"),
+      py::return_value_policy::reference);
   m.def(
       "merge_recipe",
       &merge_recipe,

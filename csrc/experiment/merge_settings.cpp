@@ -9,27 +9,25 @@
 namespace merganser {
 namespace {
 
-double weight_of(
+Setting weight_of(
     const std::string& expert,
     const YamlValue& weight,
     const MethodInfo& method) {
-  return parse_weight(weight.is_mapping() ? weight.at(expert) : weight, method);
+  const ParameterInfo* parameter = method.find_parameter("weight");
+  if (parameter == nullptr) {
+    weight.fail(fmt::format("the method {} has no weights", method.name));
+  }
+  return Setting::parse(
+      weight.is_mapping() ? weight.at(expert) : weight, *parameter);
 }
 
 // Those that the method has a use for.
-std::string parameters_text(const Recipe& recipe, const MethodInfo& method) {
+std::string parameters_text(const Recipe& recipe) {
   std::string text;
-  if (method.normalizes) {
-    text += fmt::format("  normalize: {}\n", recipe.normalize);
-  }
-  if (method.needs_base_fisher && method.needs_num_examples) {
-    text += fmt::format("  delta: {}\n", recipe.delta);
-  }
-  if (recipe.method == MergeMethod::kRemoval) {
-    text += fmt::format("  clamp: {}\n", recipe.clamp);
-  }
-  if (recipe.method == MergeMethod::kEwr) {
-    text += fmt::format("  floor: {}\n", recipe.floor);
+  for (const auto& [name, setting] : recipe.parameters) {
+    if (recipe.method->find_parameter(name)) {
+      text += fmt::format("  {}: {}\n", name, setting.to_yaml());
+    }
   }
   return text.empty() ? text : "parameters:\n" + text;
 }
@@ -52,10 +50,10 @@ ExperimentMerge parse_merge(
   merge.name = name.text();
   check_name(name, merge.name);
   Recipe& recipe = merge.recipe;
-  parse_method(entry.at("method"), recipe);
+  recipe.method = &parse_method(entry.at("method"));
   parse_recipe_options(entry, recipe);
 
-  const MethodInfo& method = method_info(recipe.method);
+  const MethodInfo& method = *recipe.method;
   const std::string up = layout::kUpFromRecipe;
   if (method.needs_base || recipe.heads != HeadMode::kMerge) {
     recipe.base_model = up + layout::model(layout::kBase);
@@ -75,9 +73,23 @@ ExperimentMerge parse_merge(
       model.fisher = up + layout::fisher(expert);
     }
     if (weight) {
-      model.weight = weight_of(expert, *weight, method);
+      model.parameters.emplace("weight", weight_of(expert, *weight, method));
     }
     recipe.models.push_back(std::move(model));
+  }
+  const auto refuse_sweeps = [&](const Settings& settings) {
+    for (const auto& [parameter, setting] : settings) {
+      if (setting.is_sweep()) {
+        entry.fail(fmt::format(
+            "{}: {} is swept, and a merge of an experiment makes one model",
+            entry.name(),
+            parameter));
+      }
+    }
+  };
+  refuse_sweeps(recipe.parameters);
+  for (const RecipeModel& model : recipe.models) {
+    refuse_sweeps(model.parameters);
   }
   // What only the recipe as a whole shows, such as weights that sum to 0.
   try {
@@ -89,7 +101,7 @@ ExperimentMerge parse_merge(
 }
 
 std::string recipe_text(const Recipe& recipe) {
-  const MethodInfo& method = method_info(recipe.method);
+  const MethodInfo& method = *recipe.method;
   std::string text = fmt::format("merge_method: {}\n", method.name);
   if (recipe.base_model) {
     text += fmt::format("base_model: {}\n", recipe.base_model->string());
@@ -103,9 +115,13 @@ std::string recipe_text(const Recipe& recipe) {
     if (model.fisher) {
       text += fmt::format("    fisher: {}\n", model.fisher->string());
     }
-    text += fmt::format("    parameters: {{weight: {}}}\n", model.weight);
+    const auto weight = model.parameters.find("weight");
+    if (weight != model.parameters.end()) {
+      text += fmt::format(
+          "    parameters: {{weight: {}}}\n", weight->second.to_yaml());
+    }
   }
-  text += parameters_text(recipe, method);
+  text += parameters_text(recipe);
   text += fmt::format("heads: {}\n", head_mode_name(recipe.heads));
   if (recipe.float64) {
     text += "dtype: float64\n";

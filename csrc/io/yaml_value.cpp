@@ -152,6 +152,10 @@ YamlValue YamlValue::at(std::string_view key) const {
       "'{}' is missing{}{}", key, name_.empty() ? "" : " in ", name_));
 }
 
+bool YamlValue::is_list() const {
+  return node_.IsSequence();
+}
+
 std::vector<YamlValue> YamlValue::items() const {
   if (!node_.IsSequence() || node_.size() == 0) {
     fail_type("a list of at least one item");
@@ -183,6 +187,13 @@ bool YamlValue::boolean() const {
     fail_type("true or false");
   }
   return value;
+}
+
+bool YamlValue::flag() const {
+  if (node_.IsScalar() && (node_.Scalar() == "0" || node_.Scalar() == "1")) {
+    return node_.Scalar() == "1";
+  }
+  return boolean();
 }
 
 double YamlValue::number(double least, double most) const {

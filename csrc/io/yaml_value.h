@@ -44,6 +44,7 @@ class MERGANSER_API YamlValue {
   std::vector<std::pair<std::string, YamlValue>> entries() const;
 
   // Lists, of at least one item.
+  bool is_list() const;
   std::vector<YamlValue> items() const;
 
   // Single values. Numbers must be finite and in [least, most].
@@ -51,6 +52,7 @@ class MERGANSER_API YamlValue {
   std::string text() const;
   std::filesystem::path path(const std::filesystem::path& folder) const;
   bool boolean() const;
+  bool flag() const; // true or false, or 1 or 0
   double number(
       double least = std::numeric_limits<double>::lowest(),
       double most = std::numeric_limits<double>::max()) const;

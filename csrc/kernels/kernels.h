@@ -65,7 +65,7 @@ struct MergeArguments {
 
 template <typename T>
 void launch_merge(
-    MergeMethod method,
+    MergeFormula method,
     const MergeArguments<T>& arguments,
     cudaStream_t stream);
 

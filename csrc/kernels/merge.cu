@@ -46,7 +46,7 @@ __device__ void write(void* out, Type type, int64_t i, T value) {
   }
 }
 
-template <MergeMethod M, typename T>
+template <MergeFormula M, typename T>
 __global__ void __launch_bounds__(kThreads)
     merge_kernel(const __grid_constant__ MergeArguments<T> a) {
   MergeScalars<T> scalars = a.scalars;
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <MergeMethod M, typename T>
+template <MergeFormula M, typename T>
 void launch_method(const MergeArguments<T>& arguments, cudaStream_t stream) {
   const int64_t blocks = (arguments.n + kThreads - 1) / kThreads;
   merge_kernel<M>
@@ -81,36 +81,40 @@ void launch_method(const MergeArguments<T>& arguments, cudaStream_t stream) {
 
 template <typename T>
 void launch_merge(
-    MergeMethod method,
+    MergeFormula method,
     const MergeArguments<T>& arguments,
     cudaStream_t stream) {
   if (arguments.n == 0) {
     return;
   }
   switch (method) {
-    case MergeMethod::kLinear:
-      return launch_method<MergeMethod::kLinear>(arguments, stream);
-    case MergeMethod::kTaskArithmetic:
-      return launch_method<MergeMethod::kTaskArithmetic>(arguments, stream);
-    case MergeMethod::kFisher:
-      return launch_method<MergeMethod::kFisher>(arguments, stream);
-    case MergeMethod::kFisherBase:
-      return launch_method<MergeMethod::kFisherBase>(arguments, stream);
-    case MergeMethod::kGradientMatching:
-      return launch_method<MergeMethod::kGradientMatching>(arguments, stream);
-    case MergeMethod::kRemoval:
-      return launch_method<MergeMethod::kRemoval>(arguments, stream);
-    case MergeMethod::kEwr:
-      return launch_method<MergeMethod::kEwr>(arguments, stream);
+    case MergeFormula::kLinear:
+      return launch_method<MergeFormula::kLinear>(arguments, stream);
+    case MergeFormula::kTaskArithmetic:
+      return launch_method<MergeFormula::kTaskArithmetic>(arguments, stream);
+    case MergeFormula::kFisher:
+      return launch_method<MergeFormula::kFisher>(arguments, stream);
+    case MergeFormula::kFisherBase:
+      return launch_method<MergeFormula::kFisherBase>(arguments, stream);
+    case MergeFormula::kGradientMatching:
+      return launch_method<MergeFormula::kGradientMatching>(arguments, stream);
+    case MergeFormula::kRemoval:
+      return launch_method<MergeFormula::kRemoval>(arguments, stream);
+    case MergeFormula::kEwr:
+      return launch_method<MergeFormula::kEwr>(arguments, stream);
+    case MergeFormula::kTaskSum:
+      return launch_method<MergeFormula::kTaskSum>(arguments, stream);
+    case MergeFormula::kSignElection:
+      return launch_method<MergeFormula::kSignElection>(arguments, stream);
   }
 }
 
 template void launch_merge(
-    MergeMethod,
+    MergeFormula,
     const MergeArguments<float>&,
     cudaStream_t);
 template void launch_merge(
-    MergeMethod,
+    MergeFormula,
     const MergeArguments<double>&,
     cudaStream_t);
 

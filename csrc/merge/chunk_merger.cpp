@@ -2,120 +2,104 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
-#include <limits>
-#include <type_traits>
 
 #include "io/error.h"
 #include "io/quote.h"
+#include "merge/arithmetic.h"
+#include "merge/sparsify.h"
 
 namespace merganser {
-namespace {
-
-template <typename T>
-constexpr DType kType = std::is_same_v<T, float> ? DType::kF32 : DType::kF64;
-
-template <typename T>
-void convert_from(DType dtype, const std::byte* in, T* out, size_t n) {
-  if constexpr (std::is_same_v<T, float>) {
-    to_float32(dtype, in, out, n);
-  } else {
-    to_float64(dtype, in, out, n);
-  }
-}
-
-template <typename T>
-void convert_to(DType dtype, const T* in, std::byte* out, size_t n) {
-  if constexpr (std::is_same_v<T, float>) {
-    from_float32(dtype, in, out, n);
-  } else {
-    from_float64(dtype, in, out, n);
-  }
-}
-
-// The least magnitude that rounds to infinity: half a unit in the last place
-// above the largest finite number.
-template <typename T>
-T overflow_bound(DType dtype) {
-  if (dtype_bits(dtype) >= static_cast<int>(8 * sizeof(T))) {
-    return std::numeric_limits<T>::infinity();
-  }
-  switch (dtype) {
-    case DType::kF16:
-      return T(65520);
-    case DType::kBF16:
-      return T(0x1.ffp127);
-    default: // float32 from float64
-      return T(0x1.ffffffp127);
-  }
-}
-
-} // namespace
-
-template <typename T>
-ChunkMerger<T>::ChunkMerger(const MergePlan& plan, bool allow_nonfinite)
-    : plan_(plan),
-      allow_nonfinite_(allow_nonfinite),
-      sources_(plan.sources()),
-      weights_(plan.weights.begin(), plan.weights.end()),
-      scales_(plan.scales.begin(), plan.scales.end()),
-      values_(sources_.size(), std::vector<T>(kChunkElements)),
-      result_(kChunkElements),
-      bytes_(kChunkElements * sizeof(double)) {
-  for (const auto& values : values_) {
-    pointers_.push_back(values.data());
-  }
-  scalars_ = {
-      .count = static_cast<int>(plan.models.size()),
-      .weights = weights_.data(),
-      .scales = scales_.data(),
-      .base_scale = static_cast<T>(plan.base_scale),
-      .delta = static_cast<T>(plan.recipe.delta),
-      .clamp = static_cast<T>(plan.recipe.clamp),
-      .floor = static_cast<T>(plan.recipe.floor)};
-  // In the order of plan.sources().
-  const T* const* next = pointers_.data();
-  if (method_info(plan.recipe.method).needs_base) {
-    arrays_.base = *next++;
-  }
-  if (plan.base_fisher) {
-    arrays_.base_fisher = *next++;
-  }
-  arrays_.models = next;
-  arrays_.fishers = next + plan.models.size();
-  arrays_.out = result_.data();
-}
 
 template <typename T>
 void ChunkMerger<T>::read(
-    const StoredTensor& source,
+    const TensorPlan& tensor,
     const Chunk& chunk,
-    T* to,
-    Digest& digest) {
-  const DType dtype = source.info().dtype;
-  const uint64_t width = dtype_bits(dtype) / 8;
-  // Of the type that is calculated with: straight to its place.
-  const bool same = dtype == kType<T>;
-  const std::span<std::byte> part(
-      same ? reinterpret_cast<std::byte*>(to) : bytes_.data(), chunk.n * width);
-  source.read(part, chunk.begin * width);
-  digest = hash_bytes(part);
-  if (!same) {
-    convert_from(dtype, part.data(), to, chunk.n);
+    std::span<Digest> digests) {
+  reader_.read(tensor, chunk, digests);
+}
+
+template <typename T>
+void ChunkMerger<T>::set_scalars(
+    const TensorPlan& tensor,
+    size_t output,
+    const TensorStatistics* statistics) {
+  const TensorParameters& p = tensor.parameters[output];
+  const std::vector<double>& weights =
+      statistics != nullptr && !statistics->weights.empty()
+      ? statistics->weights
+      : p.weights;
+  weights_.assign(weights.begin(), weights.end());
+  scales_.assign(tensor.scales.begin(), tensor.scales.end());
+  scalars_ = {
+      .count = static_cast<int>(weights_.size()),
+      .weights = weights_.data(),
+      .scales = scales_.data(),
+      .base_scale = static_cast<T>(plan_.base_scale),
+      .delta = static_cast<T>(p.delta),
+      .clamp = static_cast<T>(p.clamp),
+      .floor = static_cast<T>(p.floor),
+      .lambda = static_cast<T>(p.lambda),
+      .normalize = p.normalize != 0};
+}
+
+template <typename T>
+MergeArrays<T> ChunkMerger<T>::arrays(
+    const TensorPlan& tensor,
+    const Chunk& chunk,
+    size_t output,
+    const TensorStatistics* statistics) {
+  const MethodInfo& method = *plan_.recipe.method;
+  const size_t models = tensor.scales.size();
+  pointers_.clear();
+  for (size_t s = 0; s < tensor.sources.size(); ++s) {
+    pointers_.push_back(reader_.values(s));
   }
+  result_.resize(kChunkElements);
+  MergeArrays<T> arrays;
+  const T** next = pointers_.data();
+  if (method.needs_base) {
+    arrays.base = *next++;
+  }
+  if (method.needs_base_fisher) {
+    arrays.base_fisher = *next++;
+  }
+  if (method.sparsify != Sparsify::kNone) {
+    while (task_vectors_.size() < models) {
+      task_vectors_.emplace_back(kChunkElements);
+    }
+    for (size_t t = 0; t < models; ++t) {
+      sparsify(
+          plan_,
+          tensor,
+          chunk,
+          {.model = t, .output = output, .statistics = *statistics},
+          arrays.base,
+          next[t],
+          task_vectors_[t].data());
+      next[t] = task_vectors_[t].data();
+    }
+  }
+  // Between base and model: the base is one of the models.
+  arrays.models =
+      method.weights == WeightRule::kSlerp ? pointers_.data() : next;
+  arrays.fishers = next + models;
+  arrays.out = result_.data();
+  return arrays;
 }
 
 template <typename T>
 MergedChunk ChunkMerger<T>::merge(
     const TensorPlan& tensor,
     const Chunk& chunk,
-    std::span<Digest> digests) {
-  for (size_t s = 0; s < values_.size(); ++s) {
-    read(tensor.sources[s], chunk, values_[s].data(), digests[s]);
-  }
-  const MergeFindings<T> found =
-      merge_elements(plan_.recipe.method, scalars_, arrays_, chunk.n);
+    size_t output,
+    const TensorStatistics* statistics) {
+  set_scalars(tensor, output, statistics);
+  const MergeFindings<T> found = merge_elements(
+      plan_.recipe.method->formula,
+      scalars_,
+      arrays(tensor, chunk, output, statistics),
+      chunk.n);
   if (!found.inputs_good) {
     check_inputs(tensor, chunk);
   }
@@ -126,9 +110,10 @@ MergedChunk ChunkMerger<T>::merge(
     merged.nonfinite = check_result(tensor, chunk);
   }
   const size_t size = chunk.n * dtype_bits(dtype) / 8;
-  if (dtype == kType<T>) {
+  if (dtype == kTypeOf<T>) {
     merged.bytes = std::as_bytes(std::span(result_)).first(size);
   } else {
+    bytes_.resize(kChunkElements * sizeof(double));
     convert_to(dtype, result_.data(), bytes_.data(), chunk.n);
     merged.bytes = std::span(bytes_).first(size);
   }
@@ -137,21 +122,24 @@ MergedChunk ChunkMerger<T>::merge(
 
 // The pass over the chunk found that something is wrong; this finds where.
 template <typename T>
-void ChunkMerger<T>::check_inputs(const TensorPlan& tensor, const Chunk& chunk)
-    const {
-  for (size_t s = 0; s < sources_.size(); ++s) {
-    const bool fisher = sources_[s].is_fisher;
+void ChunkMerger<T>::check_inputs(
+    const TensorPlan& tensor,
+    const Chunk& chunk) {
+  for (size_t s = 0; s < tensor.sources.size(); ++s) {
+    const TensorSource& source = tensor.sources[s];
+    const T* values = reader_.values(s);
     for (int64_t i = 0; i < chunk.n; ++i) {
-      const T x = values_[s][i];
-      if ((!allow_nonfinite_ && !std::isfinite(x)) || (fisher && x < 0)) {
+      const T x = values[i];
+      if ((!allow_nonfinite_ && !std::isfinite(x)) ||
+          (source.is_fisher && x < 0)) {
         throw InputError(fmt::format(
             "{}: tensor {} is {} at index {}, {}",
-            tensor.sources[s].file().string(),
-            quote(tensor.sources[s].info().name),
+            source.tensor.file().string(),
+            quote(source.tensor.info().name),
             x,
             chunk.begin + i,
-            fisher ? "a Fisher is finite and not negative"
-                   : "only finite values can be merged"));
+            source.is_fisher ? "a Fisher is finite and not negative"
+                             : "only finite values can be merged"));
       }
     }
   }

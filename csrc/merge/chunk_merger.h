@@ -2,9 +2,9 @@
 
 #include <vector>
 
-#include "merge/chunks.h"
+#include "merge/chunk_reader.h"
 #include "merge/elementwise.h"
-#include "merge/plan.h"
+#include "merge/tensor_statistics.h"
 
 namespace merganser {
 
@@ -14,44 +14,61 @@ struct MergedChunk {
   int64_t nonfinite = 0; // elements of the result; 0 where they are refused
 };
 
-// Merges chunks of tensors as a plan says, in arithmetic of T: reads the chunk
-// from every source, hashes, converts and checks it, applies the formula and
-// rounds once. One per thread: it owns the buffers.
+// Merges chunks of tensors as a plan says, in arithmetic of T: reads, hashes
+// and converts the chunk of every source, applies the formula and rounds once.
+// One per thread: it owns the buffers.
 template <typename T>
 class ChunkMerger {
  public:
-  ChunkMerger(const MergePlan& plan, bool allow_nonfinite);
+  ChunkMerger(const MergePlan& plan, bool allow_nonfinite)
+      : plan_(plan), allow_nonfinite_(allow_nonfinite) {}
 
-  // Valid until the next call. `digests` is set to what was read, one per
-  // source. Throws InputError naming file, tensor and index for a negative
-  // Fisher and, unless they are allowed, for a value that is not finite or a
-  // result that its type cannot hold.
-  MergedChunk merge(
+  // Sets `digests` to what was read, one per source.
+  void read(
       const TensorPlan& tensor,
       const Chunk& chunk,
       std::span<Digest> digests);
 
+  // Of what was read, for one of the outputs; valid until the next call.
+  // `statistics`: where the method needs them. Throws InputError naming file,
+  // tensor and index for a negative Fisher and, unless they are allowed, for a
+  // value that is not finite or a result that its type cannot hold.
+  MergedChunk merge(
+      const TensorPlan& tensor,
+      const Chunk& chunk,
+      size_t output,
+      const TensorStatistics* statistics);
+
   // Of its buffers.
-  static constexpr uint64_t memory(size_t sources) {
-    return kChunkElements * ((sources + 1) * sizeof(T) + sizeof(double));
+  static constexpr uint64_t memory(size_t sources, size_t task_vectors) {
+    // These, the result, and that in another type.
+    return ChunkReader<T>::memory(sources + task_vectors) +
+        kChunkElements * (sizeof(T) + sizeof(double));
   }
 
  private:
-  void read(const StoredTensor& source, const Chunk& chunk, T* to, Digest&);
-  void check_inputs(const TensorPlan& tensor, const Chunk& chunk) const;
+  void set_scalars(
+      const TensorPlan& tensor,
+      size_t output,
+      const TensorStatistics* statistics);
+  MergeArrays<T> arrays(
+      const TensorPlan& tensor,
+      const Chunk& chunk,
+      size_t output,
+      const TensorStatistics* statistics);
+  void check_inputs(const TensorPlan& tensor, const Chunk& chunk);
   int64_t check_result(const TensorPlan& tensor, const Chunk& chunk) const;
 
   const MergePlan& plan_;
   const bool allow_nonfinite_;
-  std::vector<MergeSource> sources_;
+  ChunkReader<T> reader_;
   std::vector<T> weights_;
   std::vector<T> scales_;
   MergeScalars<T> scalars_;
-  std::vector<std::vector<T>> values_; // of the sources
-  std::vector<const T*> pointers_; // to them
-  MergeArrays<T> arrays_;
+  std::vector<std::vector<T>> task_vectors_; // sparsified, of the models
+  std::vector<const T*> pointers_;
   std::vector<T> result_;
-  std::vector<std::byte> bytes_; // of a source or of the result
+  std::vector<std::byte> bytes_; // of the result
 };
 
 } // namespace merganser

@@ -74,7 +74,7 @@ struct Seen {
 
 // Elements [begin, end) as far as they fill vectors of N bytes; returns where
 // it stopped.
-template <MergeMethod M, typename T, int N>
+template <MergeFormula M, typename T, int N>
 [[gnu::always_inline]] inline int64_t merge_lanes(
     const MergeScalars<T>& scalars,
     const MergeArrays<T>& a,
@@ -99,7 +99,7 @@ template <MergeMethod M, typename T, int N>
           return seen.fisher(a.fishers[t] + i);
         },
         clamped);
-    if constexpr (M == MergeMethod::kRemoval) {
+    if constexpr (M == MergeFormula::kRemoval) {
       const typename Lane::Bits one = typename Lane::Bits{} + 1;
       clamped_count += clamped ? one : typename Lane::Bits{};
     }
@@ -120,7 +120,7 @@ template <MergeMethod M, typename T, int N>
   return i;
 }
 
-template <MergeMethod M, typename T>
+template <MergeFormula M, typename T>
 MergeFindings<T> merge_loop(
     const MergeScalars<T>& scalars,
     const MergeArrays<T>& arrays,
@@ -137,36 +137,40 @@ MergeFindings<T> merge_loop(
 
 template <typename T>
 MergeFindings<T> merge_elements(
-    MergeMethod method,
+    MergeFormula method,
     const MergeScalars<T>& scalars,
     const MergeArrays<T>& arrays,
     int64_t n) {
   switch (method) {
-    case MergeMethod::kLinear:
-      return merge_loop<MergeMethod::kLinear>(scalars, arrays, n);
-    case MergeMethod::kTaskArithmetic:
-      return merge_loop<MergeMethod::kTaskArithmetic>(scalars, arrays, n);
-    case MergeMethod::kFisher:
-      return merge_loop<MergeMethod::kFisher>(scalars, arrays, n);
-    case MergeMethod::kFisherBase:
-      return merge_loop<MergeMethod::kFisherBase>(scalars, arrays, n);
-    case MergeMethod::kGradientMatching:
-      return merge_loop<MergeMethod::kGradientMatching>(scalars, arrays, n);
-    case MergeMethod::kRemoval:
-      return merge_loop<MergeMethod::kRemoval>(scalars, arrays, n);
-    case MergeMethod::kEwr:
-      return merge_loop<MergeMethod::kEwr>(scalars, arrays, n);
+    case MergeFormula::kLinear:
+      return merge_loop<MergeFormula::kLinear>(scalars, arrays, n);
+    case MergeFormula::kTaskArithmetic:
+      return merge_loop<MergeFormula::kTaskArithmetic>(scalars, arrays, n);
+    case MergeFormula::kFisher:
+      return merge_loop<MergeFormula::kFisher>(scalars, arrays, n);
+    case MergeFormula::kFisherBase:
+      return merge_loop<MergeFormula::kFisherBase>(scalars, arrays, n);
+    case MergeFormula::kGradientMatching:
+      return merge_loop<MergeFormula::kGradientMatching>(scalars, arrays, n);
+    case MergeFormula::kRemoval:
+      return merge_loop<MergeFormula::kRemoval>(scalars, arrays, n);
+    case MergeFormula::kEwr:
+      return merge_loop<MergeFormula::kEwr>(scalars, arrays, n);
+    case MergeFormula::kTaskSum:
+      return merge_loop<MergeFormula::kTaskSum>(scalars, arrays, n);
+    case MergeFormula::kSignElection:
+      return merge_loop<MergeFormula::kSignElection>(scalars, arrays, n);
   }
   return {};
 }
 
 template MERGANSER_API MergeFindings<float> merge_elements(
-    MergeMethod,
+    MergeFormula,
     const MergeScalars<float>&,
     const MergeArrays<float>&,
     int64_t);
 template MERGANSER_API MergeFindings<double> merge_elements(
-    MergeMethod,
+    MergeFormula,
     const MergeScalars<double>&,
     const MergeArrays<double>&,
     int64_t);

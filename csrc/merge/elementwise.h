@@ -32,7 +32,7 @@ struct MergeFindings {
 // out[i] = merge_element<method>(...) for i < n on the CPU, one thread.
 template <typename T>
 MERGANSER_API MergeFindings<T> merge_elements(
-    MergeMethod method,
+    MergeFormula method,
     const MergeScalars<T>& scalars,
     const MergeArrays<T>& arrays,
     int64_t n);

@@ -14,6 +14,7 @@
 #include "merge/merge_run.h"
 #include "merge/model_card.h"
 #include "merge/output_config.h"
+#include "merge/plan_tensors.h"
 #include "merge/preflight.h"
 #include "merge/provenance.h"
 #include "merge/table.h"
@@ -48,7 +49,7 @@ std::string merge_identity(const MergePlan& plan, const MergeOptions& options) {
   const uint64_t numbers[] = {
       options.shard_bytes.value_or(0), options.allow_nonfinite};
   hasher.update(numbers, sizeof(numbers));
-  for (const Checkpoint* input : plan.inputs()) {
+  for (const auto& input : plan.inputs) {
     for (const fs::path& file : input->files()) {
       hasher.update(fs::canonical(file).string());
       const auto time = fs::last_write_time(file).time_since_epoch().count();
@@ -92,7 +93,8 @@ void write_head(
 
 MergeReport planned_report(const MergePlan& plan) {
   MergeReport report;
-  report.method = plan.recipe.method;
+  report.method = plan.recipe.method->name;
+  report.counts_clamped = plan.recipe.method->formula == MergeFormula::kRemoval;
   for (const TensorPlan& tensor : plan.tensors) {
     const bool merged = tensor.action == TensorAction::kMerge;
     ++(merged ? report.tensors_merged : report.tensors_copied);
@@ -107,13 +109,16 @@ MergeReport planned_report(const MergePlan& plan) {
 void write_companions(
     const MergePlan& plan,
     const fs::path& folder,
-    Provenance provenance) {
-  for (size_t t = 0; t < plan.heads.size(); ++t) {
-    write_head(plan.heads[t], plan.models[t], folder);
+    const Provenance& provenance) {
+  for (const TaskHead& head : plan.heads) {
+    write_head(head, *plan.inputs[head.model], folder);
   }
   plan.reference->copy_without_weights(folder);
   if (plan.recipe.out_dtype) {
     set_config_dtype(folder / "config.json", *plan.recipe.out_dtype);
+  }
+  if (!plan.recipe.slices.empty()) {
+    set_config_layers(folder / "config.json", count_layers(plan.recipe));
   }
   provenance.write(folder);
   write_model_card(plan, provenance, folder);
@@ -131,6 +136,28 @@ std::string output_hash(
   return Checkpoint(folder).head_hash() + hash_tensors(outputs, digests);
 }
 
+Provenance provenance_of(
+    const MergePlan& plan,
+    const std::string& identity,
+    const std::vector<std::string>& input_hashes) {
+  Hasher recipe;
+  recipe.update(plan.recipe.text.data(), plan.recipe.text.size());
+  Provenance provenance = {
+      .version = version(),
+      .identity = identity,
+      .method = std::string(plan.recipe.method->name),
+      .recipe = plan.recipe.text,
+      .recipe_hash = recipe.digest(),
+      .inputs = {},
+      .content_hash = {},
+      .clamped = 0,
+      .nonfinite = 0};
+  for (size_t i = 0; i < plan.inputs.size(); ++i) {
+    provenance.inputs.push_back({plan.inputs[i]->path(), input_hashes[i]});
+  }
+  return provenance;
+}
+
 MergeReport merge_into(
     Staging& staging,
     const MergePlan& plan,
@@ -141,29 +168,20 @@ MergeReport merge_into(
   MergeRun run(plan, threads, options.allow_nonfinite);
   run.write_weights(
       staging,
-      options.shard_bytes.value_or(shard_bytes(plan.reference_weights())),
+      options.shard_bytes.value_or(
+          shard_bytes(*plan.inputs[plan.reference_weights])),
       progress);
   const std::vector<std::string> hashes = run.input_hashes();
-  const std::vector<const Checkpoint*> inputs = plan.inputs();
-  check_fishers(plan, [&](const Checkpoint& model) {
-    return hashes[std::ranges::find(inputs, &model) - inputs.begin()];
-  });
-  Hasher recipe;
-  recipe.update(plan.recipe.text.data(), plan.recipe.text.size());
-  Provenance provenance = {
-      .version = version(),
-      .identity = identity,
-      .method = std::string(method_info(plan.recipe.method).name),
-      .recipe = plan.recipe.text,
-      .recipe_hash = recipe.digest(),
-      .inputs = {},
-      .content_hash = output_hash(plan, run.output_digests(), staging.folder()),
-      .clamped = run.clamped(),
-      .nonfinite = run.nonfinite()};
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    provenance.inputs.push_back({inputs[i]->path(), hashes[i]});
+  check_fishers(plan, [&](size_t input) { return hashes[input]; });
+  Provenance provenance = provenance_of(plan, identity, hashes);
+  provenance.clamped = run.clamped();
+  provenance.nonfinite = run.nonfinite();
+  for (size_t output = 0; output < plan.outputs.size(); ++output) {
+    const fs::path folder = staging.folder() / plan.outputs[output];
+    provenance.content_hash =
+        output_hash(plan, run.output_digests(output), folder);
+    write_companions(plan, folder, provenance);
   }
-  write_companions(plan, staging.folder(), provenance);
   MergeReport report = planned_report(plan);
   report.clamped = run.clamped();
   report.nonfinite = run.nonfinite();
@@ -176,7 +194,7 @@ std::optional<MergeReport> find_done(
     const MergePlan& plan,
     const fs::path& out,
     const std::string& identity) {
-  const auto provenance = Provenance::read(out);
+  const auto provenance = Provenance::read(out / plan.outputs.front());
   if (!provenance || provenance->identity != identity) {
     return std::nullopt;
   }
@@ -211,7 +229,7 @@ MergeReport execute_merge(
   }
   Staging staging(out, identity, options.resume);
   check_fishers(
-      plan, [](const Checkpoint& model) { return model.head_hash(); });
+      plan, [&](size_t input) { return plan.inputs[input]->head_hash(); });
   MergeReport report;
   try {
     report = merge_into(staging, plan, options, identity, threads, progress);

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "io/api.h"
 #include "io/progress.h"
@@ -22,11 +23,12 @@ struct MergeOptions {
 };
 
 struct MERGANSER_API MergeReport {
-  MergeMethod method = MergeMethod::kLinear;
+  std::string_view method;
   int64_t tensors_merged = 0;
   int64_t tensors_copied = 0;
   int64_t tensors_resumed = 0; // of both, done by an earlier run
   int64_t elements = 0; // merged
+  bool counts_clamped = false; // removal
   int64_t clamped = 0; // removal: elements whose denominator was clamped
   int64_t nonfinite = 0; // elements of the result
   uint64_t bytes_read = 0;
@@ -38,7 +40,8 @@ struct MERGANSER_API MergeReport {
 };
 
 // Carries out a plan into a Hugging Face model directory that appears under
-// `out` only when it is whole; with heads: per_task the tasks' own heads lie in
+// `out` only when it is whole (of a recipe with a sweep: one such directory in
+// it for each value); with heads: per_task the tasks' own heads lie in
 // out/heads/<model>.safetensors, and out/merganser.json says where it comes
 // from (merge/provenance.h). Every input byte is read once. The same bytes for
 // any number of threads and any memory. `progress` counts megabytes read and

@@ -18,7 +18,7 @@
 
 namespace merganser {
 
-enum class MergeMethod : int {
+enum class MergeFormula : int {
   kLinear = 0,
   kTaskArithmetic = 1,
   kFisher = 2,
@@ -26,6 +26,9 @@ enum class MergeMethod : int {
   kGradientMatching = 4,
   kRemoval = 5,
   kEwr = 6,
+  // Of task vectors tau_t, sparsified before, in place of parameters theta_t:
+  kTaskSum = 7,
+  kSignElection = 8,
 };
 
 // What does not change from element to element. T is float or double.
@@ -38,6 +41,8 @@ struct MergeScalars {
   T delta = 0; // H_0 = N_0 F_0 + delta
   T clamp = 0; // removal: least denominator, as a share of H_0 + sum H_t
   T floor = 0; // ewr: every Fisher is at least this
+  T lambda = 1; // sign election: factor of the merged task vector
+  bool normalize = false; // sign election: divide by the weights that agree
 };
 
 // x in every element: V is T or a vector of T.
@@ -61,7 +66,7 @@ MERGANSER_FORMULA inline V broadcast(T x) {
 // cannot underflow in a product with a small parameter. Comparisons are with ==
 // 0, so that NaN stays NaN.
 template <
-    MergeMethod M,
+    MergeFormula M,
     typename T,
     typename V,
     typename Theta,
@@ -75,20 +80,20 @@ MERGANSER_FORMULA inline V merge_element(
     Fisher fisher,
     Mask& clamped) {
   clamped = Mask{};
-  if constexpr (M == MergeMethod::kLinear) {
+  if constexpr (M == MergeFormula::kLinear) {
     // sum_t alpha_t theta_t; the caller normalises the weights.
     V sum{};
     for (int t = 0; t < s.count; ++t) {
       sum += s.weights[t] * theta(t);
     }
     return sum;
-  } else if constexpr (M == MergeMethod::kTaskArithmetic) {
+  } else if constexpr (M == MergeFormula::kTaskArithmetic) {
     V sum{};
     for (int t = 0; t < s.count; ++t) {
       sum += s.weights[t] * (theta(t) - base);
     }
     return base + sum;
-  } else if constexpr (M == MergeMethod::kFisher) {
+  } else if constexpr (M == MergeFormula::kFisher) {
     // sum alpha_t H_t theta_t / sum alpha_t H_t. Where every H_t is zero: the
     // limit of adding the same delta to each, the plain weighted mean.
     V total{};
@@ -104,7 +109,36 @@ MERGANSER_FORMULA inline V merge_element(
       sum += (total == T(0) ? mean : h / total) * theta(t);
     }
     return sum;
-  } else if constexpr (M == MergeMethod::kEwr) {
+  } else if constexpr (M == MergeFormula::kTaskSum) {
+    // theta_0 + sum_t alpha_t tau_t
+    V sum{};
+    for (int t = 0; t < s.count; ++t) {
+      sum += s.weights[t] * theta(t);
+    }
+    return base + sum;
+  } else if constexpr (M == MergeFormula::kSignElection) {
+    // theta_0 + lambda sum m_t alpha_t tau_t [/ sum m_t alpha_t], with m_t = 1
+    // where alpha_t tau_t has the sign of sum alpha_s tau_s (of +1 for 0), else
+    // 0. Zeros agree with neither sign; the comparisons let NaN pass.
+    V sum{};
+    for (int t = 0; t < s.count; ++t) {
+      sum += s.weights[t] * theta(t);
+    }
+    V agreed{};
+    V total{};
+    for (int t = 0; t < s.count; ++t) {
+      const V x = s.weights[t] * theta(t);
+      const V upwards = x <= T(0) ? V{} : x;
+      const V downwards = x >= T(0) ? V{} : x;
+      const V kept = sum >= T(0) ? upwards : downwards;
+      agreed += kept;
+      total += kept == T(0) ? V{} : broadcast<V>(s.weights[t]);
+    }
+    if (s.normalize) {
+      agreed = agreed / (total == T(0) ? broadcast<V>(T(1)) : total);
+    }
+    return base + s.lambda * agreed;
+  } else if constexpr (M == MergeFormula::kEwr) {
     // (F_0 theta_0 - sum lambda F_t tau_t) / (F_0 + sum lambda F_t), every
     // Fisher at least `floor`.
     const V floor = broadcast<V>(s.floor);
@@ -131,7 +165,7 @@ MERGANSER_FORMULA inline V merge_element(
       total += s.weights[t] * (s.scales[t] * fisher(t));
     }
     V denominator = h0 + total;
-    if constexpr (M == MergeMethod::kRemoval) {
+    if constexpr (M == MergeFormula::kRemoval) {
       // A fraction of H_0 + sum alpha_s H_s, not of H_0 alone: it bounds every
       // weight by max(1, alpha_t) / clamp. A token row that the base's Fisher
       // has not seen and the removed data's has would otherwise get the weight
@@ -144,14 +178,14 @@ MERGANSER_FORMULA inline V merge_element(
     V sum{};
     for (int t = 0; t < s.count; ++t) {
       const V h = s.scales[t] * fisher(t);
-      const V a = s.weights[t] * (M == MergeMethod::kFisherBase ? h : h0 + h);
+      const V a = s.weights[t] * (M == MergeFormula::kFisherBase ? h : h0 + h);
       // All Fishers zero, the limit of H_0 -> 0: task arithmetic, or the base
       // where it is one more model, the only one with a Fisher.
       const V none =
-          broadcast<V>(M == MergeMethod::kFisherBase ? T(0) : s.weights[t]);
+          broadcast<V>(M == MergeFormula::kFisherBase ? T(0) : s.weights[t]);
       sum += (denominator == T(0) ? none : a / denominator) * (theta(t) - base);
     }
-    return M == MergeMethod::kRemoval ? base - sum : base + sum;
+    return M == MergeFormula::kRemoval ? base - sum : base + sum;
   }
 }
 

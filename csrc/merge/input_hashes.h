@@ -1,5 +1,6 @@
 #pragma once
 
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,17 +16,15 @@ class InputHashes {
   explicit InputHashes(const MergePlan& plan);
 
   // Of a tensor of plan.tensors: what was read, one digest per source. May be
-  // called from several threads, for different tensors.
+  // called from several threads.
   void add(size_t tensor, std::span<const Digest> digests);
 
-  // Of plan.inputs(); reads the tensors that the merge did not.
+  // Of plan.inputs; reads the tensors that the merge did not.
   std::vector<std::string> finish(int threads);
 
  private:
   const MergePlan& plan_;
-  std::vector<const Checkpoint*> inputs_;
-  std::vector<size_t> input_of_; // of plan.sources()
-  size_t reference_; // input that tensors are copied from
+  std::mutex mutex_;
   std::vector<std::vector<std::optional<Digest>>> digests_; // [input][tensor]
 };
 

@@ -11,7 +11,7 @@ namespace {
 
 Metadata file_metadata(const MergePlan& plan) {
   return {
-      {"merge_method", std::string(method_info(plan.recipe.method).name)},
+      {"merge_method", std::string(plan.recipe.method->name)},
       {"merge_recipe", plan.recipe.text},
       {"merganser_version", version()}};
 }
@@ -24,35 +24,53 @@ MergeRun::MergeRun(const MergePlan& plan, int threads, bool allow_nonfinite)
       allow_nonfinite_(allow_nonfinite),
       workers_(threads),
       tensors_(plan.tensors.size()),
-      output_digests_(plan.tensors.size()),
+      output_digests_(
+          plan.outputs.size(),
+          std::vector<Digest>(plan.tensors.size())),
       hashes_(plan) {}
 
 void MergeRun::write_weights(
     Staging& staging,
     uint64_t shard_bytes,
     const ProgressCallback& progress) {
+  open_writers(staging, shard_bytes);
+  const std::vector<size_t> rest = take_up(staging);
+  if (!plan_.recipe.method->needs_statistics()) {
+    merge_tensors(rest, staging, progress);
+  }
+  for (const size_t tensor : rest) {
+    if (!plan_.recipe.method->needs_statistics()) {
+      break;
+    }
+    // One after the other, so that a tensor is merged while the pages that its
+    // statistics were taken of are still in the page cache.
+    if (plan_.tensors[tensor].action == TensorAction::kMerge) {
+      for (size_t output = 0; output < plan_.outputs.size(); ++output) {
+        tensors_[tensor].statistics.push_back(
+            measure_tensor(plan_, tensor, output, threads_));
+      }
+    }
+    merge_tensors({tensor}, staging, progress);
+  }
+  for (const auto& writer : writers_) {
+    writer->finish();
+  }
+}
+
+void MergeRun::open_writers(const Staging& staging, uint64_t shard_bytes) {
   std::vector<TensorInfo> outputs;
   for (const TensorPlan& tensor : plan_.tensors) {
     outputs.push_back(tensor.output);
   }
-  CheckpointWriter writer(
-      staging.folder(),
-      std::move(outputs),
-      file_metadata(plan_),
-      shard_bytes,
-      Appearance::kAtOnce);
-  constexpr uint64_t kMegabyte = 1'000'000;
-  const uint64_t total = (plan_.bytes_read + plan_.bytes_written) / kMegabyte;
-  const ChunkList chunks(plan_, take_up(staging, writer));
-  parallel_for(threads_, chunks.size(), [&](int64_t i, int worker) {
-    work(chunks[i], workers_[worker], writer, staging);
-    if (worker == 0 && progress) {
-      progress(bytes_done_ / kMegabyte, total, "");
-    }
-  });
-  writer.finish();
-  if (progress) {
-    progress(total, total, "");
+  for (const std::string& name : plan_.outputs) {
+    const auto folder = staging.folder() / name;
+    std::filesystem::create_directories(folder);
+    writers_.push_back(std::make_unique<CheckpointWriter>(
+        folder,
+        outputs,
+        file_metadata(plan_),
+        shard_bytes,
+        Appearance::kAtOnce));
   }
 }
 
@@ -61,23 +79,24 @@ std::vector<std::string> MergeRun::input_hashes() {
 }
 
 // What an earlier run finished is taken over; returns the other tensors.
-std::vector<size_t> MergeRun::take_up(
-    Staging& staging,
-    CheckpointWriter& writer) {
+std::vector<size_t> MergeRun::take_up(const Staging& staging) {
   std::vector<bool> finished(plan_.tensors.size());
   for (const std::string& line : staging.finished()) {
     const FinishedTensor done = FinishedTensor::parse(line);
     if (done.tensor >= finished.size() || finished[done.tensor] ||
-        done.digests.size() != plan_.tensors[done.tensor].sources.size() + 1) {
+        done.digests.size() !=
+            plan_.tensors[done.tensor].sources.size() + plan_.outputs.size()) {
       throw Error(fmt::format(
           "the journal in {} is damaged: begin anew, without --resume",
           staging.folder().parent_path().string()));
     }
     const TensorPlan& tensor = plan_.tensors[done.tensor];
     finished[done.tensor] = true;
-    writer.skip(tensor.output.name);
+    for (const auto& writer : writers_) {
+      writer->skip(tensor.output.name);
+    }
     take(done);
-    bytes_done_ += tensor.bytes_read + tensor.output.bytes();
+    bytes_done_ += tensor.bytes_read + writers_.size() * tensor.output.bytes();
     ++resumed_;
   }
   std::vector<size_t> rest;
@@ -90,76 +109,112 @@ std::vector<size_t> MergeRun::take_up(
 }
 
 void MergeRun::take(const FinishedTensor& finished) {
+  const size_t sources = plan_.tensors[finished.tensor].sources.size();
   const std::span<const Digest> digests = finished.digests;
-  hashes_.add(finished.tensor, digests.first(digests.size() - 1));
-  output_digests_[finished.tensor] = digests.back();
+  hashes_.add(finished.tensor, digests.first(sources));
+  for (size_t output = 0; output < output_digests_.size(); ++output) {
+    output_digests_[output][finished.tensor] = digests[sources + output];
+  }
   clamped_ += finished.clamped;
   nonfinite_ += finished.nonfinite;
 }
 
-void MergeRun::work(
-    const Chunk& chunk,
-    Worker& worker,
-    CheckpointWriter& writer,
-    Staging& staging) {
-  const TensorPlan& tensor = plan_.tensors[chunk.tensor];
-  TensorState& state = tensors_[chunk.tensor];
-  const size_t sources = tensor.sources.size();
-  std::call_once(state.begun, [&] {
-    state.blocks.resize((sources + 1) * static_cast<size_t>(chunk.count));
+void MergeRun::merge_tensors(
+    const std::vector<size_t>& tensors,
+    Staging& staging,
+    const ProgressCallback& progress) {
+  constexpr uint64_t kMegabyte = 1'000'000;
+  const uint64_t total = (plan_.bytes_read + plan_.bytes_written) / kMegabyte;
+  const ChunkList chunks(plan_, tensors);
+  parallel_for(threads_, chunks.size(), [&](int64_t i, int worker) {
+    work(chunks[i], workers_[worker], staging);
+    if (worker == 0 && progress) {
+      progress(bytes_done_ / kMegabyte, total, "");
+    }
   });
-  worker.digests.resize(sources + 1);
-  const MergedChunk merged = tensor.action == TensorAction::kMerge
-      ? merge(tensor, chunk, worker)
-      : copy(tensor, chunk, worker);
-  const uint64_t bits = dtype_bits(tensor.output.dtype);
-  writer.write(tensor.output.name, merged.bytes, chunk.begin * bits / 8);
-  worker.digests.back() = hash_bytes(merged.bytes);
-  for (size_t s = 0; s <= sources; ++s) {
-    state.blocks[s * chunk.count + chunk.index] = worker.digests[s];
-  }
-  uint64_t bytes = merged.bytes.size();
-  for (const StoredTensor& source : tensor.sources) {
-    bytes += chunk.n * dtype_bits(source.info().dtype) / 8;
-  }
-  bytes_done_ += bytes;
-  state.clamped += merged.clamped;
-  state.nonfinite += merged.nonfinite;
-  if (++state.done == chunk.count) {
-    finish(chunk, state, staging);
+  if (progress && !tensors.empty() &&
+      tensors.back() + 1 == plan_.tensors.size()) {
+    progress(total, total, "");
   }
 }
 
-MergedChunk MergeRun::merge(
-    const TensorPlan& tensor,
-    const Chunk& chunk,
-    Worker& worker) const {
+void MergeRun::work(const Chunk& chunk, Worker& worker, Staging& staging) {
+  const TensorPlan& tensor = plan_.tensors[chunk.tensor];
+  TensorState& state = tensors_[chunk.tensor];
+  const size_t digests = tensor.sources.size() + plan_.outputs.size();
+  std::call_once(state.begun, [&] {
+    state.blocks.resize(digests * static_cast<size_t>(chunk.count));
+  });
+  worker.digests.resize(digests);
+  if (tensor.action == TensorAction::kMerge) {
+    merge(chunk, worker);
+  } else {
+    copy(chunk, worker);
+  }
+  for (size_t d = 0; d < digests; ++d) {
+    state.blocks[d * chunk.count + chunk.index] = worker.digests[d];
+  }
+  uint64_t bits = plan_.outputs.size() * dtype_bits(tensor.output.dtype);
+  for (const TensorSource& source : tensor.sources) {
+    bits += dtype_bits(source.tensor.info().dtype);
+  }
+  bytes_done_ += chunk.n * bits / 8;
+  if (++state.done == chunk.count) {
+    finish(chunk, staging);
+  }
+}
+
+void MergeRun::merge(const Chunk& chunk, Worker& worker) {
+  const TensorPlan& tensor = plan_.tensors[chunk.tensor];
+  TensorState& state = tensors_[chunk.tensor];
   const auto merge_with = [&](auto& merger) {
     if (!merger) {
       merger.emplace(plan_, allow_nonfinite_);
     }
-    return merger->merge(tensor, chunk, worker.digests);
+    merger->read(tensor, chunk, worker.digests);
+    for (size_t output = 0; output < plan_.outputs.size(); ++output) {
+      const MergedChunk merged = merger->merge(
+          tensor,
+          chunk,
+          output,
+          state.statistics.empty() ? nullptr : &state.statistics[output]);
+      write(chunk, worker, output, merged.bytes);
+      state.clamped += merged.clamped;
+      state.nonfinite += merged.nonfinite;
+    }
   };
-  return tensor.float64 ? merge_with(worker.float64)
-                        : merge_with(worker.float32);
+  if (tensor.float64) {
+    merge_with(worker.float64);
+  } else {
+    merge_with(worker.float32);
+  }
 }
 
-MergedChunk MergeRun::copy(
-    const TensorPlan& tensor,
-    const Chunk& chunk,
-    Worker& worker) const {
+void MergeRun::copy(const Chunk& chunk, Worker& worker) {
+  const TensorPlan& tensor = plan_.tensors[chunk.tensor];
   const uint64_t bits = dtype_bits(tensor.output.dtype);
   worker.bytes.resize(chunk.n * bits / 8);
-  tensor.sources[0].read(worker.bytes, chunk.begin * bits / 8);
+  tensor.sources[0].tensor.read(worker.bytes, chunk.begin * bits / 8);
   worker.digests[0] = hash_bytes(worker.bytes);
-  return {.bytes = worker.bytes};
+  for (size_t output = 0; output < plan_.outputs.size(); ++output) {
+    write(chunk, worker, output, worker.bytes);
+  }
+}
+
+void MergeRun::write(
+    const Chunk& chunk,
+    Worker& worker,
+    size_t output,
+    std::span<const std::byte> bytes) {
+  const TensorPlan& tensor = plan_.tensors[chunk.tensor];
+  const uint64_t bits = dtype_bits(tensor.output.dtype);
+  writers_[output]->write(tensor.output.name, bytes, chunk.begin * bits / 8);
+  worker.digests[tensor.sources.size() + output] = hash_bytes(bytes);
 }
 
 // All chunks of a tensor are written.
-void MergeRun::finish(
-    const Chunk& chunk,
-    TensorState& state,
-    Staging& staging) {
+void MergeRun::finish(const Chunk& chunk, Staging& staging) {
+  TensorState& state = tensors_[chunk.tensor];
   FinishedTensor finished = {
       .tensor = chunk.tensor,
       .clamped = state.clamped,

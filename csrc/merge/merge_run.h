@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -22,16 +23,16 @@ class MergeRun {
  public:
   MergeRun(const MergePlan& plan, int threads, bool allow_nonfinite);
 
-  // Writes the weights into the staging's folder.
+  // Writes the weights into the staging's folder, or the outputs' below it.
   void write_weights(
       Staging& staging,
       uint64_t shard_bytes,
       const ProgressCallback& progress);
 
   // Afterwards:
-  std::vector<std::string> input_hashes(); // of plan.inputs()
-  const std::vector<Digest>& output_digests() const {
-    return output_digests_;
+  std::vector<std::string> input_hashes(); // of plan.inputs
+  const std::vector<Digest>& output_digests(size_t output) const {
+    return output_digests_[output];
   }
   int64_t clamped() const {
     return clamped_;
@@ -48,39 +49,43 @@ class MergeRun {
     std::optional<ChunkMerger<float>> float32;
     std::optional<ChunkMerger<double>> float64;
     std::vector<std::byte> bytes; // of a copied chunk
-    std::vector<Digest> digests; // of a chunk's sources and result
+    std::vector<Digest> digests; // of a chunk's sources and results
   };
 
   // A tensor that is being merged.
   struct TensorState {
     std::once_flag begun;
-    std::vector<Digest> blocks; // (sources and result, chunks)
+    std::vector<Digest> blocks; // (sources and results, chunks)
+    std::vector<TensorStatistics> statistics; // of the outputs, where needed
     std::atomic<int64_t> done = 0; // chunks
     std::atomic<int64_t> clamped = 0;
     std::atomic<int64_t> nonfinite = 0;
   };
 
-  std::vector<size_t> take_up(Staging& staging, CheckpointWriter& writer);
+  void open_writers(const Staging& staging, uint64_t shard_bytes);
+  std::vector<size_t> take_up(const Staging& staging);
   void take(const FinishedTensor& finished);
-  void work(
+  void merge_tensors(
+      const std::vector<size_t>& tensors,
+      Staging& staging,
+      const ProgressCallback& progress);
+  void work(const Chunk& chunk, Worker& worker, Staging& staging);
+  void merge(const Chunk& chunk, Worker& worker);
+  void copy(const Chunk& chunk, Worker& worker);
+  void write(
       const Chunk& chunk,
       Worker& worker,
-      CheckpointWriter& writer,
-      Staging& staging);
-  MergedChunk merge(
-      const TensorPlan& tensor,
-      const Chunk& chunk,
-      Worker& worker) const;
-  MergedChunk copy(const TensorPlan& tensor, const Chunk& chunk, Worker& worker)
-      const;
-  void finish(const Chunk& chunk, TensorState& state, Staging& staging);
+      size_t output,
+      std::span<const std::byte> bytes);
+  void finish(const Chunk& chunk, Staging& staging);
 
   const MergePlan& plan_;
   const int threads_;
   const bool allow_nonfinite_;
   std::vector<Worker> workers_;
   std::vector<TensorState> tensors_;
-  std::vector<Digest> output_digests_;
+  std::vector<std::unique_ptr<CheckpointWriter>> writers_; // of the outputs
+  std::vector<std::vector<Digest>> output_digests_; // [output][tensor]
   InputHashes hashes_;
   std::atomic<uint64_t> bytes_done_ = 0;
   std::atomic<int64_t> clamped_ = 0;

@@ -3,92 +3,80 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "io/error.h"
+#include "merge/methods/breadcrumbs.h"
+#include "merge/methods/breadcrumbs_ties.h"
+#include "merge/methods/dare_linear.h"
+#include "merge/methods/dare_ties.h"
+#include "merge/methods/della.h"
+#include "merge/methods/della_linear.h"
+#include "merge/methods/ewr.h"
+#include "merge/methods/fisher.h"
+#include "merge/methods/fisher_base.h"
+#include "merge/methods/gradient_matching.h"
+#include "merge/methods/linear.h"
+#include "merge/methods/model_stock.h"
+#include "merge/methods/passthrough.h"
+#include "merge/methods/removal.h"
+#include "merge/methods/slerp.h"
+#include "merge/methods/task_arithmetic.h"
+#include "merge/methods/ties.h"
 
 namespace merganser {
 namespace {
 
-constexpr MethodInfo kMethods[] = {
-    {.method = MergeMethod::kLinear,
-     .name = "linear",
-     .formula = "sum w_t theta_t",
-     .needs_base = false,
-     .needs_fishers = false,
-     .needs_base_fisher = false,
-     .needs_num_examples = false,
-     .normalizes = true,
-     .normalizes_by_default = true},
-    {.method = MergeMethod::kTaskArithmetic,
-     .name = "task_arithmetic",
-     .formula = "theta_0 + sum w_t tau_t",
-     .needs_base = true,
-     .needs_fishers = false,
-     .needs_base_fisher = false,
-     .needs_num_examples = false,
-     .normalizes = true,
-     .normalizes_by_default = false},
-    {.method = MergeMethod::kFisher,
-     .name = "fisher",
-     .formula = "sum w_t H_t theta_t / sum w_t H_t",
-     .needs_base = false,
-     .needs_fishers = true,
-     .needs_base_fisher = false,
-     .needs_num_examples = true,
-     .normalizes = false,
-     .normalizes_by_default = false},
-    {.method = MergeMethod::kFisherBase,
-     .name = "fisher_base",
-     .formula = "theta_0 + sum w_t H_t tau_t / (H_0 + sum w_t H_t)",
-     .needs_base = true,
-     .needs_fishers = true,
-     .needs_base_fisher = true,
-     .needs_num_examples = true,
-     .normalizes = false,
-     .normalizes_by_default = false},
-    {.method = MergeMethod::kGradientMatching,
-     .name = "gradient_matching",
-     .formula = "theta_0 + sum w_t (H_0 + H_t) tau_t / (H_0 + sum w_t H_t)",
-     .needs_base = true,
-     .needs_fishers = true,
-     .needs_base_fisher = true,
-     .needs_num_examples = true,
-     .normalizes = false,
-     .normalizes_by_default = false},
-    {.method = MergeMethod::kRemoval,
-     .name = "removal",
-     .formula = "theta_0 - sum w_t (H_0 + H_t) tau_t / (H_0 - sum w_t H_t)",
-     .needs_base = true,
-     .needs_fishers = true,
-     .needs_base_fisher = true,
-     .needs_num_examples = true,
-     .normalizes = false,
-     .normalizes_by_default = false},
-    {.method = MergeMethod::kEwr,
-     .name = "ewr",
-     .formula = "(F_0 theta_0 - sum w_t F_t tau_t) / (F_0 + sum w_t F_t)",
-     .needs_base = true,
-     .needs_fishers = true,
-     .needs_base_fisher = true,
-     .needs_num_examples = false,
-     .normalizes = false,
-     .normalizes_by_default = false},
+constexpr const MethodInfo* kMethods[] = {
+    &methods::kLinear,
+    &methods::kTaskArithmetic,
+    &methods::kFisher,
+    &methods::kFisherBase,
+    &methods::kGradientMatching,
+    &methods::kRemoval,
+    &methods::kEwr,
+    &methods::kTies,
+    &methods::kDareLinear,
+    &methods::kDareTies,
+    &methods::kBreadcrumbs,
+    &methods::kBreadcrumbsTies,
+    &methods::kDella,
+    &methods::kDellaLinear,
+    &methods::kSlerp,
+    &methods::kModelStock,
+    &methods::kPassthrough,
 };
 
 } // namespace
 
-std::span<const MethodInfo> merge_methods() {
+const ParameterInfo* MethodInfo::find_parameter(std::string_view wanted) const {
+  const auto found =
+      std::ranges::find(parameters, wanted, &ParameterInfo::name);
+  return found == parameters.end() ? nullptr : &*found;
+}
+
+double MethodInfo::fallback(std::string_view wanted) const {
+  const ParameterInfo* parameter = find_parameter(wanted);
+  return parameter == nullptr ? 0 : parameter->fallback.value_or(0);
+}
+
+bool MethodInfo::needs_statistics() const {
+  return sparsify != Sparsify::kNone || weights == WeightRule::kSlerp ||
+      weights == WeightRule::kModelStock;
+}
+
+std::span<const MethodInfo* const> merge_methods() {
   return kMethods;
 }
 
 const MethodInfo& find_method(std::string_view name) {
   std::vector<std::string_view> names;
-  for (const auto& row : kMethods) {
-    if (row.name == name) {
-      return row;
+  for (const MethodInfo* method : kMethods) {
+    if (method->name == name) {
+      return *method;
     }
-    names.push_back(row.name);
+    names.push_back(method->name);
   }
   throw InputError(fmt::format(
       "there is no merge method '{}'; the methods are {}",
@@ -96,13 +84,14 @@ const MethodInfo& find_method(std::string_view name) {
       fmt::join(names, ", ")));
 }
 
-const MethodInfo& method_info(MergeMethod method) {
-  for (const auto& row : kMethods) {
-    if (row.method == method) {
-      return row;
+const MethodInfo& method_of(MergeFormula formula) {
+  for (const MethodInfo* method : kMethods) {
+    if (method->formula == formula && method->sparsify == Sparsify::kNone &&
+        method->weights == WeightRule::kGiven) {
+      return *method;
     }
   }
-  throw Error("a merge method without a row in method.cpp");
+  throw Error("a formula without a method of its own");
 }
 
 } // namespace merganser

@@ -10,7 +10,7 @@ void write_model_card(
     const MergePlan& plan,
     const Provenance& provenance,
     const std::filesystem::path& folder) {
-  const MethodInfo& method = method_info(plan.recipe.method);
+  const MethodInfo& method = *plan.recipe.method;
   std::string text = fmt::format(
       "---\n"
       "library_name: transformers\n"
@@ -25,7 +25,7 @@ void write_model_card(
       "|---|---|\n",
       provenance.version,
       method.name,
-      method.formula);
+      method.text);
   for (const Provenance::Input& input : provenance.inputs) {
     text += fmt::format(
         "| {} | `{}` |\n", input.path.filename().string(), input.content_hash);

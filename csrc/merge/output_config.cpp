@@ -6,6 +6,18 @@
 #include "merge/recipe_options.h"
 
 namespace merganser {
+
+void set_config_layers(const std::filesystem::path& config, int layers) {
+  auto json = nlohmann::ordered_json::parse(read_file(config));
+  for (const char* key :
+       {"num_hidden_layers", "n_layer", "n_layers", "num_layers"}) {
+    if (json.contains(key)) {
+      json[key] = layers;
+    }
+  }
+  write_file(config, json.dump(2) + "\n");
+}
+
 void set_config_dtype(const std::filesystem::path& config, DType dtype) {
   auto json = nlohmann::ordered_json::parse(read_file(config));
   // transformers 5 writes "dtype", earlier ones "torch_dtype".

@@ -6,6 +6,9 @@
 
 namespace merganser {
 
+// Sets the number of layers, where the config has one.
+void set_config_layers(const std::filesystem::path& config, int layers);
+
 // Sets the type of the weights in a config.json: transformers loads them in it.
 void set_config_dtype(const std::filesystem::path& config, DType dtype);
 

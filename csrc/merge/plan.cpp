@@ -6,46 +6,72 @@
 #include "io/parallel.h"
 #include "merge/chunk_merger.h"
 #include "merge/plan_inputs.h"
+#include "merge/plan_tensors.h"
 #include "merge/tensor_checks.h"
+#include "merge/tensor_statistics.h"
 
 namespace merganser {
 namespace {
 
 namespace fs = std::filesystem;
 
-TensorPlan plan_tensor(
-    const MergePlan& plan,
-    const std::vector<MergeSource>& sources,
-    const TensorInfo& tensor) {
-  TensorPlan row;
-  row.output = tensor;
-  if (plan.recipe.heads != HeadMode::kMerge && is_head_tensor(tensor.name)) {
-    row.action = TensorAction::kCopy;
-    row.reason = "the base's head";
-  } else if (tensor_kind(tensor.dtype) == TensorKind::kInteger) {
-    row.action = TensorAction::kCopy;
-    row.reason = plan.base ? "the base's integers" : "integers that agree";
-  } else {
-    row.float64 = plan.recipe.float64;
-    for (const MergeSource& source : sources) {
-      row.sources.push_back(source.checkpoint->at(tensor.name));
-      row.float64 |= row.sources.back().info().dtype == DType::kF64;
+// Every setting of a recipe, with its parameter's name.
+std::vector<std::pair<std::string, const Setting*>> all_settings(
+    const Recipe& recipe) {
+  std::vector<std::pair<std::string, const Setting*>> all;
+  const auto add = [&](const Settings& settings) {
+    for (const auto& [name, setting] : settings) {
+      all.emplace_back(name, &setting);
     }
-    row.output.dtype = plan.recipe.out_dtype.value_or(tensor.dtype);
+  };
+  add(recipe.parameters);
+  for (const RecipeModel& model : recipe.models) {
+    add(model.parameters);
   }
-  if (row.action == TensorAction::kCopy) {
-    row.sources = {plan.reference_weights().at(tensor.name)};
+  for (const RecipeSlice& slice : recipe.slices) {
+    add(slice.parameters);
+    for (const RecipeModel& model : slice.models) {
+      add(model.parameters);
+    }
   }
-  for (const StoredTensor& source : row.sources) {
-    row.bytes_read += source.info().bytes();
-  }
-  return row;
+  return all;
 }
 
-TaskHead plan_head(const Checkpoint& model, const fs::path& folder) {
+// "weight=0.2" where one setting is swept, else "1", "2", ...
+std::vector<std::string> name_outputs(
+    const Recipe& recipe,
+    Problems& problems) {
+  std::vector<std::string> names = {""};
+  const Setting* swept = nullptr;
+  for (const auto& [name, setting] : all_settings(recipe)) {
+    if (!setting->is_sweep()) {
+      continue;
+    }
+    if (swept != nullptr && setting->outputs() != swept->outputs()) {
+      problems.add(fmt::format(
+          "one sweep has {} values, another one {}: they go side by side, so "
+          "that all have equally many",
+          swept->outputs(),
+          setting->outputs()));
+      return names;
+    }
+    names.clear();
+    for (size_t i = 0; i < setting->outputs(); ++i) {
+      names.push_back(
+          swept == nullptr ? fmt::format("{}={}", name, *setting->at("", 0, i))
+                           : fmt::format("{}", i + 1));
+    }
+    swept = setting;
+  }
+  return names;
+}
+
+TaskHead plan_head(const MergePlan& plan, const PlanModel& model) {
   TaskHead head;
-  head.file = fmt::format("heads/{}.safetensors", folder.filename().string());
-  for (const TensorInfo& tensor : model.tensors()) {
+  head.file = fmt::format(
+      "heads/{}.safetensors", model.recipe.model.filename().string());
+  head.model = model.weights;
+  for (const TensorInfo& tensor : plan.inputs[model.weights]->tensors()) {
     if (is_head_tensor(tensor.name)) {
       head.tensors.push_back(tensor);
     }
@@ -55,9 +81,8 @@ TaskHead plan_head(const Checkpoint& model, const fs::path& folder) {
 
 void plan_heads(MergePlan& plan, Problems& problems) {
   std::set<std::string> files;
-  for (size_t t = 0; t < plan.models.size(); ++t) {
-    plan.heads.push_back(
-        plan_head(plan.models[t], plan.recipe.models[t].model));
+  for (const PlanModel& model : plan.slices.front().models) {
+    plan.heads.push_back(plan_head(plan, model));
     if (!files.insert(plan.heads.back().file).second) {
       problems.add(fmt::format(
           "two models would have the head file {}, which is named after "
@@ -69,7 +94,7 @@ void plan_heads(MergePlan& plan, Problems& problems) {
 
 void note_unused(MergePlan& plan) {
   const Recipe& recipe = plan.recipe;
-  const MethodInfo& method = method_info(recipe.method);
+  const MethodInfo& method = *recipe.method;
   const auto note = [&](bool given, bool used, std::string_view what) {
     if (given && !used) {
       plan.notes.push_back(
@@ -92,14 +117,20 @@ void note_unused(MergePlan& plan) {
       method.needs_base,
       "the base's weights (only its config.json, tokenizer and what is "
       "copied)");
+  std::set<std::string> names;
+  for (const auto& [name, setting] : all_settings(recipe)) {
+    if (names.insert(name).second) {
+      note(true, method.find_parameter(name) != nullptr, "parameter " + name);
+    }
+  }
 }
 
 } // namespace
 
-MergePlan::MergePlan(Recipe given)
-    : recipe(std::move(given)), weights(recipe.weights()) {
+MergePlan::MergePlan(Recipe given) : recipe(std::move(given)) {
   Problems problems;
   open_files(*this, problems);
+  outputs = name_outputs(recipe, problems);
   problems.throw_if_any(recipe.source); // what is not open cannot be compared
   compare_inputs(*this, problems);
   read_scales(*this, problems);
@@ -107,12 +138,12 @@ MergePlan::MergePlan(Recipe given)
     plan_heads(*this, problems);
   }
   problems.throw_if_any(recipe.source);
+  plan_tensors(*this, problems);
+  problems.throw_if_any(recipe.source);
 
-  const std::vector<MergeSource> merged = sources();
-  for (const TensorInfo& tensor : reference_weights().tensors()) {
-    tensors.push_back(plan_tensor(*this, merged, tensor));
-    bytes_read += tensors.back().bytes_read;
-    bytes_written += tensors.back().output.bytes();
+  for (const TensorPlan& tensor : tensors) {
+    bytes_read += tensor.bytes_read;
+    bytes_written += outputs.size() * tensor.output.bytes();
   }
   for (const TaskHead& head : heads) {
     for (const TensorInfo& tensor : head.tensors) {
@@ -123,43 +154,26 @@ MergePlan::MergePlan(Recipe given)
   note_unused(*this);
 }
 
-std::vector<MergeSource> MergePlan::sources() const {
-  std::vector<MergeSource> all;
-  if (method_info(recipe.method).needs_base) {
-    all.push_back({&*base, /*is_fisher=*/false});
-  }
-  if (base_fisher) {
-    all.push_back({&*base_fisher, /*is_fisher=*/true});
-  }
-  for (const Checkpoint& model : models) {
-    all.push_back({&model, /*is_fisher=*/false});
-  }
-  for (const Checkpoint& fisher : fishers) {
-    all.push_back({&fisher, /*is_fisher=*/true});
-  }
-  return all;
-}
-
-std::vector<const Checkpoint*> MergePlan::inputs() const {
-  std::vector<const Checkpoint*> all;
-  if (base && !method_info(recipe.method).needs_base) {
-    all.push_back(&*base);
-  }
-  for (const MergeSource& source : sources()) {
-    all.push_back(source.checkpoint);
-  }
-  return all;
-}
-
 uint64_t MergePlan::peak_memory(int threads) const {
-  const bool float32 = std::ranges::any_of(
-      tensors, [](const auto& row) { return !row.float64; });
-  const bool float64 =
-      std::ranges::any_of(tensors, [](const auto& row) { return row.float64; });
-  const size_t count = sources().size();
-  return thread_count(threads) *
-      ((float32 ? ChunkMerger<float>::memory(count) : 0) +
-       (float64 ? ChunkMerger<double>::memory(count) : 0));
+  uint64_t one = 0;
+  for (const bool float64 : {false, true}) {
+    size_t sources = 0;
+    size_t models = 0;
+    for (const TensorPlan& tensor : tensors) {
+      if (tensor.action == TensorAction::kMerge && tensor.float64 == float64) {
+        sources = std::max(sources, tensor.sources.size());
+        models = std::max(models, tensor.scales.size());
+      }
+    }
+    if (sources > 0) {
+      const size_t task_vectors =
+          recipe.method->sparsify == Sparsify::kNone ? 0 : models;
+      one += float64 ? ChunkMerger<double>::memory(sources, task_vectors)
+                     : ChunkMerger<float>::memory(sources, task_vectors);
+      one += statistics_memory(*recipe.method, models);
+    }
+  }
+  return thread_count(threads) * one;
 }
 
 } // namespace merganser

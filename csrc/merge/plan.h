@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -8,7 +9,9 @@
 #include "io/api.h"
 #include "io/checkpoint.h"
 #include "io/model_dir.h"
+#include "merge/lora.h"
 #include "merge/recipe.h"
+#include "merge/tensor_parameters.h"
 
 namespace merganser {
 
@@ -19,26 +22,46 @@ enum class TensorAction {
   kCopy, // the bytes of the base, or of the first model where there is no base
 };
 
+// What a tensor is read from.
+struct TensorSource {
+  StoredTensor tensor;
+  size_t input = 0; // in plan.inputs
+  bool is_fisher = false;
+  const LoraUpdate* update = nullptr; // added to it
+};
+
 struct TensorPlan {
   TensorInfo output;
   TensorAction action = TensorAction::kMerge;
   std::string reason; // why it is copied; empty for merged ones
   bool float64 = false; // arithmetic
-  // What it is read from: of a merged tensor one per source of the plan, of a
-  // copied one the tensor that is copied.
-  std::vector<StoredTensor> sources;
+  // Of a merged tensor: base, base_fisher, models, Fishers, as far as the
+  // method uses them. Of a copied one: itself.
+  std::vector<TensorSource> sources;
+  std::vector<double> scales; // N_t of the models
+  std::vector<TensorParameters> parameters; // one per output
   uint64_t bytes_read = 0;
 };
 
-// A checkpoint that merged tensors are read from.
-struct MergeSource {
-  const Checkpoint* checkpoint = nullptr;
-  bool is_fisher = false;
+// A model of the recipe, or a source of one of its slices.
+struct PlanModel {
+  RecipeModel recipe;
+  size_t weights = 0; // in plan.inputs
+  std::optional<size_t> fisher; // in plan.inputs, if the method uses it
+  std::shared_ptr<const LoraAdapter> adapter;
+  double scale = 1; // N_t
+};
+
+struct PlanSlice {
+  std::vector<PlanModel> models;
+  Settings parameters;
+  int base_first_layer = 0;
 };
 
 // heads: per_task: what is kept of a model beside the merged one.
 struct TaskHead {
   std::string file; // "heads/yelp.safetensors"
+  size_t model = 0; // in plan.inputs
   std::vector<TensorInfo> tensors;
 };
 
@@ -50,14 +73,18 @@ struct MERGANSER_API MergePlan {
   explicit MergePlan(Recipe recipe);
 
   Recipe recipe;
-  std::vector<double> weights; // alpha_t, normalized if the recipe says so
+  // Every checkpoint that something is read from, each once.
+  std::vector<std::shared_ptr<const Checkpoint>> inputs;
   std::optional<ModelDir> reference; // of config.json and the tokenizer
-  std::optional<Checkpoint> base; // only if the recipe has one
-  std::vector<Checkpoint> models;
-  std::optional<Checkpoint> base_fisher; // Fishers only if the method uses them
-  std::vector<Checkpoint> fishers;
+  size_t reference_weights = 0; // input that gives copied tensors, and order
+  std::optional<size_t> base; // input, only if the recipe has one
+  std::optional<size_t> base_fisher; // input, only if the method uses it
   double base_scale = 0; // N_0
-  std::vector<double> scales; // N_t
+  // One for a recipe without slices. Models are sorted by their paths, so that
+  // their order in the recipe does not change a sum's rounding.
+  std::vector<PlanSlice> slices;
+  // Of the outputs: their folders below OUT, or one empty name.
+  std::vector<std::string> outputs;
 
   std::vector<TensorPlan> tensors; // in the order of the output
   std::vector<TaskHead> heads; // one per model, or none
@@ -67,16 +94,6 @@ struct MERGANSER_API MergePlan {
 
   // Bytes of the buffers; threads 0: all cores.
   uint64_t peak_memory(int threads) const;
-
-  // Base, base_fisher, models, Fishers, as far as the method uses them.
-  std::vector<MergeSource> sources() const;
-  // Their checkpoints, and the base's where only its copied tensors are read.
-  std::vector<const Checkpoint*> inputs() const;
-
-  // Copied tensors and the order of tensors are this one's.
-  const Checkpoint& reference_weights() const {
-    return base ? *base : models.front();
-  }
 
   std::string to_text(int threads = 0) const; // tables
   std::string to_json(int threads = 0) const;

@@ -1,5 +1,9 @@
 #include "merge/plan_inputs.h"
 
+#include <algorithm>
+#include <tuple>
+
+#include "io/quote.h"
 #include "merge/compatibility.h"
 #include "merge/fisher_file.h"
 #include "merge/tensor_checks.h"
@@ -27,75 +31,176 @@ double read_scale(
   return static_cast<double>(metadata->num_examples);
 }
 
+// The place of a checkpoint in plan.inputs; each is opened once.
+size_t open_input(MergePlan& plan, const std::filesystem::path& path) {
+  for (size_t i = 0; i < plan.inputs.size(); ++i) {
+    if (plan.inputs[i]->path() == path) {
+      return i;
+    }
+  }
+  plan.inputs.push_back(std::make_shared<const Checkpoint>(path));
+  return plan.inputs.size() - 1;
+}
+
+PlanModel open_model(MergePlan& plan, const RecipeModel& recipe) {
+  const ModelDir folder(recipe.model); // says what is missing
+  PlanModel model;
+  model.recipe = recipe;
+  model.weights = open_input(plan, recipe.model);
+  if (recipe.adapter) {
+    model.adapter = std::make_shared<const LoraAdapter>(*recipe.adapter);
+    open_input(plan, model.adapter->checkpoint().path());
+  }
+  if (plan.recipe.method->needs_fishers) {
+    model.fisher = open_input(plan, *recipe.fisher);
+  }
+  return model;
+}
+
+// The order of models in a recipe does not change the bytes of a merge.
+void sort_models(std::vector<PlanModel>& models) {
+  std::ranges::stable_sort(models, {}, [](const PlanModel& model) {
+    const RecipeModel& r = model.recipe;
+    return std::tuple(
+        r.model.string(),
+        r.adapter.value_or("").string(),
+        r.fisher.value_or("").string());
+  });
+}
+
+// An adapter speaks of tensors that its model has, in shapes that fit.
+void check_adapter(
+    const PlanModel& model,
+    const Checkpoint& weights,
+    Problems& problems) {
+  const auto complain = [&](const std::string& tensor, const char* what) {
+    problems.add(fmt::format(
+        "the adapter {} {} tensor {} of {}",
+        model.recipe.adapter->string(),
+        what,
+        quote(tensor),
+        weights.path().string()));
+  };
+  for (const std::string& name : model.adapter->tensors()) {
+    const TensorInfo* info = weights.find(name);
+    if (info == nullptr) {
+      complain(name, "speaks of a");
+      continue;
+    }
+    if (const LoraUpdate* update = model.adapter->find(name)) {
+      std::vector<int64_t> shape = {
+          update->b.info().shape[0], update->a.info().shape[1]};
+      if (update->transposed) {
+        std::swap(shape[0], shape[1]);
+      }
+      if (info->shape != shape) {
+        complain(name, "has another shape than");
+      }
+    } else if (model.adapter->replacement(name)->info().shape != info->shape) {
+      complain(name, "has another shape than");
+    }
+  }
+}
+
 } // namespace
 
 void open_files(MergePlan& plan, Problems& problems) {
   const Recipe& recipe = plan.recipe;
-  const MethodInfo& method = method_info(recipe.method);
   if (recipe.base_model) {
     problems.collect([&] {
       plan.reference.emplace(*recipe.base_model);
-      plan.base.emplace(*recipe.base_model);
+      plan.base = open_input(plan, *recipe.base_model);
+      plan.reference_weights = *plan.base;
     });
   }
-  if (method.needs_base_fisher) {
-    problems.collect([&] { plan.base_fisher.emplace(*recipe.base_fisher); });
+  if (recipe.method->needs_base_fisher) {
+    problems.collect(
+        [&] { plan.base_fisher = open_input(plan, *recipe.base_fisher); });
   }
-  for (const RecipeModel& model : recipe.models) {
-    problems.collect([&] {
-      ModelDir folder(model.model);
-      if (!recipe.base_model && !plan.reference) {
-        plan.reference.emplace(std::move(folder));
-      }
-      plan.models.emplace_back(model.model);
-    });
-    if (method.needs_fishers) {
-      problems.collect([&] { plan.fishers.emplace_back(*model.fisher); });
+  std::vector<RecipeSlice> slices = recipe.slices;
+  if (slices.empty()) {
+    slices.push_back({recipe.models, {}, 0});
+  }
+  for (const RecipeSlice& given : slices) {
+    PlanSlice& slice = plan.slices.emplace_back();
+    slice.parameters = given.parameters;
+    slice.base_first_layer = given.base_first_layer;
+    for (const RecipeModel& model : given.models) {
+      problems.collect([&] {
+        slice.models.push_back(open_model(plan, model));
+        if (!recipe.base_model && !plan.reference) {
+          plan.reference.emplace(model.model);
+          plan.reference_weights = slice.models.back().weights;
+        }
+      });
     }
+    sort_models(slice.models);
   }
 }
 
 void compare_inputs(const MergePlan& plan, Problems& problems) {
   const bool skip_heads = plan.recipe.heads != HeadMode::kMerge;
-  const Checkpoint& reference = plan.reference_weights();
+  const bool sliced = !plan.recipe.slices.empty();
+  const Checkpoint& reference = *plan.inputs[plan.reference_weights];
   check_types(reference, skip_heads, problems);
-  for (const Checkpoint& model : plan.models) {
-    if (model.path() == reference.path()) {
-      continue;
+  std::vector<const Checkpoint*> compared = {&reference};
+  for (const PlanSlice& slice : plan.slices) {
+    for (const PlanModel& model : slice.models) {
+      const Checkpoint& weights = *plan.inputs[model.weights];
+      if (model.adapter) {
+        check_adapter(model, weights, problems);
+      }
+      if (model.fisher) {
+        compare_fisher(
+            *plan.inputs[*model.fisher], weights, skip_heads, problems);
+      }
+      if (std::ranges::find(compared, &weights) != compared.end()) {
+        continue;
+      }
+      compared.push_back(&weights);
+      problems.collect([&] {
+        compare_directories(
+            ModelDir(weights.path()),
+            *plan.reference,
+            skip_heads,
+            /*any_depth=*/sliced,
+            problems);
+      });
+      if (!sliced) {
+        compare_tensors(weights, reference, skip_heads, problems);
+      }
     }
-    problems.collect([&] {
-      compare_directories(
-          ModelDir(model.path()), *plan.reference, skip_heads, problems);
-    });
-    compare_tensors(model, reference, skip_heads, problems);
   }
   if (!plan.base) {
-    compare_integers(plan.models, skip_heads, problems);
+    compare_integers(compared, skip_heads, problems);
   }
   if (plan.base_fisher) {
-    compare_fisher(*plan.base_fisher, *plan.base, skip_heads, problems);
-  }
-  for (size_t t = 0; t < plan.fishers.size(); ++t) {
-    compare_fisher(plan.fishers[t], plan.models[t], skip_heads, problems);
+    compare_fisher(
+        *plan.inputs[*plan.base_fisher], reference, skip_heads, problems);
   }
 }
 
 void read_scales(MergePlan& plan, Problems& problems) {
   const Recipe& recipe = plan.recipe;
-  plan.scales.resize(plan.fishers.size(), 1);
-  if (!method_info(recipe.method).needs_num_examples) {
+  if (!recipe.method->needs_num_examples) {
     return;
   }
-  for (size_t t = 0; t < plan.fishers.size(); ++t) {
-    problems.collect([&] {
-      plan.scales[t] = read_scale(
-          plan.fishers[t], recipe.models[t].num_examples, "num_examples");
-    });
+  for (PlanSlice& slice : plan.slices) {
+    for (PlanModel& model : slice.models) {
+      problems.collect([&] {
+        model.scale = read_scale(
+            *plan.inputs[*model.fisher],
+            model.recipe.num_examples,
+            "num_examples");
+      });
+    }
   }
   if (plan.base_fisher) {
     problems.collect([&] {
       plan.base_scale = read_scale(
-          *plan.base_fisher, recipe.base_num_examples, "base_num_examples");
+          *plan.inputs[*plan.base_fisher],
+          recipe.base_num_examples,
+          "base_num_examples");
     });
   }
 }

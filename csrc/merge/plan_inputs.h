@@ -6,7 +6,7 @@
 // The parts of a plan that come from its inputs; each gathers what is wrong.
 namespace merganser {
 
-// Base, models and the Fishers that the method uses: headers only.
+// Base, models, adapters and the Fishers that the method uses: headers only.
 void open_files(MergePlan& plan, Problems& problems);
 
 // Whether all that is open fits together.

@@ -7,6 +7,7 @@
 
 #include "io/parallel.h"
 #include "merge/plan.h"
+#include "merge/recipe_options.h"
 #include "merge/table.h"
 
 namespace merganser {
@@ -15,37 +16,54 @@ namespace {
 using nlohmann::ordered_json;
 using Rows = std::vector<std::vector<std::string>>;
 
+std::string describe_weight(const MergePlan& plan, const PlanModel& model) {
+  const Setting* setting = find_setting(
+      plan.recipe.method->weights == WeightRule::kScale ? "scale" : "weight",
+      {&model.recipe.parameters, &plan.recipe.parameters});
+  return setting == nullptr ? "" : setting->to_yaml();
+}
+
 Rows describe_inputs(const MergePlan& plan) {
   const Recipe& recipe = plan.recipe;
+  const bool counts = recipe.method->needs_num_examples;
   Rows rows = {{"", "weight", "model", "examples", "Fisher"}};
   const auto add = [&](std::string role,
                        std::string weight,
-                       const std::filesystem::path& model,
-                       const Checkpoint* fisher,
+                       std::string model,
+                       std::optional<size_t> fisher,
                        double examples) {
-    rows.push_back({std::move(role), std::move(weight), model.string()});
-    if (fisher != nullptr) {
-      rows.back().push_back(
-          method_info(recipe.method).needs_num_examples
-              ? fmt::format("{}", examples)
-              : "");
-      rows.back().push_back(fisher->path().string());
+    rows.push_back({std::move(role), std::move(weight), std::move(model)});
+    if (fisher) {
+      rows.back().push_back(counts ? fmt::format("{}", examples) : "");
+      rows.back().push_back(plan.inputs[*fisher]->path().string());
     }
   };
   if (plan.base) {
     add("base",
         "",
-        *recipe.base_model,
-        plan.base_fisher ? &*plan.base_fisher : nullptr,
+        recipe.base_model->string(),
+        plan.base_fisher,
         plan.base_scale);
   }
-  for (size_t t = 0; t < plan.models.size(); ++t) {
-    const bool has_fisher = !plan.fishers.empty();
-    add(fmt::format("model {}", t + 1),
-        fmt::format("{:.6g}", plan.weights[t]),
-        recipe.models[t].model,
-        has_fisher ? &plan.fishers[t] : nullptr,
-        has_fisher ? plan.scales[t] : 0);
+  for (const PlanSlice& slice : plan.slices) {
+    for (const PlanModel& model : slice.models) {
+      std::string role = fmt::format("model {}", rows.size() - !!plan.base);
+      std::string name = model.recipe.model.string();
+      if (model.recipe.adapter) {
+        name += " + " + model.recipe.adapter->string();
+      }
+      if (!recipe.slices.empty()) {
+        name += fmt::format(
+            ", layers {} to {}",
+            model.recipe.first_layer,
+            model.recipe.last_layer - 1);
+      }
+      add(std::move(role),
+          describe_weight(plan, model),
+          std::move(name),
+          model.fisher,
+          model.scale);
+    }
   }
   return rows;
 }
@@ -64,25 +82,37 @@ Rows describe_tensors(const MergePlan& plan) {
 }
 
 ordered_json describe_model(
+    const MergePlan& plan,
     const std::filesystem::path& model,
-    const Checkpoint* fisher,
+    std::optional<size_t> fisher,
     double num_examples) {
   ordered_json entry = {{"model", model.string()}};
-  if (fisher != nullptr) {
-    entry["fisher"] = fisher->path().string();
+  if (fisher) {
+    entry["fisher"] = plan.inputs[*fisher]->path().string();
     entry["num_examples"] = num_examples;
   }
   return entry;
 }
 
+ordered_json describe_sources(const MergePlan& plan, const TensorPlan& row) {
+  ordered_json sources = ordered_json::array();
+  for (const TensorSource& source : row.sources) {
+    sources.push_back(
+        {{"path", plan.inputs[source.input]->path().string()},
+         {"tensor", source.tensor.info().name},
+         {"dtype", dtype_name(source.tensor.info().dtype)}});
+  }
+  return sources;
+}
+
 } // namespace
 
 std::string MergePlan::to_text(int threads) const {
-  const MethodInfo& method = method_info(recipe.method);
+  const MethodInfo& method = *recipe.method;
   std::string text = fmt::format(
       "{}: {}\n\n{}\n",
       method.name,
-      method.formula,
+      method.text,
       format_table(describe_inputs(*this)));
   text += format_table(describe_tensors(*this)) + '\n';
   for (const TaskHead& head : heads) {
@@ -106,11 +136,11 @@ std::string MergePlan::to_text(int threads) const {
 }
 
 std::string MergePlan::to_json(int threads) const {
-  const MethodInfo& method = method_info(recipe.method);
+  const MethodInfo& method = *recipe.method;
   ordered_json json = {
       {"recipe", recipe.source},
       {"method", method.name},
-      {"formula", method.formula},
+      {"formula", method.text},
       {"base", nullptr},
       {"models", ordered_json::array()},
       {"heads_mode", head_mode_name(recipe.heads)},
@@ -122,16 +152,23 @@ std::string MergePlan::to_json(int threads) const {
       {"threads", thread_count(threads)},
       {"peak_memory", peak_memory(threads)}};
   if (base) {
-    json["base"] = describe_model(
-        *recipe.base_model, base_fisher ? &*base_fisher : nullptr, base_scale);
+    json["base"] =
+        describe_model(*this, *recipe.base_model, base_fisher, base_scale);
   }
-  for (size_t t = 0; t < models.size(); ++t) {
-    const bool has_fisher = !fishers.empty();
-    json["models"].push_back(describe_model(
-        recipe.models[t].model,
-        has_fisher ? &fishers[t] : nullptr,
-        has_fisher ? scales[t] : 0));
-    json["models"].back()["weight"] = weights[t];
+  for (const PlanSlice& slice : slices) {
+    for (const PlanModel& model : slice.models) {
+      ordered_json entry =
+          describe_model(*this, model.recipe.model, model.fisher, model.scale);
+      if (model.recipe.adapter) {
+        entry["adapter"] = model.recipe.adapter->string();
+      }
+      if (!recipe.slices.empty()) {
+        entry["layer_range"] = {
+            model.recipe.first_layer, model.recipe.last_layer};
+      }
+      entry["weight"] = describe_weight(*this, model);
+      json["models"].push_back(std::move(entry));
+    }
   }
   for (const TensorPlan& row : tensors) {
     const bool merge = row.action == TensorAction::kMerge;
@@ -145,6 +182,7 @@ std::string MergePlan::to_json(int threads) const {
               : row.float64 ? "float64"
                             : "float32"},
          {"reason", row.reason},
+         {"sources", describe_sources(*this, row)},
          {"bytes_read", row.bytes_read},
          {"bytes_written", row.output.bytes()}});
   }

@@ -12,24 +12,29 @@ namespace fs = std::filesystem;
 
 void check_fishers(
     const MergePlan& plan,
-    const std::function<std::string(const Checkpoint&)>& hash_of) {
-  const auto check = [&](const Checkpoint& fisher, const Checkpoint& model) {
+    const std::function<std::string(size_t input)>& hash_of) {
+  const auto check = [&](size_t fisher_input, size_t model_input) {
+    const Checkpoint& fisher = *plan.inputs[fisher_input];
     const auto metadata =
         FisherMetadata::parse(fisher.metadata(), fisher.files().front());
     if (metadata && !metadata->base_model_hash.empty() &&
-        !metadata->base_model_hash.starts_with(hash_of(model))) {
+        !metadata->base_model_hash.starts_with(hash_of(model_input))) {
       throw InputError(fmt::format(
           "{} is the Fisher of other weights than {} (its base_model_hash "
           "differs); estimate it on this model",
           fisher.path().string(),
-          model.path().string()));
+          plan.inputs[model_input]->path().string()));
     }
   };
   if (plan.base_fisher) {
     check(*plan.base_fisher, *plan.base);
   }
-  for (size_t t = 0; t < plan.fishers.size(); ++t) {
-    check(plan.fishers[t], plan.models[t]);
+  for (const PlanSlice& slice : plan.slices) {
+    for (const PlanModel& model : slice.models) {
+      if (model.fisher && !model.adapter) {
+        check(*model.fisher, model.weights);
+      }
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -9,6 +10,7 @@
 #include "io/api.h"
 #include "io/dtype.h"
 #include "merge/method.h"
+#include "merge/setting.h"
 
 namespace merganser {
 
@@ -17,12 +19,24 @@ namespace merganser {
 enum class HeadMode { kMerge, kPerTask, kBase };
 MERGANSER_API std::string_view head_mode_name(HeadMode mode);
 
+using Settings = std::map<std::string, Setting, std::less<>>; // by parameter
+
 struct RecipeModel {
   std::filesystem::path model;
+  std::optional<std::filesystem::path> adapter; // LoRA, on top of it
   std::optional<std::filesystem::path> fisher;
-  double weight = 1.0; // alpha_t
   std::optional<double>
       num_examples; // N_t; from the Fisher's metadata if absent
+  Settings parameters;
+  int first_layer = 0; // of a slice: layers [first_layer, last_layer)
+  int last_layer = 0;
+};
+
+// Layers of the output that are merged from as many layers of some models.
+struct RecipeSlice {
+  std::vector<RecipeModel> models;
+  Settings parameters;
+  int base_first_layer = 0; // as many of the base
 };
 
 // A parsed recipe: a superset of mergekit's YAML for the methods both have.
@@ -39,15 +53,13 @@ struct RecipeModel {
 //   heads: merge
 //   out_dtype: float32
 struct MERGANSER_API Recipe {
-  MergeMethod method = MergeMethod::kLinear;
+  const MethodInfo* method = nullptr;
   std::optional<std::filesystem::path> base_model;
   std::optional<std::filesystem::path> base_fisher;
   std::optional<double> base_num_examples; // N_0
-  std::vector<RecipeModel> models;
-  bool normalize = false; // divide the weights by their sum
-  double delta = 1e-12;
-  double clamp = 0.25; // removal
-  double floor = 1e-6; // ewr
+  std::vector<RecipeModel> models; // either these...
+  std::vector<RecipeSlice> slices; // ...or these
+  Settings parameters;
   HeadMode heads = HeadMode::kMerge;
   bool float64 = false; // arithmetic; else float32, float64 for F64 tensors
   std::optional<DType> out_dtype; // absent: as in the base (or first model)
@@ -61,9 +73,6 @@ struct MERGANSER_API Recipe {
       const std::string& yaml,
       const std::filesystem::path& folder,
       const std::string& source_name);
-
-  // alpha_t, divided by their sum if `normalize`.
-  std::vector<double> weights() const;
 };
 
 } // namespace merganser

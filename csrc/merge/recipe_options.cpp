@@ -2,13 +2,18 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <utility>
+#include <vector>
 
 #include "io/error.h"
 
 namespace merganser {
 namespace {
+
+// mergekit's: it saves memory there and changes nothing.
+constexpr std::string_view kInt8Mask = "int8_mask";
 
 constexpr std::array<std::pair<DType, std::string_view>, 4> kTorchDTypes = {
     {{DType::kF32, "float32"},
@@ -41,26 +46,32 @@ HeadMode parse_heads(const YamlValue& value) {
       fmt::format("heads must be merge, per_task or base, not '{}'", name));
 }
 
-void parse_parameters(const YamlValue& parameters, Recipe& recipe) {
-  parameters.expect_keys({"normalize", "delta", "clamp", "floor"});
-  if (const auto normalize = parameters.find("normalize")) {
-    recipe.normalize = normalize->boolean();
-    if (recipe.normalize && !method_info(recipe.method).normalizes) {
-      normalize->fail(fmt::format(
-          "the method {} does not normalize weights: its formula does",
-          method_info(recipe.method).name));
+// The method's own parameter of that name, or another method's: a recipe keeps
+// its parameters when its method is changed.
+const ParameterInfo* find_known(
+    const MethodInfo& method,
+    std::string_view name) {
+  const ParameterInfo* found = method.find_parameter(name);
+  for (const MethodInfo* other : merge_methods()) {
+    found = found == nullptr ? other->find_parameter(name) : found;
+  }
+  return found;
+}
+
+std::vector<std::string_view> known_names(const MethodInfo& method) {
+  std::vector<std::string_view> names;
+  const auto add = [&](const MethodInfo& from) {
+    for (const ParameterInfo& parameter : from.parameters) {
+      if (std::ranges::find(names, parameter.name) == names.end()) {
+        names.push_back(parameter.name);
+      }
     }
+  };
+  add(method);
+  for (const MethodInfo* other : merge_methods()) {
+    add(*other);
   }
-  if (const auto delta = parameters.find("delta")) {
-    recipe.delta = delta->number(0);
-  }
-  if (const auto clamp = parameters.find("clamp")) {
-    recipe.clamp = clamp->number(0, 1);
-    clamp->positive();
-  }
-  if (const auto floor = parameters.find("floor")) {
-    recipe.floor = floor->positive();
-  }
+  return names;
 }
 
 } // namespace
@@ -87,16 +98,59 @@ std::string_view torch_dtype_name(DType dtype) {
       fmt::format("{} is not a type to merge in", dtype_name(dtype)));
 }
 
-void parse_method(const YamlValue& name, Recipe& recipe) {
-  const MethodInfo& method =
-      name.through([](const auto& text) { return find_method(text); });
-  recipe.method = method.method;
-  recipe.normalize = method.normalizes_by_default;
+const MethodInfo& parse_method(const YamlValue& name) {
+  return name.through(
+      [](const auto& text) -> const MethodInfo& { return find_method(text); });
+}
+
+Settings parse_settings(
+    const YamlValue& mapping,
+    const MethodInfo& method,
+    ParameterInfo::Scope scope) {
+  std::vector<std::string_view> names = known_names(method);
+  names.push_back(kInt8Mask);
+  mapping.expect_keys(names);
+  Settings settings;
+  for (const std::string_view name : names) {
+    const auto value = mapping.find(name);
+    if (!value) {
+      continue;
+    }
+    if (name == kInt8Mask) {
+      value->flag();
+      continue;
+    }
+    const ParameterInfo& parameter = *find_known(method, name);
+    if (scope == ParameterInfo::Scope::kModel && parameter.scope != scope) {
+      value->fail(
+          fmt::format("{} is a parameter of the merge, not of a model", name));
+    }
+    if (name == "normalize" && !method.find_parameter(name) && value->flag()) {
+      value->fail(fmt::format(
+          "the method {} does not normalize weights: its formula does",
+          method.name));
+    }
+    settings.emplace(name, Setting::parse(*value, parameter));
+  }
+  return settings;
+}
+
+const Setting* find_setting(
+    std::string_view name,
+    std::initializer_list<const Settings*> levels) {
+  for (const Settings* level : levels) {
+    const auto found = level->find(name);
+    if (found != level->end()) {
+      return &found->second;
+    }
+  }
+  return nullptr;
 }
 
 void parse_recipe_options(const YamlValue& mapping, Recipe& recipe) {
   if (const auto parameters = mapping.find("parameters")) {
-    parse_parameters(*parameters, recipe);
+    recipe.parameters = parse_settings(
+        *parameters, *recipe.method, ParameterInfo::Scope::kMerge);
   }
   if (const auto heads = mapping.find("heads")) {
     recipe.heads = parse_heads(*heads);
@@ -110,11 +164,6 @@ void parse_recipe_options(const YamlValue& mapping, Recipe& recipe) {
   if (const auto dtype = mapping.find("out_dtype")) {
     recipe.out_dtype = parse_torch_dtype(*dtype);
   }
-}
-
-double parse_weight(const YamlValue& value, const MethodInfo& method) {
-  // A negative weight would make denominators vanish.
-  return method.needs_fishers ? value.number(0) : value.number();
 }
 
 } // namespace merganser

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <initializer_list>
 #include <string_view>
 
 #include "io/api.h"
@@ -9,19 +10,26 @@
 // The keys that a recipe and a merge of an experiment have in common.
 namespace merganser {
 
-// The value of merge_method: recipe.method and its defaults.
-MERGANSER_API void parse_method(const YamlValue& name, Recipe& recipe);
+// The value of merge_method.
+MERGANSER_API const MethodInfo& parse_method(const YamlValue& name);
 
-// The keys parameters, heads, dtype and out_dtype of a mapping; the method is
-// known by then.
+// The keys parameters, heads, dtype and out_dtype of a mapping; recipe.method
+// is known by then.
 MERGANSER_API void parse_recipe_options(
     const YamlValue& mapping,
     Recipe& recipe);
 
-// alpha_t, in the range that the method takes.
-MERGANSER_API double parse_weight(
-    const YamlValue& value,
-    const MethodInfo& method);
+// A mapping `parameters`: those of any method, so that a recipe can be tried
+// with another one. `scope`: where it stands.
+MERGANSER_API Settings parse_settings(
+    const YamlValue& mapping,
+    const MethodInfo& method,
+    ParameterInfo::Scope scope);
+
+// In the first of the levels that has it; nullptr: none.
+const Setting* find_setting(
+    std::string_view name,
+    std::initializer_list<const Settings*> levels);
 
 // As torch and mergekit name it: "float32". The type must be one that recipes
 // can ask for (F16, BF16, F32, F64).

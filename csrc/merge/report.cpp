@@ -13,12 +13,12 @@ std::string MergeReport::to_text() const {
   std::string text = fmt::format(
       "{} tensors merged by {}, {} copied; {} read, {} written in {:.2f} s\n",
       tensors_merged,
-      method_info(method).name,
+      method,
       tensors_copied,
       format_bytes(bytes_read),
       format_bytes(bytes_written),
       seconds);
-  if (method == MergeMethod::kRemoval && elements > 0) {
+  if (counts_clamped && elements > 0) {
     text += fmt::format(
         "{:.2f} % of the denominators were clamped\n",
         100.0 * static_cast<double>(clamped) / static_cast<double>(elements));
@@ -36,7 +36,7 @@ std::string MergeReport::to_text() const {
 
 std::string MergeReport::to_json() const {
   nlohmann::ordered_json json = {
-      {"method", method_info(method).name},
+      {"method", method},
       {"tensors_merged", tensors_merged},
       {"tensors_copied", tensors_copied},
       {"elements", elements},
@@ -45,7 +45,7 @@ std::string MergeReport::to_json() const {
       {"tensors_resumed", tensors_resumed},
       {"nonfinite", nonfinite},
       {"seconds", seconds}};
-  if (method == MergeMethod::kRemoval) {
+  if (counts_clamped) {
     json["clamped"] = clamped;
     json["clamped_fraction"] = elements == 0
         ? 0.0

@@ -184,10 +184,10 @@ void compare_fisher(
 }
 
 void compare_integers(
-    const std::vector<Checkpoint>& models,
+    const std::vector<const Checkpoint*>& models,
     bool skip_heads,
     Problems& problems) {
-  const Checkpoint& reference = models.front();
+  const Checkpoint& reference = *models.front();
   for (const TensorInfo& tensor : reference.tensors()) {
     if (tensor_kind(tensor.dtype) != TensorKind::kInteger ||
         skipped(tensor, skip_heads)) {
@@ -196,17 +196,17 @@ void compare_integers(
     std::vector<std::byte> expected(tensor.bytes());
     std::vector<std::byte> found(tensor.bytes());
     reference.read(tensor.name, expected);
-    for (const Checkpoint& model : models) {
-      const TensorInfo* info = model.find(tensor.name);
+    for (const Checkpoint* model : models) {
+      const TensorInfo* info = model->find(tensor.name);
       if (info == nullptr || *info != tensor) {
         continue; // compare_tensors has said so
       }
-      model.read(tensor.name, found);
+      model->read(tensor.name, found);
       if (found != expected) {
         problems.add(fmt::format(
             "{} differs from {} in tensor {}, which is not merged (with "
             "base_model it would come from there)",
-            model.file_of(tensor.name).string(),
+            model->file_of(tensor.name).string(),
             reference.file_of(tensor.name).string(),
             with_type(tensor)));
       }

@@ -41,7 +41,7 @@ void compare_fisher(
 
 // Integers and bools, which must agree where no base settles them. Reads them.
 void compare_integers(
-    const std::vector<Checkpoint>& models,
+    const std::vector<const Checkpoint*>& models,
     bool skip_heads,
     Problems& problems);
 

@@ -67,13 +67,12 @@ void check_merge(
     at::ArrayRef<double> weights,
     at::ArrayRef<double> scales,
     int64_t method) {
-  const auto known = merge_methods();
-  const auto info =
-      std::find_if(known.begin(), known.end(), [&](const MethodInfo& row) {
-        return static_cast<int64_t>(row.method) == method;
-      });
+  constexpr auto kLast = static_cast<int64_t>(MergeFormula::kEwr);
   TORCH_CHECK(
-      info != known.end(), "merge: there is no method with number ", method);
+      method >= 0 && method <= kLast,
+      "merge: there is no method with number ",
+      method);
+  const MethodInfo* info = &method_of(static_cast<MergeFormula>(method));
   TORCH_CHECK(!models.empty(), "merge: needs at least one model");
   const auto check_tensor = [&](const char* name, const at::Tensor& tensor) {
     const at::ScalarType type = tensor.scalar_type();
@@ -157,7 +156,7 @@ const T* block(
 
 template <typename T>
 void merge_range(
-    MergeMethod method,
+    MergeFormula method,
     const MergeScalars<T>& scalars,
     const std::vector<at::Tensor>&
         sources, // base, base_fisher, models, fishers
@@ -249,7 +248,7 @@ at::Tensor merge_cpu(
         at::internal::GRAIN_SIZE,
         [&](int64_t begin, int64_t end) {
           merge_range(
-              static_cast<MergeMethod>(method),
+              static_cast<MergeFormula>(method),
               scalars,
               sources,
               out,

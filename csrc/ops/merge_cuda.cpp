@@ -77,7 +77,7 @@ at::Tensor merge_cuda(
     arguments.out_type = kernel_type(out.scalar_type());
     arguments.n = out.numel();
     kernels::launch_merge(
-        static_cast<MergeMethod>(method),
+        static_cast<MergeFormula>(method),
         arguments,
         c10::cuda::getCurrentCUDAStream());
   };

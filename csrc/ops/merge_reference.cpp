@@ -33,20 +33,20 @@ at::Tensor merge_reference(
   at::Tensor sum = zero;
   at::Tensor total = zero;
   at::Tensor result;
-  switch (static_cast<MergeMethod>(method)) {
-    case MergeMethod::kLinear:
+  switch (static_cast<MergeFormula>(method)) {
+    case MergeFormula::kLinear:
       for (int64_t t = 0; t < n; ++t) {
         sum = sum + theta(t) * weights[t];
       }
       result = sum;
       break;
-    case MergeMethod::kTaskArithmetic:
+    case MergeFormula::kTaskArithmetic:
       for (int64_t t = 0; t < n; ++t) {
         sum = sum + tau(t) * weights[t];
       }
       result = theta0 + sum;
       break;
-    case MergeMethod::kFisher: {
+    case MergeFormula::kFisher: {
       at::Tensor plain = at::zeros({}, zero.options());
       for (int64_t t = 0; t < n; ++t) {
         total = total + h(t) * weights[t];
@@ -61,7 +61,7 @@ at::Tensor merge_reference(
       result = sum;
       break;
     }
-    case MergeMethod::kEwr: {
+    case MergeFormula::kEwr: {
       const at::Tensor lowest = at::full_like(zero, floor);
       const auto floored = [&](const at::Tensor& x) {
         return at::where(x < lowest, lowest, x);
@@ -77,12 +77,12 @@ at::Tensor merge_reference(
       }
       break;
     }
-    case MergeMethod::kFisherBase:
-    case MergeMethod::kGradientMatching:
-    case MergeMethod::kRemoval: {
-      const bool removal = method == static_cast<int>(MergeMethod::kRemoval);
+    case MergeFormula::kFisherBase:
+    case MergeFormula::kGradientMatching:
+    case MergeFormula::kRemoval: {
+      const bool removal = method == static_cast<int>(MergeFormula::kRemoval);
       const bool fisher_base =
-          method == static_cast<int>(MergeMethod::kFisherBase);
+          method == static_cast<int>(MergeFormula::kFisherBase);
       const at::Tensor h0 = f0 * base_scale + delta;
       for (int64_t t = 0; t < n; ++t) {
         total = total + h(t) * weights[t];
@@ -103,6 +103,9 @@ at::Tensor merge_reference(
       result = removal ? theta0 - sum : theta0 + sum;
       break;
     }
+    case MergeFormula::kTaskSum:
+    case MergeFormula::kSignElection:
+      TORCH_CHECK(false, "merge: formulas of task vectors are not for the op");
   }
   return result.to(models[0].scalar_type());
 }

@@ -47,7 +47,7 @@ MERGANSER_API void adam_fisher_step_(
     double fisher_weight);
 
 // One merged tensor from n models (and their mean Fishers) in one pass; method
-// is a MergeMethod of merge/formula.h, whose scalars the other arguments are.
+// is a MergeFormula of merge/formula.h, whose scalars the other arguments are.
 // base may be absent for linear and fisher.
 MERGANSER_API at::Tensor merge(
     const std::optional<at::Tensor>& base,

@@ -32,7 +32,7 @@ int main(int argc, char** argv) try {
       continue;
     }
     const std::string& name = tensor.output.name;
-    const auto base = values(*plan.base, name);
+    const auto base = values(*plan.inputs[*plan.base], name);
     const auto moved = values(merged, name);
     double step = 0;
     double size = 0;

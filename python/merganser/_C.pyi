@@ -249,6 +249,9 @@ class MethodInfo:
     @property
     def needs_num_examples(self) -> bool: ...
     @property
+    def needs_statistics(self) -> bool:
+        """Whether it must go through a tensor before it can merge it."""
+    @property
     def normalizes(self) -> bool: ...
     @property
     def normalizes_by_default(self) -> bool: ...

@@ -67,7 +67,7 @@ def merge(
             base, and is kept: exact, as it has no task vector (but not for ewr,
             whose formula shrinks the base too).
         method: linear, task_arithmetic, fisher, fisher_base, gradient_matching,
-            removal or ewr.
+            removal, ewr or passthrough; the others merge files only.
         weights: w_t, one per model or one for all; for the methods with Fishers at
             least 0.
         base_fisher: F_0, for fisher_base, gradient_matching, removal and ewr.
@@ -91,6 +91,8 @@ def merge(
     Source: Daheim et al., arXiv 2310.12808; docs/method.md.
     """
     info = _C.find_method(method)
+    if info.needs_statistics:
+        raise InputError(f"{method} merges files only, by merge_recipe")
     delta = number(delta, "delta", 0)
     clamp = positive(clamp, "clamp", 1)
     floor = positive(floor, "floor")

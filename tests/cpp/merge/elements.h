@@ -14,9 +14,11 @@ struct Elements {
   std::vector<std::vector<T>> models, fishers;
   std::vector<T> weights, scales;
   T base_scale = 1, delta = 0, clamp = T(0.25), floor = T(1e-6);
+  T lambda = T(0.75);
+  bool normalize = true;
   int64_t clamped = 0; // set by merge
 
-  std::vector<T> merge(MergeMethod method) {
+  std::vector<T> merge(MergeFormula method) {
     std::vector<const T*> model_pointers, fisher_pointers;
     for (const auto& model : models) {
       model_pointers.push_back(model.data());
@@ -31,7 +33,9 @@ struct Elements {
         .base_scale = base_scale,
         .delta = delta,
         .clamp = clamp,
-        .floor = floor};
+        .floor = floor,
+        .lambda = lambda,
+        .normalize = normalize};
     std::vector<T> out(models[0].size());
     const MergeArrays<T> arrays = {
         .base = base.empty() ? nullptr : base.data(),

@@ -69,7 +69,7 @@ models:
 
   // What merge_elements makes of the files.
   template <typename T>
-  std::vector<T> expected(MergeMethod method, const std::string& name) const {
+  std::vector<T> expected(MergeFormula method, const std::string& name) const {
     const auto read = [&](const std::filesystem::path& file) {
       const auto values = read_values(file, name);
       return std::vector<T>(values.begin(), values.end());

@@ -15,11 +15,13 @@ struct Problem {
   std::vector<Vector> models, fishers;
   std::vector<double> weights, scales;
   double base_scale = 100, delta = 1e-12, clamp = 0.25, floor = 1e-6;
+  double lambda = 0.75;
+  bool normalize = true;
 };
 
 // The definitions of docs/method.md, section 2, word by word and apart from
 // merge/formula.h. No Fisher is zero everywhere.
-inline Vector oracle(MergeMethod method, const Problem& p) {
+inline Vector oracle(MergeFormula method, const Problem& p) {
   const size_t n = p.models[0].size();
   const auto sum = [&](auto term) {
     Vector total(0.0, n);
@@ -40,20 +42,20 @@ inline Vector oracle(MergeMethod method, const Problem& p) {
       p.fishers.empty() ? Vector(0.0, n) : sum([&](size_t t) { return h(t); });
   const Vector h0 = p.base_scale * p.base_fisher + p.delta;
   switch (method) {
-    case MergeMethod::kLinear:
+    case MergeFormula::kLinear:
       return sum([&](size_t t) { return p.models[t]; });
-    case MergeMethod::kTaskArithmetic:
+    case MergeFormula::kTaskArithmetic:
       return p.base + sum(tau);
-    case MergeMethod::kFisher:
+    case MergeFormula::kFisher:
       return sum([&](size_t t) { return Vector(h(t) * p.models[t]); }) / sum_h;
-    case MergeMethod::kFisherBase:
+    case MergeFormula::kFisherBase:
       return p.base +
           sum([&](size_t t) { return Vector(h(t) * tau(t)); }) / (h0 + sum_h);
-    case MergeMethod::kGradientMatching:
+    case MergeFormula::kGradientMatching:
       return p.base +
           sum([&](size_t t) { return Vector((h0 + h(t)) * tau(t)); }) /
           (h0 + sum_h);
-    case MergeMethod::kRemoval: {
+    case MergeFormula::kRemoval: {
       Vector denominator = h0 - sum_h;
       for (size_t i = 0; i < n; ++i) {
         denominator[i] = std::max(denominator[i], p.clamp * (h0[i] + sum_h[i]));
@@ -62,12 +64,32 @@ inline Vector oracle(MergeMethod method, const Problem& p) {
           sum([&](size_t t) { return Vector((h0 + h(t)) * tau(t)); }) /
           denominator;
     }
-    case MergeMethod::kEwr: {
+    case MergeFormula::kEwr: {
       const Vector f0 = floored(p.base_fisher);
       const auto f = [&](size_t t) { return floored(p.fishers[t]); };
       return (f0 * p.base -
               sum([&](size_t t) { return Vector(f(t) * tau(t)); })) /
           (f0 + sum(f));
+    }
+    // Of task vectors in the models' place.
+    case MergeFormula::kTaskSum:
+      return p.base + sum([&](size_t t) { return p.models[t]; });
+    case MergeFormula::kSignElection: {
+      const Vector elected = sum([&](size_t t) { return p.models[t]; });
+      Vector merged = p.base;
+      for (size_t i = 0; i < n; ++i) {
+        double kept = 0;
+        double total = 0;
+        for (size_t t = 0; t < p.models.size(); ++t) {
+          const double x = p.weights[t] * p.models[t][i];
+          if (elected[i] >= 0 ? x > 0 : x < 0) {
+            kept += x;
+            total += p.weights[t];
+          }
+        }
+        merged[i] += p.lambda * kept / (p.normalize && total != 0 ? total : 1);
+      }
+      return merged;
     }
   }
   return {};

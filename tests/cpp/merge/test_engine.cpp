@@ -20,11 +20,11 @@ TEST_F(Engine, WritesTheFormulaRoundedOnce) {
       std::vector<std::byte> wanted(found.size());
       if (dtype == DType::kF64) {
         const auto values =
-            expected<double>(MergeMethod::kGradientMatching, name);
+            expected<double>(MergeFormula::kGradientMatching, name);
         from_float64(dtype, values.data(), wanted.data(), values.size());
       } else {
         const auto values =
-            expected<float>(MergeMethod::kGradientMatching, name);
+            expected<float>(MergeFormula::kGradientMatching, name);
         from_float32(dtype, values.data(), wanted.data(), values.size());
       }
       EXPECT_EQ(found, wanted) << out << " " << name;
@@ -34,9 +34,13 @@ TEST_F(Engine, WritesTheFormulaRoundedOnce) {
 
 TEST_F(Engine, GivesTheSameBytesForAnyNumberOfThreads) {
   write({5, 3 * kChunkElements + 1, kChunkElements, 70001}, DType::kF32);
-  for (const MethodInfo& method : merge_methods()) {
-    const std::string name(method.name);
-    const MergePlan plan = this->plan(name);
+  for (const MethodInfo* method : merge_methods()) {
+    if (method->most_models == 1) {
+      continue; // test_methods.cpp
+    }
+    const std::string name(method->name);
+    const MergePlan plan =
+        this->plan(name, "parameters: {density: 0.5, rescale: true}\n");
     execute_merge(plan, folder_ / (name + "1"), {.threads = 1});
     for (const int threads : {2, 3, 8}) {
       const std::string out = fmt::format("{}{}", name, threads);
@@ -65,7 +69,7 @@ TEST_F(Engine, ComputesInFloat64WhereAskedFor) {
   write({300}, DType::kF32);
   execute_merge(
       plan("ewr", "dtype: float64\nout_dtype: float32\n"), folder_ / "out");
-  const auto wanted = expected<double>(MergeMethod::kEwr, "t0");
+  const auto wanted = expected<double>(MergeFormula::kEwr, "t0");
   const auto found = read_values(folder_ / "out", "t0");
   for (size_t i = 0; i < wanted.size(); ++i) {
     EXPECT_EQ(found[i], static_cast<float>(wanted[i]));
@@ -142,7 +146,7 @@ TEST_F(Engine, ReportsClampedDenominators) {
   elements.weights = {1, 0.5};
   elements.scales = {200, 300};
   elements.base_scale = 100;
-  elements.merge(MergeMethod::kRemoval);
+  elements.merge(MergeFormula::kRemoval);
   EXPECT_GT(elements.clamped, 0);
   EXPECT_LT(elements.clamped, 1000);
   EXPECT_EQ(report.clamped, elements.clamped);

@@ -11,7 +11,7 @@
 namespace merganser::test {
 namespace {
 
-constexpr MergeMethod kGm = MergeMethod::kGradientMatching;
+constexpr MergeFormula kGm = MergeFormula::kGradientMatching;
 
 Elements<float> random_elements(int count, unsigned seed) {
   std::mt19937 random(seed);
@@ -54,14 +54,14 @@ Elements<float> random_elements(int count, unsigned seed) {
 TEST(MergeFacts, OneModelComesBackAsItIs) {
   auto elements = random_elements(1, 1);
   EXPECT_EQ(elements.merge(kGm), elements.models[0]);
-  EXPECT_EQ(elements.merge(MergeMethod::kFisher), elements.models[0]);
-  EXPECT_EQ(elements.merge(MergeMethod::kLinear), elements.models[0]);
-  EXPECT_EQ(elements.merge(MergeMethod::kTaskArithmetic), elements.models[0]);
+  EXPECT_EQ(elements.merge(MergeFormula::kFisher), elements.models[0]);
+  EXPECT_EQ(elements.merge(MergeFormula::kLinear), elements.models[0]);
+  EXPECT_EQ(elements.merge(MergeFormula::kTaskArithmetic), elements.models[0]);
   for (float& f : elements.fishers[0]) {
     f *= 1e-30f; // far below what float32 could hold in a product
   }
   EXPECT_EQ(elements.merge(kGm), elements.models[0]);
-  EXPECT_EQ(elements.merge(MergeMethod::kFisher), elements.models[0]);
+  EXPECT_EQ(elements.merge(MergeFormula::kFisher), elements.models[0]);
 }
 
 TEST(MergeFacts, WithoutFishersOfTasksItIsTaskArithmetic) {
@@ -69,7 +69,7 @@ TEST(MergeFacts, WithoutFishersOfTasksItIsTaskArithmetic) {
   for (auto& fisher : elements.fishers) {
     std::fill(fisher.begin(), fisher.end(), 0.f);
   }
-  const auto expected = elements.merge(MergeMethod::kTaskArithmetic);
+  const auto expected = elements.merge(MergeFormula::kTaskArithmetic);
   EXPECT_EQ(elements.merge(kGm), expected);
   // All Fishers zero, and delta too: the limit is the same.
   std::fill(elements.base_fisher.begin(), elements.base_fisher.end(), 0.f);
@@ -82,8 +82,8 @@ TEST(MergeFacts, WithoutFisherOfTheBaseItIsFisherAveraging) {
   auto elements = random_elements(3, 3);
   std::fill(elements.base_fisher.begin(), elements.base_fisher.end(), 0.f);
   elements.delta = 0;
-  const auto expected = elements.merge(MergeMethod::kFisher);
-  for (MergeMethod method : {kGm, MergeMethod::kFisherBase}) {
+  const auto expected = elements.merge(MergeFormula::kFisher);
+  for (MergeFormula method : {kGm, MergeFormula::kFisherBase}) {
     const auto found = elements.merge(method);
     for (size_t i = 0; i < found.size(); ++i) {
       EXPECT_NEAR(found[i], expected[i], 1.3e-6 * std::abs(expected[i]) + 1e-5);
@@ -143,7 +143,7 @@ TEST(MergeFacts, FisherAveragingOfUnseenCoordinatesIsTheWeightedMean) {
   elements.scales = {10, 20};
   elements.weights = {1, 3};
   EXPECT_DOUBLE_EQ(
-      elements.merge(MergeMethod::kFisher)[0], (1 * 1.0 + 3 * 4.0) / 4);
+      elements.merge(MergeFormula::kFisher)[0], (1 * 1.0 + 3 * 4.0) / 4);
 }
 
 TEST(MergeFacts, RowSeenByOneTaskKeepsItsUpdate) {
@@ -166,7 +166,7 @@ TEST(MergeFacts, UnseenCoordinateStaysTheBasesInFisherBase) {
   elements.weights = elements.scales = {1, 1};
   for (const double delta : {0.0, 1e-12}) {
     elements.delta = delta;
-    EXPECT_EQ(elements.merge(MergeMethod::kFisherBase)[0], 1);
+    EXPECT_EQ(elements.merge(MergeFormula::kFisherBase)[0], 1);
   }
 }
 
@@ -190,14 +190,14 @@ TEST(MergeFacts, RemovalUndoesAMerge) {
   elements.base = {joint};
   elements.base_fisher = {h0 + h};
   elements.models = {{fine_tune(joint, h0 + h)}};
-  EXPECT_NEAR(elements.merge(MergeMethod::kRemoval)[0], theta0, 1e-14);
+  EXPECT_NEAR(elements.merge(MergeFormula::kRemoval)[0], theta0, 1e-14);
   EXPECT_EQ(elements.clamped, 0);
 }
 
 TEST(MergeFacts, ElasticWeightRemovalWithoutTasksIsTheBase) {
   auto elements = random_elements(2, 5);
   elements.weights = {0, 0};
-  EXPECT_EQ(elements.merge(MergeMethod::kEwr), elements.base);
+  EXPECT_EQ(elements.merge(MergeFormula::kEwr), elements.base);
 }
 
 } // namespace

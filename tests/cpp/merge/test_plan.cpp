@@ -87,7 +87,8 @@ TEST_F(Plan, SaysWhatHappensToEveryTensor) {
   EXPECT_EQ(plan.bytes_read, 6u * 5 * 4 + 16);
   EXPECT_EQ(plan.bytes_written, 5u * 2 + 16);
   EXPECT_EQ(plan.base_scale, 50);
-  EXPECT_EQ(plan.scales, (std::vector<double>{50, 70}));
+  EXPECT_EQ(plan.slices[0].models[0].scale, 50);
+  EXPECT_EQ(plan.slices[0].models[1].scale, 70);
   EXPECT_TRUE(plan.notes.empty());
 
   const auto json = nlohmann::json::parse(plan.to_json());

@@ -2,12 +2,28 @@
 
 #include "io/error.h"
 #include "merge/recipe.h"
+#include "merge/tensor_parameters.h"
 
 namespace merganser::test {
 namespace {
 
 Recipe parse(const std::string& yaml) {
   return Recipe::parse(yaml, "/recipes", "r.yaml");
+}
+
+double value(const Settings& settings, const std::string& name) {
+  return *settings.at(name).at("any tensor", 0.5);
+}
+
+// alpha_t of a tensor.
+std::vector<double> weights(const Recipe& recipe) {
+  std::vector<const Settings*> models;
+  for (const RecipeModel& model : recipe.models) {
+    models.push_back(&model.parameters);
+  }
+  const TensorPlace place = {
+      "t", std::vector<std::string>(models.size(), "t"), 0};
+  return resolve_parameters(recipe, models, {}, place, 0).weights;
 }
 
 TEST(Recipe, ReadsEveryKey) {
@@ -28,7 +44,7 @@ heads: per_task
 dtype: float64
 out_dtype: bfloat16
 )");
-  EXPECT_EQ(recipe.method, MergeMethod::kRemoval);
+  EXPECT_EQ(recipe.method, &find_method("removal"));
   EXPECT_EQ(recipe.base_model, "/models/base");
   EXPECT_EQ(recipe.base_fisher, "/recipes/base.safetensors");
   EXPECT_EQ(recipe.base_num_examples, 1000);
@@ -36,12 +52,12 @@ out_dtype: bfloat16
   EXPECT_EQ(recipe.models[0].model, "/recipes/a");
   EXPECT_EQ(recipe.models[0].fisher, "/fishers/a.safetensors");
   EXPECT_EQ(recipe.models[0].num_examples, 250);
-  EXPECT_EQ(recipe.models[0].weight, 0.5);
+  EXPECT_EQ(value(recipe.models[0].parameters, "weight"), 0.5);
   EXPECT_EQ(recipe.models[1].num_examples, std::nullopt);
-  EXPECT_EQ(recipe.models[1].weight, 1);
-  EXPECT_EQ(recipe.delta, 0);
-  EXPECT_EQ(recipe.clamp, 1);
-  EXPECT_EQ(recipe.floor, 1e-9);
+  EXPECT_TRUE(recipe.models[1].parameters.empty());
+  EXPECT_EQ(value(recipe.parameters, "delta"), 0);
+  EXPECT_EQ(value(recipe.parameters, "clamp"), 1);
+  EXPECT_EQ(value(recipe.parameters, "floor"), 1e-9);
   EXPECT_EQ(recipe.heads, HeadMode::kPerTask);
   EXPECT_TRUE(recipe.float64);
   EXPECT_EQ(recipe.out_dtype, DType::kBF16);
@@ -49,18 +65,18 @@ out_dtype: bfloat16
 
 TEST(Recipe, NormalizesLinearWeightsUnlessToldOtherwise) {
   const std::string models =
-      "base_model: b\n"
+      "base_model: c\n"
       "models: [{model: a, parameters: {weight: 1}}, "
       "{model: b, parameters: {weight: 3}}]\n";
   EXPECT_EQ(
-      parse("merge_method: linear\n" + models).weights(),
+      weights(parse("merge_method: linear\n" + models)),
       (std::vector<double>{0.25, 0.75}));
   EXPECT_EQ(
-      parse("merge_method: linear\nparameters: {normalize: false}\n" + models)
-          .weights(),
+      weights(parse(
+          "merge_method: linear\nparameters: {normalize: false}\n" + models)),
       (std::vector<double>{1, 3}));
   EXPECT_EQ(
-      parse("merge_method: task_arithmetic\n" + models).weights(),
+      weights(parse("merge_method: task_arithmetic\n" + models)),
       (std::vector<double>{1, 3}));
 }
 
@@ -132,9 +148,9 @@ INSTANTIATE_TEST_SUITE_P(
             "'merge_method' is"},
         BadRecipe{
             "UnknownMethod",
-            "merge_method: ties\nmodels: [{model: a}]",
+            "merge_method: tie\nmodels: [{model: a}]",
             "1:15",
-            "no merge method 'ties'; the methods are linear, task_arithmetic"},
+            "no merge method 'tie'; the methods are linear, task_arithmetic"},
         BadRecipe{"NoModels", "merge_method: linear", "1:1", "'models' is"},
         BadRecipe{
             "EmptyModels",
@@ -244,11 +260,87 @@ INSTANTIATE_TEST_SUITE_P(
             "3:41",
             "greater than 0"},
         BadRecipe{
+            "DensityAboveOne",
+            "merge_method: ties\nbase_model: b\nmodels:\n"
+            "  - {model: a, parameters: {density: [0.5, 2]}}",
+            "4:44",
+            "between 0 and 1"},
+        BadRecipe{
+            "NotOneModel",
+            "merge_method: slerp\nbase_model: b\nmodels: [{model: a}, {model: "
+            "c}]",
+            "3:9",
+            "takes one model beside the base, not 2"},
+        BadRecipe{
+            "OfTheMergeNotOfAModel",
+            "merge_method: ties\nbase_model: b\n"
+            "models: [{model: a, parameters: {lambda: 1}}]",
+            "3:42",
+            "a parameter of the merge"},
+        BadRecipe{
+            "UnequalLayers",
+            "merge_method: linear\nslices:\n  - sources:\n"
+            "      - {model: a, layer_range: [0, 2]}\n"
+            "      - {model: b, layer_range: [0, 3]}",
+            "4:7",
+            "equally many layers"},
+        BadRecipe{
+            "OtherTokenizer",
+            "merge_method: linear\nmodels: [{model: a}]\n"
+            "tokenizer_source: union",
+            "3:19",
+            "must be base"},
+        BadRecipe{
             "PathIsAList",
             "merge_method: linear\nmodels:\n  - model: []",
             "3:12",
             "models[0].model must be a text"}),
     [](const auto& info) { return info.param.name; });
+
+// mergekit's settings: interpolated over the layers, or by rules.
+TEST(Recipe, SettingsDependOnTheTensor) {
+  const Recipe recipe = parse(R"(
+merge_method: slerp
+base_model: b
+models: [{model: a}]
+parameters:
+  t:
+    - {filter: attention, value: [0, 0.5, 1]}
+    - {filter: mlp, value: 0.25}
+    - value: 0.75
+)");
+  const Setting& t = recipe.parameters.at("t");
+  EXPECT_EQ(t.at("layer.0.attention.w", 0), 0);
+  EXPECT_EQ(t.at("layer.1.attention.w", 0.25), 0.25);
+  EXPECT_EQ(t.at("layer.1.attention.w", 0.75), 0.75);
+  EXPECT_EQ(t.at("layer.2.attention.w", 1), 1);
+  EXPECT_EQ(t.at("layer.2.mlp.w", 1), 0.25);
+  EXPECT_EQ(t.at("norm", 1), 0.75);
+  EXPECT_EQ(
+      t.to_yaml(),
+      "[{filter: \"attention\", value: [0, 0.5, 1]}, {filter: \"mlp\", value: "
+      "0.25}, {value: 0.75}]");
+}
+
+TEST(Recipe, ReadsSlices) {
+  const Recipe recipe = parse(R"(
+merge_method: task_arithmetic
+base_model: base
+slices:
+  - sources:
+      - {model: a, layer_range: [0, 2], parameters: {weight: 0.5}}
+      - {model: base, layer_range: [1, 3]}
+    parameters: {lambda: 2}
+  - sources: [{model: b+lora, layer_range: [4, 5]}]
+)");
+  ASSERT_EQ(recipe.slices.size(), 2u);
+  ASSERT_EQ(recipe.slices[0].models.size(), 1u); // without the base
+  EXPECT_EQ(recipe.slices[0].base_first_layer, 1);
+  EXPECT_EQ(recipe.slices[0].models[0].last_layer, 2);
+  EXPECT_EQ(value(recipe.slices[0].parameters, "lambda"), 2);
+  EXPECT_EQ(recipe.slices[1].models[0].model, "/recipes/b");
+  EXPECT_EQ(recipe.slices[1].models[0].adapter, "/recipes/lora");
+}
 
 TEST(Recipe, RefusesSeveralDocuments) {
   EXPECT_THROW(

@@ -59,7 +59,7 @@ M train(const Data& data, const M& center, const M& precision) {
   return M::solve(data.hessian + precision, data.moment + precision * center);
 }
 
-template <MergeMethod Method>
+template <MergeFormula Method>
 M merge(
     const M& base,
     const Data& base_data,
@@ -116,7 +116,7 @@ TEST_F(Ridge, GradientMatchingEqualsJointTraining) {
       joint = joint + alpha * tasks[t];
     }
     expect_near(
-        merge<MergeMethod::kGradientMatching>(
+        merge<MergeFormula::kGradientMatching>(
             base, base_data, models, tasks, kTasks, alpha, clamped),
         train(joint, 0.0, kDelta));
   }
@@ -133,7 +133,7 @@ TEST_F(Ridge, FisherBaseEqualsJointTrainingOfConvergedModels) {
     joint = joint + tasks[t];
   }
   expect_near(
-      merge<MergeMethod::kFisherBase>(
+      merge<MergeFormula::kFisherBase>(
           base, base_data, models, tasks, kTasks, 1, clamped),
       train(joint, 0.0, kDelta));
 }
@@ -144,7 +144,7 @@ TEST_F(Ridge, RemovalEqualsTrainingWithoutTheData) {
   base = train(base_data, 0.0, kDelta);
   const M model = train(tasks[0], base, base_data.hessian + kDelta);
   expect_near(
-      merge<MergeMethod::kRemoval>(
+      merge<MergeFormula::kRemoval>(
           base, base_data, &model, tasks, 1, 1, clamped),
       train(rest, 0.0, kDelta));
   EXPECT_FALSE(clamped);

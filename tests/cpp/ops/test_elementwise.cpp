@@ -132,7 +132,7 @@ struct MergeCase {
         weights,
         fisher ? at::ArrayRef<double>(scales) : at::ArrayRef<double>(),
         500,
-        static_cast<int64_t>(method.method),
+        static_cast<int64_t>(method.formula),
         0, // coordinates without any Fisher are a case of their own
         0.1,
         1e-10);
@@ -140,7 +140,8 @@ struct MergeCase {
 };
 
 TEST(Merge, HasTheBitsOfItsDefinition) {
-  for (const MethodInfo& method : merge_methods()) {
+  for (int f = 0; f <= static_cast<int>(MergeFormula::kEwr); ++f) {
+    const MethodInfo& method = method_of(static_cast<MergeFormula>(f));
     for_all_cases([&](at::ScalarType in, at::ScalarType, int64_t n) {
       SCOPED_TRACE(method.name);
       for (const int64_t count : {1, 3}) {
@@ -154,7 +155,7 @@ TEST(Merge, HasTheBitsOfItsDefinition) {
 
 TEST(Merge, TakesManyModels) {
   const MergeCase given(1000, 40, at::kBFloat16);
-  const MethodInfo& method = method_info(MergeMethod::kGradientMatching);
+  const MethodInfo& method = method_of(MergeFormula::kGradientMatching);
   EXPECT_TRUE(
       same_bits(given.run(merge, method), given.run(merge_reference, method)));
 }
@@ -164,7 +165,7 @@ TEST(Merge, MixesTypes) {
   given.models[1] = given.models[1].to(at::kBFloat16);
   given.models[2] = given.models[2].to(at::kHalf);
   given.fishers[0] = given.fishers[0].to(at::kDouble);
-  const MethodInfo& method = method_info(MergeMethod::kFisher);
+  const MethodInfo& method = method_of(MergeFormula::kFisher);
   const at::Tensor merged = given.run(merge, method);
   EXPECT_EQ(merged.scalar_type(), at::kFloat); // of the first model
   EXPECT_TRUE(same_bits(merged, given.run(merge_reference, method)));

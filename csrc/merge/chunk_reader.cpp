@@ -1,0 +1,109 @@
+#include "merge/chunk_reader.h"
+
+#include <algorithm>
+
+#include "merge/arithmetic.h"
+
+namespace merganser {
+namespace {
+
+template <typename T>
+std::vector<T> read_all(const StoredTensor& tensor) {
+  const TensorInfo& info = tensor.info();
+  std::vector<std::byte> bytes(info.bytes());
+  tensor.read(bytes);
+  std::vector<T> values(info.numel());
+  convert_from(info.dtype, bytes.data(), values.data(), values.size());
+  return values;
+}
+
+} // namespace
+
+template <typename T>
+void ChunkReader<T>::read(
+    const TensorPlan& tensor,
+    const Chunk& chunk,
+    std::span<Digest> digests) {
+  const size_t count = tensor.sources.size();
+  if (values_.size() < count) {
+    values_.resize(count);
+  }
+  const size_t size = std::max(chunk.n, kChunkElements);
+  for (auto& values : values_) {
+    values.resize(std::max(values.size(), size));
+  }
+  bytes_.resize(std::max(bytes_.size(), size * sizeof(double)));
+  for (size_t s = 0; s < count; ++s) {
+    const TensorSource& source = tensor.sources[s];
+    read(source.tensor, chunk, values_[s].data(), digests[s]);
+    if (source.update != nullptr) {
+      add_update(source, chunk, values_[s].data());
+    }
+  }
+}
+
+template <typename T>
+void ChunkReader<T>::read(
+    const StoredTensor& source,
+    const Chunk& chunk,
+    T* to,
+    Digest& digest) {
+  const DType dtype = source.info().dtype;
+  const uint64_t width = dtype_bits(dtype) / 8;
+  // Of the type that is calculated with: straight to its place.
+  const bool same = dtype == kTypeOf<T>;
+  const std::span<std::byte> part(
+      same ? reinterpret_cast<std::byte*>(to) : bytes_.data(), chunk.n * width);
+  source.read(part, chunk.begin * width);
+  digest = hash_bytes(part);
+  if (!same) {
+    convert_from(dtype, part.data(), to, chunk.n);
+  }
+}
+
+// W (out, in) += scale B A, of the chunk's elements; where W is kept as
+// (in, out), its row k is column k of B A: A and B change their places.
+template <typename T>
+void ChunkReader<T>::add_update(
+    const TensorSource& source,
+    const Chunk& chunk,
+    T* values) {
+  const LoraUpdate& update = *source.update;
+  if (update_ != &update) {
+    a_ = read_all<T>(update.a);
+    b_ = read_all<T>(update.b);
+    update_ = &update;
+  }
+  const int64_t rank = update.a.info().shape[0];
+  const int64_t columns = source.tensor.info().shape[1];
+  const auto scale = static_cast<T>(update.scale);
+  const auto left = [&](int64_t row, int64_t r) {
+    return update.transposed ? a_[r * (std::ssize(a_) / rank) + row]
+                             : b_[row * rank + r];
+  };
+  const auto right = [&](int64_t r, int64_t column) {
+    return update.transposed ? b_[column * rank + r] : a_[r * columns + column];
+  };
+  sum_.resize(chunk.n);
+  for (int64_t i = 0; i < chunk.n;) {
+    const int64_t row = (chunk.begin + i) / columns;
+    const int64_t column = (chunk.begin + i) % columns;
+    const int64_t n = std::min(columns - column, chunk.n - i);
+    std::fill_n(sum_.begin(), n, T(0));
+    for (int64_t r = 0; r < rank; ++r) {
+      const T factor = left(row, r);
+      for (int64_t k = 0; k < n; ++k) {
+        sum_[k] += factor * right(r, column + k);
+      }
+    }
+    for (int64_t k = 0; k < n; ++k) {
+      values[i + k] += scale * sum_[k];
+    }
+    i += n;
+  }
+}
+
+template class ChunkReader<float>;
+template class ChunkReader<double>;
+
+} // namespace merganser

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "io/content_hash.h"
+#include "merge/chunks.h"
+#include "merge/plan.h"
+
+namespace merganser {
+
+// Reads a chunk of all of a tensor's sources as numbers of T, float or double.
+// One per thread: it owns the buffers.
+template <typename T>
+class ChunkReader {
+ public:
+  // Sets values(s), valid until the next call, and `digests` of what was read,
+  // one per source (of which an adapter's part is none).
+  void read(
+      const TensorPlan& tensor,
+      const Chunk& chunk,
+      std::span<Digest> digests);
+
+  T* values(size_t source) {
+    return values_[source].data();
+  }
+
+  static constexpr uint64_t memory(size_t sources) {
+    return kChunkElements * (sources * sizeof(T) + sizeof(double));
+  }
+
+ private:
+  void read(const StoredTensor& source, const Chunk&, T* to, Digest& digest);
+  void add_update(const TensorSource& source, const Chunk&, T* values);
+
+  std::vector<std::vector<T>> values_;
+  std::vector<std::byte> bytes_; // of a source of another type
+  // The adapter's matrices that were used last.
+  const LoraUpdate* update_ = nullptr;
+  std::vector<T> a_; // (rank, in)
+  std::vector<T> b_; // (out, rank)
+  std::vector<T> sum_; // of a row's part
+};
+
+} // namespace merganser

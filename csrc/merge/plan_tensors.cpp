@@ -1,0 +1,257 @@
+#include "merge/plan_tensors.h"
+
+#include <algorithm>
+
+#include "io/quote.h"
+#include "merge/layer_name.h"
+#include "merge/tensor_checks.h"
+
+namespace merganser {
+namespace {
+
+// A tensor of the output, by its names in what it is made of.
+struct Names {
+  std::string output;
+  std::string base;
+  std::vector<std::string> models;
+  double depth = 0;
+};
+
+// Of tensors outside of the layers, before and behind them, as in mergekit
+// 0.1.5.
+constexpr double kOuterDepth = 0;
+
+class Planner {
+ public:
+  Planner(MergePlan& plan, Problems& problems)
+      : plan_(plan),
+        problems_(problems),
+        reference_(*plan.inputs[plan.reference_weights]) {}
+
+  void add_whole() {
+    int layers = 0;
+    for (const TensorInfo& tensor : reference_.tensors()) {
+      layers = std::max(layers, layer_of(tensor.name).value_or(-1) + 1);
+    }
+    for (const TensorInfo& tensor : reference_.tensors()) {
+      const auto layer = layer_of(tensor.name);
+      const double depth = layer ? depth_of(*layer, layers) : kOuterDepth;
+      add(plan_.slices.front(),
+          same_names(plan_.slices.front(), tensor, depth));
+    }
+  }
+
+  void add_slices() {
+    for (const TensorInfo& tensor : reference_.tensors()) {
+      if (!layer_of(tensor.name)) {
+        const PlanSlice& slice = is_before_layers(tensor.name)
+            ? plan_.slices.front()
+            : plan_.slices.back();
+        add(slice, same_names(slice, tensor, kOuterDepth));
+      }
+    }
+    int output_layer = 0;
+    for (const PlanSlice& slice : plan_.slices) {
+      const RecipeModel& first = slice.models.front().recipe;
+      const int count = first.last_layer - first.first_layer;
+      for (int i = 0; i < count; ++i, ++output_layer) {
+        add_layer(slice, i, output_layer, depth_of(i, count));
+      }
+    }
+  }
+
+ private:
+  static double depth_of(int layer, int layers) {
+    return layers == 1 ? 1 : static_cast<double>(layer) / (layers - 1);
+  }
+
+  static Names same_names(
+      const PlanSlice& slice,
+      const TensorInfo& tensor,
+      double depth) {
+    return {
+        tensor.name,
+        tensor.name,
+        std::vector<std::string>(slice.models.size(), tensor.name),
+        depth};
+  }
+
+  void add_layer(
+      const PlanSlice& slice,
+      int i,
+      int output_layer,
+      double depth) {
+    const PlanModel& first = slice.models.front();
+    const int source = first.recipe.first_layer + i;
+    bool found = false;
+    for (const TensorInfo& tensor : plan_.inputs[first.weights]->tensors()) {
+      if (layer_of(tensor.name) != source) {
+        continue;
+      }
+      found = true;
+      Names names;
+      names.output = with_layer(tensor.name, output_layer);
+      names.base = with_layer(tensor.name, slice.base_first_layer + i);
+      for (const PlanModel& model : slice.models) {
+        names.models.push_back(
+            with_layer(tensor.name, model.recipe.first_layer + i));
+      }
+      names.depth = depth;
+      add(slice, names);
+    }
+    if (!found) {
+      problems_.add(fmt::format(
+          "{} has no layer {}", first.recipe.model.string(), source));
+    }
+  }
+
+  void add(const PlanSlice& slice, const Names& names) {
+    problems_.collect([&] { plan_.tensors.push_back(plan(slice, names)); });
+  }
+
+  // Throws what is wrong with it.
+  TensorPlan plan(const PlanSlice& slice, const Names& names) {
+    const MethodInfo& method = *plan_.recipe.method;
+    const Checkpoint& like =
+        plan_.base ? reference_ : *plan_.inputs[slice.models.front().weights];
+    const std::string& like_name =
+        plan_.base ? names.base : names.models.front();
+    TensorPlan row;
+    row.output = like.at(like_name).info();
+    row.output.name = names.output;
+    if (plan_.recipe.heads != HeadMode::kMerge &&
+        is_head_tensor(names.output)) {
+      row.action = TensorAction::kCopy;
+      row.reason = "the base's head";
+    } else if (tensor_kind(row.output.dtype) == TensorKind::kInteger) {
+      row.action = TensorAction::kCopy;
+      row.reason = plan_.base ? "the base's integers" : "integers that agree";
+    }
+    if (row.action == TensorAction::kCopy) {
+      const size_t input =
+          plan_.base ? *plan_.base : slice.models.front().weights;
+      row.sources = {{like.at(like_name), input}};
+    } else {
+      add_sources(slice, names, row);
+      add_parameters(slice, names, row);
+      row.float64 = plan_.recipe.float64;
+      for (const TensorSource& source : row.sources) {
+        row.float64 |= source.tensor.info().dtype == DType::kF64;
+        check(source, row.output);
+      }
+      row.output.dtype = plan_.recipe.out_dtype.value_or(row.output.dtype);
+      if (method.weights == WeightRule::kScale && row.parameters.size() == 1 &&
+          row.parameters[0].weights[0] == 1 &&
+          row.output.dtype == row.sources[0].tensor.info().dtype &&
+          row.sources[0].update == nullptr) {
+        row.action = TensorAction::kCopy;
+        row.reason = "of " +
+            plan_.inputs[row.sources[0].input]->path().filename().string();
+      }
+    }
+    for (const TensorSource& source : row.sources) {
+      row.bytes_read += source.tensor.info().bytes();
+    }
+    return row;
+  }
+
+  void add_sources(const PlanSlice& slice, const Names& names, TensorPlan& row)
+      const {
+    const MethodInfo& method = *plan_.recipe.method;
+    if (method.needs_base) {
+      row.sources.push_back({reference_.at(names.base), *plan_.base});
+    }
+    if (method.needs_base_fisher) {
+      row.sources.push_back(
+          {plan_.inputs[*plan_.base_fisher]->at(names.base),
+           *plan_.base_fisher,
+           /*is_fisher=*/true});
+    }
+    for (size_t t = 0; t < slice.models.size(); ++t) {
+      const PlanModel& model = slice.models[t];
+      TensorSource source = {
+          plan_.inputs[model.weights]->at(names.models[t]), model.weights};
+      if (model.adapter) {
+        source.update = model.adapter->find(names.models[t]);
+        if (const auto whole = model.adapter->replacement(names.models[t])) {
+          source.tensor = *whole;
+          source.input = input_of(model.adapter->checkpoint());
+        }
+      }
+      row.sources.push_back(source);
+      row.scales.push_back(model.scale);
+    }
+    for (size_t t = 0; t < slice.models.size(); ++t) {
+      if (const auto fisher = slice.models[t].fisher) {
+        row.sources.push_back(
+            {plan_.inputs[*fisher]->at(names.models[t]),
+             *fisher,
+             /*is_fisher=*/true});
+      }
+    }
+  }
+
+  size_t input_of(const Checkpoint& checkpoint) const {
+    const auto found = std::ranges::find_if(
+        plan_.inputs,
+        [&](const auto& input) { return input->path() == checkpoint.path(); });
+    return found - plan_.inputs.begin();
+  }
+
+  void add_parameters(
+      const PlanSlice& slice,
+      const Names& names,
+      TensorPlan& row) const {
+    std::vector<const Settings*> models;
+    for (const PlanModel& model : slice.models) {
+      models.push_back(&model.recipe.parameters);
+    }
+    const TensorPlace place = {names.output, names.models, names.depth};
+    for (size_t output = 0; output < plan_.outputs.size(); ++output) {
+      row.parameters.push_back(resolve_parameters(
+          plan_.recipe, models, slice.parameters, place, output));
+    }
+  }
+
+  // What compare_tensors has found where whole models are merged.
+  static void check(const TensorSource& source, const TensorInfo& output) {
+    const TensorInfo& info = source.tensor.info();
+    if (info.shape != output.shape ||
+        tensor_kind(info.dtype) != TensorKind::kFloat) {
+      throw InputError(fmt::format(
+          "{}: tensor {} is {} {}, and {} {} is to be made with it",
+          source.tensor.file().string(),
+          quote(info.name),
+          dtype_name(info.dtype),
+          info.shape_text(),
+          quote(output.name),
+          output.shape_text()));
+    }
+  }
+
+  MergePlan& plan_;
+  Problems& problems_;
+  const Checkpoint& reference_;
+};
+
+} // namespace
+
+void plan_tensors(MergePlan& plan, Problems& problems) {
+  Planner planner(plan, problems);
+  if (plan.recipe.slices.empty()) {
+    planner.add_whole();
+  } else {
+    planner.add_slices();
+  }
+}
+
+int count_layers(const Recipe& recipe) {
+  int count = 0;
+  for (const RecipeSlice& slice : recipe.slices) {
+    const RecipeModel& first = slice.models.front();
+    count += first.last_layer - first.first_layer;
+  }
+  return count;
+}
+
+} // namespace merganser

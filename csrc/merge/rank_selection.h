@@ -1,0 +1,66 @@
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+namespace merganser {
+
+// Finds the magnitude of a given rank among numbers that pass by in parts, a
+// few times over, without keeping them: a radix selection over the bits of
+// |x|, which are of the same order as the magnitudes. Exact, and independent of
+// how the numbers are cut into parts.
+template <typename T>
+class RankSelection {
+ public:
+  using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+  static constexpr int kDigitBits = 16;
+  static constexpr int kPasses = sizeof(T) * 8 / kDigitBits;
+  using Histogram = std::vector<uint64_t>;
+
+  // From 0, in increasing order; below the count of the numbers.
+  explicit RankSelection(uint64_t rank) : rank_(rank) {}
+
+  static Histogram empty_histogram() {
+    return Histogram(size_t{1} << kDigitBits);
+  }
+
+  // Of the current pass: adds those that can still be it.
+  void count(std::span<const T> values, Histogram& histogram) const {
+    const int shift = kDigitBits * (kPasses - 1 - pass_);
+    for (const T x : values) {
+      const Bits bits = std::bit_cast<Bits>(x) & kMagnitude;
+      if (pass_ == 0 || bits >> (shift + kDigitBits) == prefix_) {
+        ++histogram[(bits >> shift) & kDigitMask];
+      }
+    }
+  }
+
+  // Ends a pass, with the histogram of all parts.
+  void advance(const Histogram& histogram) {
+    Bits digit = 0;
+    while (rank_ >= histogram[digit]) {
+      rank_ -= histogram[digit];
+      ++digit;
+    }
+    prefix_ = static_cast<Bits>(prefix_ << kDigitBits) | digit;
+    ++pass_;
+  }
+
+  // After the last pass.
+  T value() const {
+    return std::bit_cast<T>(prefix_);
+  }
+
+ private:
+  static constexpr Bits kMagnitude = ~Bits{0} >> 1;
+  static constexpr Bits kDigitMask = (Bits{1} << kDigitBits) - 1;
+
+  uint64_t rank_; // among those that begin with prefix_
+  Bits prefix_ = 0;
+  int pass_ = 0;
+};
+
+} // namespace merganser

@@ -1,0 +1,27 @@
+#pragma once
+
+#include "merge/chunks.h"
+#include "merge/tensor_statistics.h"
+
+namespace merganser {
+
+struct SparsifyArguments {
+  size_t model = 0; // in the tensor's sources
+  size_t output = 0;
+  const TensorStatistics& statistics;
+};
+
+// out[i] = rescale * (theta[i] - base[i]) where the method keeps it, else 0, of
+// a chunk's elements. What is random depends on the seed, the tensor's name,
+// the model's place and the element's, on nothing else.
+template <typename T>
+void sparsify(
+    const MergePlan& plan,
+    const TensorPlan& tensor,
+    const Chunk& chunk,
+    const SparsifyArguments& arguments,
+    const T* base,
+    const T* theta,
+    T* out);
+
+} // namespace merganser

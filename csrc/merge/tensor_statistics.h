@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "merge/plan.h"
+
+namespace merganser {
+
+// What a method must know of a whole tensor before it can merge its chunks.
+struct TensorStatistics {
+  // Per model: task vectors keep magnitudes in [least, most], times rescale.
+  std::vector<double> least;
+  std::vector<double> most;
+  std::vector<double> rescale;
+  // In place of the parameters' weights: of slerp those of base and model.
+  std::vector<double> weights;
+};
+
+// Reads the tensor's chunks as often as the method asks for, once to three
+// times; the same result for any number of threads. `output`: with the
+// parameters of which output.
+TensorStatistics measure_tensor(
+    const MergePlan& plan,
+    size_t tensor,
+    size_t output,
+    int threads);
+
+// Bytes that one thread holds meanwhile.
+uint64_t statistics_memory(const MethodInfo& method, size_t models);
+
+} // namespace merganser

@@ -1,0 +1,282 @@
+"""Methods with sparse task vectors and of whole tensors, recipes that depend on the
+tensor, slices, adapters and sweeps, on files."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import merge_oracle
+import numpy
+import pytest
+import yaml
+from command import executable
+from merge_inputs import load_model, make_models
+
+WEIGHTS = {"a": 0.8, "b": 0.5}
+SPARSE = {
+    "ties": {"density": 0.3},
+    "dare_linear": {"density": 0.6, "seed": 3},
+    "dare_ties": {"density": 0.4, "lambda": 1.5},
+    "breadcrumbs": {"density": 0.7, "gamma": 0.1},
+    "breadcrumbs_ties": {"density": 0.5, "gamma": 0.05, "normalize": True},
+    "della": {"density": 0.5, "epsilon": 0.2},
+    "della_linear": {"density": 0.7, "epsilon": 0.1, "rescale": False},
+    "model_stock": {},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    make_models(folder, num_hidden_layers=4, hidden_size=32)
+    return folder
+
+
+def run(folder, recipe, *arguments, out):
+    (folder / "r.yaml").write_text(yaml.safe_dump(recipe))
+    process = subprocess.run(
+        [executable(), "merge", "r.yaml", str(out), "--quiet", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return load_model(out)
+
+
+def models_of(names="ab", **parameters):
+    return [
+        {"model": name, "parameters": {"weight": WEIGHTS[name], **parameters}}
+        for name in names
+    ]
+
+
+def assert_close(found, expected, scale=1.0):
+    error = numpy.abs(found - expected).max()
+    assert error <= 1e-6 * max(scale, numpy.abs(expected).max())
+
+
+@pytest.mark.parametrize("method", SPARSE)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_against_the_definition(folder, tmp_path, method, dtype):
+    parameters = SPARSE[method]
+    recipe = {
+        "merge_method": method,
+        "base_model": "base",
+        "models": models_of(),
+        "parameters": parameters,
+        "dtype": dtype,
+    }
+    found = run(folder, recipe, out=tmp_path / "out")
+    base, a, b = (load_model(folder / name) for name in ("base", "a", "b"))
+    for name in base:
+        expected = merge_oracle.merge(
+            method,
+            name,
+            base[name],
+            [a[name], b[name]],
+            list(WEIGHTS.values()),
+            **parameters,
+        )
+        assert_close(found[name], expected)
+
+
+@pytest.mark.parametrize("t", [0, 0.3, 1])
+def test_slerp(folder, tmp_path, t):
+    recipe = {
+        "merge_method": "slerp",
+        "base_model": "base",
+        "models": [{"model": "base"}, {"model": "a"}],  # as mergekit's users write
+        "parameters": {"t": t},
+    }
+    found = run(folder, recipe, out=tmp_path / "out")
+    base, a = load_model(folder / "base"), load_model(folder / "a")
+    for name in base:
+        assert_close(
+            found[name],
+            merge_oracle.slerp(base[name].astype(float), a[name].astype(float), t),
+        )
+
+
+@pytest.mark.parametrize("method", ["ties", "dare_ties", "della", "linear"])
+def test_the_same_bytes(folder, tmp_path, method):
+    """For any number of threads, any memory, and models in any order."""
+    recipe = {
+        "merge_method": method,
+        "base_model": "base",
+        "models": models_of(),
+        "parameters": {"density": 0.5, "rescale": True},
+    }
+    run(folder, recipe, "--threads", "1", out=tmp_path / "one")
+    expected = (tmp_path / "one" / "model.safetensors").read_bytes()
+    start = expected.index(b"}")  # the header holds the recipe
+    for i, arguments in enumerate([["--threads", "3"], ["--memory", "12MiB"]]):
+        run(folder, recipe, *arguments, out=tmp_path / str(i))
+        assert (tmp_path / str(i) / "model.safetensors").read_bytes() == expected
+    recipe["models"] = recipe["models"][::-1]
+    turned = run(folder, recipe, out=tmp_path / "turned")
+    first = load_model(tmp_path / "one")
+    assert start and all(
+        turned[name].tobytes() == first[name].tobytes() for name in first
+    )
+
+
+def test_settings_of_tensors(folder, tmp_path):
+    recipe = {
+        "merge_method": "task_arithmetic",
+        "base_model": "base",
+        "models": [
+            {
+                "model": "a",
+                "parameters": {
+                    "weight": [
+                        {"filter": "attention", "value": [0, 0.3, 0.9]},
+                        {"filter": "embeddings", "value": 0.25},
+                        {"value": 2},
+                    ]
+                },
+            }
+        ],
+    }
+    found = run(folder, recipe, out=tmp_path / "out")
+    base, a = load_model(folder / "base"), load_model(folder / "a")
+    interpolated = numpy.interp([0, 1 / 3, 2 / 3, 1], [0, 0.5, 1], [0, 0.3, 0.9])
+    for name in base:
+        if "attention" in name:
+            weight = interpolated[int(name.split("layer.")[1].split(".")[0])]
+        else:
+            weight = 0.25 if "embeddings" in name else 2
+        expected = base[name] + weight * (a[name].astype(float) - base[name])
+        assert_close(found[name], expected)
+
+
+def test_sweep(folder, tmp_path):
+    def recipe(weight):
+        return {
+            "merge_method": "task_arithmetic",
+            "base_model": "base",
+            "models": [{"model": "a"}, {"model": "b"}],
+            "parameters": {"weight": weight},
+        }
+
+    (folder / "r.yaml").write_text(yaml.safe_dump(recipe({"sweep": [0.2, 0.4]})))
+    command = [executable(), "merge", "r.yaml", str(tmp_path / "out"), "--json"]
+    report = json.loads(subprocess.check_output(command, cwd=folder))
+    whole = 3 * sum(x.nbytes for x in load_model(folder / "base").values())
+    assert report["bytes_read"] == whole  # once, for both
+    for weight in (0.2, 0.4):
+        alone = run(folder, recipe(weight), out=tmp_path / str(weight))
+        swept = load_model(tmp_path / "out" / f"weight={weight}")
+        assert all(swept[k].tobytes() == alone[k].tobytes() for k in alone)
+        assert (
+            subprocess.run(
+                [executable(), "verify", tmp_path / "out" / f"weight={weight}", "-q"],
+                cwd=folder,
+                check=False,
+            ).returncode
+            == 0
+        )
+
+
+def test_slices(folder, tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
+    recipe = {
+        "merge_method": "passthrough",
+        "slices": [
+            {"sources": [{"model": "a", "layer_range": [0, 3]}]},
+            {"sources": [{"model": "b", "layer_range": [1, 4]}]},
+        ],
+    }
+    found = run(folder, recipe, out=tmp_path / "out")
+    a, b = load_model(folder / "a"), load_model(folder / "b")
+    origin = [(a, 0), (a, 1), (a, 2), (b, 1), (b, 2), (b, 3)]
+    for name, values in found.items():
+        if ".layer." in name:
+            head, _, tail = name.partition(".layer.")
+            layer, _, rest = tail.partition(".")
+            model, source = origin[int(layer)]
+            expected = model[f"{head}.layer.{source}.{rest}"]
+        else:
+            expected = (a if "embeddings" in name else b)[name]
+        assert numpy.array_equal(values, expected), name
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert model.config.num_hidden_layers == 6
+    assert len(found) == len(model.state_dict())
+
+
+def test_slices_with_a_base_and_depth(folder, tmp_path):
+    recipe = {
+        "merge_method": "slerp",
+        "base_model": "base",
+        "slices": [
+            {
+                "sources": [
+                    {"model": "base", "layer_range": [0, 2]},
+                    {"model": "a", "layer_range": [2, 4]},
+                ]
+            }
+        ],
+        "parameters": {"t": [0.1, 0.9]},
+    }
+    found = run(folder, recipe, out=tmp_path / "out")
+    base, a = load_model(folder / "base"), load_model(folder / "a")
+    for name in found:
+        if ".layer." not in name:
+            continue
+        layer = int(name.split(".layer.")[1].split(".")[0])
+        other = name.replace(f".layer.{layer}.", f".layer.{layer + 2}.")
+        expected = merge_oracle.slerp(
+            base[name].astype(float), a[other].astype(float), 0.1 + 0.8 * layer
+        )
+        assert_close(found[name], expected)
+
+
+@pytest.mark.parametrize("rank_stabilised", [False, True])
+def test_adapters_against_peft(folder, tmp_path, rank_stabilised):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "base")
+    torch.manual_seed(0)
+    adapted = get_peft_model(
+        model,
+        LoraConfig(
+            r=5,
+            lora_alpha=7,
+            use_rslora=rank_stabilised,
+            target_modules=["query", "dense"],
+            rank_pattern={"query": 3},
+            task_type="SEQ_CLS",
+        ),
+    )
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(0.1 * torch.randn_like(parameter))
+    adapted.save_pretrained(tmp_path / "adapter")
+    expected = adapted.merge_and_unload().state_dict()
+    recipe = {
+        "merge_method": "linear",
+        "models": [{"model": f"base+{tmp_path / 'adapter'}"}],
+    }
+    found = run(folder, recipe, out=tmp_path / "out")
+    assert found.keys() == expected.keys()
+    for name, values in found.items():
+        assert_close(values, expected[name].numpy())
+
+
+def test_methods_verb():
+    names = {
+        method["name"]
+        for method in json.loads(
+            subprocess.check_output([executable(), "methods", "--json"])
+        )
+    }
+    assert {"ties", "gradient_matching", "passthrough"} <= names
+    document = Path(__file__).parents[2] / "docs" / "recipes.md"
+    if document.exists():  # else the tests run away from their clone
+        tables = subprocess.check_output([executable(), "methods", "--markdown"])
+        assert tables.decode() in document.read_text(encoding="utf-8")
