@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <regex>
 
 #include "io/atomic_file.h"
 #include "io/error.h"
@@ -32,19 +31,33 @@ struct Config {
     return a / (rank_stabilised ? std::sqrt(r) : r);
   }
 
-  // PEFT's rule: the pattern is the module's name or its end, after a dot.
+  // PEFT's rule: a pattern is the module's name or its end, after a dot.
   static double pattern_value(
       const json& patterns,
       const std::string& module,
       double fallback) {
     for (const auto& [pattern, value] : patterns.items()) {
-      if (std::regex_match(module, std::regex("(.*\\.)?(" + pattern + ")"))) {
+      if (("." + module).ends_with("." + pattern)) {
         return value.get<double>();
       }
     }
     return fallback;
   }
 };
+
+// PEFT takes regular expressions; names are what its users write.
+void check_patterns(const json& patterns, const fs::path& file) {
+  for (const auto& [pattern, value] : patterns.items()) {
+    if (pattern.find_first_of("*+?[](){}|^$\\") != std::string::npos ||
+        !value.is_number()) {
+      throw InputError(fmt::format(
+          "{}: the pattern {} is not a plain name with a number: merge the "
+          "adapter into its model with PEFT first",
+          file.string(),
+          quote(pattern)));
+    }
+  }
+}
 
 Config read_config(const fs::path& file) {
   const json config =
@@ -77,6 +90,8 @@ Config read_config(const fs::path& file) {
   } catch (const json::exception& error) {
     refuse(std::string("is damaged: ") + error.what());
   }
+  check_patterns(found.ranks, file);
+  check_patterns(found.alphas, file);
   return found;
 }
 
