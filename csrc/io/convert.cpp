@@ -6,7 +6,6 @@
 #include "io/dtype.h"
 #include "io/error.h"
 #include "io/half.h"
-#include "kernels/widest.h"
 
 namespace merganser {
 
@@ -22,14 +21,12 @@ template <typename In, typename Out, typename Function>
 void map(const void* in, void* out, size_t n, Function function) {
   const auto* source = static_cast<const std::byte*>(in);
   auto* target = static_cast<std::byte*>(out);
-  widest([=] {
-    for (size_t i = 0; i < n; ++i) {
-      In element;
-      std::memcpy(&element, source + i * sizeof(In), sizeof(In));
-      const Out result = function(element);
-      std::memcpy(target + i * sizeof(Out), &result, sizeof(Out));
-    }
-  });
+  for (size_t i = 0; i < n; ++i) {
+    In element;
+    std::memcpy(&element, source + i * sizeof(In), sizeof(In));
+    const Out result = function(element);
+    std::memcpy(target + i * sizeof(Out), &result, sizeof(Out));
+  }
 }
 
 void copy(const void* in, void* out, size_t size) {
