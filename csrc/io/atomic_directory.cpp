@@ -17,12 +17,6 @@ namespace merganser {
 
 namespace {
 
-// "a/b/", "." and "a/../b" as a path with a parent and a name.
-fs::path with_name(const fs::path& path) {
-  fs::path full = fs::absolute(path).lexically_normal();
-  return full.has_filename() ? full : full.parent_path();
-}
-
 bool rename_with(const fs::path& from, const fs::path& to, unsigned flags) {
   return ::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), flags) == 0;
 }
@@ -86,12 +80,7 @@ AtomicDirectory::~AtomicDirectory() {
 }
 
 void AtomicDirectory::commit() {
-  for (const auto& entry : fs::recursive_directory_iterator(temporary_)) {
-    if (entry.is_regular_file() || entry.is_directory()) {
-      sync_to_disk(entry.path());
-    }
-  }
-  sync_to_disk(temporary_);
+  sync_all_to_disk(temporary_);
   // An empty folder at the final place gives way to a plain rename.
   if (::rename(temporary_.c_str(), final_.c_str()) == 0) {
     temporary_.clear();

@@ -25,6 +25,12 @@ std::string prefix(const std::filesystem::path& path) {
 
 } // namespace
 
+std::filesystem::path with_name(const std::filesystem::path& path) {
+  std::filesystem::path full =
+      std::filesystem::absolute(path).lexically_normal();
+  return full.has_filename() ? full : full.parent_path();
+}
+
 std::filesystem::path temporary_beside(const std::filesystem::path& path) {
   std::random_device random;
   return path.parent_path() /
@@ -53,6 +59,16 @@ void sync_to_disk(const std::filesystem::path& path) {
         "{}: cannot be flushed to disk: {}", path.string(), reason));
   }
   ::close(fd);
+}
+
+void sync_all_to_disk(const std::filesystem::path& folder) {
+  for (const auto& entry :
+       std::filesystem::recursive_directory_iterator(folder)) {
+    if (entry.is_regular_file() || entry.is_directory()) {
+      sync_to_disk(entry.path());
+    }
+  }
+  sync_to_disk(folder);
 }
 
 } // namespace merganser

@@ -35,25 +35,28 @@ void MergeRun::write_weights(
     const ProgressCallback& progress) {
   open_writers(staging, shard_bytes);
   const std::vector<size_t> rest = take_up(staging);
-  if (!plan_.recipe.method->needs_statistics()) {
-    merge_tensors(rest, staging, progress);
-  }
-  for (const size_t tensor : rest) {
-    if (!plan_.recipe.method->needs_statistics()) {
-      break;
-    }
+  if (plan_.recipe.method->needs_statistics()) {
     // One after the other, so that a tensor is merged while the pages that its
     // statistics were taken of are still in the page cache.
-    if (plan_.tensors[tensor].action == TensorAction::kMerge) {
-      for (size_t output = 0; output < plan_.outputs.size(); ++output) {
-        tensors_[tensor].statistics.push_back(
-            measure_tensor(plan_, tensor, output, threads_));
-      }
+    for (const size_t tensor : rest) {
+      measure(tensor);
+      merge_tensors({tensor}, staging, progress);
     }
-    merge_tensors({tensor}, staging, progress);
+  } else {
+    merge_tensors(rest, staging, progress);
   }
   for (const auto& writer : writers_) {
     writer->finish();
+  }
+}
+
+void MergeRun::measure(size_t tensor) {
+  if (plan_.tensors[tensor].action != TensorAction::kMerge) {
+    return;
+  }
+  for (size_t output = 0; output < plan_.outputs.size(); ++output) {
+    tensors_[tensor].statistics.push_back(
+        measure_tensor(plan_, tensor, output, threads_));
   }
 }
 

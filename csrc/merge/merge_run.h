@@ -65,6 +65,7 @@ class MergeRun {
   void open_writers(const Staging& staging, uint64_t shard_bytes);
   std::vector<size_t> take_up(const Staging& staging);
   void take(const FinishedTensor& finished);
+  void measure(size_t tensor);
   void merge_tensors(
       const std::vector<size_t>& tensors,
       Staging& staging,

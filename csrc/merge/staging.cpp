@@ -15,12 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// "a/b/", "." and "a/../b" as a path with a parent and a name.
-fs::path with_name(const fs::path& path) {
-  fs::path full = fs::absolute(path).lexically_normal();
-  return full.has_filename() ? full : full.parent_path();
-}
-
 std::string boot_id() {
   std::error_code error;
   const fs::path file = "/proc/sys/kernel/random/boot_id";
@@ -150,12 +144,7 @@ void Staging::add(const std::string& line) {
 }
 
 void Staging::commit() {
-  for (const auto& entry : fs::recursive_directory_iterator(model_)) {
-    if (entry.is_regular_file() || entry.is_directory()) {
-      sync_to_disk(entry.path());
-    }
-  }
-  sync_to_disk(model_);
+  sync_all_to_disk(model_);
   // An empty folder at the final place gives way to a plain rename.
   if (::rename(model_.c_str(), out_.c_str()) != 0) {
     throw Error(
