@@ -2,11 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "io/error.h"
 #include "io/quote.h"
 #include "merge/arithmetic.h"
+#include "merge/rank_selection.h"
 #include "merge/sparsify.h"
 
 namespace merganser {
@@ -43,19 +46,40 @@ void ChunkMerger<T>::set_scalars(
       .normalize = p.normalize != 0};
 }
 
+// The models' sparsified task vectors; returns whether the whole ones are
+// finite.
 template <typename T>
-MergeArrays<T> ChunkMerger<T>::arrays(
+bool ChunkMerger<T>::sparsify_models(
     const TensorPlan& tensor,
     const Chunk& chunk,
     size_t output,
-    const TensorStatistics* statistics) {
+    const TensorStatistics& statistics) {
+  const size_t models = tensor.scales.size();
+  while (task_vectors_.size() < models) {
+    task_vectors_.emplace_back(kChunkElements);
+  }
+  bool finite = true;
+  for (size_t t = 0; t < models; ++t) {
+    finite &= sparsify(
+        plan_,
+        tensor,
+        chunk,
+        {.model = t, .output = output, .statistics = statistics},
+        reader_.values(0),
+        reader_.values(1 + t),
+        task_vectors_[t].data());
+  }
+  return finite;
+}
+
+template <typename T>
+MergeArrays<T> ChunkMerger<T>::arrays(const TensorPlan& tensor) {
   const MethodInfo& method = *plan_.recipe.method;
   const size_t models = tensor.scales.size();
   pointers_.clear();
   for (size_t s = 0; s < tensor.sources.size(); ++s) {
     pointers_.push_back(reader_.values(s));
   }
-  result_.resize(kChunkElements);
   MergeArrays<T> arrays;
   const T** next = pointers_.data();
   if (method.needs_base) {
@@ -65,18 +89,7 @@ MergeArrays<T> ChunkMerger<T>::arrays(
     arrays.base_fisher = *next++;
   }
   if (method.sparsify != Sparsify::kNone) {
-    while (task_vectors_.size() < models) {
-      task_vectors_.emplace_back(kChunkElements);
-    }
     for (size_t t = 0; t < models; ++t) {
-      sparsify(
-          plan_,
-          tensor,
-          chunk,
-          {.model = t, .output = output, .statistics = *statistics},
-          arrays.base,
-          next[t],
-          task_vectors_[t].data());
       next[t] = task_vectors_[t].data();
     }
   }
@@ -89,17 +102,48 @@ MergeArrays<T> ChunkMerger<T>::arrays(
 }
 
 template <typename T>
-MergedChunk ChunkMerger<T>::merge(
+MergeFindings<T> ChunkMerger<T>::calculate(
     const TensorPlan& tensor,
     const Chunk& chunk,
     size_t output,
     const TensorStatistics* statistics) {
   set_scalars(tensor, output, statistics);
-  const MergeFindings<T> found = merge_elements(
-      plan_.recipe.method->formula,
-      scalars_,
-      arrays(tensor, chunk, output, statistics),
-      chunk.n);
+  const MethodInfo& method = *plan_.recipe.method;
+  // The formula does not see what was dropped.
+  const bool finite = method.sparsify == Sparsify::kNone ||
+      sparsify_models(tensor, chunk, output, *statistics);
+  MergeFindings<T> found =
+      merge_elements(method.formula, scalars_, arrays(tensor), chunk.n);
+  found.inputs_good &= finite;
+  return found;
+}
+
+// Of a tensor that is merged already.
+template <typename T>
+MergeFindings<T> ChunkMerger<T>::take(
+    const std::vector<double>& merged,
+    const Chunk& chunk) {
+  auto most = magnitude_bits(T(0));
+  for (int64_t i = 0; i < chunk.n; ++i) {
+    result_[i] = static_cast<T>(merged[chunk.begin + i]);
+    most = std::max(most, magnitude_bits(result_[i]));
+  }
+  MergeFindings<T> found;
+  found.largest = std::bit_cast<T>(most);
+  return found;
+}
+
+template <typename T>
+MergedChunk ChunkMerger<T>::merge(
+    const TensorPlan& tensor,
+    const Chunk& chunk,
+    size_t output,
+    const TensorStatistics* statistics) {
+  result_.resize(kChunkElements);
+  const MergeFindings<T> found =
+      statistics != nullptr && !statistics->merged.empty()
+      ? take(statistics->merged, chunk)
+      : calculate(tensor, chunk, output, statistics);
   if (!found.inputs_good) {
     check_inputs(tensor, chunk);
   }

@@ -51,11 +51,18 @@ class ChunkMerger {
       const TensorPlan& tensor,
       size_t output,
       const TensorStatistics* statistics);
-  MergeArrays<T> arrays(
+  bool sparsify_models(
+      const TensorPlan& tensor,
+      const Chunk& chunk,
+      size_t output,
+      const TensorStatistics& statistics);
+  MergeArrays<T> arrays(const TensorPlan& tensor);
+  MergeFindings<T> calculate(
       const TensorPlan& tensor,
       const Chunk& chunk,
       size_t output,
       const TensorStatistics* statistics);
+  MergeFindings<T> take(const std::vector<double>& merged, const Chunk& chunk);
   void check_inputs(const TensorPlan& tensor, const Chunk& chunk);
   int64_t check_result(const TensorPlan& tensor, const Chunk& chunk) const;
 

@@ -8,14 +8,22 @@
 
 namespace merganser {
 
+// The bits of |x|: of the same order as the magnitudes, infinity and then NaN
+// above all others.
+template <typename T>
+auto magnitude_bits(T x) {
+  using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+  return static_cast<Bits>(std::bit_cast<Bits>(x) & (~Bits{0} >> 1));
+}
+
 // Finds the magnitude of a given rank among numbers that pass by in parts, a
-// few times over, without keeping them: a radix selection over the bits of
-// |x|, which are of the same order as the magnitudes. Exact, and independent of
+// few times over, without keeping them: a radix selection over magnitude_bits.
+// Exact, and independent of
 // how the numbers are cut into parts.
 template <typename T>
 class RankSelection {
  public:
-  using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+  using Bits = decltype(magnitude_bits(T()));
   static constexpr int kDigitBits = 16;
   static constexpr int kPasses = sizeof(T) * 8 / kDigitBits;
   using Histogram = std::vector<uint64_t>;
@@ -31,7 +39,7 @@ class RankSelection {
   void count(std::span<const T> values, Histogram& histogram) const {
     const int shift = kDigitBits * (kPasses - 1 - pass_);
     for (const T x : values) {
-      const Bits bits = std::bit_cast<Bits>(x) & kMagnitude;
+      const Bits bits = magnitude_bits(x);
       if (pass_ == 0 || bits >> (shift + kDigitBits) == prefix_) {
         ++histogram[(bits >> shift) & kDigitMask];
       }
@@ -55,7 +63,6 @@ class RankSelection {
   }
 
  private:
-  static constexpr Bits kMagnitude = ~Bits{0} >> 1;
   static constexpr Bits kDigitMask = (Bits{1} << kDigitBits) - 1;
 
   uint64_t rank_; // among those that begin with prefix_

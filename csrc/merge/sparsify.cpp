@@ -8,6 +8,7 @@
 #include "io/content_hash.h"
 #include "kernels/philox.h"
 #include "merge/chunk_reader.h"
+#include "merge/rank_selection.h"
 
 namespace merganser {
 namespace {
@@ -83,7 +84,7 @@ std::vector<float> ranked_probabilities(
     read_task_vector(tensor, a.model, begin, std::span(row));
     std::iota(order.begin(), order.end(), int64_t{0});
     std::ranges::stable_sort(
-        order, {}, [&](int64_t k) { return std::abs(row[k]); });
+        order, {}, [&](int64_t k) { return magnitude_bits(row[k]); });
     const int64_t end = std::min(begin + length, chunk.begin + chunk.n);
     for (int64_t rank = 0; rank < length; ++rank) {
       const int64_t place = begin + order[rank];
@@ -102,7 +103,7 @@ std::vector<float> ranked_probabilities(
 } // namespace
 
 template <typename T>
-void sparsify(
+bool sparsify(
     const MergePlan& plan,
     const TensorPlan& tensor,
     const Chunk& chunk,
@@ -112,11 +113,13 @@ void sparsify(
     T* out) {
   const double density = tensor.parameters[a.output].density[a.model];
   const auto rescale = static_cast<T>(a.statistics.rescale[a.model]);
+  bool finite = true;
   for (int64_t i = 0; i < chunk.n; ++i) {
     out[i] = theta[i] - base[i];
+    finite &= std::isfinite(out[i]);
   }
   if (density >= 1) {
-    return;
+    return finite;
   }
   const Sparsify kind = plan.recipe.method->sparsify;
   if (kind == Sparsify::kMagnitude || kind == Sparsify::kOutliers) {
@@ -126,7 +129,7 @@ void sparsify(
       const T magnitude = std::abs(out[i]);
       out[i] = magnitude < least || magnitude > most ? T(0) : rescale * out[i];
     }
-    return;
+    return finite;
   }
   std::vector<float> drawn(chunk.n);
   draw(tensor, a, chunk.begin, chunk.n, drawn.data());
@@ -139,9 +142,10 @@ void sparsify(
   for (int64_t i = 0; i < chunk.n; ++i) {
     out[i] = drawn[i] < probabilities[i] ? rescale * out[i] : T(0);
   }
+  return finite;
 }
 
-template void sparsify(
+template bool sparsify(
     const MergePlan&,
     const TensorPlan&,
     const Chunk&,
@@ -149,7 +153,7 @@ template void sparsify(
     const float*,
     const float*,
     float*);
-template void sparsify(
+template bool sparsify(
     const MergePlan&,
     const TensorPlan&,
     const Chunk&,

@@ -13,9 +13,10 @@ struct SparsifyArguments {
 
 // out[i] = rescale * (theta[i] - base[i]) where the method keeps it, else 0, of
 // a chunk's elements. What is random depends on the seed, the tensor's name,
-// the model's place and the element's, on nothing else.
+// the model's place and the element's, on nothing else. Returns whether all of
+// theta - base is finite, also where it is not kept.
 template <typename T>
-void sparsify(
+bool sparsify(
     const MergePlan& plan,
     const TensorPlan& tensor,
     const Chunk& chunk,

@@ -2,6 +2,7 @@
 tensor, slices, adapters and sweeps, on files."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from command import executable
 from merge_inputs import load_model, make_models
+from safetensors.numpy import save_file
 
 WEIGHTS = {"a": 0.8, "b": 0.5}
 SPARSE = {
@@ -80,6 +82,35 @@ def test_against_the_definition(folder, tmp_path, method, dtype):
             **parameters,
         )
         assert_close(found[name], expected)
+
+
+@pytest.mark.parametrize("method", SPARSE)
+def test_not_finite_where_it_is_dropped(folder, tmp_path, method):
+    """Every input is looked at, whether the output depends on it or not."""
+    for name in ("base", "a", "b"):
+        shutil.copytree(folder / name, tmp_path / name)
+    weights = tmp_path / "a" / "model.safetensors"
+    state = load_model(tmp_path / "a")
+    name = "classifier.weight"
+    state[name].reshape(-1)[5] = numpy.nan
+    save_file(state, weights, {"format": "pt"})
+    recipe = {
+        "merge_method": method,
+        "base_model": "base",
+        "models": models_of(),
+        "parameters": {"density": 0, "epsilon": 0},
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    process = subprocess.run(
+        [executable(), "merge", "r.yaml", "out", "--quiet"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert f"tensor '{name}' is nan at index 5" in process.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("t", [0, 0.3, 1])
