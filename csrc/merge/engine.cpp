@@ -71,9 +71,11 @@ int affordable_threads(const MergePlan& plan, const MergeOptions& options) {
         format_bytes(one),
         format_bytes(options.memory)));
   }
-  const uint64_t most = options.memory / std::max<uint64_t>(one, 1);
-  const int threads = thread_count(options.threads);
-  return static_cast<int>(std::min<uint64_t>(threads, most));
+  int threads = thread_count(options.threads);
+  while (plan.peak_memory(threads) > options.memory) {
+    --threads;
+  }
+  return threads;
 }
 
 void write_head(

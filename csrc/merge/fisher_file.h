@@ -12,7 +12,11 @@ namespace merganser {
 
 // The metadata of a Fisher file: safetensors with the checkpoint's tensor
 // names, float32, holding the mean F. The only place where the keys are
-// written (docs/method.md, section 4).
+// written (docs/method.md, section 4). A file of Gram matrices has the same
+// keys, with kGramEstimator and the mean Gram matrix (in, in) under the name of
+// a linear layer's weight (out, in).
+inline constexpr const char* kGramEstimator = "gram";
+
 struct MERGANSER_API FisherMetadata {
   std::string estimator;
   int64_t num_examples = 0; // N of the data set: H = N F

@@ -51,7 +51,9 @@ void MergeRun::write_weights(
 }
 
 void MergeRun::measure(size_t tensor) {
-  if (plan_.tensors[tensor].action != TensorAction::kMerge) {
+  const TensorPlan& row = plan_.tensors[tensor];
+  const bool wanted = !plan_.recipe.method->needs_grams() || !row.grams.empty();
+  if (row.action != TensorAction::kMerge || !wanted) {
     return;
   }
   for (size_t output = 0; output < plan_.outputs.size(); ++output) {
@@ -229,6 +231,7 @@ void MergeRun::finish(const Chunk& chunk, Staging& staging) {
     finished.digests.push_back(combine_digests(blocks.subspan(begin, used)));
   }
   state.blocks = {};
+  state.statistics = {}; // may be as large as the tensor
   staging.add(finished.to_line());
   take(finished);
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "io/error.h"
+#include "merge/methods/block_gradient_matching.h"
 #include "merge/methods/breadcrumbs.h"
 #include "merge/methods/breadcrumbs_ties.h"
 #include "merge/methods/dare_linear.h"
@@ -20,6 +21,7 @@
 #include "merge/methods/linear.h"
 #include "merge/methods/model_stock.h"
 #include "merge/methods/passthrough.h"
+#include "merge/methods/regmean.h"
 #include "merge/methods/removal.h"
 #include "merge/methods/slerp.h"
 #include "merge/methods/task_arithmetic.h"
@@ -36,6 +38,8 @@ constexpr const MethodInfo* kMethods[] = {
     &methods::kGradientMatching,
     &methods::kRemoval,
     &methods::kEwr,
+    &methods::kBlockGradientMatching,
+    &methods::kRegMean,
     &methods::kTies,
     &methods::kDareLinear,
     &methods::kDareTies,
@@ -63,7 +67,7 @@ double MethodInfo::fallback(std::string_view wanted) const {
 
 bool MethodInfo::needs_statistics() const {
   return sparsify != Sparsify::kNone || weights == WeightRule::kSlerp ||
-      weights == WeightRule::kModelStock;
+      weights == WeightRule::kModelStock || needs_grams();
 }
 
 std::span<const MethodInfo* const> merge_methods() {
@@ -87,7 +91,7 @@ const MethodInfo& find_method(std::string_view name) {
 const MethodInfo& method_of(MergeFormula formula) {
   for (const MethodInfo* method : kMethods) {
     if (method->formula == formula && method->sparsify == Sparsify::kNone &&
-        method->weights == WeightRule::kGiven) {
+        method->weights == WeightRule::kGiven && !method->needs_grams()) {
       return *method;
     }
   }

@@ -27,6 +27,14 @@ enum class WeightRule {
   kModelStock, // the angles between the task vectors of a tensor
 };
 
+// How weights of linear layers are merged for which there are Gram matrices of
+// their inputs (merge/gram.h); all other tensors follow the method's formula.
+enum class BlockRule {
+  kNone, // as all others
+  kRegMean,
+  kGradientMatching,
+};
+
 // One per method: what recipes, plan, engine and documents need to know of it.
 // Each has a file in merge/methods, and a row in method.cpp.
 struct MERGANSER_API MethodInfo {
@@ -36,10 +44,11 @@ struct MERGANSER_API MethodInfo {
   MergeFormula formula = MergeFormula::kLinear;
   Sparsify sparsify = Sparsify::kNone;
   WeightRule weights = WeightRule::kGiven;
+  BlockRule block = BlockRule::kNone;
   bool needs_base = false;
   bool needs_fishers = false; // one per model
   bool needs_base_fisher = false;
-  bool needs_num_examples = false; // of every Fisher it uses: H = N F
+  bool needs_num_examples = false; // of Fishers and Grams: H = N F
   int least_models = 1; // beside the base
   int most_models = 0; // 0: any number
   std::span<const ParameterInfo> parameters = {};
@@ -47,6 +56,12 @@ struct MERGANSER_API MethodInfo {
   const ParameterInfo* find_parameter(std::string_view name) const;
   // The default, 0 where it has no such parameter.
   double fallback(std::string_view name) const;
+  bool needs_grams() const { // one per model
+    return block != BlockRule::kNone;
+  }
+  bool needs_base_gram() const {
+    return block == BlockRule::kGradientMatching;
+  }
   // Whether it must go through a tensor before it can merge it.
   bool needs_statistics() const;
 };

@@ -52,6 +52,12 @@ std::vector<std::string> needs(const MethodInfo& method) {
   if (method.needs_base_fisher) {
     keys.emplace_back("base_fisher");
   }
+  if (method.needs_grams()) {
+    keys.emplace_back("gram");
+  }
+  if (method.needs_base_gram()) {
+    keys.emplace_back("base_gram");
+  }
   return keys;
 }
 

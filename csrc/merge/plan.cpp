@@ -5,6 +5,7 @@
 
 #include "io/parallel.h"
 #include "merge/chunk_merger.h"
+#include "merge/gram.h"
 #include "merge/plan_inputs.h"
 #include "merge/plan_tensors.h"
 #include "merge/tensor_checks.h"
@@ -108,6 +109,8 @@ void note_unused(MergePlan& plan) {
   };
   note(recipe.base_fisher.has_value(), method.needs_base_fisher, "base_fisher");
   note(any(&RecipeModel::fisher), method.needs_fishers, "fisher");
+  note(recipe.base_gram.has_value(), method.needs_base_gram(), "base_gram");
+  note(any(&RecipeModel::gram), method.needs_grams(), "gram");
   note(
       any(&RecipeModel::num_examples) || recipe.base_num_examples,
       method.needs_num_examples,
@@ -173,7 +176,11 @@ uint64_t MergePlan::peak_memory(int threads) const {
       one += statistics_memory(*recipe.method, models);
     }
   }
-  return thread_count(threads) * one;
+  uint64_t whole = 0; // a tensor that the threads solve for together
+  for (const TensorPlan& tensor : tensors) {
+    whole = std::max(whole, gram_memory(tensor));
+  }
+  return whole + thread_count(threads) * one;
 }
 
 } // namespace merganser

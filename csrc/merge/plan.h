@@ -30,6 +30,12 @@ struct TensorSource {
   const LoraUpdate* update = nullptr; // added to it
 };
 
+// The mean Gram matrix of a linear layer's inputs.
+struct GramSource {
+  TensorSource matrix; // (in, in)
+  double scale = 1; // N: G = N times the mean
+};
+
 struct TensorPlan {
   TensorInfo output;
   TensorAction action = TensorAction::kMerge;
@@ -39,6 +45,9 @@ struct TensorPlan {
   // method uses them. Of a copied one: itself.
   std::vector<TensorSource> sources;
   std::vector<double> scales; // N_t of the models
+  // Of a linear layer's weight: of the base, if the method uses it, and of the
+  // models. Fishers are not among its sources then.
+  std::vector<GramSource> grams;
   std::vector<TensorParameters> parameters; // one per output
   uint64_t bytes_read = 0;
 };
@@ -48,8 +57,10 @@ struct PlanModel {
   RecipeModel recipe;
   size_t weights = 0; // in plan.inputs
   std::optional<size_t> fisher; // in plan.inputs, if the method uses it
+  std::optional<size_t> gram; // in plan.inputs, if the method uses it
   std::shared_ptr<const LoraAdapter> adapter;
   double scale = 1; // N_t
+  double gram_scale = 1; // N_t, as the Gram file has it
 };
 
 struct PlanSlice {
@@ -79,7 +90,9 @@ struct MERGANSER_API MergePlan {
   size_t reference_weights = 0; // input that gives copied tensors, and order
   std::optional<size_t> base; // input, only if the recipe has one
   std::optional<size_t> base_fisher; // input, only if the method uses it
+  std::optional<size_t> base_gram; // input, only if the method uses it
   double base_scale = 0; // N_0
+  double base_gram_scale = 0; // N_0, as the Gram file has it
   // One for a recipe without slices. Models are sorted by their paths, so that
   // their order in the recipe does not change a sum's rounding.
   std::vector<PlanSlice> slices;

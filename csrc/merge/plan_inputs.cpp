@@ -11,13 +11,21 @@
 namespace merganser {
 namespace {
 
-// The recipe's number of examples, or else the file's.
+// The recipe's number of examples, or else the file's, which must be of this
+// kind.
 double read_scale(
-    const Checkpoint& fisher,
+    const Checkpoint& statistic,
     const std::optional<double>& given,
-    const char* key) {
+    const char* key,
+    bool is_gram) {
   const auto metadata =
-      FisherMetadata::parse(fisher.metadata(), fisher.files().front());
+      FisherMetadata::parse(statistic.metadata(), statistic.files().front());
+  if (metadata && (metadata->estimator == kGramEstimator) != is_gram) {
+    throw InputError(fmt::format(
+        "{} has {}",
+        statistic.path().string(),
+        is_gram ? "a Fisher, not Gram matrices" : "Gram matrices, no Fisher"));
+  }
   if (given) {
     return *given;
   }
@@ -25,7 +33,7 @@ double read_scale(
     throw InputError(fmt::format(
         "{} does not say how many examples it stands for, give {} in the "
         "recipe",
-        fisher.path().string(),
+        statistic.path().string(),
         key));
   }
   return static_cast<double>(metadata->num_examples);
@@ -54,6 +62,9 @@ PlanModel open_model(MergePlan& plan, const RecipeModel& recipe) {
   if (plan.recipe.method->needs_fishers) {
     model.fisher = open_input(plan, *recipe.fisher);
   }
+  if (plan.recipe.method->needs_grams()) {
+    model.gram = open_input(plan, *recipe.gram);
+  }
   return model;
 }
 
@@ -64,7 +75,8 @@ void sort_models(std::vector<PlanModel>& models) {
     return std::tuple(
         r.model.string(),
         r.adapter.value_or("").string(),
-        r.fisher.value_or("").string());
+        r.fisher.value_or("").string(),
+        r.gram.value_or("").string());
   });
 }
 
@@ -117,6 +129,10 @@ void open_files(MergePlan& plan, Problems& problems) {
     problems.collect(
         [&] { plan.base_fisher = open_input(plan, *recipe.base_fisher); });
   }
+  if (recipe.method->needs_base_gram()) {
+    problems.collect(
+        [&] { plan.base_gram = open_input(plan, *recipe.base_gram); });
+  }
   std::vector<RecipeSlice> slices = recipe.slices;
   if (slices.empty()) {
     slices.push_back({recipe.models, {}, 0});
@@ -154,6 +170,9 @@ void compare_inputs(const MergePlan& plan, Problems& problems) {
         compare_fisher(
             *plan.inputs[*model.fisher], weights, skip_heads, problems);
       }
+      if (model.gram) {
+        compare_gram(*plan.inputs[*model.gram], weights, problems);
+      }
       if (std::ranges::find(compared, &weights) != compared.end()) {
         continue;
       }
@@ -178,6 +197,9 @@ void compare_inputs(const MergePlan& plan, Problems& problems) {
     compare_fisher(
         *plan.inputs[*plan.base_fisher], reference, skip_heads, problems);
   }
+  if (plan.base_gram) {
+    compare_gram(*plan.inputs[*plan.base_gram], reference, problems);
+  }
 }
 
 void read_scales(MergePlan& plan, Problems& problems) {
@@ -185,24 +207,28 @@ void read_scales(MergePlan& plan, Problems& problems) {
   if (!recipe.method->needs_num_examples) {
     return;
   }
-  for (PlanSlice& slice : plan.slices) {
-    for (PlanModel& model : slice.models) {
+  const auto read = [&](std::optional<size_t> input,
+                        const std::optional<double>& given,
+                        const char* key,
+                        bool is_gram,
+                        double& scale) {
+    if (input) {
       problems.collect([&] {
-        model.scale = read_scale(
-            *plan.inputs[*model.fisher],
-            model.recipe.num_examples,
-            "num_examples");
+        scale = read_scale(*plan.inputs[*input], given, key, is_gram);
       });
     }
+  };
+  for (PlanSlice& slice : plan.slices) {
+    for (PlanModel& model : slice.models) {
+      const auto& given = model.recipe.num_examples;
+      read(model.fisher, given, "num_examples", false, model.scale);
+      read(model.gram, given, "num_examples", true, model.gram_scale);
+    }
   }
-  if (plan.base_fisher) {
-    problems.collect([&] {
-      plan.base_scale = read_scale(
-          *plan.inputs[*plan.base_fisher],
-          recipe.base_num_examples,
-          "base_num_examples");
-    });
-  }
+  const auto& given = recipe.base_num_examples;
+  const char* key = "base_num_examples";
+  read(plan.base_fisher, given, key, false, plan.base_scale);
+  read(plan.base_gram, given, key, true, plan.base_gram_scale);
 }
 
 } // namespace merganser

@@ -132,9 +132,10 @@ class Planner {
           plan_.base ? *plan_.base : slice.models.front().weights;
       row.sources = {{like.at(like_name), input}};
     } else {
+      add_grams(slice, names, row);
       add_sources(slice, names, row);
       add_parameters(slice, names, row);
-      row.float64 = plan_.recipe.float64;
+      row.float64 = plan_.recipe.float64 || !row.grams.empty();
       for (const TensorSource& source : row.sources) {
         row.float64 |= source.tensor.info().dtype == DType::kF64;
         check(source, row.output);
@@ -152,6 +153,9 @@ class Planner {
     for (const TensorSource& source : row.sources) {
       row.bytes_read += source.tensor.info().bytes();
     }
+    for (const GramSource& gram : row.grams) {
+      row.bytes_read += gram.matrix.tensor.info().bytes();
+    }
     return row;
   }
 
@@ -161,7 +165,8 @@ class Planner {
     if (method.needs_base) {
       row.sources.push_back({reference_.at(names.base), *plan_.base});
     }
-    if (method.needs_base_fisher) {
+    const bool fishers = row.grams.empty();
+    if (method.needs_base_fisher && fishers) {
       row.sources.push_back(
           {plan_.inputs[*plan_.base_fisher]->at(names.base),
            *plan_.base_fisher,
@@ -182,12 +187,43 @@ class Planner {
       row.scales.push_back(model.scale);
     }
     for (size_t t = 0; t < slice.models.size(); ++t) {
-      if (const auto fisher = slice.models[t].fisher) {
+      if (const auto fisher = slice.models[t].fisher; fisher && fishers) {
         row.sources.push_back(
             {plan_.inputs[*fisher]->at(names.models[t]),
              *fisher,
              /*is_fisher=*/true});
       }
+    }
+  }
+
+  // The Gram matrices of all models and, if the method uses it, of the base; or
+  // of none.
+  void add_grams(const PlanSlice& slice, const Names& names, TensorPlan& row)
+      const {
+    size_t wanted = 0;
+    const Checkpoint* without = nullptr;
+    const auto add = [&](size_t input, const std::string& name, double scale) {
+      ++wanted;
+      if (plan_.inputs[input]->find(name) == nullptr) {
+        without = plan_.inputs[input].get();
+      } else {
+        row.grams.push_back({{plan_.inputs[input]->at(name), input}, scale});
+      }
+    };
+    if (plan_.base_gram) {
+      add(*plan_.base_gram, names.base, plan_.base_gram_scale);
+    }
+    for (size_t t = 0; t < slice.models.size(); ++t) {
+      const PlanModel& model = slice.models[t];
+      if (model.gram) {
+        add(*model.gram, names.models[t], model.gram_scale);
+      }
+    }
+    if (!row.grams.empty() && row.grams.size() < wanted) {
+      throw InputError(fmt::format(
+          "{} has no Gram matrix for tensor {}, and others have one",
+          without->path().string(),
+          quote(names.output)));
     }
   }
 

@@ -38,7 +38,7 @@ RecipeModel parse_model(
     const fs::path& folder,
     bool layers) {
   std::vector<std::string_view> keys = {
-      "model", "adapter", "fisher", "num_examples", "parameters"};
+      "model", "adapter", "fisher", "gram", "num_examples", "parameters"};
   if (layers) {
     keys.push_back("layer_range");
   }
@@ -53,6 +53,15 @@ RecipeModel parse_model(
   } else if (method.needs_fishers) {
     entry.fail(fmt::format(
         "{} needs the key fisher: the method {} uses a Fisher of every model",
+        entry.name(),
+        method.name));
+  }
+  if (const auto gram = entry.find("gram")) {
+    model.gram = gram->path(folder);
+  } else if (method.needs_grams()) {
+    entry.fail(fmt::format(
+        "{} needs the key gram: the method {} uses the Gram matrices of every "
+        "model",
         entry.name(),
         method.name));
   }
@@ -135,6 +144,12 @@ void parse_base(
     root.at("merge_method")
         .fail(fmt::format("the method {} needs base_fisher", method.name));
   }
+  if (const auto gram = root.find("base_gram")) {
+    recipe.base_gram = gram->path(folder);
+  } else if (method.needs_base_gram()) {
+    root.at("merge_method")
+        .fail(fmt::format("the method {} needs base_gram", method.name));
+  }
   if (const auto count = root.find("base_num_examples")) {
     recipe.base_num_examples = count->positive();
   }
@@ -201,7 +216,9 @@ void check_weights(const YamlValue& models, const Recipe& recipe) {
   const bool divides = normalize != nullptr && normalize->is_constant()
       ? *normalize->at("", 0) != 0
       : recipe.method->fallback("normalize") != 0;
-  if (sum == 0 && (divides || recipe.method->needs_fishers)) {
+  if (sum == 0 &&
+      (divides || recipe.method->needs_fishers ||
+       recipe.method->needs_grams())) {
     models.fail("the weights of the models must not sum to 0");
   }
 }
@@ -221,6 +238,7 @@ Recipe Recipe::parse(
       {"merge_method",
        "base_model",
        "base_fisher",
+       "base_gram",
        "base_num_examples",
        "models",
        "slices",

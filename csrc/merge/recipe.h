@@ -25,8 +25,9 @@ struct RecipeModel {
   std::filesystem::path model;
   std::optional<std::filesystem::path> adapter; // LoRA, on top of it
   std::optional<std::filesystem::path> fisher;
-  std::optional<double>
-      num_examples; // N_t; from the Fisher's metadata if absent
+  std::optional<std::filesystem::path> gram;
+  // N_t; from the metadata of Fisher and Gram file if absent.
+  std::optional<double> num_examples;
   Settings parameters;
   int first_layer = 0; // of a slice: layers [first_layer, last_layer)
   int last_layer = 0;
@@ -56,6 +57,7 @@ struct MERGANSER_API Recipe {
   const MethodInfo* method = nullptr;
   std::optional<std::filesystem::path> base_model;
   std::optional<std::filesystem::path> base_fisher;
+  std::optional<std::filesystem::path> base_gram;
   std::optional<double> base_num_examples; // N_0
   std::vector<RecipeModel> models; // either these...
   std::vector<RecipeSlice> slices; // ...or these

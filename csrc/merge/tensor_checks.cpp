@@ -183,6 +183,34 @@ void compare_fisher(
       types);
 }
 
+void compare_gram(
+    const Checkpoint& gram,
+    const Checkpoint& model,
+    Problems& problems) {
+  Names extra, shapes, types;
+  for (const TensorInfo& found : gram.tensors()) {
+    const TensorInfo* weight = model.find(found.name);
+    if (weight == nullptr) {
+      extra.push_back(quote(found.name));
+      continue;
+    }
+    const auto& shape = weight->shape;
+    if (shape.size() != 2 ||
+        found.shape != std::vector<int64_t>{shape[1], shape[1]}) {
+      shapes.push_back(with_shapes(found, *weight));
+    }
+    if (found.dtype != DType::kF32 && found.dtype != DType::kF64) {
+      types.push_back(with_type(found));
+    }
+  }
+  const auto add = [&](std::string_view what, const Names& names) {
+    report(problems, gram, what, model, names);
+  };
+  add("is of another model, it has tensors beyond those of", extra);
+  add("has Gram matrices that do not fit to the inputs of", shapes);
+  add("is too narrow (a Gram matrix is F32 or F64) for", types);
+}
+
 void compare_integers(
     const std::vector<const Checkpoint*>& models,
     bool skip_heads,

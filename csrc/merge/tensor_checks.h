@@ -39,6 +39,13 @@ void compare_fisher(
     bool skip_heads,
     Problems& problems);
 
+// Gram matrices (in, in) under the names of weights (out, in) that the model
+// has.
+void compare_gram(
+    const Checkpoint& gram,
+    const Checkpoint& model,
+    Problems& problems);
+
 // Integers and bools, which must agree where no base settles them. Reads them.
 void compare_integers(
     const std::vector<const Checkpoint*>& models,

@@ -34,6 +34,8 @@ constexpr MergeField kMergeFields[] = {
     {"clamp", &TensorParameters::clamp},
     {"floor", &TensorParameters::floor},
     {"lambda", &TensorParameters::lambda},
+    {"off_diagonal", &TensorParameters::off_diagonal},
+    {"ridge", &TensorParameters::ridge},
     {"normalize", &TensorParameters::normalize},
     {"rescale", &TensorParameters::rescale},
     {"seed", &TensorParameters::seed},
@@ -79,7 +81,7 @@ void finish_weights(
   }
   const bool normalize = found.normalize != 0;
   if (sum == 0 &&
-      (method.needs_fishers ||
+      (method.needs_fishers || method.needs_grams() ||
        (normalize && method.formula == MergeFormula::kLinear))) {
     throw InputError(fmt::format(
         "the weights of the models sum to 0 for tensor {}",

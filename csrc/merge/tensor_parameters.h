@@ -22,6 +22,8 @@ struct TensorParameters {
   double clamp = 0;
   double floor = 0;
   double lambda = 0;
+  double off_diagonal = 0;
+  double ridge = 0;
   double normalize = 0; // flag
   double rescale = 0; // flag
   double seed = 0;

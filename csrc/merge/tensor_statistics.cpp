@@ -7,6 +7,7 @@
 
 #include "io/parallel.h"
 #include "merge/chunk_reader.h"
+#include "merge/gram.h"
 #include "merge/rank_selection.h"
 #include "merge/sparsify.h"
 
@@ -282,6 +283,12 @@ TensorStatistics measure_tensor(
     size_t tensor,
     size_t output,
     int threads) {
+  if (!plan.tensors[tensor].grams.empty()) {
+    TensorStatistics found;
+    found.merged =
+        merge_with_grams(plan, plan.tensors[tensor], output, threads);
+    return found;
+  }
   return plan.tensors[tensor].float64
       ? Measurement<double>(plan, tensor, output, threads).run()
       : Measurement<float>(plan, tensor, output, threads).run();

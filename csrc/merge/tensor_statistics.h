@@ -15,6 +15,8 @@ struct TensorStatistics {
   std::vector<double> rescale;
   // In place of the parameters' weights: of slerp those of base and model.
   std::vector<double> weights;
+  // The merged tensor itself, where Gram matrices were solved with.
+  std::vector<double> merged;
 };
 
 // Reads the tensor's chunks as often as the method asks for, once to three

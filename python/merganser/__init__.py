@@ -16,6 +16,7 @@ from .adamw_fisher import AdamWFisher
 from .comparison import compare_fishers
 from .fisher import fisher
 from .fisher_result import FisherResult
+from .gram import GramResult, gram
 from .merging import inspect, merge, merge_recipe, plan, verify
 from .ops import has_cuda
 from .trainer import Trainer
@@ -27,11 +28,13 @@ __all__ = [
     "AdamWFisher",
     "Error",
     "FisherResult",
+    "GramResult",
     "InputError",
     "Trainer",
     "__version__",
     "compare_fishers",
     "fisher",
+    "gram",
     "has_cuda",
     "inspect",
     "merge",

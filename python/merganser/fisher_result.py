@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from . import _C
+from ._C import InputError
+
+GRAM = "gram"  # the estimator in files of Gram matrices
 
 
 @dataclass(eq=False, repr=False)
@@ -64,6 +67,8 @@ class FisherResult(Mapping[str, Tensor]):
         Raises InputError where it is not one.
         """
         tensors, metadata = _C.read_fisher(path)
+        if metadata.estimator == GRAM:
+            raise InputError(f"{path} has Gram matrices, no Fisher")
         return cls(
             tensors,
             num_examples=metadata.num_examples,

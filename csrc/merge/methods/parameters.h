@@ -20,6 +20,17 @@ inline constexpr ParameterInfo kFisherWeight = {
     .fallback = 1,
     .meaning = "w, of a model"};
 
+// As large as a Fisher's.
+inline constexpr ParameterInfo kGramWeight = kFisherWeight;
+
+inline constexpr ParameterInfo kRidge = {
+    .name = "ridge",
+    .least = 0,
+    .fallback = 1e-4,
+    .meaning =
+        "what is added to the diagonals of Gram matrices, as a share of "
+        "their mean"};
+
 inline constexpr ParameterInfo normalize(bool by_default) {
   return {
       .name = "normalize",

@@ -1,0 +1,246 @@
+"""Gram matrices of the inputs of a model's linear layers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from . import _C
+from ._arguments import check_count
+from ._batches import Batch, count_examples, make_loader, read_batches
+from ._C import Error, InputError
+from ._model_state import device_of, eval_mode, moved
+from .fisher_result import GRAM
+
+
+@dataclass(eq=False, repr=False)
+class GramResult(Mapping[str, Tensor]):
+    """Mean Gram matrices: a mapping from names of weights (out, in) to (in, in).
+
+    Attributes:
+        matrices: the mean over examples of sum_tokens a a^T, float32 or wider.
+        num_examples: N of the data set, what a merge scales the mean by.
+        num_examples_used: how many of them it is the mean over.
+        base_model_hash: of the model's tensors; empty: unknown.
+    """
+
+    matrices: dict[str, Tensor]
+    num_examples: int
+    num_examples_used: int
+    base_model_hash: str = ""
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the file that recipes name as `gram`, whole or not at all.
+
+        Format: docs/method.md, section 4.
+        """
+        metadata = _C.FisherMetadata(
+            estimator=GRAM,
+            num_examples=self.num_examples,
+            num_examples_used=self.num_examples_used,
+            samples=0,
+            seed=0,
+            labels="",
+            base_model_hash=self.base_model_hash,
+        )
+        _C.write_fisher(path, self.matrices, metadata)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> GramResult:
+        """Reads a file that `save` wrote. Raises InputError where it is not one."""
+        tensors, metadata = _C.read_fisher(path)
+        if metadata.estimator != GRAM:
+            raise InputError(f"{path} has a Fisher, not Gram matrices")
+        return cls(
+            tensors,
+            num_examples=metadata.num_examples,
+            num_examples_used=metadata.num_examples_used,
+            base_model_hash=metadata.base_model_hash,
+        )
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.matrices[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.matrices)
+
+    def __len__(self) -> int:
+        return len(self.matrices)
+
+    def __repr__(self) -> str:
+        return (
+            f"GramResult({self.num_examples_used} of {self.num_examples} examples, "
+            f"{len(self)} matrices)"
+        )
+
+
+def gram(
+    model: nn.Module,
+    data: Iterable,
+    *,
+    limit: int | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    collator: Callable | None = None,
+    batch_size: int = 16,
+    num_examples: int | None = None,
+    model_path: str | os.PathLike | None = None,
+    progress: Callable[[int, int | None, str], None] | None = None,
+) -> GramResult:
+    """Collects what `regmean` and `block_gradient_matching` need beside the weights.
+
+    G = 1/N sum_i sum_l a_il a_il^T over the tokens l of example i, a (in,) the input of
+    a linear layer (torch.nn.functional.linear with a parameter of the model), without
+    tokens that the attention mask hides. The model runs once, forward only, in eval
+    mode, and is left as it was. A weight that is used in another way too (a tied
+    embedding) has no Gram matrix, nor have parameters that are used only otherwise.
+
+    Args:
+        model: any module.
+        data: batches, or examples with a `collator`; see `merganser.fisher`.
+        limit: use the first `limit` examples only.
+        dtype: bfloat16 or float16: run under autocast to this type. Sums are float32
+            or wider in any case.
+        device: where to run: the model is moved there, and back afterwards.
+        collator: puts a list of `batch_size` examples of `data` together.
+        batch_size: see `collator`.
+        num_examples: N, what a merge scales the mean by. By default the examples of
+            `data`, including those beyond `limit`.
+        model_path: the folder or file that `model` was loaded from or saved to; its
+            hash goes into the result, and a recipe refuses Gram matrices of other
+            weights.
+        progress: called after each batch with the examples done, how many there
+            will be (None: unknown) and an empty text.
+
+    Raises:
+        InputError: arguments or data that do not fit; a mask that does not fit to the
+            inputs of a layer.
+        Error: a matrix that is not finite; names the parameter.
+
+    Source: Jin et al., arXiv 2212.09849, section 3; docs/method.md, section 3.
+    """
+    check_count("batch_size", batch_size)
+    for name, value in (("limit", limit), ("num_examples", num_examples)):
+        if value is not None:
+            check_count(name, value)
+    if dtype not in (None, torch.bfloat16, torch.float16):
+        raise InputError(
+            f"dtype must be None, torch.bfloat16 or torch.float16, not {dtype}"
+        )
+    data = make_loader(data, collator, batch_size, model)
+    total = count_examples(data)
+    if limit is not None and num_examples is None and total is None:
+        raise InputError("with limit, data of unknown length need num_examples")
+    model_hash = "" if model_path is None else _C.content_hash(model_path)
+
+    used = 0
+    expected = limit if total is None or limit is None else min(limit, total)
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(eval_mode(model))
+        home = device_of(model)
+        if device is not None and torch.device(device) != home:
+            stack.enter_context(moved(model, torch.device(device), home))
+        sums = _GramSums(model)
+        for batch in read_batches(data, device_of(model), limit):
+            with ExitStack() as forward:
+                if dtype is not None:
+                    kind = batch.indices.device.type
+                    forward.enter_context(torch.autocast(kind, dtype))
+                sums.begin(batch)
+                forward.enter_context(sums)
+                model(*batch.args, **batch.kwargs)
+            used += batch.size
+            if progress is not None:
+                progress(used, expected or total, "")
+        if used == 0:
+            raise InputError("data has no examples")
+        matrices = sums.finish()
+    if not matrices:
+        raise InputError("the model has no linear layer")
+    for name, matrix in matrices.items():
+        matrix.div_(used)
+        if not matrix.isfinite().all():
+            raise Error(f"the Gram matrix of {name} is not finite")
+    return GramResult(
+        {name: matrix.to(home) for name, matrix in matrices.items()},
+        num_examples=num_examples or total or used,
+        num_examples_used=used,
+        base_model_hash=model_hash,
+    )
+
+
+class _GramSums(TorchFunctionMode):
+    """Adds up the Gram matrices of what goes into the model's linear layers.
+
+    Functions are watched, not modules: they are what all ways to write a model share.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self._names = {id(p): name for name, p in model.named_parameters()}
+        self._sums: dict[str, Tensor] = {}
+        self._other_uses: set[str] = set()
+
+    def begin(self, batch: Batch) -> None:
+        self._masks = [
+            value.bool()
+            for name, value in batch.kwargs.items()
+            if name.endswith("attention_mask") and isinstance(value, Tensor)
+        ]
+        self._size = batch.size
+        self._last: tuple[Tensor, int, Tensor] | None = None  # input, version, product
+
+    def finish(self) -> dict[str, Tensor]:
+        self._last = None
+        return {n: s for n, s in self._sums.items() if n not in self._other_uses}
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is F.linear:
+            weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
+            name = self._names.get(id(weight))
+            if name is not None:
+                self._add(name, kwargs.get("input", args[0] if args else None))
+        elif function is F.embedding:
+            weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
+            self._other_uses.add(self._names.get(id(weight), ""))
+        return function(*args, **kwargs)
+
+    def _add(self, name: str, x: Tensor) -> None:
+        # Query, key and value have one input.
+        last = self._last
+        if last is None or last[0] is not x or last[1] != x._version:
+            tokens = self._tokens(name, x)
+            with torch.autocast(x.device.type, enabled=False):
+                wide = tokens.to(torch.promote_types(x.dtype, torch.float32))
+                self._last = last = (x, x._version, wide.T @ wide)
+        if name in self._sums:
+            self._sums[name] += last[2]
+        else:
+            self._sums[name] = last[2].clone()
+
+    def _tokens(self, name: str, x: Tensor) -> Tensor:
+        """(tokens, in), without what a mask hides."""
+        flat = x.reshape(-1, x.shape[-1])
+        hiding = [mask for mask in self._masks if not mask.all()]
+        if not hiding or len(flat) == self._size:  # nothing hidden; one per example
+            return flat
+        fitting = [mask for mask in hiding if mask.shape == x.shape[:-1]]
+        if len(fitting) == 1 or (fitting and all(map(fitting[0].equal, fitting))):
+            return x[fitting[0]]
+        if any(len(flat) == mask.sum() for mask in hiding):  # packed by the model
+            return flat
+        raise InputError(
+            f"the attention masks {[tuple(m.shape) for m in self._masks]} do not tell "
+            f"which tokens of {name}'s input {tuple(x.shape)} are hidden: give batches "
+            "without padding"
+        )

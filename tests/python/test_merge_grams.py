@@ -1,0 +1,225 @@
+"""regmean and block_gradient_matching, against their definitions in float64."""
+
+import json
+import subprocess
+
+import merganser
+import numpy
+import pytest
+from command import executable
+from merge_inputs import (
+    NUM_EXAMPLES,
+    WEIGHTS,
+    content_hash,
+    load_model,
+    make_models,
+    oracle,
+    recipe,
+)
+from safetensors.numpy import load_file, save_file
+
+OFF_DIAGONAL, RIDGE = 0.8, 1e-3
+
+
+def has_gram(name, shape):
+    return len(shape) == 2 and "embeddings" not in name
+
+
+def make_gram(folder, name, change=lambda tensors: None):
+    random = numpy.random.default_rng(NUM_EXAMPLES[name])
+    tensors = {}
+    for key, value in load_model(folder / name).items():
+        if has_gram(key, value.shape):
+            # Fewer tokens than inputs: it has no full rank.
+            a = random.standard_normal((value.shape[1] // 2, value.shape[1]))
+            tensors[key] = (a.T @ a / NUM_EXAMPLES[name]).astype(numpy.float32)
+    change(tensors)
+    metadata = {
+        "format_version": "1",
+        "estimator": "gram",
+        "num_examples": str(NUM_EXAMPLES[name]),
+        "num_examples_used": "10",
+        "samples": "0",
+        "seed": "0",
+        "labels": "",
+        "base_model_hash": content_hash(folder / name),
+    }
+    save_file(tensors, folder / f"{name}_gram.safetensors", metadata)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_models(tmp_path)
+    for name in NUM_EXAMPLES:
+        make_gram(tmp_path, name)
+    return tmp_path
+
+
+def write(folder, method, models=("a", "b"), **parameters):
+    made = json.loads(recipe(method))
+    made["base_gram"] = "base_gram.safetensors"
+    made["models"] = [m for m in made["models"] if m["model"] in models]
+    for model in made["models"]:
+        model["gram"] = f"{model['model']}_gram.safetensors"
+    made["parameters"] |= {"ridge": RIDGE, "off_diagonal": OFF_DIAGONAL} | parameters
+    (folder / "r.yaml").write_text(json.dumps(made))
+
+
+def merge(folder, *arguments, out="out"):
+    return subprocess.run(
+        [executable(), "merge", "r.yaml", out, "--quiet", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def definition(folder, method, key):
+    base, a, b = (load_model(folder / n)[key].astype(float) for n in NUM_EXAMPLES)
+    g0, ga, gb = (
+        NUM_EXAMPLES[n] * load_file(folder / f"{n}_gram.safetensors")[key].astype(float)
+        for n in NUM_EXAMPLES
+    )
+    wa, wb = WEIGHTS.values()
+    eye = numpy.eye(len(g0))
+    if method == "regmean":
+        ga, gb = (
+            g * (OFF_DIAGONAL + (1 - OFF_DIAGONAL) * numpy.eye(len(g)))
+            for g in (ga, gb)
+        )
+        ridge = RIDGE * numpy.trace(wa * ga + wb * gb) / len(g0) / (wa + wb)
+        ga, gb = ga + ridge * eye, gb + ridge * eye
+        return (wa * a @ ga + wb * b @ gb) @ numpy.linalg.inv(wa * ga + wb * gb)
+    g0 = g0 + RIDGE * numpy.trace(g0 + wa * ga + wb * gb) / len(g0) * eye
+    update = wa * (a - base) @ (g0 + ga) + wb * (b - base) @ (g0 + gb)
+    return base + update @ numpy.linalg.inv(g0 + wa * ga + wb * gb)
+
+
+@pytest.mark.parametrize(
+    ("method", "others"),
+    [("regmean", "linear"), ("block_gradient_matching", "gradient_matching")],
+)
+def test_against_the_definition(folder, method, others):
+    write(folder, method)
+    process = merge(folder)
+    assert process.returncode == 0, process.stderr
+    found = load_model(folder / "out")
+    elementwise = oracle(folder, others)
+    solved = 0
+    for key, value in found.items():
+        if has_gram(key, value.shape):
+            expected = definition(folder, method, key)
+            solved += 1
+        else:
+            expected = elementwise[key]
+        error = numpy.abs(value - expected).max()
+        assert error <= 1e-6 * max(1, numpy.abs(expected).max()), key
+    assert solved > 10
+    # The same bytes for any number of threads, and from Python.
+    merge(folder, "--threads", "1", out="one").check_returncode()
+    merganser.merge_recipe(folder / "r.yaml", folder / "python", threads=3)
+    weights = (folder / "out" / "model.safetensors").read_bytes()
+    for other in ("one", "python"):
+        assert (folder / other / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("method", ["regmean", "block_gradient_matching"])
+def test_one_model_comes_back(folder, method):
+    write(folder, method, models=["a"])
+    merge(folder).check_returncode()
+    a = load_model(folder / "a")
+    for key, value in load_model(folder / "out").items():
+        assert numpy.abs(value - a[key]).max() < 1e-6, key
+
+
+def test_without_ridge(folder):
+    write(folder, "block_gradient_matching", ridge=0)
+
+    def no_rank(tensors):
+        for value in tensors.values():
+            value[...] = 0
+
+    for name in NUM_EXAMPLES:
+        make_gram(folder, name, no_rank)
+    process = merge(folder)
+    assert process.returncode == 2
+    assert "do not have full rank; give the parameter ridge" in process.stderr
+    assert not (folder / "out").exists()
+
+
+def drop(tensors):
+    del tensors["classifier.weight"]
+
+
+def rename(tensors):
+    tensors["other.weight"] = tensors.pop("classifier.weight")
+
+
+def crop(tensors):
+    tensors["classifier.weight"] = tensors["classifier.weight"][:, 1:].copy()
+
+
+def narrow(tensors):
+    tensors["classifier.weight"] = tensors["classifier.weight"].astype(numpy.float16)
+
+
+def spoil(tensors):
+    tensors["classifier.weight"][1, 1] = -1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop, "has no Gram matrix for tensor 'classifier.weight', and others"),
+        (rename, "is of another model, it has tensors beyond those of a"),
+        (crop, "has Gram matrices that do not fit to the inputs of a"),
+        (narrow, "is too narrow (a Gram matrix is F32 or F64) for a"),
+        (spoil, "tensor 'classifier.weight' is -1 at index 17, a Gram matrix is"),
+    ],
+)
+def test_gram_files_that_do_not_fit(folder, change, message):
+    make_gram(folder, "a", change)
+    write(folder, "regmean")
+    process = merge(folder)
+    assert process.returncode == 2
+    assert message in process.stderr.replace("\n  ", " ")
+    assert not (folder / "out").exists()
+
+
+def test_other_files(folder):
+    write(folder, "regmean")
+    text = (folder / "r.yaml").read_text()
+    (folder / "r.yaml").write_text(text.replace("a_gram", "b_gram"))
+    assert "b_gram.safetensors is a Gram file of other weights than a" in (
+        merge(folder).stderr
+    )
+    (folder / "r.yaml").write_text(text.replace("a_gram", "a_fisher"))
+    assert "has a Fisher, not Gram matrices" in merge(folder).stderr
+    (folder / "r.yaml").write_text(text.replace('"gram"', '"adapter"'))
+    assert "needs the key gram" in merge(folder).stderr
+
+
+def test_nan_in_a_weight(folder):
+    weights = folder / "a" / "model.safetensors"
+    state = load_file(weights)
+    state["classifier.weight"][0, 3] = numpy.nan
+    save_file(state, weights, {"format": "pt"})
+    make_gram(folder, "a")
+    write(folder, "regmean")
+    process = merge(folder)
+    assert process.returncode == 2
+    assert "tensor 'classifier.weight' is nan at index 3" in process.stderr
+    assert not (folder / "out").exists()
+
+
+def test_plan_tells_the_memory(folder):
+    write(folder, "regmean")
+    process = merge(folder, "--memory", "1MB")
+    assert process.returncode == 2 and "buffers for this merge" in process.stderr
+    plan = json.loads(
+        subprocess.check_output(
+            [executable(), "plan", "r.yaml", "--json", "--threads", "1"], cwd=folder
+        )
+    )
+    assert plan["peak_memory"] > 1_000_000
