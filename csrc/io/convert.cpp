@@ -16,18 +16,18 @@ static_assert(
     std::endian::native == std::endian::little,
     "tensors lie in the files as little-endian machines have them in memory");
 
-// The arrays may be unaligned, and they do not overlap: with that said, the
-// compiler makes vector loads and stores of the loop.
+// The arrays may be unaligned, and they do not overlap: with that said, and the
+// function known when it is compiled, the loop becomes one of vectors.
 template <typename T>
 using Unaligned [[gnu::aligned(1), gnu::may_alias]] = T;
 
-template <typename In, typename Out, typename Function>
-void map(const void* in, void* out, size_t n, Function function) {
+template <typename In, typename Out, auto kFunction>
+void map(const void* in, void* out, size_t n) {
   const auto* __restrict source = static_cast<const Unaligned<In>*>(in);
   auto* __restrict target = static_cast<Unaligned<Out>*>(out);
   widest([&] {
     for (size_t i = 0; i < n; ++i) {
-      target[i] = function(source[i]);
+      target[i] = kFunction(source[i]);
     }
   });
 }
@@ -49,15 +49,15 @@ template <typename Float>
 void widen(DType dtype, const std::byte* in, Float* out, size_t n) {
   switch (dtype) {
     case DType::kF16:
-      return map<uint16_t, Float>(in, out, n, float_from_f16);
+      return map<uint16_t, Float, float_from_f16>(in, out, n);
     case DType::kBF16:
-      return map<uint16_t, Float>(in, out, n, float_from_bf16);
+      return map<uint16_t, Float, float_from_bf16>(in, out, n);
     case DType::kF32:
-      return map<float, Float>(
-          in, out, n, [](float x) { return static_cast<Float>(x); });
+      return map<float, Float, [](float x) { return static_cast<Float>(x); }>(
+          in, out, n);
     case DType::kF64:
-      return map<double, Float>(
-          in, out, n, [](double x) { return static_cast<Float>(x); });
+      return map<double, Float, [](double x) { return static_cast<Float>(x); }>(
+          in, out, n);
     default:
       refuse(dtype);
   }
@@ -82,14 +82,14 @@ void to_float64(DType dtype, const std::byte* in, double* out, size_t n) {
 void from_float32(DType dtype, const float* in, std::byte* out, size_t n) {
   switch (dtype) {
     case DType::kF16:
-      return map<float, uint16_t>(in, out, n, f16_from_float);
+      return map<float, uint16_t, f16_from_float>(in, out, n);
     case DType::kBF16:
-      return map<float, uint16_t>(in, out, n, bf16_from_float);
+      return map<float, uint16_t, bf16_from_float>(in, out, n);
     case DType::kF32:
       return copy(in, out, n * sizeof(float));
     case DType::kF64:
-      return map<float, double>(
-          in, out, n, [](float x) { return static_cast<double>(x); });
+      return map<float, double, [](float x) { return static_cast<double>(x); }>(
+          in, out, n);
     default:
       refuse(dtype);
   }
@@ -98,16 +98,16 @@ void from_float32(DType dtype, const float* in, std::byte* out, size_t n) {
 void from_float64(DType dtype, const double* in, std::byte* out, size_t n) {
   switch (dtype) {
     case DType::kF16:
-      return map<double, uint16_t>(in, out, n, [](double x) {
+      return map<double, uint16_t, [](double x) {
         return f16_from_float(narrow_to_odd(x));
-      });
+      }>(in, out, n);
     case DType::kBF16:
-      return map<double, uint16_t>(in, out, n, [](double x) {
+      return map<double, uint16_t, [](double x) {
         return bf16_from_float(narrow_to_odd(x));
-      });
+      }>(in, out, n);
     case DType::kF32:
-      return map<double, float>(
-          in, out, n, [](double x) { return static_cast<float>(x); });
+      return map<double, float, [](double x) { return static_cast<float>(x); }>(
+          in, out, n);
     case DType::kF64:
       return copy(in, out, n * sizeof(double));
     default:
