@@ -41,6 +41,11 @@ void bind_merge(py::module_& m) {
       .def_readonly("needs_num_examples", &MethodInfo::needs_num_examples)
       .def_property_readonly("needs_statistics", &MethodInfo::needs_statistics)
       .def_property_readonly(
+          "has_weights",
+          [](const MethodInfo& i) {
+            return i.find_parameter("weight") != nullptr;
+          })
+      .def_property_readonly(
           "normalizes",
           [](const MethodInfo& i) {
             return i.find_parameter("normalize") != nullptr;

@@ -17,6 +17,7 @@ void bind_errors(py::module_& m);
 void bind_io(py::module_& m);
 void bind_fisher(py::module_& m);
 void bind_fisher_file(py::module_& m);
+void bind_memory_merge(py::module_& m);
 void bind_merge(py::module_& m);
 void bind_model(py::module_& m);
 void bind_text(py::module_& m);

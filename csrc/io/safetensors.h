@@ -32,12 +32,18 @@ using Metadata = std::map<std::string, std::string>;
 
 class InputFile;
 
-// Where a tensor lies in a file, for those who read it part by part. Valid as
-// long as what it came from.
+// Where a tensor lies, in a file or in memory, for those who read it part by
+// part. Valid as long as what it was made of.
 class MERGANSER_API StoredTensor {
  public:
   StoredTensor(const InputFile& file, const TensorInfo& info, uint64_t begin)
       : file_(&file), info_(&info), begin_(begin) {}
+  // `label` takes the place of the file.
+  StoredTensor(
+      std::span<const std::byte> data,
+      const TensorInfo& info,
+      const std::filesystem::path& label)
+      : data_(data), label_(&label), info_(&info) {}
 
   const TensorInfo& info() const {
     return *info_;
@@ -50,9 +56,11 @@ class MERGANSER_API StoredTensor {
   void read(std::span<std::byte> out, uint64_t offset = 0) const;
 
  private:
-  const InputFile* file_;
+  const InputFile* file_ = nullptr; // or else:
+  std::span<const std::byte> data_;
+  const std::filesystem::path* label_ = nullptr;
   const TensorInfo* info_;
-  uint64_t begin_;
+  uint64_t begin_ = 0;
 };
 
 // One .safetensors file, read only. The constructor reads and checks the whole

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <unordered_map>
 
@@ -107,7 +108,7 @@ StoredTensor SafetensorsFile::at(const std::string& name) const {
 }
 
 const std::filesystem::path& StoredTensor::file() const {
-  return file_->path();
+  return file_ == nullptr ? *label_ : file_->path();
 }
 
 void StoredTensor::read(std::span<std::byte> out, uint64_t offset) const {
@@ -121,7 +122,11 @@ void StoredTensor::read(std::span<std::byte> out, uint64_t offset) const {
         offset + out.size(),
         size));
   }
-  file_->read_at(begin_ + offset, out);
+  if (file_ == nullptr) {
+    std::ranges::copy(data_.subspan(offset, out.size()), out.begin());
+  } else {
+    file_->read_at(begin_ + offset, out);
+  }
 }
 
 } // namespace merganser

@@ -239,6 +239,11 @@ MergeReport execute_merge(
   } catch (const Interrupted&) {
     staging.keep();
     throw;
+  } catch (const Error&) {
+    throw;
+  } catch (...) { // of a hook or a callback, as of Ctrl-C in Python
+    staging.keep();
+    throw;
   }
   const std::chrono::duration<double> seconds =
       std::chrono::steady_clock::now() - start;

@@ -42,6 +42,23 @@ std::optional<int> layer_of(std::string_view tensor) {
   return number ? std::optional(number->value) : std::nullopt;
 }
 
+double layer_depth(int layer, int layers) {
+  return layers == 1 ? 1 : static_cast<double>(layer) / (layers - 1);
+}
+
+std::vector<double> layer_depths(const std::vector<std::string>& tensors) {
+  int layers = 0;
+  for (const std::string& tensor : tensors) {
+    layers = std::max(layers, layer_of(tensor).value_or(-1) + 1);
+  }
+  std::vector<double> depths;
+  for (const std::string& tensor : tensors) {
+    const auto layer = layer_of(tensor);
+    depths.push_back(layer ? layer_depth(*layer, layers) : kOuterDepth);
+  }
+  return depths;
+}
+
 bool is_before_layers(std::string_view tensor) {
   const auto has = [&](std::string_view part) {
     return tensor.find(part) != std::string_view::npos;

@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "io/api.h"
 
@@ -12,6 +13,13 @@ namespace merganser {
 // the first component that is layer, layers, h, block or blocks, as in
 // "bert.encoder.layer.3.output.dense.weight" or "model.layers.3.mlp.up.weight".
 MERGANSER_API std::optional<int> layer_of(std::string_view tensor);
+
+// By the tensors' names: 0 in the first layer and 1 in the last one, 0 outside
+// of the layers, before and behind them, as in mergekit 0.1.5.
+MERGANSER_API std::vector<double> layer_depths(
+    const std::vector<std::string>& tensors);
+inline constexpr double kOuterDepth = 0;
+double layer_depth(int layer, int layers);
 
 // Whether a tensor outside of the layers belongs before them (embeddings)
 // rather than behind.

@@ -80,6 +80,7 @@ struct TaskHead {
 // plan reads headers, config.json and tokenizer files only; without a base also
 // the integer and bool tensors, which must agree.
 struct MERGANSER_API MergePlan {
+  MergePlan() = default; // of nothing
   // Throws InputError that lists all problems at once.
   explicit MergePlan(Recipe recipe);
 

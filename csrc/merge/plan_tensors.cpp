@@ -17,10 +17,6 @@ struct Names {
   double depth = 0;
 };
 
-// Of tensors outside of the layers, before and behind them, as in mergekit
-// 0.1.5.
-constexpr double kOuterDepth = 0;
-
 class Planner {
  public:
   Planner(MergePlan& plan, Problems& problems)
@@ -29,15 +25,14 @@ class Planner {
         reference_(*plan.inputs[plan.reference_weights]) {}
 
   void add_whole() {
-    int layers = 0;
+    std::vector<std::string> names;
     for (const TensorInfo& tensor : reference_.tensors()) {
-      layers = std::max(layers, layer_of(tensor.name).value_or(-1) + 1);
+      names.push_back(tensor.name);
     }
-    for (const TensorInfo& tensor : reference_.tensors()) {
-      const auto layer = layer_of(tensor.name);
-      const double depth = layer ? depth_of(*layer, layers) : kOuterDepth;
-      add(plan_.slices.front(),
-          same_names(plan_.slices.front(), tensor, depth));
+    const std::vector<double> depths = layer_depths(names);
+    const PlanSlice& slice = plan_.slices.front();
+    for (size_t i = 0; i < names.size(); ++i) {
+      add(slice, same_names(slice, reference_.tensors()[i], depths[i]));
     }
   }
 
@@ -55,16 +50,12 @@ class Planner {
       const RecipeModel& first = slice.models.front().recipe;
       const int count = first.last_layer - first.first_layer;
       for (int i = 0; i < count; ++i, ++output_layer) {
-        add_layer(slice, i, output_layer, depth_of(i, count));
+        add_layer(slice, i, output_layer, layer_depth(i, count));
       }
     }
   }
 
  private:
-  static double depth_of(int layer, int layers) {
-    return layers == 1 ? 1 : static_cast<double>(layer) / (layers - 1);
-  }
-
   static Names same_names(
       const PlanSlice& slice,
       const TensorInfo& tensor,

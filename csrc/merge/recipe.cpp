@@ -173,25 +173,15 @@ void leave_out_base(std::vector<RecipeModel>& models, const Recipe& recipe) {
   }
 }
 
-void check_count(
+// The complaint gets the list's place.
+void check_count_of(
     const YamlValue& list,
     const MethodInfo& method,
     const std::vector<RecipeModel>& models) {
-  const int count = static_cast<int>(models.size());
-  if (count < method.least_models) {
-    list.fail(fmt::format(
-        "the method {} needs at least {} {} beside the base, not {}",
-        method.name,
-        method.least_models,
-        method.least_models == 1 ? "model" : "models",
-        count));
-  }
-  if (method.most_models > 0 && count > method.most_models) {
-    list.fail(fmt::format(
-        "the method {} takes one model{}, not {}",
-        method.name,
-        method.needs_base ? " beside the base" : "",
-        count));
+  try {
+    check_count(method, static_cast<int>(models.size()));
+  } catch (const InputError& error) {
+    list.fail(error.what());
   }
 }
 
@@ -269,7 +259,7 @@ Recipe Recipe::parse(
         }
       }
       leave_out_base(slice.models, recipe);
-      check_count(entry, method, slice.models);
+      check_count_of(entry, method, slice.models);
       recipe.slices.push_back(std::move(slice));
     }
     if (recipe.heads != HeadMode::kMerge) {
@@ -279,7 +269,7 @@ Recipe Recipe::parse(
     const YamlValue models = root.at("models");
     recipe.models = parse_models(models, method, folder, /*layers=*/false);
     leave_out_base(recipe.models, recipe);
-    check_count(models, method, recipe.models);
+    check_count_of(models, method, recipe.models);
     check_weights(models, recipe);
   }
   return recipe;

@@ -135,6 +135,24 @@ Settings parse_settings(
   return settings;
 }
 
+void check_count(const MethodInfo& method, int models) {
+  if (models < method.least_models) {
+    throw InputError(fmt::format(
+        "the method {} needs at least {} {} beside the base, not {}",
+        method.name,
+        method.least_models,
+        method.least_models == 1 ? "model" : "models",
+        models));
+  }
+  if (method.most_models > 0 && models > method.most_models) {
+    throw InputError(fmt::format(
+        "the method {} takes one model{}, not {}",
+        method.name,
+        method.needs_base ? " beside the base" : "",
+        models));
+  }
+}
+
 const Setting* find_setting(
     std::string_view name,
     std::initializer_list<const Settings*> levels) {

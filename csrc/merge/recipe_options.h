@@ -26,6 +26,9 @@ MERGANSER_API Settings parse_settings(
     const MethodInfo& method,
     ParameterInfo::Scope scope);
 
+// Throws InputError where a method cannot merge so many models beside the base.
+MERGANSER_API void check_count(const MethodInfo& method, int models);
+
 // In the first of the levels that has it; nullptr: none.
 const Setting* find_setting(
     std::string_view name,

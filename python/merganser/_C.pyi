@@ -249,6 +249,8 @@ class MethodInfo:
     @property
     def needs_num_examples(self) -> bool: ...
     @property
+    def has_weights(self) -> bool: ...
+    @property
     def needs_statistics(self) -> bool:
         """Whether it must go through a tensor before it can merge it."""
     @property
@@ -258,6 +260,22 @@ class MethodInfo:
 
 def find_method(name: str) -> MethodInfo:
     """By its name in recipes; InputError lists the names there are."""
+
+class MemoryMerge:
+    """A merge in memory by a method that looks at whole tensors.
+
+    `parameters` and `models` are YAML, as in a recipe.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        parameters: str,
+        models: Sequence[str],
+        names: Sequence[str],
+    ) -> None: ...
+    def merge(self, name: str, base: Tensor, models: Sequence[Tensor]) -> Tensor:
+        """One tensor, on the CPU, in the base's dtype."""
 
 def merge_recipe(
     recipe: Path,

@@ -46,6 +46,7 @@ def merge(
     delta: float = 1e-12,
     clamp: float = 0.25,
     floor: float = 1e-6,
+    parameters: Mapping[str, Any] | None = None,
 ) -> dict[str, Tensor]:
     """Merges models of one architecture in memory.
 
@@ -66,17 +67,23 @@ def merge(
             one, being frozen or a buffer, must be the same in all models and the
             base, and is kept: exact, as it has no task vector (but not for ewr,
             whose formula shrinks the base too).
-        method: linear, task_arithmetic, fisher, fisher_base, gradient_matching,
-            removal, ewr or passthrough; the others merge files only.
+        method: any of docs/recipes.md but regmean and block_gradient_matching, which
+            read Gram matrices from files.
         weights: w_t, one per model or one for all; for the methods with Fishers at
-            least 0.
+            least 0. slerp and model_stock have none.
         base_fisher: F_0, for fisher_base, gradient_matching, removal and ewr.
-        normalize: divide the weights by their sum; only for linear (where it is the
-            default) and task_arithmetic.
+        normalize: divide the weights by their sum, for the methods that have this
+            parameter; None: their default.
         delta: added to H_0, the base's weight decay; at least 0.
         clamp: removal only: the denominator is at least clamp * (H_0 + sum w_t H_t);
             in (0, 1].
         floor: ewr only: every Fisher is at least this; above 0.
+        parameters: of the methods that look at whole tensors (ties, dare_linear,
+            dare_ties, breadcrumbs, breadcrumbs_ties, della, della_linear, slerp): what
+            stands under `parameters` in a recipe, such as {"density": 0.5}, {"t": 0.3};
+            also by layer and by filter. These are merged on the CPU, wherever the
+            tensors are; random choices depend on the order of the models (a recipe's
+            are in the order of their paths).
 
     Returns:
         A state dict for load_state_dict: names and dtypes of the base, or of the
@@ -91,8 +98,6 @@ def merge(
     Source: Daheim et al., arXiv 2310.12808; docs/method.md.
     """
     info = _C.find_method(method)
-    if info.needs_statistics:
-        raise InputError(f"{method} merges files only, by merge_recipe")
     delta = number(delta, "delta", 0)
     clamp = positive(clamp, "clamp", 1)
     floor = positive(floor, "floor")
@@ -108,7 +113,16 @@ def merge(
         reference, reference_label = states[0], "models[0]"
     for t, state in enumerate(states):
         check_state(state, reference, f"models[{t}]", reference_label)
-    alpha = weights_of(info, weights, len(states), normalize)
+    whole = None
+    if info.needs_statistics:
+        whole = _whole_tensors(
+            info, list(reference), parameters, weights, len(states), normalize
+        )
+        alpha = []
+    elif parameters is not None:
+        raise InputError(f"{method} has no parameters but those with their own names")
+    else:
+        alpha = weights_of(info, weights, len(states), normalize)
 
     def is_unchanged(name: str) -> bool:
         return all(same_values(state[name], reference[name]) for state in states)
@@ -143,7 +157,15 @@ def merge(
     scales = [scale(f) for f in diagonals]
     base_scale = scale(base_diagonal) if base_diagonal is not None else 0.0
 
+    def merge_whole_tensor(name: str) -> Tensor:
+        merged = whole.merge(
+            name, reference[name].cpu(), [state[name].cpu() for state in states]
+        )
+        return merged.to(states[0][name].device)
+
     def merge_tensor(name: str, dtype: torch.dtype) -> Tensor:
+        if whole is not None:
+            return merge_whole_tensor(name)
         device = states[0][name].device
         thetas = [finite(s[name], f"models[{t}]", name) for t, s in enumerate(states)]
         # The operator rounds to the first model's dtype: wide enough for the base's.
@@ -187,6 +209,33 @@ def merge(
     }
 
 
+def _whole_tensors(
+    info: _C.MethodInfo,
+    names: list[str],
+    parameters: Mapping[str, Any] | None,
+    weights: Sequence[float] | float,
+    count: int,
+    normalize: bool | None,
+) -> _C.MemoryMerge:
+    """The merge of a method that looks at whole tensors."""
+    settings = dict(parameters or {})
+    if normalize is not None:
+        settings["normalize"] = normalize
+    models = [{}] * count
+    if info.has_weights:
+        # What is divided by their sum, and when, is the method's own affair.
+        given = weights_of(info, weights, count, normalize=False)
+        models = [{"weight": weight} for weight in given]
+    elif weights != 1:
+        raise InputError(f"the method {info.name} has no weights")
+    try:
+        return _C.MemoryMerge(
+            info.name, json.dumps(settings), [json.dumps(m) for m in models], names
+        )
+    except TypeError as error:
+        raise InputError(f"parameters must be as in a recipe: {error}") from None
+
+
 def merge_recipe(
     recipe: str | os.PathLike,
     out: str | os.PathLike,
@@ -211,7 +260,8 @@ def merge_recipe(
             same bytes.
         shard_bytes: most bytes of one file; None: as the base's.
         allow_nonfinite: merge NaN and infinities like other values, and count them.
-        progress: called with megabytes done, megabytes in all and a text.
+        progress: called with megabytes done, megabytes in all and a text. After an
+            exception of it, as after Ctrl-C, what is done stays in OUT.merging.
 
     Returns:
         What `merganser merge --json` prints: tensors merged and copied, elements,

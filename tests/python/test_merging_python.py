@@ -136,6 +136,78 @@ def test_same_bits_with_parameters(files, method, parameters, tmp_path):
     assert any(not torch.equal(merged[name], default[name]) for name in merged)
 
 
+WHOLE = {
+    "ties": {"density": 0.4, "lambda": 1.5},
+    "dare_linear": {"density": 0.6, "seed": 3},
+    "dare_ties": {"density": 0.4},
+    "breadcrumbs": {"density": 0.7, "gamma": 0.1},
+    "breadcrumbs_ties": {
+        "density": [{"filter": "attention", "value": 0.3}, {"value": 0.6}]
+    },
+    "della": {"density": [0.3, 0.8], "epsilon": 0.2},
+    "della_linear": {"density": 0.7, "epsilon": 0.1, "rescale": False},
+    "model_stock": {},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("method", WHOLE)
+def test_same_bits_of_whole_tensors(tmp_path, method, dtype):
+    files = Files(tmp_path, dtype)
+    recipe = files.recipe(method, parameters=WHOLE[method])
+    merganser.merge_recipe(recipe, tmp_path / "out")
+    options = {"weights": 1} if method == "model_stock" else {}
+    merged = files.merge(method, parameters=WHOLE[method], **options)
+    assert_equal_bits(merged, tmp_path / "out")
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_normalized_task_vectors(files, normalize, tmp_path):
+    recipe = files.recipe("ties", parameters={"normalize": normalize})
+    merganser.merge_recipe(recipe, tmp_path / "out")
+    assert_equal_bits(files.merge("ties", normalize=normalize), tmp_path / "out")
+
+
+def test_slerp(files, tmp_path):
+    recipe = json.loads(files.recipe("slerp", parameters={"t": 0.3}).read_text())
+    del recipe["models"][1]
+    (files.folder / "slerp.yaml").write_text(json.dumps(recipe))
+    merganser.merge_recipe(files.folder / "slerp.yaml", tmp_path / "out")
+    base, a = files.models["base"], files.models["a"]
+    merged = merganser.merge(base, [a], method="slerp", parameters={"t": 0.3})
+    assert_equal_bits(merged, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("ties", {"parameters": {"density": 2}}, "density must be between 0 and 1"),
+        ("ties", {"parameters": {"dense": 1}}, "parameters:1:2: .*dense"),
+        ("ties", {"parameters": {"density": object()}}, "parameters must be as in"),
+        ("ties", {"weights": [1]}, "weights must be 2, one per model, not 1"),
+        ("slerp", {"weights": 1}, "slerp takes one model beside the base, not 2"),
+        ("model_stock", {}, "the method model_stock has no weights"),
+        ("linear", {"parameters": {}}, "linear has no parameters but those with"),
+        ("regmean", {}, "regmean takes Gram matrices, which are read from files"),
+    ],
+)
+def test_refusals_of_whole_tensors(files, method, options, words):
+    with pytest.raises(merganser.InputError, match=words):
+        files.merge(method, **options)
+
+
+def test_whole_tensors_must_be_finite(files):
+    spoiled = {name: t.clone() for name, t in files.models["a"].items()}
+    spoiled["classifier.weight"].view(-1)[3] = torch.nan
+    with pytest.raises(merganser.InputError, match=r"models\[0\]: tensor 'classifier"):
+        merganser.merge(
+            files.models["base"],
+            [spoiled],
+            method="dare_linear",
+            parameters={"density": 0},
+        )
+
+
 def test_half_models_on_a_float32_base_round_once(files):
     """The result has the base's dtype and the precision of float32 arithmetic."""
     halves = [{n: t.bfloat16() for n, t in files.models[m].items()} for m in "ab"]
@@ -430,7 +502,12 @@ def test_progress_and_its_exceptions(files, tmp_path):
 
     with pytest.raises(ZeroDivisionError, match="from the callback"):
         merganser.merge_recipe(files.recipe("linear"), tmp_path / "no", progress=stop)
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    # As after Ctrl-C, which is an exception too: what is done is kept.
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "no.merging"}
+    merganser.merge_recipe(files.recipe("linear"), tmp_path / "no", resume=True)
+    weights = (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert (tmp_path / "no" / "model.safetensors").read_bytes() == weights
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "no"}
 
 
 @pytest.mark.parametrize("threads", [-3, 1025, "2", 1.5])
