@@ -21,8 +21,8 @@ DType dtype_of(const at::Tensor& tensor) {
     case at::kDouble:
       return DType::kF64;
     default:
-      throw Error(fmt::format(
-          "{} is not merged", c10::toString(tensor.scalar_type())));
+      throw Error(
+          fmt::format("{} is not merged", c10::toString(tensor.scalar_type())));
   }
 }
 

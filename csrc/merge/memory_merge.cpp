@@ -17,8 +17,7 @@ Settings parse(
     const std::string& yaml,
     const MethodInfo& method,
     ParameterInfo::Scope scope) {
-  return parse_settings(
-      YamlValue::parse(yaml, "parameters"), method, scope);
+  return parse_settings(YamlValue::parse(yaml, "parameters"), method, scope);
 }
 
 template <typename T>

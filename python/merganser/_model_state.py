@@ -1,6 +1,7 @@
 """A model's state: changed for a while and put back, or told apart from another."""
 
 import hashlib
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -42,10 +43,25 @@ def moved(model: nn.Module, device: torch.device, home: torch.device):
     if device.type == "meta":
         raise InputError("device must be one that computes, not meta")
     try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {device} cannot be used: {reason}") from None
+    try:
         model.to(device)
         yield
     finally:
         model.to(home)
+
+
+@contextmanager
+def uncompiled():
+    """Compiled modules run as they were written: they hide their operations."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @contextmanager

@@ -148,7 +148,7 @@ class Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.multi_head_attention_forward:
             with self:
-                return _attention(*args, **kwargs)
+                return attention(*args, **kwargs)
         rule = RULES.get(func)
         in_functorch = torch._C._functorch.peek_interpreter_stack() is not None
         if rule is None or in_functorch or not torch.is_grad_enabled():
@@ -257,5 +257,5 @@ def _without_override(function):
     return copy
 
 
-_attention = _without_override(F.multi_head_attention_forward)  # projects by F.linear
+attention = _without_override(F.multi_head_attention_forward)  # projects by F.linear
 _grad = _without_override(torch.autograd.grad)  # checkpoints run forward again in it

@@ -1,7 +1,6 @@
 """The diagonal Fisher of a PyTorch model, correct per example."""
 
 import os
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
@@ -21,6 +20,7 @@ from ._model_state import (
     eval_mode,
     moved,
     no_silent_checkpoints,
+    uncompiled,
     weights_hash,
 )
 from ._partial_sums import PartialSums
@@ -137,8 +137,7 @@ def fisher(
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(no_silent_checkpoints())
-        if "torch._dynamo" in sys.modules:  # compiled modules hide their operations
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(uncompiled())
         stack.enter_context(eval_mode(model))
         home = device_of(model)
         if device is not None and torch.device(device) != home:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from . import _C
 from ._arguments import check_count
-from ._batches import Batch, count_examples, make_loader, read_batches
+from ._batches import count_examples, make_loader, read_batches
 from ._C import Error, InputError
-from ._model_state import device_of, eval_mode, moved
+from ._gram_sums import GramSums
+from ._model_state import device_of, eval_mode, moved, uncompiled
 from .fisher_result import GRAM
 
 
@@ -98,9 +97,12 @@ def gram(
 
     G = 1/N sum_i sum_l a_il a_il^T over the tokens l of example i, a (in,) the input of
     a linear layer (torch.nn.functional.linear with a parameter of the model), without
-    tokens that the attention mask hides. The model runs once, forward only, in eval
-    mode, and is left as it was. A weight that is used in another way too (a tied
-    embedding) has no Gram matrix, nor have parameters that are used only otherwise.
+    tokens that the attention mask hides. The model runs forward only, in eval mode, and
+    is left as it was. Which rows of an input are an example's is seen by running the
+    first batch again without its last example. A warning names the matrices that have
+    no G, which a merge then treats element by element: those used otherwise (the
+    weights of transformers' Conv1D, a tied embedding), and those whose inputs' rows
+    cannot be told.
 
     Args:
         model: any module.
@@ -120,8 +122,7 @@ def gram(
             will be (None: unknown) and an empty text.
 
     Raises:
-        InputError: arguments or data that do not fit; a mask that does not fit to the
-            inputs of a layer.
+        InputError: arguments or data that do not fit.
         Error: a matrix that is not finite; names the parameter.
 
     Source: Jin et al., arXiv 2212.09849, section 3; docs/method.md, section 3.
@@ -145,19 +146,14 @@ def gram(
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
+        stack.enter_context(uncompiled())
         stack.enter_context(eval_mode(model))
         home = device_of(model)
         if device is not None and torch.device(device) != home:
             stack.enter_context(moved(model, torch.device(device), home))
-        sums = _GramSums(model)
+        sums = GramSums(model, dtype)
         for batch in read_batches(data, device_of(model), limit):
-            with ExitStack() as forward:
-                if dtype is not None:
-                    kind = batch.indices.device.type
-                    forward.enter_context(torch.autocast(kind, dtype))
-                sums.begin(batch)
-                forward.enter_context(sums)
-                model(*batch.args, **batch.kwargs)
+            sums.add(batch)
             used += batch.size
             if progress is not None:
                 progress(used, expected or total, "")
@@ -165,7 +161,7 @@ def gram(
             raise InputError("data has no examples")
         matrices = sums.finish()
     if not matrices:
-        raise InputError("the model has no linear layer")
+        raise InputError("the model has no linear layer with a Gram matrix")
     for name, matrix in matrices.items():
         matrix.div_(used)
         if not matrix.isfinite().all():
@@ -176,71 +172,3 @@ def gram(
         num_examples_used=used,
         base_model_hash=model_hash,
     )
-
-
-class _GramSums(TorchFunctionMode):
-    """Adds up the Gram matrices of what goes into the model's linear layers.
-
-    Functions are watched, not modules: they are what all ways to write a model share.
-    """
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self._names = {id(p): name for name, p in model.named_parameters()}
-        self._sums: dict[str, Tensor] = {}
-        self._other_uses: set[str] = set()
-
-    def begin(self, batch: Batch) -> None:
-        self._masks = [
-            value.bool()
-            for name, value in batch.kwargs.items()
-            if name.endswith("attention_mask") and isinstance(value, Tensor)
-        ]
-        self._size = batch.size
-        self._last: tuple[Tensor, int, Tensor] | None = None  # input, version, product
-
-    def finish(self) -> dict[str, Tensor]:
-        self._last = None
-        return {n: s for n, s in self._sums.items() if n not in self._other_uses}
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if function is F.linear:
-            weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
-            name = self._names.get(id(weight))
-            if name is not None:
-                self._add(name, kwargs.get("input", args[0] if args else None))
-        elif function is F.embedding:
-            weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
-            self._other_uses.add(self._names.get(id(weight), ""))
-        return function(*args, **kwargs)
-
-    def _add(self, name: str, x: Tensor) -> None:
-        # Query, key and value have one input.
-        last = self._last
-        if last is None or last[0] is not x or last[1] != x._version:
-            tokens = self._tokens(name, x)
-            with torch.autocast(x.device.type, enabled=False):
-                wide = tokens.to(torch.promote_types(x.dtype, torch.float32))
-                self._last = last = (x, x._version, wide.T @ wide)
-        if name in self._sums:
-            self._sums[name] += last[2]
-        else:
-            self._sums[name] = last[2].clone()
-
-    def _tokens(self, name: str, x: Tensor) -> Tensor:
-        """(tokens, in), without what a mask hides."""
-        flat = x.reshape(-1, x.shape[-1])
-        hiding = [mask for mask in self._masks if not mask.all()]
-        if not hiding or len(flat) == self._size:  # nothing hidden; one per example
-            return flat
-        fitting = [mask for mask in hiding if mask.shape == x.shape[:-1]]
-        if len(fitting) == 1 or (fitting and all(map(fitting[0].equal, fitting))):
-            return x[fitting[0]]
-        if any(len(flat) == mask.sum() for mask in hiding):  # packed by the model
-            return flat
-        raise InputError(
-            f"the attention masks {[tuple(m.shape) for m in self._masks]} do not tell "
-            f"which tokens of {name}'s input {tuple(x.shape)} are hidden: give batches "
-            "without padding"
-        )

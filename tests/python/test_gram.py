@@ -2,12 +2,14 @@
 
 import copy
 
+import architectures
 import merganser
 import pytest
 import tiny_models
 import torch
 from torch import nn
 
+pytestmark = pytest.mark.filterwarnings("ignore:no Gram matrices")
 LENGTHS = (7, 3, 5, 1, 6)
 
 
@@ -122,20 +124,105 @@ class SequenceFirst(nn.Module):
         return self.layer(x.transpose(0, 1)).mean(0)
 
 
+def test_sequence_first():
+    """Also where B = L, so that a mask fits either way."""
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0]])
+    x = torch.randn(3, 3, 4)
+    model = SequenceFirst()
+    found = merganser.gram(model, [{"x": x, "attention_mask": mask}])
+    tokens = x[mask.bool()]
+    assert torch.allclose(found["layer.weight"], tokens.T @ tokens / 3, atol=1e-6)
+
+
+class Shared(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(1, 5, 4))
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return x + self.layer(self.table)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_inputs_for_all_examples(size):
+    """Each example has them, however many are in a batch."""
+    model, x = Shared(), torch.randn(5, 5, 4)
+    found = merganser.gram(model, list(x.split(size)))
+    table = model.table.detach()[0]
+    assert torch.allclose(found["layer.weight"], table.T @ table, atol=1e-5)
+
+
+class Flat(SequenceFirst):
+    def forward(self, x, attention_mask):
+        return self.layer(x.reshape(-1, 4)).view(len(x), -1)
+
+
 def test_a_mask_that_does_not_tell():
     mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
     batch = {"x": torch.randn(2, 3, 4), "attention_mask": mask}
-    with pytest.raises(merganser.InputError, match="which tokens of layer.weight's"):
-        merganser.gram(SequenceFirst(), [batch])
+    with pytest.raises(merganser.InputError, match="no linear layer with a Gram"):
+        merganser.gram(Flat(), [batch])
     batch["attention_mask"] = torch.ones_like(mask)
-    assert len(merganser.gram(SequenceFirst(), [batch])) == 1
+    tokens = batch["x"].view(-1, 4)
+    found = merganser.gram(Flat(), [batch])["layer.weight"]
+    assert torch.allclose(found, tokens.T @ tokens / 2, atol=1e-6)
+
+
+def test_attention():
+    """Projections that are no modules of their own."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    x = torch.randn(3, 5, 8)
+    found = merganser.gram(layer, [x])
+    assert found.keys() == {
+        "self_attn.in_proj_weight",
+        "self_attn.out_proj.weight",
+        "linear1.weight",
+        "linear2.weight",
+    }
+    tokens = x.view(-1, 8)
+    expected = tokens.T @ tokens / 3
+    assert torch.allclose(found["self_attn.in_proj_weight"], expected, atol=1e-6)
+
+
+class Otherwise(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.layer(x) @ self.layer.weight)
+
+
+def test_other_uses_are_named():
+    with pytest.warns(UserWarning, match="no Gram matrices for layer.weight:"):
+        found = merganser.gram(Otherwise(), [torch.randn(3, 4)])
+    assert found.keys() == {"head.weight"}
+
+
+@pytest.mark.parametrize("name", architectures.CLASSIFIERS)
+def test_architectures(name):
+    """Padded batches as single examples."""
+    model = architectures.make(name)
+    full, singles = architectures.batches(name)
+    together, alone = merganser.gram(model, full), merganser.gram(model, singles)
+    assert together.keys() == alone.keys()
+    assert together.num_examples == alone.num_examples == len(singles)
+    for key, matrix in alone.items():
+        assert (together[key] - matrix).norm() <= 1e-5 * matrix.norm(), key
 
 
 @pytest.mark.parametrize(
     ("model", "data", "options", "message"),
     [
         (tiny_models.bert, [], {}, "data has no examples"),
-        (lambda: nn.Embedding(50, 3), [torch.ones(1, 2).long()], {}, "no linear layer"),
+        (
+            lambda: nn.Embedding(50, 3),
+            [torch.ones(1, 2).long()],
+            {},
+            "no linear layer with",
+        ),
         (tiny_models.bert, [], {"limit": 0}, "limit must be"),
         (tiny_models.bert, [], {"dtype": torch.float64}, "dtype must be None"),
     ],
