@@ -14,6 +14,7 @@
 #include "merge/merge_run.h"
 #include "merge/model_card.h"
 #include "merge/output_config.h"
+#include "merge/plan_inputs.h"
 #include "merge/plan_tensors.h"
 #include "merge/preflight.h"
 #include "merge/provenance.h"
@@ -174,7 +175,10 @@ MergeReport merge_into(
           shard_bytes(*plan.inputs[plan.reference_weights])),
       progress);
   const std::vector<std::string> hashes = run.input_hashes();
-  check_fishers(plan, [&](size_t input) { return hashes[input]; });
+  Problems problems;
+  check_hashes(
+      plan, [&](size_t input) { return hashes[input]; }, problems);
+  problems.throw_if_any(plan.recipe.source);
   Provenance provenance = provenance_of(plan, identity, hashes);
   provenance.clamped = run.clamped();
   provenance.nonfinite = run.nonfinite();
@@ -230,8 +234,6 @@ MergeReport execute_merge(
     check_space(out, plan.bytes_written);
   }
   Staging staging(out, identity, options.resume);
-  check_fishers(
-      plan, [&](size_t input) { return plan.inputs[input]->head_hash(); });
   MergeReport report;
   try {
     report = merge_into(staging, plan, options, identity, threads, progress);

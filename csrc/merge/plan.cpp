@@ -137,6 +137,11 @@ MergePlan::MergePlan(Recipe given) : recipe(std::move(given)) {
   problems.throw_if_any(recipe.source); // what is not open cannot be compared
   compare_inputs(*this, problems);
   read_scales(*this, problems);
+  problems.throw_if_any(recipe.source);
+  check_hashes(
+      *this,
+      [&](size_t input) { return inputs[input]->head_hash(); },
+      problems);
   if (recipe.heads == HeadMode::kPerTask) {
     plan_heads(*this, problems);
   }

@@ -77,8 +77,9 @@ struct TaskHead {
 };
 
 // Everything a merge will do, known before the first byte is written. Opening a
-// plan reads headers, config.json and tokenizer files only; without a base also
-// the integer and bool tensors, which must agree.
+// plan reads headers, config.json, tokenizer files and, of models with Fishers,
+// the tensors' beginnings; without a base also the integer and bool tensors,
+// which must agree.
 struct MERGANSER_API MergePlan {
   MergePlan() = default; // of nothing
   // Throws InputError that lists all problems at once.

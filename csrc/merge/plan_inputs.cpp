@@ -11,21 +11,13 @@
 namespace merganser {
 namespace {
 
-// The recipe's number of examples, or else the file's, which must be of this
-// kind.
+// The recipe's number of examples, or else the file's.
 double read_scale(
     const Checkpoint& statistic,
     const std::optional<double>& given,
-    const char* key,
-    bool is_gram) {
+    const char* key) {
   const auto metadata =
       FisherMetadata::parse(statistic.metadata(), statistic.files().front());
-  if (metadata && (metadata->estimator == kGramEstimator) != is_gram) {
-    throw InputError(fmt::format(
-        "{} has {}",
-        statistic.path().string(),
-        is_gram ? "a Fisher, not Gram matrices" : "Gram matrices, no Fisher"));
-  }
   if (given) {
     return *given;
   }
@@ -50,6 +42,24 @@ size_t open_input(MergePlan& plan, const std::filesystem::path& path) {
   return plan.inputs.size() - 1;
 }
 
+// A Fisher, or Gram matrices; a file of the other kind says so.
+size_t open_statistic(
+    MergePlan& plan,
+    const std::filesystem::path& path,
+    bool is_gram) {
+  const size_t input = open_input(plan, path);
+  const Metadata& metadata = plan.inputs[input]->metadata();
+  const auto estimator = metadata.find("estimator");
+  if (estimator != metadata.end() &&
+      (estimator->second == kGramEstimator) != is_gram) {
+    throw InputError(fmt::format(
+        "{} has {}",
+        path.string(),
+        is_gram ? "a Fisher, not Gram matrices" : "Gram matrices, no Fisher"));
+  }
+  return input;
+}
+
 PlanModel open_model(MergePlan& plan, const RecipeModel& recipe) {
   const ModelDir folder(recipe.model); // says what is missing
   PlanModel model;
@@ -60,10 +70,10 @@ PlanModel open_model(MergePlan& plan, const RecipeModel& recipe) {
     open_input(plan, model.adapter->checkpoint().path());
   }
   if (plan.recipe.method->needs_fishers) {
-    model.fisher = open_input(plan, *recipe.fisher);
+    model.fisher = open_statistic(plan, *recipe.fisher, /*is_gram=*/false);
   }
   if (plan.recipe.method->needs_grams()) {
-    model.gram = open_input(plan, *recipe.gram);
+    model.gram = open_statistic(plan, *recipe.gram, /*is_gram=*/true);
   }
   return model;
 }
@@ -126,12 +136,16 @@ void open_files(MergePlan& plan, Problems& problems) {
     });
   }
   if (recipe.method->needs_base_fisher) {
-    problems.collect(
-        [&] { plan.base_fisher = open_input(plan, *recipe.base_fisher); });
+    problems.collect([&] {
+      plan.base_fisher =
+          open_statistic(plan, *recipe.base_fisher, /*is_gram=*/false);
+    });
   }
   if (recipe.method->needs_base_gram()) {
-    problems.collect(
-        [&] { plan.base_gram = open_input(plan, *recipe.base_gram); });
+    problems.collect([&] {
+      plan.base_gram =
+          open_statistic(plan, *recipe.base_gram, /*is_gram=*/true);
+    });
   }
   std::vector<RecipeSlice> slices = recipe.slices;
   if (slices.empty()) {
@@ -210,25 +224,58 @@ void read_scales(MergePlan& plan, Problems& problems) {
   const auto read = [&](std::optional<size_t> input,
                         const std::optional<double>& given,
                         const char* key,
-                        bool is_gram,
                         double& scale) {
     if (input) {
-      problems.collect([&] {
-        scale = read_scale(*plan.inputs[*input], given, key, is_gram);
-      });
+      problems.collect(
+          [&] { scale = read_scale(*plan.inputs[*input], given, key); });
     }
   };
   for (PlanSlice& slice : plan.slices) {
     for (PlanModel& model : slice.models) {
       const auto& given = model.recipe.num_examples;
-      read(model.fisher, given, "num_examples", false, model.scale);
-      read(model.gram, given, "num_examples", true, model.gram_scale);
+      read(model.fisher, given, "num_examples", model.scale);
+      read(model.gram, given, "num_examples", model.gram_scale);
     }
   }
   const auto& given = recipe.base_num_examples;
-  const char* key = "base_num_examples";
-  read(plan.base_fisher, given, key, false, plan.base_scale);
-  read(plan.base_gram, given, key, true, plan.base_gram_scale);
+  read(plan.base_fisher, given, "base_num_examples", plan.base_scale);
+  read(plan.base_gram, given, "base_num_examples", plan.base_gram_scale);
+}
+
+void check_hashes(
+    const MergePlan& plan,
+    const std::function<std::string(size_t input)>& hash_of,
+    Problems& problems) {
+  const auto check = [&](std::optional<size_t> statistic_input,
+                         size_t model_input) {
+    if (!statistic_input) {
+      return;
+    }
+    const Checkpoint& statistic = *plan.inputs[*statistic_input];
+    const auto metadata =
+        FisherMetadata::parse(statistic.metadata(), statistic.files().front());
+    if (metadata && !metadata->base_model_hash.empty() &&
+        !metadata->base_model_hash.starts_with(hash_of(model_input))) {
+      problems.add(fmt::format(
+          "{} is {} of other weights than {} (its base_model_hash differs); "
+          "estimate it on this model",
+          statistic.path().string(),
+          metadata->estimator == kGramEstimator ? "a Gram file" : "the Fisher",
+          plan.inputs[model_input]->path().string()));
+    }
+  };
+  if (plan.base) {
+    check(plan.base_fisher, *plan.base);
+    check(plan.base_gram, *plan.base);
+  }
+  for (const PlanSlice& slice : plan.slices) {
+    for (const PlanModel& model : slice.models) {
+      if (!model.adapter) {
+        check(model.fisher, model.weights);
+        check(model.gram, model.weights);
+      }
+    }
+  }
 }
 
 } // namespace merganser

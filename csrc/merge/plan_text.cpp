@@ -25,29 +25,31 @@ std::string describe_weight(const MergePlan& plan, const PlanModel& model) {
 
 Rows describe_inputs(const MergePlan& plan) {
   const Recipe& recipe = plan.recipe;
-  const bool counts = recipe.method->needs_num_examples;
-  Rows rows = {{"", "weight", "model", "examples", "Fisher"}};
-  const auto add = [&](std::string role,
-                       std::string weight,
-                       std::string model,
-                       std::optional<size_t> fisher,
-                       double examples) {
-    rows.push_back({std::move(role), std::move(weight), std::move(model)});
-    if (fisher) {
+  const MethodInfo& method = *recipe.method;
+  Rows rows = {{"", "weight", "model"}};
+  const auto add_columns = [&](bool used, const char* files) {
+    if (used) {
+      rows.front().insert(rows.front().end(), {"examples", files});
+    }
+  };
+  add_columns(method.needs_fishers, "Fisher");
+  add_columns(method.needs_grams(), "Gram matrices");
+  const auto add_file = [&](bool used,
+                            std::optional<size_t> file,
+                            double examples) {
+    if (used) {
+      const bool counts = method.needs_num_examples && file;
       rows.back().push_back(counts ? fmt::format("{}", examples) : "");
-      rows.back().push_back(plan.inputs[*fisher]->path().string());
+      rows.back().push_back(file ? plan.inputs[*file]->path().string() : "");
     }
   };
   if (plan.base) {
-    add("base",
-        "",
-        recipe.base_model->string(),
-        plan.base_fisher,
-        plan.base_scale);
+    rows.push_back({"base", "", recipe.base_model->string()});
+    add_file(method.needs_fishers, plan.base_fisher, plan.base_scale);
+    add_file(method.needs_grams(), plan.base_gram, plan.base_gram_scale);
   }
   for (const PlanSlice& slice : plan.slices) {
     for (const PlanModel& model : slice.models) {
-      std::string role = fmt::format("model {}", rows.size() - !!plan.base);
       std::string name = model.recipe.model.string();
       if (model.recipe.adapter) {
         name += " + " + model.recipe.adapter->string();
@@ -58,14 +60,22 @@ Rows describe_inputs(const MergePlan& plan) {
             model.recipe.first_layer,
             model.recipe.last_layer - 1);
       }
-      add(std::move(role),
-          describe_weight(plan, model),
-          std::move(name),
-          model.fisher,
-          model.scale);
+      rows.push_back(
+          {fmt::format("model {}", rows.size() - !!plan.base),
+           describe_weight(plan, model),
+           std::move(name)});
+      add_file(method.needs_fishers, model.fisher, model.scale);
+      add_file(method.needs_grams(), model.gram, model.gram_scale);
     }
   }
   return rows;
+}
+
+std::string describe_action(const TensorPlan& row) {
+  if (row.action == TensorAction::kCopy) {
+    return "copy " + row.reason;
+  }
+  return row.grams.empty() ? "merge" : "merge with Gram matrices";
 }
 
 Rows describe_tensors(const MergePlan& plan) {
@@ -75,33 +85,45 @@ Rows describe_tensors(const MergePlan& plan) {
         {row.output.name,
          row.output.shape_text(),
          std::string(dtype_name(row.output.dtype)),
-         row.action == TensorAction::kMerge ? "merge" : "copy " + row.reason,
+         describe_action(row),
          format_bytes(row.bytes_read)});
   }
   return rows;
 }
 
+// N examples that a Fisher or Gram file stands for.
+struct Statistic {
+  std::optional<size_t> input;
+  double num_examples;
+};
+
 ordered_json describe_model(
     const MergePlan& plan,
     const std::filesystem::path& model,
-    std::optional<size_t> fisher,
-    double num_examples) {
+    const Statistic& fisher,
+    const Statistic& gram) {
   ordered_json entry = {{"model", model.string()}};
-  if (fisher) {
-    entry["fisher"] = plan.inputs[*fisher]->path().string();
-    entry["num_examples"] = num_examples;
+  if (fisher.input) {
+    entry["fisher"] = plan.inputs[*fisher.input]->path().string();
+    entry["num_examples"] = fisher.num_examples;
+  }
+  if (gram.input) {
+    entry["gram"] = plan.inputs[*gram.input]->path().string();
+    entry["gram_num_examples"] = gram.num_examples;
   }
   return entry;
 }
 
 ordered_json describe_sources(const MergePlan& plan, const TensorPlan& row) {
   ordered_json sources = ordered_json::array();
-  for (const TensorSource& source : row.sources) {
+  const auto add = [&](const TensorSource& source) {
     sources.push_back(
         {{"path", plan.inputs[source.input]->path().string()},
          {"tensor", source.tensor.info().name},
          {"dtype", dtype_name(source.tensor.info().dtype)}});
-  }
+  };
+  std::ranges::for_each(row.sources, add);
+  std::ranges::for_each(row.grams, add, &GramSource::matrix);
   return sources;
 }
 
@@ -152,13 +174,19 @@ std::string MergePlan::to_json(int threads) const {
       {"threads", thread_count(threads)},
       {"peak_memory", peak_memory(threads)}};
   if (base) {
-    json["base"] =
-        describe_model(*this, *recipe.base_model, base_fisher, base_scale);
+    json["base"] = describe_model(
+        *this,
+        *recipe.base_model,
+        {base_fisher, base_scale},
+        {base_gram, base_gram_scale});
   }
   for (const PlanSlice& slice : slices) {
     for (const PlanModel& model : slice.models) {
-      ordered_json entry =
-          describe_model(*this, model.recipe.model, model.fisher, model.scale);
+      ordered_json entry = describe_model(
+          *this,
+          model.recipe.model,
+          {model.fisher, model.scale},
+          {model.gram, model.gram_scale});
       if (model.recipe.adapter) {
         entry["adapter"] = model.recipe.adapter->string();
       }

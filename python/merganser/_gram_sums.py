@@ -117,7 +117,7 @@ class LinearInputs(TorchFunctionMode):
     """
 
     def __init__(self, names, tables: set[str], otherwise: set[str], receive):
-        """names: of parameters, by their id. tables, otherwise: gather the matrices that
+        """names: of parameters, by their id. tables, otherwise: gather matrices that
         are looked up in and those with yet another use."""
         super().__init__()
         self._names = names

@@ -223,3 +223,11 @@ def test_plan_tells_the_memory(folder):
         )
     )
     assert plan["peak_memory"] > 1_000_000
+    assert plan["models"][0]["gram"] == "a_gram.safetensors"
+    assert plan["models"][0]["gram_num_examples"] == NUM_EXAMPLES["a"]
+    text = subprocess.check_output(
+        [executable(), "plan", "r.yaml"], cwd=folder, text=True
+    )
+    assert "examples  Gram matrices" in text and "a_gram.safetensors" in text
+    solved = [line for line in text.splitlines() if "merge with Gram matrices" in line]
+    assert len(solved) == len(load_file(folder / "a_gram.safetensors"))
