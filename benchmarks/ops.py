@@ -1,13 +1,14 @@
 """Each operator beside its floor or its peer, timed alternately in one run:
 
-    PYTHONPATH=build/cpu/python python benchmarks/ops.py [--device cuda]
+    PYTHONPATH=build/cpu/python python benchmarks/ops.py
 
 For what moves memory: the share of the bandwidth of a copy of the same size.
 For linear layers: the time as a multiple of the plain weight-gradient GEMM of
 the same shapes, also with half of the tokens padding. For the Adam step and
 merge: also the time of torch's own operations for the same as a multiple of
-ours. On a CPU all run on one thread and are timed by what it takes of its core,
-so that other work on the machine matters little. Prints Markdown tables.
+ours. All run on one thread of a CPU (benchmarks/gpu.py: on a GPU) and are timed by
+what it takes of its core, so that other work on the machine matters little. Prints
+Markdown tables.
 """
 
 import argparse
@@ -20,21 +21,16 @@ from merganser import ops
 REPEATS = 15
 
 
-def times(device, *functions):
+def times(*functions):
     """The median time of each, seconds; alternately, so that what else the machine
     does meets all of them."""
-    clock = time.perf_counter if device == "cuda" else time.thread_time
     seconds = [[] for _ in functions]
     for repeat in range(REPEATS + 2):
         for i, function in enumerate(functions):
-            if device == "cuda":
-                torch.cuda.synchronize()
-            start = clock()
+            start = time.thread_time()
             function()
-            if device == "cuda":
-                torch.cuda.synchronize()
             if repeat >= 2:  # after two rounds of warming up
-                seconds[i].append(clock() - start)
+                seconds[i].append(time.thread_time() - start)
     return [statistics.median(of_one) for of_one in seconds]
 
 
@@ -42,10 +38,10 @@ def row(*cells):
     print("| " + " | ".join(cells) + " |", flush=True)
 
 
-def elementwise(device, n):
+def elementwise(n):
     """(name, bytes moved, ours, torch's for the same)."""
-    fisher, grad, param, exp_avg, out = (torch.rand(n, device=device) for _ in range(5))
-    exp_avg_sq = torch.rand(n, device=device)
+    fisher, grad, param, exp_avg, out = (torch.rand(n) for _ in range(5))
+    exp_avg_sq = torch.rand(n)
     half = grad.bfloat16()
     size = 4 * n
     yield (
@@ -103,13 +99,13 @@ def elementwise(device, n):
     )
 
 
-def per_token(device, examples, tokens, channels):
+def per_token(examples, tokens, channels):
     """(name, bytes read, ours)."""
-    d = torch.randn(examples, tokens, channels, device=device)
+    d = torch.randn(examples, tokens, channels)
     x = torch.randn_like(d)
-    ids = torch.randint(30522, (examples, tokens), device=device)
-    vector = torch.zeros(channels, device=device)
-    table = torch.zeros(30522, channels, device=device)
+    ids = torch.randint(30522, (examples, tokens))
+    vector = torch.zeros(channels)
+    table = torch.zeros(30522, channels)
     size = 4 * d.numel()
     yield (
         "bias_square_accumulate_",
@@ -128,15 +124,14 @@ def per_token(device, examples, tokens, channels):
     )
 
 
-def linear(device, examples, tokens, inner, outer, dtype, padding=0.0):
+def linear(examples, tokens, inner, outer, dtype, padding=0.0):
     """A share of every example's tokens has no gradient; the GEMM takes them all."""
-    x = torch.randn(examples, tokens, inner, device=device).to(dtype)
-    d = torch.randn(examples, tokens, outer, device=device).to(dtype)
+    x = torch.randn(examples, tokens, inner).to(dtype)
+    d = torch.randn(examples, tokens, outer).to(dtype)
     d[:, round(tokens * (1 - padding)) :] = 0
-    fisher = torch.zeros(outer, inner, device=device)
+    fisher = torch.zeros(outer, inner)
     flat_x, flat_d = x.view(-1, inner), d.view(-1, outer)
     ours, gemm = times(
-        device,
         lambda: ops.linear_square_accumulate_(fisher, x, d),
         lambda: flat_d.t() @ flat_x,
     )
@@ -154,13 +149,11 @@ def linear(device, examples, tokens, inner, outer, dtype, padding=0.0):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--elements", type=int, default=22_000_000)
     arguments = parser.parse_args()
-    device = arguments.device
     torch.set_num_threads(1)
 
-    source = torch.rand(arguments.elements, device=device)
+    source = torch.rand(arguments.elements)
     target = torch.empty_like(source)
 
     def copy():
@@ -168,10 +161,10 @@ def main():
 
     row("operator", "GB/s", "share of a copy", "torch's time / ours")
     row(*["---"] * 4)
-    cases = [*elementwise(device, arguments.elements)]
-    cases += [(*case, None) for case in per_token(device, 512, 128, 384)]
+    cases = [*elementwise(arguments.elements)]
+    cases += [(*case, None) for case in per_token(512, 128, 384)]
     for name, size, ours, peer in cases:
-        seconds = times(device, ours, copy, *([peer] if peer else []))
+        seconds = times(ours, copy, *([peer] if peer else []))
         bandwidth = size / seconds[0]
         copied = 2 * 4 * arguments.elements / seconds[1]
         row(
@@ -194,8 +187,8 @@ def main():
     for dtype in (torch.float32, torch.bfloat16):
         for outer, inner in ((384, 384), (1536, 384), (384, 1536)):
             for tokens in (24, 32, 64, 128, 384):
-                linear(device, 32, tokens, inner, outer, dtype)
-            linear(device, 32, 128, inner, outer, dtype, padding=0.5)
+                linear(32, tokens, inner, outer, dtype)
+            linear(32, 128, inner, outer, dtype, padding=0.5)
 
 
 if __name__ == "__main__":

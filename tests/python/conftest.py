@@ -12,6 +12,7 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "cuda: needs a GPU and a CUDA build")
+    config.addinivalue_line("markers", "two_gpus: needs a second GPU, too")
 
 
 def pytest_generate_tests(metafunc):
@@ -23,8 +24,10 @@ def pytest_generate_tests(metafunc):
 
 def pytest_runtest_setup(item):
     """The only place that skips for want of a GPU; FAIL_WITHOUT_CUDA=1 makes a
-    skip a failure, so that a GPU machine cannot pass by testing nothing."""
-    if item.get_closest_marker("cuda") is None:
+    skip a failure, so that a GPU machine cannot pass by testing nothing. (Few have
+    a second GPU: what needs one is only skipped.)"""
+    two_gpus = item.get_closest_marker("two_gpus")
+    if not (two_gpus or item.get_closest_marker("cuda")):
         return
     import merganser
 
@@ -32,6 +35,8 @@ def pytest_runtest_setup(item):
         reason = "no GPU here"
     elif not merganser.has_cuda():
         reason = "merganser is a CPU build"
+    elif two_gpus and torch.cuda.device_count() < 2:
+        pytest.skip("one GPU here")
     else:
         return
     if os.environ.get("FAIL_WITHOUT_CUDA") == "1":

@@ -1,0 +1,231 @@
+"""The operators where devices differ: alignment, what is not finite, repeated runs,
+streams, CUDA graphs, a second GPU, very long tensors."""
+
+import math
+
+import pytest
+import torch
+from merganser import ops
+
+SIZE = 4099  # of what is elementwise: whole packs of 16 bytes, and a rest
+ELEMENTWISE = ("square_accumulate_", "adam_fisher_step_", "merge", "dropout")
+# Their formulas are shared by both devices, each operation rounded once.
+SAME_BITS = (*ELEMENTWISE, "sample_labels")
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+SHAPES = {
+    "square_accumulate_": [(SIZE,)] * 2,
+    "adam_fisher_step_": [(SIZE,)] * 5,
+    "merge": [(SIZE,)] * 6,
+    "linear_square_accumulate_": [(70, 33), (3, 17, 33), (3, 17, 70)],
+    "bias_square_accumulate_": [(70,), (3, 17, 70)],
+    "layer_norm_square_accumulate_": [(70,), (3, 17, 70), (3, 17, 70)],
+    "embedding_square_accumulate_": [(9, 70), (3, 17, 70)],
+    "sample_labels": [(300, 7)],
+    "dropout": [(SIZE,)],
+}
+# Which inputs are float32 always: what is added to (the first, mostly), Fishers.
+SUMS = {name: {0} for name in SHAPES} | {
+    "square_accumulate_": {0},
+    "adam_fisher_step_": {0, 2, 3, 4},
+    "merge": {1, 3, 5},
+    "dropout": set(),
+}
+
+
+def make_inputs(name, dtype=torch.float32):
+    """On the CPU: the operator's inputs, the same positive numbers on every call."""
+    generator = torch.Generator().manual_seed(7)
+    return [
+        torch.rand(shape, generator=generator).to(
+            torch.float32 if k in SUMS[name] else dtype
+        )
+        for k, shape in enumerate(SHAPES[name])
+    ]
+
+
+def place(tensors, device, offsets=(0,)):
+    """Copies that begin `offset` elements behind an aligned address; the offsets take
+    turns."""
+    placed = []
+    for k, tensor in enumerate(tensors):
+        offset = offsets[k % len(offsets)]
+        storage = torch.empty(
+            tensor.numel() + offset, dtype=tensor.dtype, device=device
+        )
+        placed.append(storage[offset:].view(tensor.shape).copy_(tensor))
+    return placed
+
+
+def run(name, tensors):
+    """What the operator writes or returns."""
+    first, *rest = tensors
+    device = first.device
+    if name == "merge":
+        base_fisher, fishers = rest[0], [rest[2], rest[4]]
+        options = {"base_fisher": base_fisher, "scales": [20.0, 30.0]}
+        return [
+            ops.merge(
+                first,
+                [rest[1], rest[3]],
+                fishers,
+                method="gradient_matching",
+                **options,
+            )
+        ]
+    if name == "dropout":
+        return [ops.dropout(first, 0.3, seed=2)]
+    if name == "sample_labels":
+        rows = torch.arange(len(first), device=device)
+        return [ops.sample_labels(first / first.sum(-1, keepdim=True), rows, seed=5)]
+    if name == "adam_fisher_step_":
+        ops.adam_fisher_step_(*tensors, lr=0.01, weight_decay=0.1, step=3)
+        return [first, *rest[1:]]
+    if name == "embedding_square_accumulate_":
+        ids = torch.arange(51, device=device).view(3, 17) * 5 % 9
+        ops.embedding_square_accumulate_(first, ids, *rest)
+    else:
+        getattr(ops, name)(*tensors)
+    return [first]
+
+
+def same_bits(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", SHAPES)
+def test_alignment_changes_nothing(device, name, dtype):
+    given = make_inputs(name, dtype)
+    expected = run(name, place(given, device))
+    for offsets in ((1,), (2,), (3,), (4,), (0, 1), (1, 0), (8, 4, 2)):
+        actual = run(name, place(given, device, offsets))
+        if name in SAME_BITS:
+            same_bits(actual, expected)
+        else:
+            torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", SHAPES)
+def test_strides_change_nothing(device, name, dtype):
+    given = make_inputs(name, dtype)
+    expected = run(name, place(given, device))
+    tensors = place(given, device)
+    for k, tensor in enumerate(tensors):
+        if k not in SUMS[name] or name in ("merge", "sample_labels"):
+            wide = torch.stack([tensor, tensor + 1], dim=-1)
+            tensors[k] = wide.select(-1, 0)
+    same_bits(run(name, tensors), expected)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place_of_value", [0, 2050, SIZE - 1])
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_what_is_not_finite_stays_where_it_is(device, name, place_of_value, value):
+    given = make_inputs(name)
+    gradient_or_model = 0 if name == "dropout" else 1 if name != "merge" else 2
+    given[gradient_or_model][place_of_value] = value
+    for written in run(name, place(given, device)):
+        finite = written.isfinite()
+        assert finite[:place_of_value].all() and finite[place_of_value + 1 :].all()
+        assert not finite[place_of_value] or (name == "dropout" and value != math.nan)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in SHAPES if n.endswith("square_accumulate_") and n[0] != "s"]
+)
+def test_nan_stays_in_its_channel(device, name):
+    given = make_inputs(name)
+    given[-1][1, 4, 33] = math.nan  # gradient: example, token, channel
+    (written,) = run(name, place(given, device))
+    expected = torch.zeros_like(written, dtype=torch.bool)
+    if name == "embedding_square_accumulate_":
+        expected[(17 + 4) * 5 % 9, 33] = True
+    else:
+        expected[33] = True
+    assert torch.equal(written.isnan(), expected)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_run_has_the_same_bits(device, name, dtype):
+    given = make_inputs(name, dtype)
+    expected = run(name, place(given, device))
+    for _ in range(5):
+        same_bits(run(name, place(given, device)), expected)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [*FLOATS, torch.float64])
+@pytest.mark.parametrize("name", SAME_BITS)
+def test_cuda_has_the_bits_of_the_cpu(name, dtype):
+    given = make_inputs(name, dtype)
+    if dtype == torch.float64:
+        given = [tensor.double() for tensor in given]
+    expected = run(name, place(given, "cpu"))
+    same_bits([x.cpu() for x in run(name, place(given, "cuda"))], expected)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", SHAPES)
+def test_cuda_runs_on_the_stream_of_the_caller(name):
+    """Inputs that come late on a side stream are waited for."""
+    given = place(make_inputs(name), "cuda")
+    expected = run(name, [x.clone() for x in given])
+    late = [torch.ones_like(x) for x in given]
+    run(name, [x.clone() for x in late])  # whatever is set up once
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        torch.cuda._sleep(20_000_000)
+        for target, source in zip(late, given, strict=True):
+            target.copy_(source)
+        actual = [x.clone() for x in run(name, late)]
+    torch.cuda.synchronize()
+    same_bits(actual, expected)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", SHAPES)
+def test_cuda_graphs_replay(name):
+    given = place(make_inputs(name), "cuda")
+    expected = run(name, [x.clone() for x in given])
+    inputs = [torch.ones_like(x) for x in given]
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        run(name, inputs)  # whatever is set up once
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = run(name, inputs)
+    for _ in range(2):
+        for target, source in zip(inputs, given, strict=True):
+            target.copy_(source)
+        graph.replay()
+        same_bits(outputs, expected)
+
+
+@pytest.mark.two_gpus
+@pytest.mark.parametrize("name", SHAPES)
+def test_cuda_runs_where_the_tensors_are(name):
+    given = make_inputs(name)
+    expected = run(name, place(given, "cuda:0"))
+    actual = run(name, place(given, "cuda:1"))
+    assert torch.cuda.current_device() == 0
+    assert all(x.device.index == 1 for x in actual)
+    same_bits([x.cpu() for x in actual], [x.cpu() for x in expected])
+
+
+@pytest.mark.cuda
+def test_cuda_counts_beyond_32_bits():
+    if torch.cuda.mem_get_info()[0] < 20e9:
+        pytest.skip("needs 20 GB of a GPU's memory")
+    n = 2**31 + 5
+    fisher = torch.ones(n, device="cuda")
+    grad = torch.full((n,), 2, dtype=torch.bfloat16, device="cuda")
+    ops.square_accumulate_(fisher, grad)
+    assert fisher.eq(5).all()
+    del fisher
+    assert ops.merge(None, [grad, grad], method="linear").eq(4).all()
+    kept = ops.dropout(grad, 0.5, seed=1).ne(0)
+    assert abs(kept[-(2**20) :].float().mean().item() - 0.5) < 0.01
