@@ -47,10 +47,8 @@ if(MERGANSER_WITH_CUDA)
     target_compile_options(merganser_options INTERFACE
       $<$<COMPILE_LANGUAGE:CUDA>:--Werror=all-warnings;-Xcompiler=-Werror>)
   endif()
-  target_include_directories(merganser_libtorch SYSTEM INTERFACE
-    ${CUDAToolkit_INCLUDE_DIRS})
   target_link_libraries(merganser_libtorch INTERFACE
     ${TORCH_LIBRARY_DIR}/libtorch_cuda.so
     ${TORCH_LIBRARY_DIR}/libc10_cuda.so
-    CUDA::cudart)
+    ${CUDA_cudart_LIBRARY})
 endif()
