@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <Eigen/Cholesky>
 #include <algorithm>
 #include <cmath>
 
@@ -10,12 +9,12 @@
 #include "io/parallel.h"
 #include "io/quote.h"
 #include "merge/chunk_reader.h"
+#include "merge/dense.h"
 
 namespace merganser {
 namespace {
 
-using Matrix =
-    Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using Matrix = std::vector<double>; // row-major
 
 // Rows of W that are multiplied and solved for together, by one thread.
 constexpr int64_t kRows = 64;
@@ -61,11 +60,11 @@ class BlockMerge {
         threads_(threads),
         rows_(tensor.output.shape[0]),
         columns_(tensor.output.shape[1]),
-        update_(rows_, columns_),
-        updates_(Matrix::Zero(rows_, columns_)),
-        products_(Matrix::Zero(rows_, columns_)),
-        gram_(columns_, columns_),
-        total_(Matrix::Zero(columns_, columns_)) {}
+        update_(rows_ * columns_),
+        updates_(rows_ * columns_),
+        products_(rows_ * columns_),
+        gram_(columns_ * columns_),
+        total_(columns_ * columns_) {}
 
   std::vector<double> run() {
     const std::vector<double>& weights = parameters_.weights;
@@ -74,19 +73,21 @@ class BlockMerge {
       const size_t source = base_ ? 1 + t : t;
       read_update(tensor_.sources[source]);
       read_gram(tensor_.grams[source]);
-      updates_ += weights[t] * update_;
-      total_ += weights[t] * gram_;
+      add(weights[t], update_, updates_);
+      add(weights[t], gram_, total_);
       add_product(weights[t], update_);
       sum += weights[t];
     }
     if (base_) {
       read_gram(tensor_.grams[0]);
-      total_ += gram_;
+      add(1, gram_, total_);
       add_product(1, updates_);
     }
-    const double ridge = parameters_.ridge * total_.diagonal().mean();
-    total_.diagonal().array() += ridge;
-    products_ += (base_ ? ridge : ridge / sum) * updates_;
+    const double ridge = parameters_.ridge * mean_diagonal();
+    for (size_t i = 0; i < total_.size(); i += columns_ + 1) {
+      total_[i] += ridge;
+    }
+    add(base_ ? ridge : ridge / sum, updates_, products_);
     solve();
     return result();
   }
@@ -94,11 +95,10 @@ class BlockMerge {
  private:
   // update_ = W_t - W_0, or W_t where there is no W_0.
   void read_update(const TensorSource& source) {
-    read_weight(source, [&](int64_t i, double x) { update_.data()[i] = x; });
+    read_weight(source, [&](int64_t i, double x) { update_[i] = x; });
     if (base_) {
-      read_weight(tensor_.sources[0], [&](int64_t i, double x) {
-        update_.data()[i] -= x;
-      });
+      read_weight(
+          tensor_.sources[0], [&](int64_t i, double x) { update_[i] -= x; });
     }
   }
 
@@ -127,8 +127,10 @@ class BlockMerge {
   }
 
   void read_gram(const GramSource& source) {
+    int64_t next = 0; // on the diagonal
     SourceReader(source.matrix).read([&](int64_t i, double x) {
-      const bool diagonal = i % (columns_ + 1) == 0;
+      const bool diagonal = i == next;
+      next += diagonal ? columns_ + 1 : 0;
       if (!std::isfinite(x) || (diagonal && x < 0)) {
         refuse(
             source.matrix,
@@ -136,22 +138,42 @@ class BlockMerge {
             i,
             "a Gram matrix is finite and its diagonal is not negative");
       }
-      gram_.data()[i] = source.scale * (diagonal ? x : off_diagonal_ * x);
+      gram_[i] = source.scale * (diagonal ? x : off_diagonal_ * x);
     });
+  }
+
+  static void add(double factor, const Matrix& from, Matrix& to) {
+    for (size_t i = 0; i < to.size(); ++i) {
+      to[i] += factor * from[i];
+    }
+  }
+
+  double mean_diagonal() const {
+    double sum = 0;
+    for (size_t i = 0; i < total_.size(); i += columns_ + 1) {
+      sum += total_[i];
+    }
+    return sum / static_cast<double>(columns_);
   }
 
   // products_ += weight * of * gram_
   void add_product(double weight, const Matrix& of) {
     for_rows([&](int64_t begin, int64_t n) {
-      products_.middleRows(begin, n).noalias() +=
-          weight * of.middleRows(begin, n) * gram_;
+      const int64_t first = begin * columns_;
+      dense_.add_product(
+          weight,
+          &of[first],
+          gram_.data(),
+          &products_[first],
+          n,
+          columns_,
+          columns_);
     });
   }
 
   // products_ = products_ total_^-1
   void solve() {
-    const Eigen::LLT<Eigen::Ref<Matrix>> factor(total_);
-    if (factor.info() != Eigen::Success) {
+    if (!dense_.decompose(total_.data(), columns_)) {
       throw InputError(fmt::format(
           "the Gram matrices of tensor {} do not have full rank; give the "
           "parameter ridge a larger value than {}",
@@ -159,23 +181,17 @@ class BlockMerge {
           parameters_.ridge));
     }
     for_rows([&](int64_t begin, int64_t n) {
-      auto rows = products_.middleRows(begin, n);
-      // In place would be column by column.
-      const Eigen::MatrixXd solved = factor.solve(rows.transpose());
-      rows = solved.transpose();
+      dense_.solve(total_.data(), &products_[begin * columns_], n, columns_);
     });
   }
 
   std::vector<double> result() {
-    std::vector<double> merged(products_.size());
     if (base_) {
       SourceReader(tensor_.sources[0]).read([&](int64_t i, double x) {
-        merged[i] = x + products_.data()[i];
+        products_[i] += x;
       });
-    } else {
-      std::copy_n(products_.data(), merged.size(), merged.begin());
     }
-    return merged;
+    return std::move(products_);
   }
 
   // The blocks of rows do not depend on the number of threads.
@@ -187,6 +203,7 @@ class BlockMerge {
     });
   }
 
+  const DenseKernels& dense_ = dense_kernels();
   const TensorPlan& tensor_;
   const TensorParameters& parameters_;
   const bool base_;
@@ -220,7 +237,7 @@ uint64_t gram_memory(const TensorPlan& tensor) {
   }
   const uint64_t rows = tensor.output.shape[0];
   const uint64_t columns = tensor.output.shape[1];
-  const uint64_t weights = 3 + tensor.parameters.size(); // a result per output
+  const uint64_t weights = 2 + tensor.parameters.size(); // a result per output
   return sizeof(double) * (weights * rows + 2 * columns) * columns;
 }
 
