@@ -4,45 +4,36 @@
 namespace merganser::kernels {
 namespace {
 
-template <bool kFisher, typename T, typename In>
-struct AdamFisherStep {
-  const In* __restrict__ grad;
-  T* __restrict__ param;
-  T* __restrict__ exp_avg;
-  T* __restrict__ exp_avg_sq;
-  T* __restrict__ fisher;
-  AdamScalars<T> scalars;
-
+template <typename T, typename In>
+struct AdamFisherStep : AdamTensor<T, In> {
   template <int N>
-  bool aligned() const {
-    return is_aligned<N>(grad) && is_aligned<N>(param) &&
-        is_aligned<N>(exp_avg) && is_aligned<N>(exp_avg_sq) &&
-        is_aligned<N>(fisher);
+  __device__ bool aligned() const {
+    return is_aligned<N>(this->grad) && is_aligned<N>(this->param) &&
+        is_aligned<N>(this->exp_avg) && is_aligned<N>(this->exp_avg_sq) &&
+        is_aligned<N>(this->fisher);
   }
 
   template <int N>
   __device__ void run(int64_t i) const {
-    const Pack<In, N> g = load<N>(grad + i);
-    Pack<T, N> p = load<N>(param + i);
-    Pack<T, N> m = load<N>(exp_avg + i);
-    Pack<T, N> v = load<N>(exp_avg_sq + i);
-    Pack<T, N> f;
-    if constexpr (kFisher) {
-      f = load<N>(fisher + i);
+    const Pack<In, N> g = load<N>(this->grad + i);
+    Pack<T, N> p = load<N>(this->param + i);
+    Pack<T, N> m = load<N>(this->exp_avg + i);
+    Pack<T, N> v = load<N>(this->exp_avg_sq + i);
+    Pack<T, N> f{};
+    if (this->fisher) {
+      f = load<N>(this->fisher + i);
     }
 #pragma unroll
     for (int k = 0; k < N; ++k) {
       const T square = adam_element<T>(
-          scalars, widen(g.value[k]), p.value[k], m.value[k], v.value[k]);
-      if constexpr (kFisher) {
-        f.value[k] += square * scalars.fisher_weight;
-      }
+          this->scalars, widen(g.value[k]), p.value[k], m.value[k], v.value[k]);
+      f.value[k] += square * this->scalars.fisher_weight;
     }
-    store(param + i, p);
-    store(exp_avg + i, m);
-    store(exp_avg_sq + i, v);
-    if constexpr (kFisher) {
-      store(fisher + i, f);
+    store(this->param + i, p);
+    store(this->exp_avg + i, m);
+    store(this->exp_avg_sq + i, v);
+    if (this->fisher) {
+      store(this->fisher + i, f);
     }
   }
 };
@@ -51,39 +42,16 @@ struct AdamFisherStep {
 
 template <typename T, typename In>
 void launch_adam_fisher_step(
-    const In* grad,
-    T* param,
-    T* exp_avg,
-    T* exp_avg_sq,
-    T* fisher,
-    int64_t n,
-    const AdamScalars<T>& scalars,
+    const AdamTensor<T, In>* tensors,
+    int64_t count,
     cudaStream_t stream) {
-  if (fisher) {
-    launch_elementwise<T>(
-        n,
-        AdamFisherStep<true, T, In>{
-            grad, param, exp_avg, exp_avg_sq, fisher, scalars},
-        stream);
-  } else {
-    launch_elementwise<T>(
-        n,
-        AdamFisherStep<false, T, In>{
-            grad, param, exp_avg, exp_avg_sq, nullptr, scalars},
-        stream);
-  }
+  launch_elementwise<16 / sizeof(T), AdamFisherStep<T, In>>(
+      tensors, count, stream);
 }
 
 #define INSTANTIATE(T, In)               \
   template void launch_adam_fisher_step( \
-      const In*,                         \
-      T*,                                \
-      T*,                                \
-      T*,                                \
-      T*,                                \
-      int64_t,                           \
-      const AdamScalars<T>&,             \
-      cudaStream_t);
+      const AdamTensor<T, In>*, int64_t, cudaStream_t);
 INSTANTIATE(float, float)
 INSTANTIATE(float, __nv_bfloat16)
 INSTANTIATE(float, __half)

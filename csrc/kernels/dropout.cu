@@ -2,12 +2,16 @@
 // sixteen places apart, so that neighbouring threads read neighbouring
 // elements.
 
+#include "kernels/block_count.h"
+#include "kernels/device.cuh"
 #include "kernels/dropout_formula.h"
-#include "kernels/elementwise.cuh"
 #include "kernels/kernels.h"
+#include "kernels/vectors.cuh"
 
 namespace merganser::kernels {
 namespace {
+
+constexpr int kThreads = 256;
 
 template <typename T, typename In>
 __global__ void __launch_bounds__(kThreads) dropout_kernel(
@@ -51,12 +55,9 @@ void launch_dropout(
   }
   const int64_t tiles = (n + kDropoutTile - 1) / kDropoutTile;
   const int64_t lanes = tiles * kDropoutLanes;
-  const int64_t blocks = (lanes + kThreads - 1) / kThreads;
-  dropout_kernel<<<
-      static_cast<unsigned>(std::min(blocks, kMaxBlocks)),
-      kThreads,
-      0,
-      stream>>>(
+  launch(
+      {block_count(lanes, kThreads), kThreads, stream},
+      dropout_kernel<T, In>,
       input,
       output,
       n,

@@ -1,60 +1,83 @@
 #pragma once
 
-// One pass over n elements. One thread takes N neighbouring elements at a time
-// (16 bytes of the widest array), then those a whole grid further on; what is
-// left over at the end goes to the first threads, an element each. Where an
-// array is not aligned, N is 1: the results are the same.
+// One pass over the elements of some tensors in one launch. A block owns a
+// chunk of one of them; a thread takes N neighbouring elements at a time (16
+// bytes of the widest array), then those a block further on. What is left over
+// at the end, and a tensor whose arrays are not aligned, goes element by
+// element: the results are the same.
 
-#include <cuda_runtime.h>
-
-#include <algorithm>
 #include <cstdint>
 
+#include "kernels/device.cuh"
 #include "kernels/vectors.cuh"
 
 namespace merganser::kernels {
 
 constexpr int kThreads = 256;
-constexpr int64_t kMaxBlocks = 8192; // enough to fill any device several times
+// Many enough that the last wave of blocks is a small part of a large tensor.
+constexpr int64_t kChunk = 16384;
+constexpr size_t kArgumentBytes = 4096; // what every kernel may be given
 
-// body.template run<N>(i) does the elements [i, i + N).
+template <typename Body>
+struct Tasks {
+  static constexpr int kMost =
+      (kArgumentBytes - 8) / (sizeof(Body) + sizeof(unsigned));
+  Body bodies[kMost];
+  unsigned ends[kMost]; // the chunks of the first i + 1 bodies
+  int count = 0;
+};
+
+// Body: `n` elements; aligned<N>() says whether its arrays may be read N at a
+// time, run<N>(i) does the elements [i, i + N).
 template <int N, typename Body>
 __global__ void __launch_bounds__(kThreads)
-    for_each_pack(int64_t n, const Body body) {
-  const int64_t thread = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  const int64_t stride = int64_t{gridDim.x} * kThreads * N;
-  for (int64_t i = thread * N; i + N <= n; i += stride) {
+    for_each_element(const __grid_constant__ Tasks<Body> tasks) {
+  int k = 0;
+  while (blockIdx.x >= tasks.ends[k]) {
+    ++k;
+  }
+  const Body& body = tasks.bodies[k];
+  const unsigned chunk = blockIdx.x - (k == 0 ? 0 : tasks.ends[k - 1]);
+  const int64_t begin = chunk * kChunk;
+  const int64_t end = begin + kChunk < body.n ? begin + kChunk : body.n;
+  const int64_t middle =
+      body.template aligned<N>() ? end - (end - begin) % N : begin;
+  for (int64_t i = begin + threadIdx.x * N; i < middle; i += kThreads * N) {
     body.template run<N>(i);
   }
-  const int64_t rest = n % N;
-  if (thread < rest) {
-    body.template run<1>(n - rest + thread);
+  for (int64_t i = middle + threadIdx.x; i < end; i += kThreads) {
+    body.template run<1>(i);
   }
 }
 
-template <int N, typename Body>
-void launch_packs(int64_t n, const Body& body, cudaStream_t stream) {
-  const int64_t packs = (n + N - 1) / N;
-  const int64_t blocks = (packs + kThreads - 1) / kThreads;
-  for_each_pack<N>
-      <<<static_cast<unsigned>(std::min(blocks, kMaxBlocks)),
-         kThreads,
-         0,
-         stream>>>(n, body);
-}
-
-// body.aligned<N>() says whether all its arrays may be read N at a time.
-template <typename T, typename Body>
-void launch_elementwise(int64_t n, const Body& body, cudaStream_t stream) {
-  constexpr int kPack = 16 / sizeof(T);
-  if (n == 0) {
-    return;
+// Body(tensor) for each of `count` tensors; N elements of the widest array are
+// 16 bytes.
+template <int N, typename Body, typename Tensor>
+void launch_elementwise(
+    const Tensor* tensors,
+    int64_t count,
+    cudaStream_t stream) {
+  Tasks<Body> tasks;
+  unsigned chunks = 0;
+  const auto run = [&] {
+    if (tasks.count > 0) {
+      launch({chunks, kThreads, stream}, for_each_element<N, Body>, tasks);
+    }
+    tasks.count = 0;
+    chunks = 0;
+  };
+  for (int64_t i = 0; i < count; ++i) {
+    if (tensors[i].n == 0) {
+      continue;
+    }
+    chunks += static_cast<unsigned>((tensors[i].n + kChunk - 1) / kChunk);
+    tasks.bodies[tasks.count] = Body{tensors[i]};
+    tasks.ends[tasks.count] = chunks;
+    if (++tasks.count == Tasks<Body>::kMost) {
+      run();
+    }
   }
-  if (body.template aligned<kPack>()) {
-    launch_packs<kPack>(n, body, stream);
-  } else {
-    launch_packs<1>(n, body, stream);
-  }
+  run();
 }
 
 } // namespace merganser::kernels

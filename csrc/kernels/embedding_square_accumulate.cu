@@ -1,22 +1,46 @@
 // The token ids of the whole batch come sorted, so that the places of one token
-// lie side by side, examples in order. The block at the first of them owns the
-// token's row of the Fisher and walks along the others, a thread per channel:
-// it adds up within an example, squares at its end, and needs no atomics. The
-// blocks at the others have nothing to do.
+// lie side by side, examples in order. The blocks at the first of them own the
+// token's row of the Fisher (a block some channels of it), and need no atomics;
+// the blocks at the others have nothing to do.
+//
+// A token that is everywhere (a token type, a position) must not be one
+// thread's walk: the rows of a block's threads share out its places, cut where
+// an example begins. Each adds up within an example and squares at its end.
 
-#include <algorithm>
-
+#include "kernels/block_count.h"
+#include "kernels/device.cuh"
 #include "kernels/kernels.h"
 #include "kernels/vectors.cuh"
 
 namespace merganser::kernels {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int64_t kMaxBlocks = 1 << 20;
+constexpr int kLanes = 32; // threads side by side: 512 bytes of a token
+constexpr int kRows = 8;
 
-template <typename T, typename In>
-__global__ void __launch_bounds__(kThreads) embedding_square_kernel(
+template <typename T, int N>
+struct Totals {
+  Pack<T, N> row[kRows][kLanes];
+};
+
+// How many of ids[0..count), sorted, equal ids[0].
+__device__ int64_t run_length(const int64_t* ids, int64_t count) {
+  int64_t low = 1; // known to be in the run
+  int64_t step = 1;
+  while (low + step <= count && ids[low + step - 1] == ids[0]) {
+    low += step;
+    step *= 2;
+  }
+  for (; step > 0; step /= 2) {
+    if (low + step <= count && ids[low + step - 1] == ids[0]) {
+      low += step;
+    }
+  }
+  return low;
+}
+
+template <int N, typename T, typename In>
+__global__ void __launch_bounds__(kLanes* kRows) embedding_square_kernel(
     const int64_t* __restrict__ ids,
     const int64_t* __restrict__ places,
     const In* __restrict__ grad_output,
@@ -27,7 +51,9 @@ __global__ void __launch_bounds__(kThreads) embedding_square_kernel(
     int64_t channels,
     int64_t padding_idx,
     T weight) {
-  for (int64_t first = blockIdx.x; first < count; first += gridDim.x) {
+  Totals<T, N>& totals = block_shared<Totals<T, N>>();
+  const int64_t c = (int64_t{blockIdx.x} * kLanes + threadIdx.x) * N;
+  for (int64_t first = blockIdx.y; first < count; first += gridDim.y) {
     const int64_t row = ids[first];
     if (row < 0 || row >= rows) {
       __trap();
@@ -35,21 +61,78 @@ __global__ void __launch_bounds__(kThreads) embedding_square_kernel(
     if (row == padding_idx || (first > 0 && ids[first - 1] == row)) {
       continue;
     }
-    for (int64_t c = threadIdx.x; c < channels; c += kThreads) {
-      T total = fisher[row * channels + c];
-      int64_t k = first;
-      while (k < count && ids[k] == row) {
-        const int64_t example = places[k] / tokens;
-        T sum = 0;
-        for (; k < count && ids[k] == row && places[k] / tokens == example;
-             ++k) {
-          sum += T(widen(grad_output[places[k] * channels + c]));
-        }
-        total += sum * sum * weight;
+    const int64_t length = run_length(ids + first, count - first);
+    const int64_t* const own = places + first;
+    // From the first example that begins in this thread's share to the end of
+    // the last one that does.
+    int64_t k = length * threadIdx.y / kRows;
+    const int64_t end = length * (threadIdx.y + 1) / kRows;
+    if (k > 0) {
+      const int64_t before = own[k - 1] / tokens;
+      while (k < end && own[k] / tokens == before) {
+        ++k;
       }
-      fisher[row * channels + c] = total;
     }
+    Pack<T, N> total{};
+    while (k < end && c < channels) {
+      const int64_t next_example = (own[k] / tokens + 1) * tokens;
+      Pack<T, N> sum{};
+      for (; k < length && own[k] < next_example; ++k) {
+        const Pack<In, N> d = load<N>(grad_output + own[k] * channels + c);
+#pragma unroll
+        for (int j = 0; j < N; ++j) {
+          sum.value[j] += T(widen(d.value[j]));
+        }
+      }
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        total.value[j] += sum.value[j] * sum.value[j] * weight;
+      }
+    }
+    totals.row[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    if (threadIdx.y == 0 && c < channels) {
+      Pack<T, N> f = load<N>(fisher + row * channels + c);
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int j = 0; j < N; ++j) {
+          f.value[j] += totals.row[r][threadIdx.x].value[j];
+        }
+      }
+      store(fisher + row * channels + c, f);
+    }
+    __syncthreads();
   }
+}
+
+template <int N, typename T, typename In>
+void launch_packs(
+    const int64_t* ids,
+    const int64_t* places,
+    const In* grad_output,
+    T* fisher,
+    int64_t count,
+    int64_t tokens,
+    int64_t rows,
+    int64_t channels,
+    int64_t padding_idx,
+    T weight,
+    cudaStream_t stream) {
+  launch(
+      {dim3(block_for_each(channels, kLanes * N), block_count(count, 1)),
+       dim3(kLanes, kRows),
+       stream},
+      embedding_square_kernel<N, T, In>,
+      ids,
+      places,
+      grad_output,
+      fisher,
+      count,
+      tokens,
+      rows,
+      channels,
+      padding_idx,
+      weight);
 }
 
 } // namespace
@@ -67,15 +150,17 @@ void launch_embedding_square_accumulate(
     int64_t padding_idx,
     T weight,
     cudaStream_t stream) {
-  if (count == 0) {
+  if (count == 0 || channels == 0) {
     return;
   }
-  embedding_square_kernel<<<
-      static_cast<unsigned>(std::min(count, kMaxBlocks)),
-      kThreads,
-      0,
-      stream>>>(
-      ids,
+  // 16 bytes of the gradient; of the Fisher, which is read once per token, up
+  // to 32.
+  constexpr int kPack = 16 / sizeof(In);
+  const bool aligned = is_aligned<kPack>(grad_output) &&
+      is_aligned<kPack>(fisher) && channels % kPack == 0;
+  const auto run =
+      aligned ? &launch_packs<kPack, T, In> : &launch_packs<1, T, In>;
+  run(ids,
       places,
       grad_output,
       fisher,
@@ -84,7 +169,8 @@ void launch_embedding_square_accumulate(
       rows,
       channels,
       padding_idx,
-      weight);
+      weight,
+      stream);
 }
 
 #define INSTANTIATE(T, In)                          \

@@ -26,16 +26,23 @@ void launch_square_accumulate(
     T weight,
     cudaStream_t stream);
 
-// fisher may be null.
+// One tensor of a step: n elements of each array; fisher may be null.
+template <typename T, typename In>
+struct AdamTensor {
+  const In* __restrict__ grad;
+  T* __restrict__ param;
+  T* __restrict__ exp_avg;
+  T* __restrict__ exp_avg_sq;
+  T* __restrict__ fisher;
+  int64_t n;
+  AdamScalars<T> scalars;
+};
+
+// All tensors of a list (in host memory), some forty to a launch.
 template <typename T, typename In>
 void launch_adam_fisher_step(
-    const In* grad,
-    T* param,
-    T* exp_avg,
-    T* exp_avg_sq,
-    T* fisher,
-    int64_t n,
-    const AdamScalars<T>& scalars,
+    const AdamTensor<T, In>* tensors,
+    int64_t count,
     cudaStream_t stream);
 
 constexpr int kMaxMergeModels = 32;

@@ -1,5 +1,7 @@
 // One thread draws the label of one row, by kernels/label_formula.h.
 
+#include "kernels/block_count.h"
+#include "kernels/device.cuh"
 #include "kernels/kernels.h"
 #include "kernels/label_formula.h"
 
@@ -17,8 +19,9 @@ __global__ void __launch_bounds__(kThreads) sample_labels_kernel(
     int64_t columns,
     uint64_t seed,
     uint64_t sample) {
-  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i < rows) {
+  const int64_t stride = int64_t{gridDim.x} * kThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < rows;
+       i += stride) {
     labels[i] = draw_label(
         probabilities + i * columns,
         columns,
@@ -43,11 +46,16 @@ void launch_sample_labels(
   if (rows == 0) {
     return;
   }
-  sample_labels_kernel<<<
-      static_cast<unsigned>((rows + kThreads - 1) / kThreads),
-      kThreads,
-      0,
-      stream>>>(probabilities, indices, labels, rows, columns, seed, sample);
+  launch(
+      {block_count(rows, kThreads), kThreads, stream},
+      sample_labels_kernel<T>,
+      probabilities,
+      indices,
+      labels,
+      rows,
+      columns,
+      seed,
+      sample);
 }
 
 #define INSTANTIATE(T)                \

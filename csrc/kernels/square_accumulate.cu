@@ -8,10 +8,11 @@ template <typename T, typename In>
 struct SquareAccumulate {
   const In* __restrict__ grad;
   T* __restrict__ fisher;
+  int64_t n;
   T weight;
 
   template <int N>
-  bool aligned() const {
+  __device__ bool aligned() const {
     return is_aligned<N>(grad) && is_aligned<N>(fisher);
   }
 
@@ -37,8 +38,9 @@ void launch_square_accumulate(
     int64_t n,
     T weight,
     cudaStream_t stream) {
-  launch_elementwise<T>(
-      n, SquareAccumulate<T, In>{grad, fisher, weight}, stream);
+  const SquareAccumulate<T, In> tensor{grad, fisher, n, weight};
+  launch_elementwise<16 / sizeof(T), SquareAccumulate<T, In>>(
+      &tensor, 1, stream);
 }
 
 #define INSTANTIATE(T, In)                \

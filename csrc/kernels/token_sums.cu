@@ -2,46 +2,60 @@
 // each example, squared, and then added up over the examples. Two kernels, so
 // that many blocks work at once and every sum still has one order.
 
-#include <algorithm>
-
+#include "kernels/block_count.h"
+#include "kernels/device.cuh"
 #include "kernels/kernels.h"
 #include "kernels/vectors.cuh"
 
 namespace merganser::kernels {
 namespace {
 
-constexpr int kChannels = 32; // per block: a row of a warp
-constexpr int kRows = 8; // tokens that a block sums at a time
-constexpr int64_t kMaxGridY = 65535;
+constexpr int kLanes = 16; // threads side by side: 256 bytes of a token
+constexpr int kRows = 16; // tokens that a block sums at a time
+constexpr int kThreads = kLanes * kRows;
 
-// Thread (x, y) sums channel x over the tokens y, y + kRows, ...; the first row
-// adds the kRows parts up in order.
-template <typename T, typename In>
-__global__ void __launch_bounds__(kChannels* kRows) token_sum_squares_kernel(
+template <typename T, int N>
+struct Parts {
+  Pack<T, N> sum[kRows][kLanes];
+};
+
+// Thread (x, y) sums channels N x to N x + N - 1 over the tokens y, y + kRows,
+// ...; then a thread per channel adds the kRows parts up in order.
+template <int N, typename T, typename In>
+__global__ void __launch_bounds__(kThreads) token_sum_squares_kernel(
     const In* __restrict__ grad_output,
     const In* __restrict__ normalized,
     T* __restrict__ squares,
     int64_t examples,
     int64_t tokens,
     int64_t channels) {
-  __shared__ T parts[kRows][kChannels];
-  const int64_t c = int64_t{blockIdx.x} * kChannels + threadIdx.x;
+  Parts<T, N>& parts = block_shared<Parts<T, N>>();
+  const int64_t first = int64_t{blockIdx.x} * kLanes * N;
+  const int64_t c = first + threadIdx.x * N;
+  const int own = threadIdx.y * kLanes + threadIdx.x;
   for (int64_t i = blockIdx.y; i < examples; i += gridDim.y) {
-    T sum = 0;
+    Pack<T, N> sum{};
     if (c < channels) {
+#pragma unroll 4
       for (int64_t l = threadIdx.y; l < tokens; l += kRows) {
         const int64_t k = (i * tokens + l) * channels + c;
-        const T d = widen(grad_output[k]);
-        sum += normalized ? d * T(widen(normalized[k])) : d;
+        const Pack<In, N> d = load<N>(grad_output + k);
+        const Pack<In, N> x = normalized ? load<N>(normalized + k) : d;
+#pragma unroll
+        for (int j = 0; j < N; ++j) {
+          const T dj = widen(d.value[j]);
+          sum.value[j] += normalized ? dj * T(widen(x.value[j])) : dj;
+        }
       }
     }
-    parts[threadIdx.y][threadIdx.x] = sum;
+    parts.sum[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
-    if (threadIdx.y == 0 && c < channels) {
-      for (int r = 1; r < kRows; ++r) {
-        sum += parts[r][threadIdx.x];
+    if (own < kLanes * N && first + own < channels) {
+      T total = 0;
+      for (int r = 0; r < kRows; ++r) {
+        total += parts.sum[r][own / N].value[own % N];
       }
-      squares[i * channels + c] = sum * sum;
+      squares[i * channels + first + own] = total * total;
     }
     __syncthreads();
   }
@@ -49,15 +63,17 @@ __global__ void __launch_bounds__(kChannels* kRows) token_sum_squares_kernel(
 
 // One thread adds up one channel.
 template <typename T>
-__global__ void __launch_bounds__(kChannels) add_examples_kernel(
+__global__ void __launch_bounds__(kThreads) add_examples_kernel(
     const T* __restrict__ squares,
     T* __restrict__ fisher,
     int64_t examples,
     int64_t channels,
     T weight) {
-  const int64_t c = int64_t{blockIdx.x} * kChannels + threadIdx.x;
-  if (c < channels) {
+  const int64_t stride = int64_t{gridDim.x} * kThreads;
+  for (int64_t c = int64_t{blockIdx.x} * kThreads + threadIdx.x; c < channels;
+       c += stride) {
     T sum = fisher[c];
+#pragma unroll 8
     for (int64_t i = 0; i < examples; ++i) {
       sum += squares[i * channels + c] * weight;
     }
@@ -65,8 +81,26 @@ __global__ void __launch_bounds__(kChannels) add_examples_kernel(
   }
 }
 
-unsigned channel_blocks(int64_t channels) {
-  return static_cast<unsigned>((channels + kChannels - 1) / kChannels);
+template <int N, typename T, typename In>
+void launch_packs(
+    const In* grad_output,
+    const In* normalized,
+    T* squares,
+    int64_t examples,
+    int64_t tokens,
+    int64_t channels,
+    cudaStream_t stream) {
+  launch(
+      {dim3(block_for_each(channels, kLanes * N), block_count(examples, 1)),
+       dim3(kLanes, kRows),
+       stream},
+      token_sum_squares_kernel<N, T, In>,
+      grad_output,
+      normalized,
+      squares,
+      examples,
+      tokens,
+      channels);
 }
 
 } // namespace
@@ -83,11 +117,12 @@ void launch_token_sum_squares(
   if (examples == 0 || channels == 0) {
     return;
   }
-  const dim3 blocks(
-      channel_blocks(channels),
-      static_cast<unsigned>(std::min(examples, kMaxGridY)));
-  token_sum_squares_kernel<<<blocks, dim3(kChannels, kRows), 0, stream>>>(
-      grad_output, normalized, squares, examples, tokens, channels);
+  constexpr int kPack = 16 / sizeof(In);
+  const bool aligned = is_aligned<kPack>(grad_output) &&
+      is_aligned<kPack>(normalized) && channels % kPack == 0;
+  const auto run =
+      aligned ? &launch_packs<kPack, T, In> : &launch_packs<1, T, In>;
+  run(grad_output, normalized, squares, examples, tokens, channels, stream);
 }
 
 template <typename T>
@@ -101,8 +136,14 @@ void launch_add_examples(
   if (examples == 0 || channels == 0) {
     return;
   }
-  add_examples_kernel<<<channel_blocks(channels), kChannels, 0, stream>>>(
-      squares, fisher, examples, channels, weight);
+  launch(
+      {block_count(channels, kThreads), kThreads, stream},
+      add_examples_kernel<T>,
+      squares,
+      fisher,
+      examples,
+      channels,
+      weight);
 }
 
 #define INSTANTIATE(T, In)                \

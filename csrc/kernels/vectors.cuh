@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "kernels/host_device.h"
+
 namespace merganser::kernels {
 
 template <typename T, int N>
@@ -39,7 +41,7 @@ __device__ inline float widen(__half x) {
 }
 
 template <int N, typename T>
-bool is_aligned(const T* pointer) {
+MERGANSER_HOST_DEVICE bool is_aligned(const T* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % (sizeof(T) * N) == 0;
 }
 

@@ -55,11 +55,18 @@ MERGANSER_FORMULA inline V broadcast(T x) {
   }
 }
 
+// Element by element. (Types of vectors that have no ?: of their own bring
+// their overload.)
+template <typename Mask, typename V>
+MERGANSER_FORMULA inline V select(const Mask& mask, const V& yes, const V& no) {
+  return mask ? yes : no;
+}
+
 // base: theta_0; base_fisher: F_0; theta(t), fisher(t): the t-th model's
 // parameter and mean Fisher, callables so that callers choose the layout. V is
-// T, or a vector of T (GCC's vector_size) whose elements are merged side by
-// side. `clamped` (bool, or a comparison's vector) is set where removal's
-// denominator was clamped.
+// T, or a vector of T (GCC's vector_size, a Pack of kernels/) whose elements
+// are merged side by side. `clamped` (bool, or a comparison's vector) is set
+// where removal's denominator was clamped.
 //
 // Quotients are taken before products: a weight h / h is exactly 1 (one model
 // comes back, but for the rounding of theta_0 + tau), and Fishers of 1e-30
@@ -106,7 +113,7 @@ MERGANSER_FORMULA inline V merge_element(
     for (int t = 0; t < s.count; ++t) {
       const V h = s.weights[t] * (s.scales[t] * fisher(t));
       const V mean = broadcast<V>(s.weights[t] / plain);
-      sum += (total == T(0) ? mean : h / total) * theta(t);
+      sum += select(total == T(0), mean, h / total) * theta(t);
     }
     return sum;
   } else if constexpr (M == MergeFormula::kTaskSum) {
@@ -128,30 +135,30 @@ MERGANSER_FORMULA inline V merge_element(
     V total{};
     for (int t = 0; t < s.count; ++t) {
       const V x = s.weights[t] * theta(t);
-      const V upwards = x <= T(0) ? V{} : x;
-      const V downwards = x >= T(0) ? V{} : x;
-      const V kept = sum >= T(0) ? upwards : downwards;
+      const V upwards = select(x <= T(0), V{}, x);
+      const V downwards = select(x >= T(0), V{}, x);
+      const V kept = select(sum >= T(0), upwards, downwards);
       agreed += kept;
-      total += kept == T(0) ? V{} : broadcast<V>(s.weights[t]);
+      total += select(kept == T(0), V{}, broadcast<V>(s.weights[t]));
     }
     if (s.normalize) {
-      agreed = agreed / (total == T(0) ? broadcast<V>(T(1)) : total);
+      agreed = agreed / select(total == T(0), broadcast<V>(T(1)), total);
     }
     return base + s.lambda * agreed;
   } else if constexpr (M == MergeFormula::kEwr) {
     // (F_0 theta_0 - sum lambda F_t tau_t) / (F_0 + sum lambda F_t), every
     // Fisher at least `floor`.
     const V floor = broadcast<V>(s.floor);
-    const V f0 = base_fisher < floor ? floor : base_fisher;
+    const V f0 = select(base_fisher < floor, floor, base_fisher);
     V total = f0;
     for (int t = 0; t < s.count; ++t) {
       const V f = fisher(t);
-      total += s.weights[t] * (f < floor ? floor : f);
+      total += s.weights[t] * select(f < floor, floor, f);
     }
     V sum = f0 / total * base;
     for (int t = 0; t < s.count; ++t) {
       const V f = fisher(t);
-      const V weighted = s.weights[t] * (f < floor ? floor : f);
+      const V weighted = s.weights[t] * select(f < floor, floor, f);
       sum -= weighted / total * (theta(t) - base);
     }
     return sum;
@@ -173,7 +180,7 @@ MERGANSER_FORMULA inline V merge_element(
       const V lowest = s.clamp * denominator;
       denominator = h0 - total;
       clamped = denominator < lowest;
-      denominator = clamped ? lowest : denominator;
+      denominator = select(clamped, lowest, denominator);
     }
     V sum{};
     for (int t = 0; t < s.count; ++t) {
@@ -183,7 +190,8 @@ MERGANSER_FORMULA inline V merge_element(
       // where it is one more model, the only one with a Fisher.
       const V none =
           broadcast<V>(M == MergeFormula::kFisherBase ? T(0) : s.weights[t]);
-      sum += (denominator == T(0) ? none : a / denominator) * (theta(t) - base);
+      sum += select(denominator == T(0), none, a / denominator) *
+          (theta(t) - base);
     }
     return M == MergeFormula::kRemoval ? base - sum : base + sum;
   }

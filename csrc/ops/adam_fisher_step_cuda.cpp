@@ -36,7 +36,7 @@ void adam_fisher_step_cuda(
   const c10::cuda::CUDAGuard guard(param.device());
   const at::Tensor input = kernel_input(grad, param.scalar_type());
   dispatch_types(param, input, [&]<typename T, typename In>() {
-    kernels::launch_adam_fisher_step(
+    const kernels::AdamTensor<T, typename KernelType<In>::type> tensor{
         kernel_data<In>(input),
         param.data_ptr<T>(),
         exp_avg.data_ptr<T>(),
@@ -51,8 +51,9 @@ void adam_fisher_step_cuda(
             weight_decay,
             step,
             grad_scale,
-            fisher_weight),
-        c10::cuda::getCurrentCUDAStream());
+            fisher_weight)};
+    kernels::launch_adam_fisher_step(
+        &tensor, 1, c10::cuda::getCurrentCUDAStream());
   });
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
