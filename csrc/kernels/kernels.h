@@ -76,12 +76,32 @@ void launch_merge(
     const MergeArguments<T>& arguments,
     cudaStream_t stream);
 
-// input (B, L, in), grad_output (B, L, out), fisher (out, in).
+// lists (B, 1 + L): of each example how many tokens have a gradient, a row of
+// grad_output (B, L, width) that is not all zero, and which, in order.
+template <typename In>
+void launch_example_tokens(
+    const In* grad_output,
+    int* lists,
+    int64_t examples,
+    int64_t tokens,
+    int64_t width,
+    cudaStream_t stream);
+
+// Into how many shares the examples are best divided, so that a small Fisher
+// has work for a whole device.
+template <typename In>
+int64_t linear_square_shares(int64_t examples, int64_t in, int64_t out);
+
+// input (B, L, in), grad_output (B, L, out), fisher (out, in); lists as above;
+// partial (shares, out, in), unused where there is one share of the examples.
 template <typename T, typename In>
 void launch_linear_square_accumulate(
     const In* input,
     const In* grad_output,
+    const int* lists,
+    T* partial,
     T* fisher,
+    int64_t shares,
     int64_t examples,
     int64_t tokens,
     int64_t in,

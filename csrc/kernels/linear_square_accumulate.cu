@@ -1,118 +1,228 @@
-// One block owns a tile of 64 x 64 elements of the Fisher, one thread 4 x 4 of
-// them, for all examples. Per example, the product over its tokens adds up in
-// registers from slices of 16 tokens in shared memory, and is squared there:
-// it is never written to memory.
+// One block owns a tile of the Fisher and goes through all examples, or through
+// a share of them where the tiles alone would not fill a device. The tokens
+// that have a gradient arrive in slices, some of them on their way while one is
+// multiplied, across the ends of examples; a product is squared at the end of
+// its example, in registers, and never written to memory.
 //
-//              input (L, 64)               thread (x, y) of 16 x 16 owns rows
-//           +-----------------+            y, y + 16, ... and columns x, x +
-//           16,
-//   output  |  4 x 4 sums per |            ...: neighbouring threads touch
-//   (L, 64) |  thread         |            neighbouring columns.
+//              input (L, side)
+//           +-----------------+
+//   output  |  sums over the  |
+//  (L, side)|  tokens         |
+//           +-----------------+
 
+#include <algorithm>
+
+#include "kernels/block_count.h"
 #include "kernels/kernels.h"
-#include "kernels/vectors.cuh"
+#include "kernels/product_tiles.cuh"
 
 namespace merganser::kernels {
 namespace {
 
-constexpr int kTile = 64;
-constexpr int kSlice = 16; // tokens in shared memory
-constexpr int kSide = 16; // threads along each side of the tile
-constexpr int kSums = kTile / kSide;
+constexpr int kStages = 3; // slices of each operand: 48 KiB, what devices allow
+constexpr int64_t kEnoughBlocks = 512; // to fill any device several times
 
-// shared (kSlice, kTile) = matrix (tokens, width) from (token, column) on,
-// zeros beyond its ends.
-template <typename T, typename In>
-__device__ void load_slice(
-    const In* matrix,
-    int64_t tokens,
-    int64_t width,
-    int64_t token,
-    int64_t column,
-    T (&shared)[kSlice][kTile]) {
-  const int thread = threadIdx.y * kSide + threadIdx.x;
-  for (int k = thread; k < kSlice * kTile; k += kSide * kSide) {
-    const int64_t l = token + k / kTile;
-    const int64_t c = column + k % kTile;
-    shared[k / kTile][k % kTile] =
-        l < tokens && c < width ? T(widen(matrix[l * width + c])) : T(0);
+template <typename In>
+struct Stages {
+  Slice<In> output[kStages];
+  Slice<In> input[kStages];
+};
+
+// A matrix (examples, tokens, width), of which a tile needs the columns from
+// `column` on.
+template <typename In>
+struct Operand {
+  const In* __restrict__ data;
+  int64_t width;
+  bool aligned; // its packs, that is
+  int64_t column;
+};
+
+// The slice at hand in the lists of tokens of the examples [example, end).
+template <int kTokens>
+struct Position {
+  const int* __restrict__ lists; // (examples, 1 + tokens): count, tokens
+  int64_t tokens;
+  int64_t example;
+  int64_t end;
+  int first = 0;
+  int count = 0;
+
+  __device__ Position(
+      const int* lists,
+      int64_t tokens,
+      int64_t begin,
+      int64_t end)
+      : lists(lists), tokens(tokens), example(begin), end(end) {
+    find_example();
   }
-}
+  __device__ void find_example() {
+    while (example < end && (count = lists[example * (tokens + 1)]) == 0) {
+      ++example;
+    }
+  }
+  __device__ bool done() const {
+    return example >= end;
+  }
+  __device__ bool ends_example() const {
+    return first + kTokens >= count;
+  }
+  __device__ void advance() {
+    first += kTokens;
+    if (first >= count) {
+      first = 0;
+      ++example;
+      find_example();
+    }
+  }
+  // The row of its k-th token in (examples * tokens, width); -1: there is none.
+  __device__ int64_t row(int k) const {
+    return !done() && first + k < count
+        ? example * tokens + lists[example * (tokens + 1) + 1 + first + k]
+        : -1;
+  }
+};
 
-template <typename T, typename In>
-__global__ void __launch_bounds__(kSide* kSide) linear_square_kernel(
-    const In* __restrict__ input,
-    const In* __restrict__ grad_output,
-    T* __restrict__ fisher,
-    int64_t examples,
-    int64_t tokens,
-    int64_t in,
-    int64_t out,
-    T weight) {
-  __shared__ T shared_input[kSlice][kTile];
-  __shared__ T shared_output[kSlice][kTile];
-  const int64_t row = int64_t{blockIdx.y} * kTile + threadIdx.y;
-  const int64_t column = int64_t{blockIdx.x} * kTile + threadIdx.x;
-  T squares[kSums][kSums] = {};
-  for (int64_t i = 0; i < examples; ++i) {
-    T sums[kSums][kSums] = {};
-    for (int64_t l = 0; l < tokens; l += kSlice) {
-      load_slice(
-          input + i * tokens * in,
-          tokens,
-          in,
-          l,
-          int64_t{blockIdx.x} * kTile,
-          shared_input);
-      load_slice(
-          grad_output + i * tokens * out,
-          tokens,
-          out,
-          l,
-          int64_t{blockIdx.y} * kTile,
-          shared_output);
-      __syncthreads();
+// Each thread fetches kFetches packs of a slice, of the same tokens in both
+// operands.
+template <typename In>
+struct Fetcher {
+  using Own = Slice<In>;
+  static constexpr int kStep = kTileThreads / Own::kPacks; // tokens
+  static constexpr int kFetches = Own::kTokens / kStep;
+
+  Position<Own::kTokens> next;
+  int64_t rows[kFetches]; // looked up long before they are needed
+  int pack = threadIdx.x % Own::kPacks;
+  int token = threadIdx.x / Own::kPacks;
+
+  __device__ explicit Fetcher(const Position<Own::kTokens>& begin)
+      : next(begin) {
+    look_up();
+  }
+
+  __device__ void look_up() {
 #pragma unroll
-      for (int k = 0; k < kSlice; ++k) {
+    for (int i = 0; i < kFetches; ++i) {
+      rows[i] = next.row(token + i * kStep);
+    }
+  }
+
+  __device__ void fetch(const Operand<In>& operand, Own& slice) const {
+    const int64_t column = operand.column + pack * Own::kPack;
 #pragma unroll
-        for (int r = 0; r < kSums; ++r) {
-          const T d = shared_output[k][threadIdx.y + r * kSide];
+    for (int i = 0; i < kFetches; ++i) {
+      auto& to = slice.at(token + i * kStep, pack);
+      const bool exists = rows[i] >= 0 && column < operand.width;
+      const In* const from =
+          operand.data + (exists ? rows[i] * operand.width + column : 0);
+      if (operand.aligned) {
+        copy_async<16>(&to, from, exists);
+      } else {
 #pragma unroll
-          for (int c = 0; c < kSums; ++c) {
-            sums[r][c] += d * shared_input[k][threadIdx.x + c * kSide];
-          }
+        for (int k = 0; k < Own::kPack; ++k) {
+          to.value[k] =
+              exists && column + k < operand.width ? from[k] : In(0.0f);
         }
       }
-      __syncthreads();
-    }
-#pragma unroll
-    for (int r = 0; r < kSums; ++r) {
-#pragma unroll
-      for (int c = 0; c < kSums; ++c) {
-        squares[r][c] += sums[r][c] * sums[r][c];
-      }
     }
   }
-#pragma unroll
-  for (int r = 0; r < kSums; ++r) {
-#pragma unroll
-    for (int c = 0; c < kSums; ++c) {
-      const int64_t y = row + r * kSide;
-      const int64_t x = column + c * kSide;
-      if (y < out && x < in) {
-        fisher[y * in + x] += squares[r][c] * weight;
+
+  __device__ void fetch_both(
+      const Operand<In>& output,
+      const Operand<In>& input,
+      Stages<In>& stages,
+      int stage) {
+    if (!next.done()) {
+      fetch(output, stages.output[stage]);
+      fetch(input, stages.input[stage]);
+      next.advance();
+      look_up();
+    }
+    commit_copies();
+  }
+};
+
+template <typename T, typename In>
+__global__ void __launch_bounds__(kTileThreads, 1) linear_square_kernel(
+    Operand<In> output,
+    Operand<In> input,
+    const int* __restrict__ lists,
+    T* __restrict__ fisher,
+    T* __restrict__ partial,
+    int64_t examples,
+    int64_t tokens,
+    T weight) {
+  Stages<In>& stages = block_shared<Stages<In>>();
+  output.column = int64_t{blockIdx.y} * kTileSide<In>;
+  input.column = int64_t{blockIdx.x} * kTileSide<In>;
+  Position<Slice<In>::kTokens> position(
+      lists,
+      tokens,
+      examples * blockIdx.z / gridDim.z,
+      examples * (blockIdx.z + 1) / gridDim.z);
+  Fetcher<In> fetcher(position);
+  ProductTile<In> tile;
+  for (int stage = 0; stage < kStages - 1; ++stage) {
+    fetcher.fetch_both(output, input, stages, stage);
+  }
+  for (int stage = 0; !position.done(); position.advance()) {
+    wait_for_copies<kStages - 2>();
+    __syncthreads(); // the slice is here, and nobody needs the one before it
+    fetcher.fetch_both(output, input, stages, (stage + kStages - 1) % kStages);
+    tile.multiply(
+        stages.output[stage],
+        stages.input[stage],
+        position.count - position.first);
+    if (position.ends_example()) {
+      tile.own.end_example();
+    }
+    stage = (stage + 1) % kStages;
+  }
+  tile.for_each([&](int r, int c, T squares) {
+    const int64_t y = output.column + r;
+    const int64_t x = input.column + c;
+    if (y < output.width && x < input.width) {
+      const int64_t k = y * input.width + x;
+      if (gridDim.z == 1) {
+        fisher[k] += squares * weight;
+      } else {
+        partial[blockIdx.z * output.width * input.width + k] = squares;
       }
     }
-  }
+  });
+}
+
+template <typename In>
+Operand<In> make_operand(const In* data, int64_t width) {
+  constexpr int kPack = Slice<In>::kPack;
+  return {data, width, is_aligned<kPack>(data) && width % kPack == 0, 0};
+}
+
+template <typename In>
+dim3 tiles(int64_t in, int64_t out) {
+  return {
+      block_for_each(in, kTileSide<In>), block_for_each(out, kTileSide<In>)};
 }
 
 } // namespace
+
+template <typename In>
+int64_t linear_square_shares(int64_t examples, int64_t in, int64_t out) {
+  const dim3 grid = tiles<In>(in, out);
+  const int64_t blocks = std::max(int64_t{grid.x} * grid.y, int64_t{1});
+  return std::clamp<int64_t>(
+      kEnoughBlocks / blocks, 1, std::max<int64_t>(examples, 1));
+}
 
 template <typename T, typename In>
 void launch_linear_square_accumulate(
     const In* input,
     const In* grad_output,
+    const int* lists,
+    T* partial,
     T* fisher,
+    int64_t shares,
     int64_t examples,
     int64_t tokens,
     int64_t in,
@@ -122,23 +232,38 @@ void launch_linear_square_accumulate(
   if (examples == 0 || in == 0 || out == 0) {
     return;
   }
-  const dim3 blocks(
-      static_cast<unsigned>((in + kTile - 1) / kTile),
-      static_cast<unsigned>((out + kTile - 1) / kTile));
-  linear_square_kernel<<<blocks, dim3(kSide, kSide), 0, stream>>>(
-      input, grad_output, fisher, examples, tokens, in, out, weight);
+  dim3 blocks = tiles<In>(in, out);
+  blocks.z = static_cast<unsigned>(shares);
+  launch(
+      {blocks, kTileThreads, stream},
+      linear_square_kernel<T, In>,
+      make_operand(grad_output, out),
+      make_operand(input, in),
+      lists,
+      fisher,
+      partial,
+      examples,
+      tokens,
+      weight);
+  if (shares > 1) {
+    launch_add_examples(partial, fisher, shares, in * out, weight, stream);
+  }
 }
 
-#define INSTANTIATE(T, In)                       \
-  template void launch_linear_square_accumulate( \
-      const In*,                                 \
-      const In*,                                 \
-      T*,                                        \
-      int64_t,                                   \
-      int64_t,                                   \
-      int64_t,                                   \
-      int64_t,                                   \
-      T,                                         \
+#define INSTANTIATE(T, In)                                              \
+  template int64_t linear_square_shares<In>(int64_t, int64_t, int64_t); \
+  template void launch_linear_square_accumulate(                        \
+      const In*,                                                        \
+      const In*,                                                        \
+      const int*,                                                       \
+      T*,                                                               \
+      T*,                                                               \
+      int64_t,                                                          \
+      int64_t,                                                          \
+      int64_t,                                                          \
+      int64_t,                                                          \
+      int64_t,                                                          \
+      T,                                                                \
       cudaStream_t);
 INSTANTIATE(float, float)
 INSTANTIATE(float, __nv_bfloat16)

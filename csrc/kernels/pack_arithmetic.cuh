@@ -11,7 +11,6 @@ namespace merganser::kernels {
 template <typename F, typename T, int N>
 MERGANSER_HOST_DEVICE auto zip(const Pack<T, N>& a, const Pack<T, N>& b, F f) {
   Pack<decltype(f(a.value[0], b.value[0])), N> result;
-#pragma unroll
   for (int k = 0; k < N; ++k) {
     result.value[k] = f(a.value[k], b.value[k]);
   }
@@ -21,7 +20,6 @@ MERGANSER_HOST_DEVICE auto zip(const Pack<T, N>& a, const Pack<T, N>& b, F f) {
 template <int N, typename T>
 MERGANSER_HOST_DEVICE Pack<T, N> fill(T x) {
   Pack<T, N> result;
-#pragma unroll
   for (int k = 0; k < N; ++k) {
     result.value[k] = x;
   }
@@ -72,7 +70,6 @@ MERGANSER_HOST_DEVICE Pack<T, N> select(
     const Pack<T, N>& yes,
     const Pack<T, N>& no) {
   Pack<T, N> result;
-#pragma unroll
   for (int k = 0; k < N; ++k) {
     result.value[k] = mask.value[k] ? yes.value[k] : no.value[k];
   }

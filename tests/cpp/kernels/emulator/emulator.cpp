@@ -2,6 +2,7 @@
 
 #include <ucontext.h>
 
+#include <cstdlib>
 #include <deque>
 #include <exception>
 #include <map>
@@ -166,7 +167,7 @@ void run_grid(
 void fail(const char* reason) {
   failure = std::make_exception_ptr(std::runtime_error(reason));
   swapcontext(&threads[current]->context, &scheduler);
-  std::terminate(); // nobody goes on with a thread that failed
+  std::abort(); // nobody goes on with a thread that failed
 }
 
 void wait_for_block() {

@@ -41,7 +41,7 @@ void run_grid(
     const std::function<void()>& thread);
 
 // The rest is for a thread to call.
-[[noreturn]] void fail(const char* reason);
+void fail(const char* reason);
 void wait_for_block();
 void wait_for_warp();
 
