@@ -32,6 +32,7 @@ struct Tasks {
 template <int N, typename Body>
 __global__ void __launch_bounds__(kThreads)
     for_each_element(const __grid_constant__ Tasks<Body> tasks) {
+  static_assert(sizeof(Tasks<Body>) <= kArgumentBytes);
   int k = 0;
   while (blockIdx.x >= tasks.ends[k]) {
     ++k;
