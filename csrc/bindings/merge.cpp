@@ -1,6 +1,9 @@
 #include "bindings/long_call.h"
+#include "io/error.h"
 #include "merge/engine.h"
 #include "merge/inspect.h"
+#include "merge/recipe_options.h"
+#include "merge/tensor_parameters.h"
 #include "merge/verify.h"
 
 namespace merganser::bindings {
@@ -58,6 +61,20 @@ void bind_merge(py::module_& m) {
       &find_method,
       py::arg("name"),
       py::return_value_policy::reference);
+  m.def("check_count", &check_count, py::arg("method"), py::arg("models"));
+  m.def(
+      "formula_weights",
+      [](const MethodInfo& method,
+         const std::vector<double>& weights,
+         bool normalize) {
+        if (vanish(method, weights, normalize)) {
+          throw InputError("the weights of the models must not sum to 0");
+        }
+        return formula_weights(method, weights, normalize, /*lambda=*/1);
+      },
+      py::arg("method"),
+      py::arg("weights"),
+      py::arg("normalize"));
   m.def(
       "merge_recipe",
       &merge_recipe,

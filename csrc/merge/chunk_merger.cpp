@@ -44,6 +44,23 @@ void ChunkMerger<T>::set_scalars(
       .floor = static_cast<T>(p.floor),
       .lambda = static_cast<T>(p.lambda),
       .normalize = p.normalize != 0};
+  if (p.normalize_fishers != 0) {
+    normalize_fishers(tensor);
+  }
+}
+
+// The Fishers' scales are one over their means.
+template <typename T>
+void ChunkMerger<T>::normalize_fishers(const TensorPlan& tensor) {
+  bool base = plan_.recipe.method->needs_base_fisher; // comes first
+  size_t t = 0;
+  for (const TensorSource& source : tensor.sources) {
+    if (source.is_fisher) {
+      const auto scale = static_cast<T>(1 / fisher_means_[source.input]);
+      (base ? scalars_.base_scale : scales_[t++]) = scale;
+      base = false;
+    }
+  }
 }
 
 // The models' sparsified task vectors; returns whether the whole ones are

@@ -20,8 +20,14 @@ struct MergedChunk {
 template <typename T>
 class ChunkMerger {
  public:
-  ChunkMerger(const MergePlan& plan, bool allow_nonfinite)
-      : plan_(plan), allow_nonfinite_(allow_nonfinite) {}
+  // fisher_means: where parameters ask for them, see there; else empty.
+  ChunkMerger(
+      const MergePlan& plan,
+      std::span<const double> fisher_means,
+      bool allow_nonfinite)
+      : plan_(plan),
+        fisher_means_(fisher_means),
+        allow_nonfinite_(allow_nonfinite) {}
 
   // Sets `digests` to what was read, one per source.
   void read(
@@ -62,11 +68,13 @@ class ChunkMerger {
       const Chunk& chunk,
       size_t output,
       const TensorStatistics* statistics);
+  void normalize_fishers(const TensorPlan& tensor);
   MergeFindings<T> take(const std::vector<double>& merged, const Chunk& chunk);
   void check_inputs(const TensorPlan& tensor, const Chunk& chunk);
   int64_t check_result(const TensorPlan& tensor, const Chunk& chunk) const;
 
   const MergePlan& plan_;
+  const std::span<const double> fisher_means_;
   const bool allow_nonfinite_;
   ChunkReader<T> reader_;
   std::vector<T> weights_;

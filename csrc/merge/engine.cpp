@@ -7,6 +7,7 @@
 #include <limits>
 #include <map>
 
+#include "io/durable.h"
 #include "io/error.h"
 #include "io/hash.h"
 #include "io/parallel.h"
@@ -58,6 +59,7 @@ std::string merge_identity(const MergePlan& plan, const MergeOptions& options) {
           fs::file_size(file), static_cast<uint64_t>(time)};
       hasher.update(state, sizeof(state));
     }
+    hasher.update(settings_hash(*input));
   }
   return hasher.digest();
 }
@@ -149,6 +151,7 @@ Provenance provenance_of(
       .version = version(),
       .identity = identity,
       .method = std::string(plan.recipe.method->name),
+      .output = {},
       .recipe = plan.recipe.text,
       .recipe_hash = recipe.digest(),
       .inputs = {},
@@ -156,7 +159,9 @@ Provenance provenance_of(
       .clamped = 0,
       .nonfinite = 0};
   for (size_t i = 0; i < plan.inputs.size(); ++i) {
-    provenance.inputs.push_back({plan.inputs[i]->path(), input_hashes[i]});
+    const Checkpoint& input = *plan.inputs[i];
+    provenance.inputs.push_back(
+        {input.path(), {}, input_hashes[i], settings_hash(input)});
   }
   return provenance;
 }
@@ -184,6 +189,12 @@ MergeReport merge_into(
   provenance.nonfinite = run.nonfinite();
   for (size_t output = 0; output < plan.outputs.size(); ++output) {
     const fs::path folder = staging.folder() / plan.outputs[output];
+    provenance.output = plan.outputs[output];
+    for (Provenance::Input& input : provenance.inputs) {
+      input.from_output =
+          with_name(input.path)
+              .lexically_relative(staging.out() / plan.outputs[output]);
+    }
     provenance.content_hash =
         output_hash(plan, run.output_digests(output), folder);
     write_companions(plan, folder, provenance);
@@ -195,13 +206,22 @@ MergeReport merge_into(
   return report;
 }
 
+bool has_weights(const fs::path& folder, const Provenance& provenance) {
+  try {
+    return provenance.content_hash.starts_with(Checkpoint(folder).head_hash());
+  } catch (const InputError&) {
+    return false;
+  }
+}
+
 // A run that was killed after its output had appeared.
 std::optional<MergeReport> find_done(
     const MergePlan& plan,
     const fs::path& out,
     const std::string& identity) {
   const auto provenance = Provenance::read(out / plan.outputs.front());
-  if (!provenance || provenance->identity != identity) {
+  if (!provenance || provenance->identity != identity ||
+      !has_weights(out / plan.outputs.front(), *provenance)) {
     return std::nullopt;
   }
   Staging::remove_leftovers(out);
@@ -212,17 +232,30 @@ std::optional<MergeReport> find_done(
   return report;
 }
 
+// The folder that is to be made, behind a link if `given` is one.
+fs::path output_folder(const fs::path& given) {
+  if (given.empty()) {
+    throw InputError("the output folder has no name");
+  }
+  const fs::path out = with_name(given);
+  if (!fs::is_symlink(out)) {
+    return out;
+  }
+  if (!fs::exists(out)) {
+    throw InputError(fmt::format("{}: is a link to nothing", out.string()));
+  }
+  return fs::canonical(out);
+}
+
 } // namespace
 
 MergeReport execute_merge(
     const MergePlan& plan,
-    const fs::path& out,
+    const fs::path& given,
     const MergeOptions& options,
     const ProgressCallback& progress) {
   const auto start = std::chrono::steady_clock::now();
-  if (out.empty()) {
-    throw InputError("the output folder has no name");
-  }
+  const fs::path out = output_folder(given);
   const int threads = affordable_threads(plan, options);
   const std::string identity = merge_identity(plan, options);
   if (options.resume) {

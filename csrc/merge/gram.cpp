@@ -83,7 +83,9 @@ class BlockMerge {
       add(1, gram_, total_);
       add_product(1, updates_);
     }
-    const double ridge = parameters_.ridge * mean_diagonal();
+    // Without any token, each multiple of the identity gives the same.
+    const double mean = mean_diagonal();
+    const double ridge = parameters_.ridge * (mean == 0 ? 1 : mean);
     for (size_t i = 0; i < total_.size(); i += columns_ + 1) {
       total_[i] += ridge;
     }
@@ -140,6 +142,22 @@ class BlockMerge {
       }
       gram_[i] = source.scale * (diagonal ? x : off_diagonal_ * x);
     });
+    check_symmetric(source.matrix);
+  }
+
+  void check_symmetric(const TensorSource& source) const {
+    constexpr double kRounding = 1e-3; // of sqrt(g_ii g_jj), float32's is less
+    for (int64_t i = 0; i < columns_; ++i) {
+      for (int64_t j = 0; j < i; ++j) {
+        const double scale =
+            std::sqrt(gram_[i * columns_ + i] * gram_[j * columns_ + j]);
+        const double x = gram_[i * columns_ + j];
+        const double y = gram_[j * columns_ + i];
+        if (!(std::abs(x - y) <= kRounding * scale)) {
+          refuse(source, x, i * columns_ + j, "and it is no symmetric matrix");
+        }
+      }
+    }
   }
 
   static void add(double factor, const Matrix& from, Matrix& to) {

@@ -25,8 +25,12 @@ struct Config {
   json ranks = json::object(); // by pattern, where they differ
   json alphas = json::object();
 
+  double rank_of(const std::string& module) const {
+    return pattern_value(ranks, module, rank);
+  }
+
   double scale_of(const std::string& module) const {
-    const double r = pattern_value(ranks, module, rank);
+    const double r = rank_of(module);
     const double a = pattern_value(alphas, module, alpha);
     return a / (rank_stabilised ? std::sqrt(r) : r);
   }
@@ -65,18 +69,23 @@ Config read_config(const fs::path& file) {
   const auto refuse = [&](const std::string& what) {
     throw InputError(fmt::format("{}: {}", file.string(), what));
   };
-  if (!config.is_object() || config.value("peft_type", "") != "LORA") {
+  // A key that is null counts as one that is not there.
+  const auto is = [&](const char* key, const json& value) {
+    const auto given = config.find(key);
+    return given != config.end() && !given->is_null() && *given == value;
+  };
+  if (!config.is_object() || !is("peft_type", "LORA")) {
     refuse("is not the configuration of a LoRA adapter");
   }
   for (const char* key : {"use_dora", "lora_bias", "use_qalora"}) {
-    if (config.value(key, false)) {
+    if (is(key, true)) {
       refuse(fmt::format(
           "has {}, and only plain LoRA adapters can be merged on the fly: "
           "merge it into its model with PEFT first",
           key));
     }
   }
-  if (config.value("bias", "none") != "none") {
+  if (config.contains("bias") && !is("bias", "none")) {
     refuse("trains biases: merge it into its model with PEFT first");
   }
   Config found;
@@ -96,11 +105,12 @@ Config read_config(const fs::path& file) {
 }
 
 fs::path weights_of(const fs::path& folder) {
-  const fs::path file = folder / "adapter_model.safetensors";
+  const fs::path file = folder / kAdapterWeights;
   if (!fs::is_regular_file(file)) {
     throw InputError(fmt::format(
-        "{} has no adapter_model.safetensors: it is no LoRA adapter",
-        folder.string()));
+        "{} has no {}: it is no LoRA adapter",
+        folder.string(),
+        kAdapterWeights));
   }
   return file;
 }
@@ -109,7 +119,7 @@ fs::path weights_of(const fs::path& folder) {
 
 LoraAdapter::LoraAdapter(const fs::path& folder)
     : weights_(weights_of(folder)) {
-  const Config config = read_config(folder / "adapter_config.json");
+  const Config config = read_config(folder / kAdapterConfig);
   constexpr std::string_view kA = ".lora_A.weight";
   constexpr std::string_view kB = ".lora_B.weight";
   for (const TensorInfo& tensor : weights_.tensors()) {
@@ -121,7 +131,23 @@ LoraAdapter::LoraAdapter(const fs::path& folder)
           quote(name),
           kPrefix));
     }
+    if (!is_mergeable(tensor.dtype)) {
+      throw InputError(fmt::format(
+          "{}: tensor {} is {}, which cannot be merged",
+          weights_.path().string(),
+          quote(name),
+          dtype_name(tensor.dtype)));
+    }
     if (name.ends_with(kB)) {
+      const std::string a =
+          name.substr(0, name.size() - kB.size()) + std::string(kA);
+      if (weights_.find(a) == nullptr) {
+        throw InputError(fmt::format(
+            "{}: tensor {} has no {} that fits",
+            weights_.path().string(),
+            quote(name),
+            quote(a)));
+      }
       continue; // with its A
     }
     if (!name.ends_with(kA)) {
@@ -146,6 +172,15 @@ LoraAdapter::LoraAdapter(const fs::path& folder)
           weights_.path().string(),
           quote(name),
           quote(other)));
+    }
+    if (config.rank_of(module) != static_cast<double>(tensor.shape[0])) {
+      throw InputError(fmt::format(
+          "{}: tensor {} has rank {}, and {} says {}",
+          weights_.path().string(),
+          quote(name),
+          tensor.shape[0],
+          kAdapterConfig,
+          config.rank_of(module)));
     }
     updates_.emplace(
         module + ".weight",

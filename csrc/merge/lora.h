@@ -11,6 +11,10 @@
 
 namespace merganser {
 
+// The files of an adapter's folder.
+inline constexpr const char* kAdapterConfig = "adapter_config.json";
+inline constexpr const char* kAdapterWeights = "adapter_model.safetensors";
+
 // What an adapter adds to a weight W (out, in): scale B A, with A (rank, in)
 // and B (out, rank). `transposed`: W is kept as (in, out), as in GPT-2's
 // Conv1D.

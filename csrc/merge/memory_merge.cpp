@@ -17,7 +17,15 @@ Settings parse(
     const std::string& yaml,
     const MethodInfo& method,
     ParameterInfo::Scope scope) {
-  return parse_settings(YamlValue::parse(yaml, "parameters"), method, scope);
+  Settings settings =
+      parse_settings(YamlValue::parse(yaml, "parameters"), method, scope);
+  for (const auto& [name, setting] : settings) {
+    if (setting.is_sweep()) {
+      throw InputError(fmt::format(
+          "{} is a sweep, which has several outputs: merge a recipe", name));
+    }
+  }
+  return settings;
 }
 
 template <typename T>
@@ -29,7 +37,7 @@ void merge_chunks(
   const TensorPlan& tensor = plan.tensors.front();
   const uint64_t width = dtype_bits(tensor.output.dtype) / 8;
   const ChunkList chunks(plan, {0});
-  std::vector<ChunkMerger<T>> mergers(threads, {plan, false});
+  std::vector<ChunkMerger<T>> mergers(threads, {plan, {}, false});
   parallel_for(threads, chunks.size(), [&](int64_t i, int worker) {
     const Chunk chunk = chunks[i];
     std::vector<Digest> ignored(tensor.sources.size());

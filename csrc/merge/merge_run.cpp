@@ -2,9 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "io/error.h"
 #include "io/parallel.h"
+#include "io/quote.h"
 #include "io/version.h"
+#include "merge/fisher_means.h"
 
 namespace merganser {
 namespace {
@@ -33,6 +37,9 @@ void MergeRun::write_weights(
     Staging& staging,
     uint64_t shard_bytes,
     const ProgressCallback& progress) {
+  if (needs_fisher_means(plan_)) {
+    fisher_means_ = fisher_means(plan_, threads_);
+  }
   open_writers(staging, shard_bytes);
   const std::vector<size_t> rest = take_up(staging);
   if (plan_.recipe.method->needs_statistics()) {
@@ -174,7 +181,7 @@ void MergeRun::merge(const Chunk& chunk, Worker& worker) {
   TensorState& state = tensors_[chunk.tensor];
   const auto merge_with = [&](auto& merger) {
     if (!merger) {
-      merger.emplace(plan_, allow_nonfinite_);
+      merger.emplace(plan_, fisher_means_, allow_nonfinite_);
     }
     merger->read(tensor, chunk, worker.digests);
     for (size_t output = 0; output < plan_.outputs.size(); ++output) {
@@ -201,9 +208,38 @@ void MergeRun::copy(const Chunk& chunk, Worker& worker) {
   worker.bytes.resize(chunk.n * bits / 8);
   tensor.sources[0].tensor.read(worker.bytes, chunk.begin * bits / 8);
   worker.digests[0] = hash_bytes(worker.bytes);
+  tensors_[chunk.tensor].nonfinite +=
+      plan_.outputs.size() * check_copy(chunk, worker);
   for (size_t output = 0; output < plan_.outputs.size(); ++output) {
     write(chunk, worker, output, worker.bytes);
   }
+}
+
+// How many values of worker.bytes are not finite, where that is allowed.
+int64_t MergeRun::check_copy(const Chunk& chunk, Worker& worker) const {
+  const TensorSource& source = plan_.tensors[chunk.tensor].sources[0];
+  const TensorInfo& info = source.tensor.info();
+  if (!is_mergeable(info.dtype)) {
+    return 0;
+  }
+  worker.values.resize(chunk.n);
+  to_float64(info.dtype, worker.bytes.data(), worker.values.data(), chunk.n);
+  int64_t count = 0;
+  for (int64_t i = 0; i < chunk.n; ++i) {
+    if (std::isfinite(worker.values[i])) {
+      continue;
+    }
+    if (!allow_nonfinite_) {
+      throw InputError(fmt::format(
+          "{}: tensor {} is {} at index {}, only finite values are copied",
+          source.tensor.file().string(),
+          quote(info.name),
+          worker.values[i],
+          chunk.begin + i));
+    }
+    ++count;
+  }
+  return count;
 }
 
 void MergeRun::write(

@@ -49,6 +49,7 @@ class MergeRun {
     std::optional<ChunkMerger<float>> float32;
     std::optional<ChunkMerger<double>> float64;
     std::vector<std::byte> bytes; // of a copied chunk
+    std::vector<double> values; // the same, to look at
     std::vector<Digest> digests; // of a chunk's sources and results
   };
 
@@ -73,6 +74,7 @@ class MergeRun {
   void work(const Chunk& chunk, Worker& worker, Staging& staging);
   void merge(const Chunk& chunk, Worker& worker);
   void copy(const Chunk& chunk, Worker& worker);
+  int64_t check_copy(const Chunk& chunk, Worker& worker) const;
   void write(
       const Chunk& chunk,
       Worker& worker,
@@ -87,6 +89,7 @@ class MergeRun {
   std::vector<TensorState> tensors_;
   std::vector<std::unique_ptr<CheckpointWriter>> writers_; // of the outputs
   std::vector<std::vector<Digest>> output_digests_; // [output][tensor]
+  std::vector<double> fisher_means_; // where parameters ask for them
   InputHashes hashes_;
   std::atomic<uint64_t> bytes_done_ = 0;
   std::atomic<int64_t> clamped_ = 0;

@@ -18,11 +18,13 @@ void write_model_card(
       "- merge\n"
       "- merganser\n"
       "---\n"
-      "# Merged model\n\n"
+      "# Merged model{}{}\n\n"
       "A merge of models by Merganser {}, method `{}`:\n\n"
       "    {}\n\n"
       "| input | content hash |\n"
       "|---|---|\n",
+      provenance.output.empty() ? "" : ": ",
+      provenance.output,
       provenance.version,
       method.name,
       method.text);

@@ -1,11 +1,22 @@
 #include "merge/output_config.h"
 
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 #include "io/atomic_file.h"
+#include "io/error.h"
 #include "merge/recipe_options.h"
 
 namespace merganser {
+
+void check_config(const std::filesystem::path& config) {
+  const auto json = nlohmann::json::parse(
+      read_file(config), nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) {
+    throw InputError(fmt::format("{}: is no JSON object", config.string()));
+  }
+}
 
 void set_config_layers(const std::filesystem::path& config, int layers) {
   auto json = nlohmann::ordered_json::parse(read_file(config));

@@ -6,6 +6,9 @@
 
 namespace merganser {
 
+// Throws InputError where it is no JSON object, which the others need.
+void check_config(const std::filesystem::path& config);
+
 // Sets the number of layers, where the config has one.
 void set_config_layers(const std::filesystem::path& config, int layers);
 

@@ -6,6 +6,7 @@
 #include "io/parallel.h"
 #include "merge/chunk_merger.h"
 #include "merge/gram.h"
+#include "merge/output_config.h"
 #include "merge/plan_inputs.h"
 #include "merge/plan_tensors.h"
 #include "merge/tensor_checks.h"
@@ -63,6 +64,9 @@ std::vector<std::string> name_outputs(
                            : fmt::format("{}", i + 1));
     }
     swept = setting;
+  }
+  if (std::set(names.begin(), names.end()).size() < names.size()) {
+    problems.add("a sweep has the same value twice");
   }
   return names;
 }
@@ -128,6 +132,23 @@ void note_unused(MergePlan& plan) {
   }
 }
 
+// Bytes that a thread holds of the adapters of a tensor: A, B, and one of them
+// as it is stored.
+uint64_t adapter_memory(const TensorPlan& tensor) {
+  const uint64_t width = tensor.float64 ? sizeof(double) : sizeof(float);
+  uint64_t most = 0;
+  for (const TensorSource& source : tensor.sources) {
+    if (source.update != nullptr) {
+      const TensorInfo& a = source.update->a.info();
+      const TensorInfo& b = source.update->b.info();
+      most = std::max(
+          most,
+          width * (a.numel() + b.numel()) + std::max(a.bytes(), b.bytes()));
+    }
+  }
+  return most;
+}
+
 } // namespace
 
 MergePlan::MergePlan(Recipe given) : recipe(std::move(given)) {
@@ -142,6 +163,9 @@ MergePlan::MergePlan(Recipe given) : recipe(std::move(given)) {
       *this,
       [&](size_t input) { return inputs[input]->head_hash(); },
       problems);
+  if (recipe.out_dtype || !recipe.slices.empty()) {
+    problems.collect([&] { check_config(reference->path() / "config.json"); });
+  }
   if (recipe.heads == HeadMode::kPerTask) {
     plan_heads(*this, problems);
   }
@@ -167,12 +191,15 @@ uint64_t MergePlan::peak_memory(int threads) const {
   for (const bool float64 : {false, true}) {
     size_t sources = 0;
     size_t models = 0;
+    uint64_t adapters = 0; // of one tensor, whose matrices are held
     for (const TensorPlan& tensor : tensors) {
       if (tensor.action == TensorAction::kMerge && tensor.float64 == float64) {
+        adapters = std::max(adapters, adapter_memory(tensor));
         sources = std::max(sources, tensor.sources.size());
         models = std::max(models, tensor.scales.size());
       }
     }
+    one += adapters;
     if (sources > 0) {
       const size_t task_vectors =
           recipe.method->sparsify == Sparsify::kNone ? 0 : models;

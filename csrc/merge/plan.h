@@ -65,6 +65,7 @@ struct PlanModel {
 
 struct PlanSlice {
   std::vector<PlanModel> models;
+  size_t first = 0; // in models, of the one that the recipe names first
   Settings parameters;
   int base_first_layer = 0;
 };

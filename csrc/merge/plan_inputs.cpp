@@ -78,16 +78,24 @@ PlanModel open_model(MergePlan& plan, const RecipeModel& recipe) {
   return model;
 }
 
-// The order of models in a recipe does not change the bytes of a merge.
-void sort_models(std::vector<PlanModel>& models) {
-  std::ranges::stable_sort(models, {}, [](const PlanModel& model) {
+// The order of models in a recipe does not change the bytes of a merge, but for
+// the types of what is merged without a base.
+void sort_models(PlanSlice& slice) {
+  const auto key = [](const PlanModel& model) {
     const RecipeModel& r = model.recipe;
     return std::tuple(
         r.model.string(),
         r.adapter.value_or("").string(),
         r.fisher.value_or("").string(),
         r.gram.value_or("").string());
-  });
+  };
+  if (slice.models.empty()) {
+    return; // none could be opened
+  }
+  const auto first = key(slice.models.front());
+  std::ranges::stable_sort(slice.models, {}, key);
+  slice.first =
+      std::ranges::find(slice.models, first, key) - slice.models.begin();
 }
 
 // An adapter speaks of tensors that its model has, in shapes that fit.
@@ -164,7 +172,7 @@ void open_files(MergePlan& plan, Problems& problems) {
         }
       });
     }
-    sort_models(slice.models);
+    sort_models(slice);
   }
 }
 

@@ -72,9 +72,12 @@ class Planner {
       int i,
       int output_layer,
       double depth) {
-    const PlanModel& first = slice.models.front();
+    const PlanModel& first = slice.models[slice.first];
     const int source = first.recipe.first_layer + i;
     bool found = false;
+    for (const PlanModel& model : slice.models) {
+      check_extra(first, model, i);
+    }
     for (const TensorInfo& tensor : plan_.inputs[first.weights]->tensors()) {
       if (layer_of(tensor.name) != source) {
         continue;
@@ -96,6 +99,22 @@ class Planner {
     }
   }
 
+  // A tensor of a model's layer that the first model's has not.
+  void check_extra(const PlanModel& first, const PlanModel& model, int i) {
+    for (const TensorInfo& tensor : plan_.inputs[model.weights]->tensors()) {
+      if (layer_of(tensor.name) == model.recipe.first_layer + i &&
+          plan_.inputs[first.weights]->find(with_layer(
+              tensor.name, first.recipe.first_layer + i)) == nullptr) {
+        problems_.add(fmt::format(
+            "{} has tensor {}, and layer {} of {} has none of the kind",
+            model.recipe.model.string(),
+            quote(tensor.name),
+            first.recipe.first_layer + i,
+            first.recipe.model.string()));
+      }
+    }
+  }
+
   void add(const PlanSlice& slice, const Names& names) {
     problems_.collect([&] { plan_.tensors.push_back(plan(slice, names)); });
   }
@@ -103,10 +122,11 @@ class Planner {
   // Throws what is wrong with it.
   TensorPlan plan(const PlanSlice& slice, const Names& names) {
     const MethodInfo& method = *plan_.recipe.method;
-    const Checkpoint& like =
-        plan_.base ? reference_ : *plan_.inputs[slice.models.front().weights];
+    const size_t like_input =
+        plan_.base ? *plan_.base : slice.models[slice.first].weights;
+    const Checkpoint& like = *plan_.inputs[like_input];
     const std::string& like_name =
-        plan_.base ? names.base : names.models.front();
+        plan_.base ? names.base : names.models[slice.first];
     TensorPlan row;
     row.output = like.at(like_name).info();
     row.output.name = names.output;
@@ -119,9 +139,7 @@ class Planner {
       row.reason = plan_.base ? "the base's integers" : "integers that agree";
     }
     if (row.action == TensorAction::kCopy) {
-      const size_t input =
-          plan_.base ? *plan_.base : slice.models.front().weights;
-      row.sources = {{like.at(like_name), input}};
+      row.sources = {{like.at(like_name), like_input}};
     } else {
       add_grams(slice, names, row);
       add_sources(slice, names, row);
@@ -143,6 +161,10 @@ class Planner {
     }
     for (const TensorSource& source : row.sources) {
       row.bytes_read += source.tensor.info().bytes();
+      if (source.update != nullptr) {
+        row.bytes_read +=
+            source.update->a.info().bytes() + source.update->b.info().bytes();
+      }
     }
     for (const GramSource& gram : row.grams) {
       row.bytes_read += gram.matrix.tensor.info().bytes();

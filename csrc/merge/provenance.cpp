@@ -6,13 +6,15 @@
 
 #include "io/atomic_file.h"
 #include "io/error.h"
+#include "io/hash.h"
+#include "merge/lora.h"
 
 namespace merganser {
 namespace {
 
 using nlohmann::ordered_json;
 
-constexpr int kFormatVersion = 1;
+constexpr int kFormatVersion = 2;
 
 } // namespace
 
@@ -22,6 +24,7 @@ std::string Provenance::to_json() const {
       {"merganser_version", version},
       {"identity", identity},
       {"merge_method", method},
+      {"output", output},
       {"recipe", recipe},
       {"recipe_hash", recipe_hash},
       {"inputs", ordered_json::array()},
@@ -30,9 +33,32 @@ std::string Provenance::to_json() const {
       {"nonfinite", nonfinite}};
   for (const Input& input : inputs) {
     json["inputs"].push_back(
-        {{"path", input.path.string()}, {"content_hash", input.content_hash}});
+        {{"path", input.path.string()},
+         {"from_output", input.from_output.string()},
+         {"content_hash", input.content_hash},
+         {"settings_hash", input.settings_hash}});
   }
   return json.dump(2, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+std::string settings_hash(const Checkpoint& input) {
+  Hasher hasher;
+  bool any = false;
+  if (input.metadata().contains("format_version")) {
+    for (const auto& [key, value] : input.metadata()) {
+      hasher.update(key);
+      hasher.update(value);
+    }
+    any = true;
+  }
+  const std::filesystem::path config =
+      input.files().front().parent_path() / kAdapterConfig;
+  if (input.path().filename() == kAdapterWeights &&
+      std::filesystem::is_regular_file(config)) {
+    hasher.update(read_file(config));
+    any = true;
+  }
+  return any ? hasher.digest() : "";
 }
 
 void Provenance::write(const std::filesystem::path& folder) const {
@@ -58,6 +84,7 @@ std::optional<Provenance> Provenance::read(
     json.at("merganser_version").get_to(found.version);
     json.at("identity").get_to(found.identity);
     json.at("merge_method").get_to(found.method);
+    json.at("output").get_to(found.output);
     json.at("recipe").get_to(found.recipe);
     json.at("recipe_hash").get_to(found.recipe_hash);
     json.at("content_hash").get_to(found.content_hash);
@@ -66,7 +93,9 @@ std::optional<Provenance> Provenance::read(
     for (const auto& input : json.at("inputs")) {
       found.inputs.push_back(
           {input.at("path").get<std::string>(),
-           input.at("content_hash").get<std::string>()});
+           input.at("from_output").get<std::string>(),
+           input.at("content_hash").get<std::string>(),
+           input.at("settings_hash").get<std::string>()});
     }
     return found;
   } catch (const ordered_json::exception& error) {

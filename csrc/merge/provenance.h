@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "io/api.h"
+#include "io/checkpoint.h"
 
 namespace merganser {
 
@@ -14,14 +15,16 @@ namespace merganser {
 // hashes as in io/content_hash.h.
 struct MERGANSER_API Provenance {
   struct Input {
-    std::filesystem::path path;
+    std::filesystem::path path; // as the recipe leads to it
+    std::filesystem::path from_output; // the same, relative to the output
     std::string content_hash;
-    bool operator==(const Input&) const = default;
+    std::string settings_hash; // see below
   };
 
   std::string version; // Merganser's
   std::string identity; // of the merge: see merge_identity
   std::string method;
+  std::string output; // of a sweep: "weight=0.2"
   std::string recipe; // its text
   std::string recipe_hash; // xxh3-128 of it
   std::vector<Input> inputs;
@@ -34,6 +37,10 @@ struct MERGANSER_API Provenance {
   // Nothing where the folder has no such file; InputError where it is damaged.
   static std::optional<Provenance> read(const std::filesystem::path& folder);
 };
+
+// Of what a merge takes from an input beside its tensors: the metadata of a
+// Fisher or Gram file, an adapter's configuration. Empty where there is none.
+std::string settings_hash(const Checkpoint& input);
 
 inline constexpr const char* kProvenanceFile = "merganser.json";
 

@@ -8,6 +8,7 @@
 #include "io/error.h"
 #include "io/yaml_value.h"
 #include "merge/recipe_options.h"
+#include "merge/tensor_parameters.h"
 
 namespace merganser {
 namespace {
@@ -185,30 +186,28 @@ void check_count_of(
   }
 }
 
-// The weights must not sum to nothing where they are divided by their sum, nor
-// all be zero where the formula divides by them. (Weights that depend on the
-// tensor are checked by the plan.)
+// What can be said of the weights without the tensors; the plan looks at those
+// that depend on them.
 void check_weights(const YamlValue& models, const Recipe& recipe) {
   if (recipe.method->find_parameter("weight") == nullptr) {
     return;
   }
-  double sum = 0;
+  std::vector<double> weights;
   for (const RecipeModel& model : recipe.models) {
     const Setting* setting =
         find_setting("weight", {&model.parameters, &recipe.parameters});
     if (setting != nullptr && !setting->is_constant()) {
       return;
     }
-    sum += setting == nullptr ? recipe.method->fallback("weight")
-                              : *setting->at("", 0);
+    weights.push_back(
+        setting == nullptr ? recipe.method->fallback("weight")
+                           : *setting->at("", 0));
   }
   const Setting* normalize = find_setting("normalize", {&recipe.parameters});
   const bool divides = normalize != nullptr && normalize->is_constant()
       ? *normalize->at("", 0) != 0
       : recipe.method->fallback("normalize") != 0;
-  if (sum == 0 &&
-      (divides || recipe.method->needs_fishers ||
-       recipe.method->needs_grams())) {
+  if (vanish(*recipe.method, weights, divides)) {
     models.fail("the weights of the models must not sum to 0");
   }
 }

@@ -134,7 +134,7 @@ bool sparsify(
   std::vector<float> drawn(chunk.n);
   draw(tensor, a, chunk.begin, chunk.n, drawn.data());
   std::vector<float> probabilities;
-  if (kind == Sparsify::kRanked) {
+  if (kind == Sparsify::kRanked && density > 0) {
     probabilities = ranked_probabilities<T>(tensor, chunk, a);
   } else {
     probabilities.assign(chunk.n, static_cast<float>(density));

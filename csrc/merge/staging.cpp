@@ -56,16 +56,32 @@ void check_free(const fs::path& out) {
   }
 }
 
+// A folder of that name with other things in it is not ours to remove.
+void check_own(const fs::path& root) {
+  std::error_code ignored;
+  if (!fs::exists(root, ignored)) {
+    return;
+  }
+  for (const auto& entry : fs::directory_iterator(root)) {
+    const std::string name = entry.path().filename().string();
+    if (name != "lock" && name != "journal" && name != "model") {
+      throw InputError(fmt::format(
+          "{}: is needed for the merge and holds {}, which is not of one; "
+          "rename that folder",
+          root.string(),
+          name));
+    }
+  }
+}
+
 } // namespace
 
 Staging::Staging(const fs::path& out, const std::string& identity, bool resume)
     : out_(with_name(out)) {
   check_free(out_);
   std::error_code error;
-  if (fs::exists(out_, error)) {
-    out_ = fs::canonical(out_); // a link stays a link
-  }
   root_ = root_of(out_);
+  check_own(root_);
   model_ = root_ / "model";
   fs::create_directories(root_, error);
   if (error) {

@@ -40,6 +40,10 @@ class MERGANSER_API Staging {
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
 
+  // What the folder will be called.
+  const std::filesystem::path& out() const {
+    return out_;
+  }
   const std::filesystem::path& folder() const {
     return model_;
   }

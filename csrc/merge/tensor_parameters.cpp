@@ -37,6 +37,7 @@ constexpr MergeField kMergeFields[] = {
     {"off_diagonal", &TensorParameters::off_diagonal},
     {"ridge", &TensorParameters::ridge},
     {"normalize", &TensorParameters::normalize},
+    {"normalize_fishers", &TensorParameters::normalize_fishers},
     {"rescale", &TensorParameters::rescale},
     {"seed", &TensorParameters::seed},
     {"t", &TensorParameters::t},
@@ -69,39 +70,66 @@ double resolve(
   return *parameter.fallback;
 }
 
-// Division by the sum and multiplication by lambda, where the formula leaves
-// them to the weights.
-void finish_weights(
+// DELLA's probabilities are from density - epsilon to density + epsilon; with
+// density 0 nothing is kept, with 1 everything.
+void check_ranked(
     const MethodInfo& method,
     const TensorPlace& place,
-    TensorParameters& found) {
-  double sum = 0;
-  for (const double weight : found.weights) {
-    sum += weight;
-  }
-  const bool normalize = found.normalize != 0;
-  if (sum == 0 &&
-      (method.needs_fishers || method.needs_grams() ||
-       (normalize && method.formula == MergeFormula::kLinear))) {
-    throw InputError(fmt::format(
-        "the weights of the models sum to 0 for tensor {}",
-        quote(place.output)));
-  }
-  if (method.formula == MergeFormula::kSignElection) {
-    return;
-  }
-  // As in mergekit: task vectors that cancel are not blown up.
-  constexpr double kNothing = 1e-8;
-  const bool divides = normalize &&
-      (method.formula == MergeFormula::kLinear || std::abs(sum) >= kNothing);
-  const double divisor = divides ? sum : 1;
-  const bool has_lambda = method.find_parameter("lambda") != nullptr;
-  for (double& weight : found.weights) {
-    weight = (has_lambda ? found.lambda : 1) * weight / divisor;
+    const TensorParameters& found) {
+  for (size_t t = 0; t < found.epsilon.size(); ++t) {
+    const double density = found.density[t];
+    const double epsilon = found.epsilon[t];
+    constexpr double kRounding = 1e-9;
+    if (method.sparsify == Sparsify::kRanked && density > 0 && density < 1 &&
+        (density - epsilon < -kRounding || density + epsilon > 1 + kRounding)) {
+      throw InputError(fmt::format(
+          "density {} and epsilon {} for tensor {}: density - epsilon and "
+          "density + epsilon are probabilities, between 0 and 1",
+          density,
+          epsilon,
+          quote(place.output)));
+    }
   }
 }
 
+double sum_of(std::span<const double> weights) {
+  double sum = 0;
+  for (const double weight : weights) {
+    sum += weight;
+  }
+  return sum;
+}
+
 } // namespace
+
+bool vanish(
+    const MethodInfo& method,
+    std::span<const double> weights,
+    bool normalize) {
+  const bool divides = method.needs_fishers || method.needs_grams() ||
+      (normalize && method.formula == MergeFormula::kLinear);
+  return divides && sum_of(weights) == 0;
+}
+
+std::vector<double> formula_weights(
+    const MethodInfo& method,
+    std::vector<double> weights,
+    bool normalize,
+    double lambda) {
+  if (method.formula == MergeFormula::kSignElection) {
+    return weights;
+  }
+  // As in mergekit: task vectors that cancel are not blown up.
+  constexpr double kNothing = 1e-8;
+  const double sum = sum_of(weights);
+  const bool divides = normalize &&
+      (method.formula == MergeFormula::kLinear || std::abs(sum) >= kNothing);
+  const bool has_lambda = method.find_parameter("lambda") != nullptr;
+  for (double& weight : weights) {
+    weight = (has_lambda ? lambda : 1) * weight / (divides ? sum : 1);
+  }
+  return weights;
+}
 
 TensorParameters resolve_parameters(
     const Recipe& recipe,
@@ -135,7 +163,15 @@ TensorParameters resolve_parameters(
           output);
     }
   }
-  finish_weights(method, place, found);
+  const bool normalize = found.normalize != 0;
+  if (vanish(method, found.weights, normalize)) {
+    throw InputError(fmt::format(
+        "the weights of the models sum to 0 for tensor {}",
+        quote(place.output)));
+  }
+  check_ranked(method, place, found);
+  found.weights =
+      formula_weights(method, found.weights, normalize, found.lambda);
   return found;
 }
 

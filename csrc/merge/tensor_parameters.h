@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,7 @@ struct TensorParameters {
   double off_diagonal = 0;
   double ridge = 0;
   double normalize = 0; // flag
+  double normalize_fishers = 0; // flag
   double rescale = 0; // flag
   double seed = 0;
   double t = 0;
@@ -36,6 +38,20 @@ struct TensorPlace {
   std::vector<std::string> in_models; // names
   double depth = 0; // 0: in the first layer or outside; 1: in the last one
 };
+
+// Whether the weights sum to 0 where a formula divides by them.
+MERGANSER_API bool vanish(
+    const MethodInfo& method,
+    std::span<const double> weights,
+    bool normalize);
+
+// The weights as the formula multiplies with them: divided by their sum, and
+// times lambda, where it leaves that to them.
+MERGANSER_API std::vector<double> formula_weights(
+    const MethodInfo& method,
+    std::vector<double> weights,
+    bool normalize,
+    double lambda);
 
 // A setting of a model comes before one of its slice, and that before one of
 // the recipe. Throws InputError for a parameter that is missing, or weights

@@ -26,13 +26,17 @@ const char* state_name(State state) {
   return "";
 }
 
+// Sets whether what is at `path` has these hashes.
 Verification::Row check(
     const std::filesystem::path& path,
-    const std::string& content_hash) {
+    const std::string& content_hash,
+    const std::string& settings) {
   Verification::Row row;
   row.path = path;
   try {
-    row.state = Checkpoint(path).content_hash() == content_hash
+    const Checkpoint checkpoint(path);
+    row.state = checkpoint.content_hash() == content_hash &&
+            settings_hash(checkpoint) == settings
         ? State::kSame
         : State::kChanged;
   } catch (const InputError& error) {
@@ -92,9 +96,13 @@ Verification verify(const std::filesystem::path& folder) {
         kProvenanceFile));
   }
   Verification found;
-  found.output = check(folder, provenance->content_hash);
+  found.output = check(folder, provenance->content_hash, "");
   for (const Provenance::Input& input : provenance->inputs) {
-    found.inputs.push_back(check(input.path, input.content_hash));
+    found.inputs.push_back(check(
+        (folder / input.from_output).lexically_normal(),
+        input.content_hash,
+        input.settings_hash));
+    found.inputs.back().path = input.path;
   }
   return found;
 }

@@ -277,6 +277,14 @@ class MemoryMerge:
     def merge(self, name: str, base: Tensor, models: Sequence[Tensor]) -> Tensor:
         """One tensor, on the CPU, in the base's dtype."""
 
+def check_count(method: MethodInfo, models: int) -> None:
+    """InputError where the method cannot merge so many models."""
+
+def formula_weights(
+    method: MethodInfo, weights: Sequence[float], normalize: bool
+) -> list[float]:
+    """As the formula multiplies with them; InputError where they sum to 0."""
+
 def merge_recipe(
     recipe: Path,
     out: Path,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._C import InputError, MethodInfo
+from ._C import InputError, MethodInfo, formula_weights
 from .fisher_result import FisherResult
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -164,10 +164,7 @@ def weights_of(
     least = 0 if info.needs_fishers else -math.inf
     values = [number(w, f"weights[{t}]", least) for t, w in enumerate(weights)]
     normalize = info.normalizes_by_default if normalize is None else normalize
-    total = sum(values)
-    if total == 0 and (normalize or info.needs_fishers):
-        raise InputError("the weights of the models must not sum to 0")
-    return [w / total for w in values] if normalize else values
+    return formula_weights(info, values, bool(normalize))
 
 
 def finite(tensor: Tensor, label: str, name: str, least: float = -torch.inf) -> Tensor:

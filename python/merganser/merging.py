@@ -104,6 +104,7 @@ def merge(
     models = list_of(models, "models")
     if not models:
         raise InputError("models is empty: a merge needs at least one")
+    _C.check_count(info, len(models))
     states = [state_of(model, f"models[{t}]") for t, model in enumerate(models)]
     if base is not None:
         reference, reference_label = state_of(base, "base"), "base"
@@ -219,6 +220,8 @@ def _whole_tensors(
 ) -> _C.MemoryMerge:
     """The merge of a method that looks at whole tensors."""
     settings = dict(parameters or {})
+    if "weight" in settings:
+        raise InputError("the weights of the models are given as weights")
     if normalize is not None:
         settings["normalize"] = normalize
     models = [{}] * count

@@ -133,15 +133,27 @@ def test_one_model_comes_back(folder, method):
         assert numpy.abs(value - a[key]).max() < 1e-6, key
 
 
+def no_tokens(tensors):
+    for value in tensors.values():
+        value[...] = 0
+
+
+def test_without_tokens(folder):
+    """Task arithmetic is the limit, as of gradient matching without Fishers."""
+    write(folder, "block_gradient_matching")
+    for name in NUM_EXAMPLES:
+        make_gram(folder, name, no_tokens)
+    merge(folder).check_returncode()
+    expected = oracle(folder, "task_arithmetic")
+    for key, value in load_model(folder / "out").items():
+        if has_gram(key, value.shape):
+            assert numpy.abs(value - expected[key]).max() < 1e-6, key
+
+
 def test_without_ridge(folder):
     write(folder, "block_gradient_matching", ridge=0)
-
-    def no_rank(tensors):
-        for value in tensors.values():
-            value[...] = 0
-
     for name in NUM_EXAMPLES:
-        make_gram(folder, name, no_rank)
+        make_gram(folder, name, no_tokens)
     process = merge(folder)
     assert process.returncode == 2
     assert "do not have full rank; give the parameter ridge" in process.stderr
@@ -164,6 +176,10 @@ def narrow(tensors):
     tensors["classifier.weight"] = tensors["classifier.weight"].astype(numpy.float16)
 
 
+def skew(tensors):
+    tensors["classifier.weight"][0, 1] += 50
+
+
 def spoil(tensors):
     tensors["classifier.weight"][1, 1] = -1
 
@@ -175,6 +191,7 @@ def spoil(tensors):
         (rename, "is of another model, it has tensors beyond those of a"),
         (crop, "has Gram matrices that do not fit to the inputs of a"),
         (narrow, "is too narrow (a Gram matrix is F32 or F64) for a"),
+        (skew, "and it is no symmetric matrix"),
         (spoil, "tensor 'classifier.weight' is -1 at index 17, a Gram matrix is"),
     ],
 )

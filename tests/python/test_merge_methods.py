@@ -6,13 +6,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import merge_inputs
 import merge_oracle
 import numpy
 import pytest
 import yaml
 from command import executable
 from merge_inputs import load_model, make_models
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 WEIGHTS = {"a": 0.8, "b": 0.5}
 SPARSE = {
@@ -111,6 +112,76 @@ def test_not_finite_where_it_is_dropped(folder, tmp_path, method):
     assert process.returncode == 2
     assert f"tensor '{name}' is nan at index 5" in process.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_della_of_density_0_is_the_base(folder, tmp_path):
+    recipe = {
+        "merge_method": "della",
+        "base_model": "base",
+        "models": models_of(density=0),
+    }
+    found = run(folder, recipe, out=tmp_path / "out")
+    for name, value in load_model(folder / "base").items():
+        assert numpy.array_equal(found[name], value)
+
+
+@pytest.mark.parametrize("method", ["fisher", "gradient_matching"])
+def test_normalized_fishers(folder, tmp_path, method):
+    made = json.loads(merge_inputs.recipe(method))
+    for model in made["models"]:
+        model["num_examples"] = 10**6  # is not used
+    made["parameters"] = {"delta": 0, "normalize_fishers": True}
+    found = run(folder, made, "--threads", "1", out=tmp_path / "out")
+    run(folder, made, "--threads", "3", out=tmp_path / "three")
+    base, a, b = (load_model(folder / name) for name in ("base", "a", "b"))
+    h = {}
+    for name in ("base", "a", "b"):
+        f = load_file(folder / f"{name}_fisher.safetensors")
+        mean = numpy.concatenate([x.reshape(-1).astype(float) for x in f.values()])
+        h[name] = {key: x.astype(float) / mean.mean() for key, x in f.items()}
+    wa, wb = merge_inputs.WEIGHTS.values()
+    for key, value in found.items():
+        h0, ha, hb = (h[name][key] for name in ("base", "a", "b"))
+        ta, tb = a[key] - base[key].astype(float), b[key] - base[key].astype(float)
+        if method == "fisher":
+            expected = (wa * ha * a[key] + wb * hb * b[key]) / (wa * ha + wb * hb)
+        else:
+            update = wa * (h0 + ha) * ta + wb * (h0 + hb) * tb
+            expected = base[key] + update / (h0 + wa * ha + wb * hb)
+        assert_close(value, expected)
+    one, three = (tmp_path / name / "model.safetensors" for name in ("out", "three"))
+    assert one.read_bytes() == three.read_bytes()
+
+
+def test_weights_that_cancel(folder, tmp_path):
+    """Divided by those that agree, never by their sum."""
+    recipe = {
+        "merge_method": "ties",
+        "base_model": "base",
+        "models": [
+            {"model": name, "parameters": {"weight": weight}}
+            for name, weight in (("a", 1), ("b", -1))
+        ],
+    }
+    found = run(folder, recipe, out=tmp_path / "out")
+    base, a, b = (load_model(folder / name) for name in ("base", "a", "b"))
+    for name in base:
+        expected = merge_oracle.merge(
+            "ties", name, base[name], [a[name], b[name]], [1, -1]
+        )
+        assert_close(found[name], expected)
+
+
+def test_the_first_model_gives_the_types(folder, tmp_path):
+    for name, dtype in (("z", numpy.float32), ("h", numpy.float16)):
+        shutil.copytree(folder / "a", tmp_path / name)
+        state = {k: v.astype(dtype) for k, v in load_model(folder / "a").items()}
+        save_file(state, tmp_path / name / "model.safetensors", {"format": "pt"})
+    models = [{"model": str(tmp_path / name)} for name in ("z", "h")]
+    for order, dtype in ((1, numpy.float32), (-1, numpy.float16)):
+        recipe = {"merge_method": "linear", "models": models[::order]}
+        found = run(folder, recipe, out=tmp_path / f"out{order}")
+        assert {value.dtype.type for value in found.values()} == {dtype}
 
 
 @pytest.mark.parametrize("t", [0, 0.3, 1])

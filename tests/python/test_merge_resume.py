@@ -10,6 +10,7 @@ import pytest
 import torch
 from command import executable
 from merge_inputs import make_models, recipe
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 METHOD = "gradient_matching"
@@ -137,6 +138,101 @@ def test_nonfinite(tmp_path):
     merge(folder, "--allow-nonfinite").check_returncode()
     report = json.loads((folder / "out" / "merganser.json").read_text())
     assert report["nonfinite"] == 1
+
+
+def test_nonfinite_copies(tmp_path):
+    """What is not merged but copied is looked at, too."""
+    folder = enlarged(tmp_path)
+    (folder / "r.yaml").write_text(
+        json.dumps({"merge_method": "passthrough", "models": [{"model": "a"}]})
+    )
+    weights = folder / "a" / "model.safetensors"
+    state = load_file(weights)
+    state["classifier.weight"].view(-1)[7] = torch.inf
+    save_file(state, weights, {"format": "pt"})
+    process = merge(folder)
+    assert process.returncode == 2
+    assert "tensor 'classifier.weight' is inf at index 7" in process.stderr
+    merge(folder, "--allow-nonfinite").check_returncode()
+    report = json.loads((folder / "out" / "merganser.json").read_text())
+    assert report["nonfinite"] == 1
+
+
+def test_links_and_folders_of_others(tmp_path):
+    folder = enlarged(tmp_path)
+    (folder / "nothing").symlink_to("nowhere")
+    process = merge(folder, out="nothing")
+    assert process.returncode == 2 and "is a link to nothing" in process.stderr
+    (folder / "target").mkdir()
+    (folder / "link").symlink_to("target")
+    merge(folder, out="link").check_returncode()
+    assert (folder / "link").is_symlink()
+    assert (folder / "target" / "model.safetensors").exists()
+    (folder / "mine.merging").mkdir()
+    (folder / "mine.merging" / "precious.txt").write_text("mine")
+    process = merge(folder, out="mine")
+    assert process.returncode == 2 and "holds precious.txt" in process.stderr
+    assert (folder / "mine.merging" / "precious.txt").read_text() == "mine"
+
+
+def test_an_output_that_was_damaged_is_not_done(tmp_path):
+    folder = enlarged(tmp_path)
+    merge(folder).check_returncode()
+    (folder / "out" / "model.safetensors").write_bytes(b"x")
+    process = merge(folder, "--resume")
+    assert process.returncode == 2 and "is there already" in process.stderr
+
+
+def test_verify_looks_at_numbers_of_examples(tmp_path):
+    """From any working directory."""
+    folder = enlarged(tmp_path)
+    merge(folder).check_returncode()
+    out = str(folder / "out")
+    good = json.loads(run(folder.parent, "verify", out, "--json"))
+    assert good["good"] and {row["state"] for row in good["inputs"]} == {"same"}
+    fisher = folder / "a_fisher.safetensors"
+    with safe_open(fisher, "pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(fisher), fisher, metadata | {"num_examples": "7"})
+    process = subprocess.run(
+        [executable(), "verify", out, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    states = {r["path"]: r["state"] for r in json.loads(process.stdout)["inputs"]}
+    assert process.returncode == 1
+    assert [path for path, state in states.items() if state == "changed"] == [
+        "a_fisher.safetensors"
+    ]
+
+
+def test_another_adapter_is_another_merge(tmp_path):
+    """What is left of one is not gone on with by the other."""
+    folder = enlarged(tmp_path)
+    adapter = folder / "adapter"
+    adapter.mkdir()
+    name = "base_model.model.classifier"
+    width = load_file(folder / "a" / "model.safetensors")["classifier.weight"].shape
+    tensors = {
+        f"{name}.lora_A.weight": torch.randn(2, width[1]),
+        f"{name}.lora_B.weight": torch.randn(width[0], 2),
+    }
+    save_file(tensors, adapter / "adapter_model.safetensors", {"format": "pt"})
+    model = {"model": "a", "adapter": "adapter"}
+    (folder / "r.yaml").write_text(
+        json.dumps({"merge_method": "linear", "models": [model, {"model": "b"}]})
+    )
+    identities = []
+    for out, alpha, rank in (("x", 4, 2), ("y", 4000, 2), ("z", 4, 8)):
+        config = {"peft_type": "LORA", "lora_alpha": alpha, "r": rank}
+        (adapter / "adapter_config.json").write_text(json.dumps(config))
+        process = merge(folder, out=out)
+        if rank == 2:
+            report = json.loads((folder / out / "merganser.json").read_text())
+            identities.append(report["identity"])
+    assert identities[0] != identities[1]
+    assert "has rank 2, and adapter_config.json says 8" in process.stderr
 
 
 def run(folder, *arguments):

@@ -7,6 +7,7 @@ namespace merganser::methods {
 
 inline constexpr ParameterInfo kBlockGradientMatchingParameters[] = {
     kFisherWeight,
+    kNormalizeFishers,
     kDelta,
     kRidge};
 

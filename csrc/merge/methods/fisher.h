@@ -5,7 +5,9 @@
 
 namespace merganser::methods {
 
-inline constexpr ParameterInfo kFisherParameters[] = {kFisherWeight};
+inline constexpr ParameterInfo kFisherParameters[] = {
+    kFisherWeight,
+    kNormalizeFishers};
 
 inline constexpr MethodInfo kFisher = {
     .name = "fisher",

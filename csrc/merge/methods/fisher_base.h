@@ -7,6 +7,7 @@ namespace merganser::methods {
 
 inline constexpr ParameterInfo kFisherBaseParameters[] = {
     kFisherWeight,
+    kNormalizeFishers,
     kDelta};
 
 inline constexpr MethodInfo kFisherBase = {

@@ -7,6 +7,7 @@ namespace merganser::methods {
 
 inline constexpr ParameterInfo kGradientMatchingParameters[] = {
     kFisherWeight,
+    kNormalizeFishers,
     kDelta};
 
 inline constexpr MethodInfo kGradientMatching = {

@@ -44,6 +44,12 @@ inline constexpr ParameterInfo kLambda = {
     .fallback = 1,
     .meaning = "factor of the merged task vector"};
 
+inline constexpr ParameterInfo kNormalizeFishers = {
+    .name = "normalize_fishers",
+    .is_flag = true,
+    .fallback = 0,
+    .meaning = "H is F divided by its mean over the merged tensors, not N F"};
+
 inline constexpr ParameterInfo kDelta = {
     .name = "delta",
     .least = 0,

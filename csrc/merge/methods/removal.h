@@ -7,6 +7,7 @@ namespace merganser::methods {
 
 inline constexpr ParameterInfo kRemovalParameters[] = {
     kFisherWeight,
+    kNormalizeFishers,
     kDelta,
     {.name = "clamp",
      .least = 0,
