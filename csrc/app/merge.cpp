@@ -23,7 +23,9 @@ struct Options {
 void merge(const Options& options, const CommonOptions& common) {
   const MergePlan plan(Recipe::load(options.recipe));
   if (common.verbose) {
-    fmt::print(stderr, "{}", plan.to_text(options.merge.threads));
+    const int threads =
+        plan.affordable_threads(options.merge.threads, options.merge.memory);
+    fmt::print(stderr, "{}", plan.to_text(threads));
   }
   MergeOptions merge = options.merge;
   if (options.shard_bytes > 0) {

@@ -14,6 +14,7 @@ Work define_plan(CLI::App& parser, const CommonOptions& common) {
   struct Options {
     std::string recipe;
     int threads = 0;
+    uint64_t memory = kDefaultMemory;
   };
   auto options = std::make_shared<Options>();
   parser.add_option("RECIPE", options->recipe, "Recipe (YAML)")->required();
@@ -24,12 +25,18 @@ Work define_plan(CLI::App& parser, const CommonOptions& common) {
           "As merge would be given; 0: all cores")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
+  parser
+      .add_option(
+          "--memory", options->memory, "As merge would be given: 256MiB")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
   return [options, &common] {
     const MergePlan plan(Recipe::load(options->recipe));
+    const int threads =
+        plan.affordable_threads(options->threads, options->memory);
     if (common.json) {
-      fmt::print("{}\n", plan.to_json(options->threads));
+      fmt::print("{}\n", plan.to_json(threads));
     } else {
-      fmt::print("{}", plan.to_text(options->threads));
+      fmt::print("{}", plan.to_text(threads));
     }
   };
 }

@@ -64,23 +64,6 @@ std::string merge_identity(const MergePlan& plan, const MergeOptions& options) {
   return hasher.digest();
 }
 
-// As many as asked for, as far as their buffers fit into the memory.
-int affordable_threads(const MergePlan& plan, const MergeOptions& options) {
-  const uint64_t one = plan.peak_memory(1);
-  if (one > options.memory) {
-    throw InputError(fmt::format(
-        "one thread needs {} of buffers for this merge, and {} are allowed: "
-        "give it more memory",
-        format_bytes(one),
-        format_bytes(options.memory)));
-  }
-  int threads = thread_count(options.threads);
-  while (plan.peak_memory(threads) > options.memory) {
-    --threads;
-  }
-  return threads;
-}
-
 void write_head(
     const TaskHead& head,
     const Checkpoint& model,
@@ -203,6 +186,7 @@ MergeReport merge_into(
   report.clamped = run.clamped();
   report.nonfinite = run.nonfinite();
   report.tensors_resumed = run.resumed();
+  report.threads = threads;
   return report;
 }
 
@@ -256,7 +240,7 @@ MergeReport execute_merge(
     const ProgressCallback& progress) {
   const auto start = std::chrono::steady_clock::now();
   const fs::path out = output_folder(given);
-  const int threads = affordable_threads(plan, options);
+  const int threads = plan.affordable_threads(options.threads, options.memory);
   const std::string identity = merge_identity(plan, options);
   if (options.resume) {
     if (const auto done = find_done(plan, out, identity)) {

@@ -33,6 +33,7 @@ struct MERGANSER_API MergeReport {
   int64_t nonfinite = 0; // elements of the result
   uint64_t bytes_read = 0;
   uint64_t bytes_written = 0;
+  int threads = 0; // at work; 0: nothing was left to do
   double seconds = 0;
 
   std::string to_text() const; // one or two lines
@@ -48,7 +49,7 @@ struct MERGANSER_API MergeReport {
 // written.
 //
 // A killed or interrupted run leaves OUT.merging (merge/staging.h), from which
-// `resume` goes on to the same bytes; any other failure leaves nothing.
+// `resume` goes on to the same bytes; any other Error leaves nothing.
 //
 // Throws InputError, before any tensor is written, when `out` exists, `memory`
 // is too little for one thread, or a Fisher was taken of another model (its

@@ -9,6 +9,7 @@
 #include "merge/output_config.h"
 #include "merge/plan_inputs.h"
 #include "merge/plan_tensors.h"
+#include "merge/table.h"
 #include "merge/tensor_checks.h"
 #include "merge/tensor_statistics.h"
 
@@ -213,6 +214,22 @@ uint64_t MergePlan::peak_memory(int threads) const {
     whole = std::max(whole, gram_memory(tensor));
   }
   return whole + thread_count(threads) * one;
+}
+
+int MergePlan::affordable_threads(int threads, uint64_t memory) const {
+  const uint64_t one = peak_memory(1);
+  if (one > memory) {
+    throw InputError(fmt::format(
+        "one thread needs {} of buffers for this merge, and {} are allowed: "
+        "give it more memory",
+        format_bytes(one),
+        format_bytes(memory)));
+  }
+  threads = thread_count(threads);
+  while (peak_memory(threads) > memory) {
+    --threads;
+  }
+  return threads;
 }
 
 } // namespace merganser

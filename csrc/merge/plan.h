@@ -111,6 +111,10 @@ struct MERGANSER_API MergePlan {
   // Bytes of the buffers; threads 0: all cores.
   uint64_t peak_memory(int threads) const;
 
+  // As many as asked for (0: all cores), as far as their buffers fit into
+  // `memory` bytes. Throws InputError where those of one thread do not.
+  int affordable_threads(int threads, uint64_t memory) const;
+
   std::string to_text(int threads = 0) const; // tables
   std::string to_json(int threads = 0) const;
 };

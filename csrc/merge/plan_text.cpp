@@ -79,14 +79,15 @@ std::string describe_action(const TensorPlan& row) {
 }
 
 Rows describe_tensors(const MergePlan& plan) {
-  Rows rows = {{"tensor", "shape", "type", "action", "read"}};
+  Rows rows = {{"tensor", "shape", "type", "action", "read", "write"}};
   for (const TensorPlan& row : plan.tensors) {
     rows.push_back(
         {row.output.name,
          row.output.shape_text(),
          std::string(dtype_name(row.output.dtype)),
          describe_action(row),
-         format_bytes(row.bytes_read)});
+         format_bytes(row.bytes_read),
+         format_bytes(plan.outputs.size() * row.output.bytes())});
   }
   return rows;
 }

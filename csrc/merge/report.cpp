@@ -44,6 +44,7 @@ std::string MergeReport::to_json() const {
       {"bytes_written", bytes_written},
       {"tensors_resumed", tensors_resumed},
       {"nonfinite", nonfinite},
+      {"threads", threads},
       {"seconds", seconds}};
   if (counts_clamped) {
     json["clamped"] = clamped;

@@ -234,6 +234,14 @@ def test_plan_tells_the_memory(folder):
     write(folder, "regmean")
     process = merge(folder, "--memory", "1MB")
     assert process.returncode == 2 and "buffers for this merge" in process.stderr
+    process = subprocess.run(
+        [executable(), "plan", "r.yaml", "--memory", "1MB"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 2 and "buffers for this merge" in process.stderr
     plan = json.loads(
         subprocess.check_output(
             [executable(), "plan", "r.yaml", "--json", "--threads", "1"], cwd=folder
