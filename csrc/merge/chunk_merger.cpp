@@ -19,7 +19,7 @@ void ChunkMerger<T>::read(
     const TensorPlan& tensor,
     const Chunk& chunk,
     std::span<Digest> digests) {
-  reader_.read(tensor, chunk, digests);
+  reader_.read(tensor.sources, chunk, digests);
 }
 
 template <typename T>
@@ -193,14 +193,12 @@ void ChunkMerger<T>::check_inputs(
       const T x = values[i];
       if ((!allow_nonfinite_ && !std::isfinite(x)) ||
           (source.is_fisher && x < 0)) {
-        throw InputError(fmt::format(
-            "{}: tensor {} is {} at index {}, {}",
-            source.tensor.file().string(),
-            quote(source.tensor.info().name),
+        refuse_value(
+            source.tensor,
             x,
             chunk.begin + i,
             source.is_fisher ? "a Fisher is finite and not negative"
-                             : "only finite values can be merged"));
+                             : "only finite values can be merged");
       }
     }
   }

@@ -1,7 +1,11 @@
 #include "merge/chunk_reader.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
+#include "io/error.h"
+#include "io/quote.h"
 #include "merge/arithmetic.h"
 
 namespace merganser {
@@ -21,10 +25,10 @@ std::vector<T> read_all(const StoredTensor& tensor) {
 
 template <typename T>
 void ChunkReader<T>::read(
-    const TensorPlan& tensor,
+    std::span<const TensorSource> sources,
     const Chunk& chunk,
     std::span<Digest> digests) {
-  const size_t count = tensor.sources.size();
+  const size_t count = sources.size();
   if (values_.size() < count) {
     values_.resize(count);
   }
@@ -34,7 +38,7 @@ void ChunkReader<T>::read(
   }
   bytes_.resize(std::max(bytes_.size(), size * sizeof(double)));
   for (size_t s = 0; s < count; ++s) {
-    const TensorSource& source = tensor.sources[s];
+    const TensorSource& source = sources[s];
     read(source.tensor, chunk, values_[s].data(), digests[s]);
     if (source.update != nullptr) {
       add_update(source, chunk, values_[s].data());
@@ -103,6 +107,31 @@ void ChunkReader<T>::add_update(
   }
 }
 
+template <typename T>
+void refuse_value(
+    const StoredTensor& tensor,
+    T x,
+    int64_t index,
+    std::string_view why) {
+  throw InputError(fmt::format(
+      "{}: tensor {} is {} at index {}, {}",
+      tensor.file().string(),
+      quote(tensor.info().name),
+      x,
+      index,
+      why));
+}
+
+template void refuse_value(
+    const StoredTensor&,
+    float,
+    int64_t,
+    std::string_view);
+template void refuse_value(
+    const StoredTensor&,
+    double,
+    int64_t,
+    std::string_view);
 template class ChunkReader<float>;
 template class ChunkReader<double>;
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "io/content_hash.h"
@@ -15,9 +16,10 @@ template <typename T>
 class ChunkReader {
  public:
   // Sets values(s), valid until the next call, and `digests` of what was read,
-  // one per source (of which an adapter's part is none).
+  // one per source (of which an adapter's part is none). The sources are of one
+  // shape.
   void read(
-      const TensorPlan& tensor,
+      std::span<const TensorSource> sources,
       const Chunk& chunk,
       std::span<Digest> digests);
 
@@ -41,5 +43,14 @@ class ChunkReader {
   std::vector<T> b_; // (out, rank)
   std::vector<T> sum_; // of a row's part
 };
+
+// Throws InputError: file and tensor, that it is `x` at `index`, and why that
+// cannot be.
+template <typename T>
+[[noreturn]] void refuse_value(
+    const StoredTensor& tensor,
+    T x,
+    int64_t index,
+    std::string_view why);
 
 } // namespace merganser

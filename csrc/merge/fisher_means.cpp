@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "io/error.h"
 #include "io/parallel.h"
@@ -23,13 +24,12 @@ void add_tensor(
     size_t tensor,
     std::vector<ChunkReader<double>>& readers,
     std::vector<Sum>& sums) {
-  TensorPlan fishers;
-  for (const TensorSource& source : plan.tensors[tensor].sources) {
-    if (source.is_fisher) {
-      fishers.sources.push_back(source);
-    }
-  }
-  const size_t count = fishers.sources.size();
+  std::vector<TensorSource> fishers;
+  std::ranges::copy_if(
+      plan.tensors[tensor].sources,
+      std::back_inserter(fishers),
+      &TensorSource::is_fisher);
+  const size_t count = fishers.size();
   const ChunkList chunks(plan, {tensor});
   std::vector<double> parts(count * static_cast<size_t>(chunks.size()));
   parallel_for(
@@ -47,9 +47,9 @@ void add_tensor(
         }
       });
   for (size_t i = 0; i < parts.size(); ++i) {
-    sums[fishers.sources[i % count].input].sum += parts[i];
+    sums[fishers[i % count].input].sum += parts[i];
   }
-  for (const TensorSource& source : fishers.sources) {
+  for (const TensorSource& source : fishers) {
     sums[source.input].count += source.tensor.info().numel();
   }
 }

@@ -22,18 +22,16 @@ constexpr int64_t kRows = 64;
 // All chunks of a source, as float64.
 class SourceReader {
  public:
-  explicit SourceReader(const TensorSource& source) {
-    alone_.sources = {source};
-  }
+  explicit SourceReader(const TensorSource& source) : source_(source) {}
 
   // use(i, x) for every element.
   template <typename Use>
   void read(const Use& use) {
-    const int64_t n = alone_.sources[0].tensor.info().numel();
+    const int64_t n = source_.tensor.info().numel();
     for (Chunk chunk; chunk.begin < n; chunk.begin += chunk.n) {
       chunk.n = std::min(kChunkElements, n - chunk.begin);
       Digest ignored;
-      reader_.read(alone_, chunk, std::span(&ignored, 1));
+      reader_.read(std::span(&source_, 1), chunk, std::span(&ignored, 1));
       for (int64_t i = 0; i < chunk.n; ++i) {
         use(chunk.begin + i, reader_.values(0)[i]);
       }
@@ -41,7 +39,7 @@ class SourceReader {
   }
 
  private:
-  TensorPlan alone_;
+  const TensorSource& source_;
   ChunkReader<double> reader_;
 };
 
@@ -108,24 +106,11 @@ class BlockMerge {
   void read_weight(const TensorSource& source, const Use& use) {
     SourceReader(source).read([&](int64_t i, double x) {
       if (!std::isfinite(x)) {
-        refuse(source, x, i, "only finite values can be solved with");
+        refuse_value(
+            source.tensor, x, i, "only finite values can be solved with");
       }
       use(i, x);
     });
-  }
-
-  [[noreturn]] static void refuse(
-      const TensorSource& source,
-      double x,
-      int64_t i,
-      const char* why) {
-    throw InputError(fmt::format(
-        "{}: tensor {} is {} at index {}, {}",
-        source.tensor.file().string(),
-        quote(source.tensor.info().name),
-        x,
-        i,
-        why));
   }
 
   void read_gram(const GramSource& source) {
@@ -134,8 +119,8 @@ class BlockMerge {
       const bool diagonal = i == next;
       next += diagonal ? columns_ + 1 : 0;
       if (!std::isfinite(x) || (diagonal && x < 0)) {
-        refuse(
-            source.matrix,
+        refuse_value(
+            source.matrix.tensor,
             x,
             i,
             "a Gram matrix is finite and its diagonal is not negative");
@@ -154,7 +139,11 @@ class BlockMerge {
         const double x = gram_[i * columns_ + j];
         const double y = gram_[j * columns_ + i];
         if (!(std::abs(x - y) <= kRounding * scale)) {
-          refuse(source, x, i * columns_ + j, "and it is no symmetric matrix");
+          refuse_value(
+              source.tensor,
+              x,
+              i * columns_ + j,
+              "and it is no symmetric matrix");
         }
       }
     }

@@ -6,7 +6,6 @@
 
 #include "io/error.h"
 #include "io/parallel.h"
-#include "io/quote.h"
 #include "io/version.h"
 #include "merge/fisher_means.h"
 
@@ -230,12 +229,11 @@ int64_t MergeRun::check_copy(const Chunk& chunk, Worker& worker) const {
       continue;
     }
     if (!allow_nonfinite_) {
-      throw InputError(fmt::format(
-          "{}: tensor {} is {} at index {}, only finite values are copied",
-          source.tensor.file().string(),
-          quote(info.name),
+      refuse_value(
+          source.tensor,
           worker.values[i],
-          chunk.begin + i));
+          chunk.begin + i,
+          "only finite values are copied");
     }
     ++count;
   }

@@ -50,8 +50,7 @@ void read_task_vector(
     size_t model,
     int64_t begin,
     std::span<T> task_vector) {
-  TensorPlan pair;
-  pair.sources = {tensor.sources[0], tensor.sources[1 + model]};
+  const TensorSource pair[] = {tensor.sources[0], tensor.sources[1 + model]};
   Chunk part;
   part.begin = begin;
   part.n = std::ssize(task_vector);

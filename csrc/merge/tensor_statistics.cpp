@@ -69,7 +69,7 @@ class Measurement {
       Worker& w = workers_[worker];
       w.digests.resize(tensor_.sources.size());
       const Chunk chunk = chunks_[i];
-      w.reader.read(tensor_, chunk, w.digests);
+      w.reader.read(tensor_.sources, chunk, w.digests);
       work(chunk, w);
     });
   }

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from ._arguments import check_choice, check_count
+from ._arguments import check_autocast, check_choice, check_count
 from ._batch_mean import BatchMeanSquares
 from ._batches import Batch, count_examples, make_loader, read_batches
 from ._C import Error, InputError, content_hash
@@ -250,9 +250,5 @@ def _check_choices(estimator, loss, dtype, unsupported) -> None:
             f"estimator='{estimator}' needs the distribution of the labels, which a "
             "function as loss does not tell: use 'empirical'"
         )
-    if dtype not in (None, torch.bfloat16, torch.float16):
-        raise InputError(
-            "dtype must be None, or torch.bfloat16 or torch.float16 for autocast, not "
-            f"{dtype}; for another one convert the model"
-        )
+    check_autocast(dtype)
     check_choice("unsupported", unsupported, ("per_example", "error"))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _C
-from ._arguments import check_count
+from ._arguments import check_autocast, check_count
 from ._batches import count_examples, make_loader, read_batches
 from ._C import Error, InputError
 from ._gram_sums import GramSums
@@ -131,10 +131,7 @@ def gram(
     for name, value in (("limit", limit), ("num_examples", num_examples)):
         if value is not None:
             check_count(name, value)
-    if dtype not in (None, torch.bfloat16, torch.float16):
-        raise InputError(
-            f"dtype must be None, torch.bfloat16 or torch.float16, not {dtype}"
-        )
+    check_autocast(dtype)
     data = make_loader(data, collator, batch_size, model)
     total = count_examples(data)
     if limit is not None and num_examples is None and total is None:
