@@ -114,7 +114,7 @@ MergeArrays<T> ChunkMerger<T>::arrays(const TensorPlan& tensor) {
   arrays.models =
       method.weights == WeightRule::kSlerp ? pointers_.data() : next;
   arrays.fishers = next + models;
-  arrays.out = result_.data();
+  arrays.out = merged_;
   return arrays;
 }
 
@@ -139,11 +139,11 @@ MergeFindings<T> ChunkMerger<T>::calculate(
 template <typename T>
 MergeFindings<T> ChunkMerger<T>::take(
     const std::vector<double>& merged,
-    const Chunk& chunk) {
+    const Chunk& chunk) const {
   auto most = magnitude_bits(T(0));
   for (int64_t i = 0; i < chunk.n; ++i) {
-    result_[i] = static_cast<T>(merged[chunk.begin + i]);
-    most = std::max(most, magnitude_bits(result_[i]));
+    merged_[i] = static_cast<T>(merged[chunk.begin + i]);
+    most = std::max(most, magnitude_bits(merged_[i]));
   }
   MergeFindings<T> found;
   found.largest = std::bit_cast<T>(most);
@@ -155,8 +155,12 @@ MergedChunk ChunkMerger<T>::merge(
     const TensorPlan& tensor,
     const Chunk& chunk,
     size_t output,
-    const TensorStatistics* statistics) {
-  result_.resize(kChunkElements);
+    const TensorStatistics* statistics,
+    std::span<std::byte> out) {
+  const DType dtype = tensor.output.dtype;
+  const bool same = dtype == kTypeOf<T>;
+  result_.resize(same ? 0 : kChunkElements);
+  merged_ = same ? reinterpret_cast<T*>(out.data()) : result_.data();
   const MergeFindings<T> found =
       statistics != nullptr && !statistics->merged.empty()
       ? take(statistics->merged, chunk)
@@ -164,19 +168,13 @@ MergedChunk ChunkMerger<T>::merge(
   if (!found.inputs_good) {
     check_inputs(tensor, chunk);
   }
-  const DType dtype = tensor.output.dtype;
   MergedChunk merged;
   merged.clamped = found.clamped;
   if (!(found.largest < overflow_bound<T>(dtype))) {
     merged.nonfinite = check_result(tensor, chunk);
   }
-  const size_t size = chunk.n * dtype_bits(dtype) / 8;
-  if (dtype == kTypeOf<T>) {
-    merged.bytes = std::as_bytes(std::span(result_)).first(size);
-  } else {
-    bytes_.resize(kChunkElements * sizeof(double));
-    convert_to(dtype, result_.data(), bytes_.data(), chunk.n);
-    merged.bytes = std::span(bytes_).first(size);
+  if (!same) {
+    convert_to(dtype, result_.data(), out.data(), chunk.n);
   }
   return merged;
 }
@@ -213,7 +211,7 @@ int64_t ChunkMerger<T>::check_result(
   const DType dtype = tensor.output.dtype;
   int64_t count = 0;
   for (int64_t i = 0; i < chunk.n; ++i) {
-    if (std::abs(result_[i]) < overflow_bound<T>(dtype)) {
+    if (std::abs(merged_[i]) < overflow_bound<T>(dtype)) {
       continue;
     }
     if (!allow_nonfinite_) {
@@ -221,7 +219,7 @@ int64_t ChunkMerger<T>::check_result(
           "tensor {} would be {} at index {}, which {} cannot hold; choose "
           "another out_dtype or smaller weights",
           quote(tensor.output.name),
-          result_[i],
+          merged_[i],
           chunk.begin + i,
           dtype_name(dtype)));
     }

@@ -9,7 +9,6 @@
 namespace merganser {
 
 struct MergedChunk {
-  std::span<const std::byte> bytes; // in the output
   int64_t clamped = 0; // elements whose denominator was clamped
   int64_t nonfinite = 0; // elements of the result; 0 where they are refused
 };
@@ -35,21 +34,23 @@ class ChunkMerger {
       const Chunk& chunk,
       std::span<Digest> digests);
 
-  // Of what was read, for one of the outputs; valid until the next call.
-  // `statistics`: where the method needs them. Throws InputError naming file,
-  // tensor and index for a negative Fisher and, unless they are allowed, for a
-  // value that is not finite or a result that its type cannot hold.
+  // Of what was read, for one of the outputs; `out` is set to the merged
+  // elements. `statistics`: where the method needs them. Throws InputError
+  // naming file, tensor and index for a negative Fisher and, unless they are
+  // allowed, for a value that is not finite or a result that its type cannot
+  // hold.
   MergedChunk merge(
       const TensorPlan& tensor,
       const Chunk& chunk,
       size_t output,
-      const TensorStatistics* statistics);
+      const TensorStatistics* statistics,
+      std::span<std::byte> out);
 
   // Of its buffers.
   static constexpr uint64_t memory(size_t sources, size_t task_vectors) {
-    // These, the result, and that in another type.
+    // These, and the result where the output is of another type.
     return ChunkReader<T>::memory(sources + task_vectors) +
-        kChunkElements * (sizeof(T) + sizeof(double));
+        kChunkElements * sizeof(T);
   }
 
  private:
@@ -69,7 +70,8 @@ class ChunkMerger {
       size_t output,
       const TensorStatistics* statistics);
   void normalize_fishers(const TensorPlan& tensor);
-  MergeFindings<T> take(const std::vector<double>& merged, const Chunk& chunk);
+  MergeFindings<T> take(const std::vector<double>& merged, const Chunk& chunk)
+      const;
   void check_inputs(const TensorPlan& tensor, const Chunk& chunk);
   int64_t check_result(const TensorPlan& tensor, const Chunk& chunk) const;
 
@@ -82,8 +84,8 @@ class ChunkMerger {
   MergeScalars<T> scalars_;
   std::vector<std::vector<T>> task_vectors_; // sparsified, of the models
   std::vector<const T*> pointers_;
-  std::vector<T> result_;
-  std::vector<std::byte> bytes_; // of the result
+  std::vector<T> result_; // where the output is of another type
+  T* merged_ = nullptr; // result_, or the output itself
 };
 
 } // namespace merganser

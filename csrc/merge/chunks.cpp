@@ -4,11 +4,15 @@
 
 namespace merganser {
 
-ChunkList::ChunkList(const MergePlan& plan, std::vector<size_t> tensors)
-    : plan_(plan), tensors_(std::move(tensors)) {
+ChunkList::ChunkList(
+    const MergePlan& plan,
+    std::vector<size_t> tensors,
+    int64_t elements)
+    : plan_(plan), tensors_(std::move(tensors)), elements_(elements) {
   int64_t end = 0;
   for (const size_t tensor : tensors_) {
-    end += std::max<int64_t>(1, hash_blocks(plan.tensors[tensor].output));
+    const int64_t numel = plan.tensors[tensor].output.numel();
+    end += std::max<int64_t>(1, (numel + elements_ - 1) / elements_);
     ends_.push_back(end);
   }
 }
@@ -21,9 +25,9 @@ Chunk ChunkList::operator[](int64_t i) const {
   chunk.tensor = tensors_[place];
   chunk.index = i - first;
   chunk.count = *end - first;
-  chunk.begin = chunk.index * kChunkElements;
+  chunk.begin = chunk.index * elements_;
   chunk.n = std::min(
-      kChunkElements, plan_.tensors[chunk.tensor].output.numel() - chunk.begin);
+      elements_, plan_.tensors[chunk.tensor].output.numel() - chunk.begin);
   return chunk;
 }
 

@@ -13,6 +13,10 @@ namespace merganser {
 // ten sources fits into a second-level cache.
 inline constexpr int64_t kChunkElements = kHashBlock;
 
+// The results of so many elements are written at once: by file systems, writes
+// below half a megabyte are carried out at down to half the speed.
+inline constexpr int64_t kStripElements = 16 * kChunkElements;
+
 struct Chunk {
   size_t tensor = 0; // in plan.tensors
   int64_t index = 0; // in the tensor
@@ -21,11 +25,14 @@ struct Chunk {
   int64_t n = 0;
 };
 
-// The chunks of some of a plan's tensors, one tensor after the other. A tensor
-// without elements has one chunk without elements.
+// The chunks of so many elements of some of a plan's tensors, one tensor after
+// the other. A tensor without elements has one chunk without elements.
 class ChunkList {
  public:
-  ChunkList(const MergePlan& plan, std::vector<size_t> tensors);
+  ChunkList(
+      const MergePlan& plan,
+      std::vector<size_t> tensors,
+      int64_t elements = kChunkElements);
 
   int64_t size() const {
     return ends_.empty() ? 0 : ends_.back();
@@ -35,6 +42,7 @@ class ChunkList {
  private:
   const MergePlan& plan_;
   std::vector<size_t> tensors_;
+  int64_t elements_;
   std::vector<int64_t> ends_; // of their chunks in the list
 };
 

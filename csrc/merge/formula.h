@@ -45,13 +45,15 @@ struct MergeScalars {
   bool normalize = false; // sign election: divide by the weights that agree
 };
 
-// x in every element: V is T or a vector of T.
+// x in every element: V is T or a vector of T. (A sum, since GCC 12 fills a
+// vector that is only constructed element by element. It makes a zero of -0,
+// which no formula here tells apart.)
 template <typename V, typename T>
 MERGANSER_FORMULA inline V broadcast(T x) {
   if constexpr (std::is_same_v<V, T>) {
     return x;
   } else {
-    return x - V{}; // keeps the sign of a zero
+    return x + V{};
   }
 }
 

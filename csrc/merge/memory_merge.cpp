@@ -42,9 +42,12 @@ void merge_chunks(
     const Chunk chunk = chunks[i];
     std::vector<Digest> ignored(tensor.sources.size());
     mergers[worker].read(tensor, chunk, ignored);
-    const MergedChunk merged =
-        mergers[worker].merge(tensor, chunk, 0, &statistics);
-    std::ranges::copy(merged.bytes, out.begin() + chunk.begin * width);
+    mergers[worker].merge(
+        tensor,
+        chunk,
+        0,
+        &statistics,
+        out.subspan(chunk.begin * width, chunk.n * width));
   });
 }
 

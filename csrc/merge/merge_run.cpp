@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "io/error.h"
@@ -136,9 +137,9 @@ void MergeRun::merge_tensors(
     const ProgressCallback& progress) {
   constexpr uint64_t kMegabyte = 1'000'000;
   const uint64_t total = (plan_.bytes_read + plan_.bytes_written) / kMegabyte;
-  const ChunkList chunks(plan_, tensors);
-  parallel_for(threads_, chunks.size(), [&](int64_t i, int worker) {
-    work(chunks[i], workers_[worker], staging);
+  const ChunkList strips(plan_, tensors, kStripElements);
+  parallel_for(threads_, strips.size(), [&](int64_t i, int worker) {
+    work(strips[i], workers_[worker], staging);
     if (worker == 0 && progress) {
       progress(bytes_done_ / kMegabyte, total, "");
     }
@@ -149,29 +150,66 @@ void MergeRun::merge_tensors(
   }
 }
 
-void MergeRun::work(const Chunk& chunk, Worker& worker, Staging& staging) {
-  const TensorPlan& tensor = plan_.tensors[chunk.tensor];
-  TensorState& state = tensors_[chunk.tensor];
+void MergeRun::work(const Chunk& strip, Worker& worker, Staging& staging) {
+  const TensorPlan& tensor = plan_.tensors[strip.tensor];
+  TensorState& state = tensors_[strip.tensor];
   const size_t digests = tensor.sources.size() + plan_.outputs.size();
   std::call_once(state.begun, [&] {
-    state.blocks.resize(digests * static_cast<size_t>(chunk.count));
+    state.chunks = std::max<int64_t>(1, hash_blocks(tensor.output));
+    state.blocks.resize(digests * static_cast<size_t>(state.chunks));
   });
   worker.digests.resize(digests);
+  worker.strips.resize(plan_.outputs.size());
+  worker.results.resize(plan_.outputs.size());
+  const uint64_t bits = dtype_bits(tensor.output.dtype);
+  const uint64_t size = strip.n * bits / 8;
+  for (auto& bytes : worker.strips) {
+    bytes.resize(std::max(bytes.size(), size));
+  }
+  Chunk chunk = strip;
+  chunk.index = strip.begin / kChunkElements;
+  do { // once for a tensor without elements
+    const int64_t done = chunk.begin - strip.begin;
+    chunk.n = std::min(kChunkElements, strip.n - done);
+    for (size_t output = 0; output < worker.strips.size(); ++output) {
+      worker.results[output] =
+          std::span(worker.strips[output])
+              .subspan(done * bits / 8, chunk.n * bits / 8);
+    }
+    work(chunk, worker);
+    chunk.begin += chunk.n;
+    ++chunk.index;
+  } while (chunk.begin < strip.begin + strip.n);
+  for (size_t output = 0; output < worker.strips.size(); ++output) {
+    writers_[output]->write(
+        tensor.output.name,
+        std::span(worker.strips[output]).first(size),
+        strip.begin * bits / 8);
+  }
+  uint64_t moved = plan_.outputs.size() * bits;
+  for (const TensorSource& source : tensor.sources) {
+    moved += dtype_bits(source.tensor.info().dtype);
+  }
+  bytes_done_ += strip.n * moved / 8;
+  if (++state.done == strip.count) {
+    finish(strip.tensor, staging);
+  }
+}
+
+void MergeRun::work(const Chunk& chunk, Worker& worker) {
+  const TensorPlan& tensor = plan_.tensors[chunk.tensor];
+  TensorState& state = tensors_[chunk.tensor];
   if (tensor.action == TensorAction::kMerge) {
     merge(chunk, worker);
   } else {
     copy(chunk, worker);
   }
-  for (size_t d = 0; d < digests; ++d) {
-    state.blocks[d * chunk.count + chunk.index] = worker.digests[d];
+  const size_t sources = tensor.sources.size();
+  for (size_t output = 0; output < worker.results.size(); ++output) {
+    worker.digests[sources + output] = hash_bytes(worker.results[output]);
   }
-  uint64_t bits = plan_.outputs.size() * dtype_bits(tensor.output.dtype);
-  for (const TensorSource& source : tensor.sources) {
-    bits += dtype_bits(source.tensor.info().dtype);
-  }
-  bytes_done_ += chunk.n * bits / 8;
-  if (++state.done == chunk.count) {
-    finish(chunk, staging);
+  for (size_t d = 0; d < worker.digests.size(); ++d) {
+    state.blocks[d * state.chunks + chunk.index] = worker.digests[d];
   }
 }
 
@@ -188,8 +226,8 @@ void MergeRun::merge(const Chunk& chunk, Worker& worker) {
           tensor,
           chunk,
           output,
-          state.statistics.empty() ? nullptr : &state.statistics[output]);
-      write(chunk, worker, output, merged.bytes);
+          state.statistics.empty() ? nullptr : &state.statistics[output],
+          worker.results[output]);
       state.clamped += merged.clamped;
       state.nonfinite += merged.nonfinite;
     }
@@ -204,17 +242,18 @@ void MergeRun::merge(const Chunk& chunk, Worker& worker) {
 void MergeRun::copy(const Chunk& chunk, Worker& worker) {
   const TensorPlan& tensor = plan_.tensors[chunk.tensor];
   const uint64_t bits = dtype_bits(tensor.output.dtype);
-  worker.bytes.resize(chunk.n * bits / 8);
-  tensor.sources[0].tensor.read(worker.bytes, chunk.begin * bits / 8);
-  worker.digests[0] = hash_bytes(worker.bytes);
+  const std::span<std::byte> first = worker.results[0];
+  tensor.sources[0].tensor.read(first, chunk.begin * bits / 8);
+  worker.digests[0] = hash_bytes(first);
   tensors_[chunk.tensor].nonfinite +=
       plan_.outputs.size() * check_copy(chunk, worker);
-  for (size_t output = 0; output < plan_.outputs.size(); ++output) {
-    write(chunk, worker, output, worker.bytes);
+  for (const std::span<std::byte> other :
+       std::span(worker.results).subspan(1)) {
+    std::ranges::copy(first, other.begin());
   }
 }
 
-// How many values of worker.bytes are not finite, where that is allowed.
+// How many values of worker.results are not finite, where that is allowed.
 int64_t MergeRun::check_copy(const Chunk& chunk, Worker& worker) const {
   const TensorSource& source = plan_.tensors[chunk.tensor].sources[0];
   const TensorInfo& info = source.tensor.info();
@@ -222,7 +261,8 @@ int64_t MergeRun::check_copy(const Chunk& chunk, Worker& worker) const {
     return 0;
   }
   worker.values.resize(chunk.n);
-  to_float64(info.dtype, worker.bytes.data(), worker.values.data(), chunk.n);
+  to_float64(
+      info.dtype, worker.results[0].data(), worker.values.data(), chunk.n);
   int64_t count = 0;
   for (int64_t i = 0; i < chunk.n; ++i) {
     if (std::isfinite(worker.values[i])) {
@@ -240,28 +280,17 @@ int64_t MergeRun::check_copy(const Chunk& chunk, Worker& worker) const {
   return count;
 }
 
-void MergeRun::write(
-    const Chunk& chunk,
-    Worker& worker,
-    size_t output,
-    std::span<const std::byte> bytes) {
-  const TensorPlan& tensor = plan_.tensors[chunk.tensor];
-  const uint64_t bits = dtype_bits(tensor.output.dtype);
-  writers_[output]->write(tensor.output.name, bytes, chunk.begin * bits / 8);
-  worker.digests[tensor.sources.size() + output] = hash_bytes(bytes);
-}
-
 // All chunks of a tensor are written.
-void MergeRun::finish(const Chunk& chunk, Staging& staging) {
-  TensorState& state = tensors_[chunk.tensor];
+void MergeRun::finish(size_t tensor, Staging& staging) {
+  TensorState& state = tensors_[tensor];
   FinishedTensor finished = {
-      .tensor = chunk.tensor,
+      .tensor = tensor,
       .clamped = state.clamped,
       .nonfinite = state.nonfinite,
       .digests = {}};
   const std::span<const Digest> blocks = state.blocks;
-  const int64_t used = hash_blocks(plan_.tensors[chunk.tensor].output);
-  for (size_t begin = 0; begin < blocks.size(); begin += chunk.count) {
+  const int64_t used = hash_blocks(plan_.tensors[tensor].output);
+  for (size_t begin = 0; begin < blocks.size(); begin += state.chunks) {
     finished.digests.push_back(combine_digests(blocks.subspan(begin, used)));
   }
   state.blocks = {};

@@ -16,9 +16,9 @@
 
 namespace merganser {
 
-// The data of one merge: every chunk is read from its sources, merged and
-// written by one of the threads, in whatever order they come; what is finished
-// goes into the staging's journal.
+// The data of one merge: every strip is read from its sources and merged, chunk
+// by chunk, and written by one of the threads, in whatever order they come;
+// what is finished goes into the staging's journal.
 class MergeRun {
  public:
   MergeRun(const MergePlan& plan, int threads, bool allow_nonfinite);
@@ -48,17 +48,19 @@ class MergeRun {
   struct Worker {
     std::optional<ChunkMerger<float>> float32;
     std::optional<ChunkMerger<double>> float64;
-    std::vector<std::byte> bytes; // of a copied chunk
-    std::vector<double> values; // the same, to look at
+    std::vector<std::vector<std::byte>> strips; // of the outputs
+    std::vector<std::span<std::byte>> results; // a chunk's places in them
+    std::vector<double> values; // of a copied chunk, to look at
     std::vector<Digest> digests; // of a chunk's sources and results
   };
 
   // A tensor that is being merged.
   struct TensorState {
     std::once_flag begun;
+    int64_t chunks = 0;
     std::vector<Digest> blocks; // (sources and results, chunks)
     std::vector<TensorStatistics> statistics; // of the outputs, where needed
-    std::atomic<int64_t> done = 0; // chunks
+    std::atomic<int64_t> done = 0; // strips
     std::atomic<int64_t> clamped = 0;
     std::atomic<int64_t> nonfinite = 0;
   };
@@ -71,16 +73,12 @@ class MergeRun {
       const std::vector<size_t>& tensors,
       Staging& staging,
       const ProgressCallback& progress);
-  void work(const Chunk& chunk, Worker& worker, Staging& staging);
+  void work(const Chunk& strip, Worker& worker, Staging& staging);
+  void work(const Chunk& chunk, Worker& worker);
   void merge(const Chunk& chunk, Worker& worker);
   void copy(const Chunk& chunk, Worker& worker);
   int64_t check_copy(const Chunk& chunk, Worker& worker) const;
-  void write(
-      const Chunk& chunk,
-      Worker& worker,
-      size_t output,
-      std::span<const std::byte> bytes);
-  void finish(const Chunk& chunk, Staging& staging);
+  void finish(size_t tensor, Staging& staging);
 
   const MergePlan& plan_;
   const int threads_;

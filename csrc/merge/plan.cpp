@@ -150,6 +150,16 @@ uint64_t adapter_memory(const TensorPlan& tensor) {
   return most;
 }
 
+// Bytes of the largest strip of an output.
+uint64_t strip_memory(const MergePlan& plan) {
+  uint64_t most = 0;
+  for (const TensorPlan& tensor : plan.tensors) {
+    const int64_t n = std::min(kStripElements, tensor.output.numel());
+    most = std::max<uint64_t>(most, n * dtype_bits(tensor.output.dtype) / 8);
+  }
+  return most;
+}
+
 } // namespace
 
 MergePlan::MergePlan(Recipe given) : recipe(std::move(given)) {
@@ -213,6 +223,7 @@ uint64_t MergePlan::peak_memory(int threads) const {
   for (const TensorPlan& tensor : tensors) {
     whole = std::max(whole, gram_memory(tensor));
   }
+  one += outputs.size() * strip_memory(*this);
   return whole + thread_count(threads) * one;
 }
 

@@ -13,11 +13,13 @@ from safetensors.torch import load_file, save_file
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 CHUNK = 16384
+STRIP = 16 * CHUNK
+SIZES = [0, 1, 3, 255, 257, CHUNK - 1, CHUNK, CHUNK + 1, STRIP - 1, STRIP + 1]
 METHODS = ["linear", "gradient_matching", "ties", "della_linear", "model_stock"]
 
 
 def shape(draw):
-    numel = draw.choice([0, 1, 3, 255, 257, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7])
+    numel = draw.choice(SIZES)
     if draw.random() < 0.5:
         return (numel,)
     rows = draw.choice([1, 2, 5, 64])

@@ -105,7 +105,7 @@ def test_changed_input(tmp_path):
     merge(folder).check_returncode()
 
 
-@pytest.mark.parametrize("memory", ["1MiB", "3000000", "1GiB"])
+@pytest.mark.parametrize("memory", ["2MiB", "5000000", "1GiB"])
 def test_memory_does_not_change_the_bytes(tmp_path, memory):
     folder = enlarged(tmp_path)
     merge(folder, out="whole").check_returncode()

@@ -6,7 +6,8 @@ namespace merganser::test {
 namespace {
 
 TEST_F(Engine, WritesTheFormulaRoundedOnce) {
-  const std::vector<size_t> sizes = {0, 1, 3, 255, 256, 257, 65537};
+  const std::vector<size_t> sizes = {
+      0, 1, 3, 255, 256, 257, 65537, kStripElements + 1};
   for (const DType dtype :
        {DType::kF32, DType::kF16, DType::kBF16, DType::kF64}) {
     write(sizes, dtype);
@@ -33,7 +34,9 @@ TEST_F(Engine, WritesTheFormulaRoundedOnce) {
 }
 
 TEST_F(Engine, GivesTheSameBytesForAnyNumberOfThreads) {
-  write({5, 3 * kChunkElements + 1, kChunkElements, 70001}, DType::kF32);
+  write(
+      {5, 3 * kChunkElements + 1, kChunkElements, kStripElements + 70001},
+      DType::kF32);
   for (const MethodInfo* method : merge_methods()) {
     if (method->most_models == 1 || method->needs_grams()) {
       continue; // tests/python
