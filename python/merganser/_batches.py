@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader
 
+from ._arguments import check_count
 from ._C import InputError
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -28,7 +29,65 @@ class Batch:
         return Batch(*_rows(parts, begin, end, self.size), end - begin)
 
 
-def make_loader(
+class Data:
+    """The first `limit` examples of a data set, in batches."""
+
+    def __init__(
+        self,
+        data: Iterable,
+        model: nn.Module,
+        *,
+        collator: Callable | None,
+        batch_size: int,
+        limit: int | None,
+        num_examples: int | None,
+    ):
+        """num_examples: of the data set, beyond `limit` too; None: as it says."""
+        check_count("batch_size", batch_size)
+        for name, value in (("limit", limit), ("num_examples", num_examples)):
+            if value is not None:
+                check_count(name, value)
+        self._batches = _make_loader(data, collator, batch_size, model)
+        self._total = _count_examples(self._batches)
+        self._limit = limit
+        self._num_examples = num_examples
+        self.used = 0  # examples read
+        if limit is not None and num_examples is None and self._total is None:
+            raise InputError(
+                "with limit, data of unknown length need num_examples: a merge scales "
+                "by the number of examples in all"
+            )
+
+    def read(self, device: torch.device, progress: Callable | None) -> Iterator[Batch]:
+        """The batches on `device`; `progress` is called after each.
+
+        Examples are numbered in the order in which they come, unless the batches have
+        an "index" of their own.
+        """
+        total, limit = self._total, self._limit
+        expected = limit if total is None or limit is None else min(limit, total)
+        for item in self._batches:
+            args, kwargs = _split(item)
+            size = _size(args, kwargs)
+            keep = size if limit is None else min(size, limit - self.used)
+            if size == 0:
+                continue
+            yield _make_batch(args, kwargs, size, keep, self.used, device)
+            self.used += keep
+            if progress is not None:
+                progress(self.used, expected or total, "")
+            if self.used == limit:
+                return
+        if self.used == 0:
+            raise InputError("data has no examples")
+
+    @property
+    def num_examples(self) -> int:
+        """N, what a merge scales by; known when all is read."""
+        return self._num_examples or self._total or self.used
+
+
+def _make_loader(
     data: Iterable, collator: Callable | None, batch_size: int, model: nn.Module
 ) -> Iterable:
     """Batches of `data`: as they are, or of its examples put together by a collator."""
@@ -61,25 +120,7 @@ def _parameters(model: nn.Module) -> set[str]:
     return set(inspect.signature(inner.forward).parameters)
 
 
-def read_batches(data: Iterable, device, limit: int | None) -> Iterator[Batch]:
-    """The first `limit` examples of `data`, on `device`.
-
-    Examples are numbered in the order in which they come, unless the batches have
-    an "index" of their own.
-    """
-    start = 0
-    for item in data:
-        args, kwargs = _split(item)
-        size = _size(args, kwargs)
-        keep = size if limit is None else min(size, limit - start)
-        if size > 0:
-            yield _make_batch(args, kwargs, size, keep, start, device)
-        start += keep
-        if start == limit:
-            return
-
-
-def count_examples(data: Iterable) -> int | None:
+def _count_examples(data: Iterable) -> int | None:
     """How many examples there are in all, if that can be known beforehand."""
     if isinstance(data, DataLoader):
         if data.batch_size is None:  # a sampler of batches, whatever they hold

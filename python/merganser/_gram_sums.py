@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ._batches import Batch
+from ._sequences import Owners, find_owners, masks_of, shapes_tell
 from ._watch import attention
 
 
@@ -37,23 +38,32 @@ class GramSums:
         self._tables: set[str] = set()  # looked up in
         self._without: set[str] = set()  # used otherwise, or rows not told
         # Of every use of a weight in a forward pass, once a batch of several examples
-        # was seen.
+        # was seen, and again with the first hidden tokens.
         self._rows: dict[str, list[Rows | None]] | None = None
+        self._owners: Owners | None = None  # as far as they can be told
+        self._saw_hidden = False
 
     def add(self, batch: Batch) -> None:
-        if self._rows is None and batch.size > 1:
+        masks = masks_of(batch)
+        hidden = not all(mask.all() for mask in masks.values())
+        is_first = hidden and not self._saw_hidden
+        self._saw_hidden |= hidden
+        if batch.size > 1 and (self._rows is None or is_first):
             self._rows = self._look(batch)
-        masks = [mask for mask in masks_of(batch) if not mask.all()]
+        if is_first:
+            self._owners = find_owners(batch, self._shapes)
         uses = defaultdict(int)
         last: tuple[Tensor, int, Tensor | None] | None = None
 
         def receive(name: str, x: Tensor) -> None:
             nonlocal last
-            rows = self._rows_of(name, uses[name])
+            use = uses[name]
             uses[name] += 1
             # Query, key and value have one input.
             if last is None or last[0] is not x or last[1] != x._version:
-                last = (x, x._version, gram_of(x, rows, masks, batch.size))
+                rows = self._rows_of(name, use)
+                hiding = self._masks_of(name, use, masks) if hidden else []
+                last = (x, x._version, gram_of(x, rows, hiding, batch.size))
             if last[2] is None:
                 self._without.add(name)
             elif name in self._sums:
@@ -81,18 +91,19 @@ class GramSums:
     def _look(self, batch: Batch) -> dict[str, list[Rows | None]]:
         """Tells rows by running without the last example."""
         less = batch.rows(0, batch.size - 1)
-        found = []
-        for part in (batch, less):
-            shapes = defaultdict(list)
-            self._run(part, lambda name, x, to=shapes: to[name].append(x.shape[:-1]))
-            found.append(shapes)
-        counts = [[int(m.sum()) for m in masks_of(part)] for part in (batch, less)]
+        whole, others = self._shapes(batch), self._shapes(less)
+        fewer = masks_of(less)
+        packed = [
+            (int(mask.sum()), int(fewer[sequence].sum()))
+            for sequence, mask in masks_of(batch).items()
+            if not mask.all()
+        ]
         return {
             name: [
-                rows_by_shapes(*pair, batch.size, counts)
-                for pair in zip(shapes, found[1][name], strict=False)
+                rows_by_shapes(*pair, batch.size, packed)
+                for pair in zip(shapes, others[name], strict=False)
             ]
-            for name, shapes in found[0].items()
+            for name, shapes in whole.items()
         }
 
     def _rows_of(self, name: str, use: int) -> Rows | None:
@@ -100,6 +111,23 @@ class GramSums:
             return Rows.FIRST  # of the one example that all batches had until now
         rows = self._rows.get(name, [])
         return rows[use] if use < len(rows) else None
+
+    def _masks_of(
+        self, name: str, use: int, masks: dict[str, Tensor]
+    ) -> list[Tensor] | None:
+        """What may hide tokens of an input; None: it is not known."""
+        if self._owners is None:
+            return list(masks.values()) if shapes_tell(masks) else None
+        owners = self._owners.get(name, [])
+        if use >= len(owners) or len(owners[use]) != 1:
+            return None  # none: also padding to a fixed length, inside of the model
+        return [masks[sequence] for sequence in owners[use]]
+
+    def _shapes(self, batch: Batch) -> dict[str, list[torch.Size]]:
+        """Of the inputs, without their last dimension, in the order of their uses."""
+        shapes = defaultdict(list)
+        self._run(batch, lambda name, x: shapes[name].append(x.shape[:-1]))
+        return shapes
 
     def _run(self, batch: Batch, receive: Callable[[str, Tensor], None]) -> None:
         kind = batch.indices.device.type
@@ -147,20 +175,11 @@ class LinearInputs(TorchFunctionMode):
         return output
 
 
-def masks_of(batch: Batch) -> list[Tensor]:
-    """(B, L), True where a token counts."""
-    return [
-        value.bool()
-        for name, value in batch.kwargs.items()
-        if name.endswith("attention_mask") and isinstance(value, Tensor)
-    ]
-
-
 def rows_by_shapes(
-    whole: torch.Size, less: torch.Size, size: int, counts: list[list[int]]
+    whole: torch.Size, less: torch.Size, size: int, packed: list[tuple[int, int]]
 ) -> Rows | None:
     """By the shapes of an input, without the last dimension, of `size` examples and of
-    one less, and the masks' numbers of tokens then; None: they do not tell."""
+    one less, and of masks that hide some the tokens left; None: they do not tell."""
     if whole == less:
         return Rows.SHARED
     if whole[:1] == (size,) and less == (size - 1, *whole[1:]):
@@ -168,7 +187,7 @@ def rows_by_shapes(
     if whole[1:2] == (size,) and less == (whole[0], size - 1, *whole[2:]):
         return Rows.SECOND
     if len(whole) == len(less) == 1:
-        if (whole[0], less[0]) in zip(*counts, strict=True):
+        if (whole[0], less[0]) in packed:
             return Rows.PACKED
         if whole[0] * (size - 1) == less[0] * size:
             return Rows.FLAT
@@ -176,7 +195,7 @@ def rows_by_shapes(
 
 
 def gram_of(
-    x: Tensor, rows: Rows | None, masks: list[Tensor], size: int
+    x: Tensor, rows: Rows | None, masks: list[Tensor] | None, size: int
 ) -> Tensor | None:
     """sum over examples and tokens of a a^T, (in, in), float32 or wider."""
     tokens = tokens_of(x, rows, masks, size)
@@ -189,15 +208,17 @@ def gram_of(
 
 
 def tokens_of(
-    x: Tensor, rows: Rows | None, masks: list[Tensor], size: int
+    x: Tensor, rows: Rows | None, masks: list[Tensor] | None, size: int
 ) -> Tensor | None:
     """(tokens, in) without what a mask hides; None where that cannot be told."""
     flat = x.reshape(-1, x.shape[-1])
     if rows is None:
         return None
-    if not masks or len(flat) == size or rows in (Rows.PACKED, Rows.SHARED):
+    if len(flat) == size or rows in (Rows.PACKED, Rows.SHARED):
         return flat
-    if rows is Rows.FLAT:
+    if masks is not None and all(mask.all() for mask in masks):
+        return flat
+    if masks is None or rows is Rows.FLAT:
         return None
     by_example = x.transpose(0, 1) if rows is Rows.SECOND else x
     fitting = [mask for mask in masks if mask.shape == by_example.shape[:2]]

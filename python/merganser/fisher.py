@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ._arguments import check_autocast, check_choice, check_count
 from ._batch_mean import BatchMeanSquares
-from ._batches import Batch, count_examples, make_loader, read_batches
+from ._batches import Batch, Data
 from ._C import Error, InputError, content_hash
 from ._losses import Loss, find_loss, guess_loss
 from ._model_state import (
@@ -120,19 +120,17 @@ def fisher(
 
     Source: Daheim et al., arXiv 2310.12808, section 3; docs/method.md, section 3.
     """
-    _check_arguments(estimator, samples, limit, num_examples, batch_size, seed)
+    _check_numbers(estimator, samples, seed)
     _check_choices(estimator, loss, dtype, unsupported)
-    data = make_loader(data, collator, batch_size, model)
-    total = count_examples(data)
-    if limit is not None and num_examples is None and total is None:
-        raise InputError(
-            "with limit, data of unknown length need num_examples: a merge scales "
-            "the Fisher by the number of examples in all"
-        )
-    expected = limit if total is None or limit is None else min(limit, total)
+    examples = Data(
+        data,
+        model,
+        collator=collator,
+        batch_size=batch_size,
+        limit=limit,
+        num_examples=num_examples,
+    )
     model_hash = "" if model_path is None else content_hash(model_path)
-
-    used = 0
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -163,21 +161,16 @@ def fisher(
                 "the model's weights": weights_hash(model),
             }
             partial = PartialSums(checkpoint, squares.sums, run)
-        for batch in read_batches(data, device_of(model), limit):
+        for batch in examples.read(device_of(model), progress):
             if partial is None or not partial.has(batch):
                 pass_over.add_to(squares, batch)
-            used += batch.size
             if partial is not None:
                 partial.write()
-            if progress is not None:
-                progress(used, expected or total, "")
-        if used == 0:
-            raise InputError("data has no examples")
         if partial is not None:
             partial.finish()
 
     for name, sum_of_squares in squares.sums.items():
-        sum_of_squares.div_(used)
+        sum_of_squares.div_(examples.used)
         # No square is negative, so that the largest tells; isfinite would take as
         # much memory again.
         if sum_of_squares.numel() and not sum_of_squares.amax().isfinite():
@@ -185,8 +178,8 @@ def fisher(
     return FisherResult(
         {name: f.to(home) for name, f in squares.sums.items()},
         estimator=estimator,
-        num_examples=num_examples or total or used,
-        num_examples_used=used,
+        num_examples=examples.num_examples,
+        num_examples_used=examples.used,
         samples=samples,
         seed=seed,
         labels="data" if estimator == "empirical" else "model",
@@ -231,15 +224,10 @@ class _Pass:
                 yield v.div_(self._samples**0.5)
 
 
-def _check_arguments(estimator, samples, limit, num_examples, batch_size, seed) -> None:
+def _check_numbers(estimator, samples, seed) -> None:
     check_choice("estimator", estimator, ESTIMATORS)
     check_count("samples", samples)
-    check_count("batch_size", batch_size)
     check_count("seed", seed, least=0)
-    if limit is not None:
-        check_count("limit", limit)
-    if num_examples is not None:
-        check_count("num_examples", num_examples)
     if samples != 1 and not estimator.startswith("mc"):
         raise InputError(f"samples is for mc and mc_batch, not for {estimator}")
 

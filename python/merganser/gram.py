@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from . import _C
-from ._arguments import check_autocast, check_count
-from ._batches import count_examples, make_loader, read_batches
+from ._arguments import check_autocast
+from ._batches import Data
 from ._C import Error, InputError
 from ._gram_sums import GramSums
 from ._model_state import device_of, eval_mode, moved, uncompiled
@@ -99,10 +99,11 @@ def gram(
     a linear layer (torch.nn.functional.linear with a parameter of the model), without
     tokens that the attention mask hides. The model runs forward only, in eval mode, and
     is left as it was. Which rows of an input are an example's is seen by running the
-    first batch again without its last example. A warning names the matrices that have
-    no G, which a merge then treats element by element: those used otherwise (the
-    weights of transformers' Conv1D, a tied embedding), and those whose inputs' rows
-    cannot be told.
+    first batch again without its last example; which mask hides its tokens, by running
+    the first batch with hidden tokens again without the last token. A warning names the
+    matrices that have no G, which a merge then treats element by element: those used
+    otherwise (the weights of transformers' Conv1D, a tied embedding), and those whose
+    inputs' rows, or what hides them, cannot be told.
 
     Args:
         model: any module.
@@ -127,19 +128,16 @@ def gram(
 
     Source: Jin et al., arXiv 2212.09849, section 3; docs/method.md, section 3.
     """
-    check_count("batch_size", batch_size)
-    for name, value in (("limit", limit), ("num_examples", num_examples)):
-        if value is not None:
-            check_count(name, value)
     check_autocast(dtype)
-    data = make_loader(data, collator, batch_size, model)
-    total = count_examples(data)
-    if limit is not None and num_examples is None and total is None:
-        raise InputError("with limit, data of unknown length need num_examples")
+    examples = Data(
+        data,
+        model,
+        collator=collator,
+        batch_size=batch_size,
+        limit=limit,
+        num_examples=num_examples,
+    )
     model_hash = "" if model_path is None else _C.content_hash(model_path)
-
-    used = 0
-    expected = limit if total is None or limit is None else min(limit, total)
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
@@ -149,23 +147,18 @@ def gram(
         if device is not None and torch.device(device) != home:
             stack.enter_context(moved(model, torch.device(device), home))
         sums = GramSums(model, dtype)
-        for batch in read_batches(data, device_of(model), limit):
+        for batch in examples.read(device_of(model), progress):
             sums.add(batch)
-            used += batch.size
-            if progress is not None:
-                progress(used, expected or total, "")
-        if used == 0:
-            raise InputError("data has no examples")
         matrices = sums.finish()
     if not matrices:
         raise InputError("the model has no linear layer with a Gram matrix")
     for name, matrix in matrices.items():
-        matrix.div_(used)
+        matrix.div_(examples.used)
         if not matrix.isfinite().all():
             raise Error(f"the Gram matrix of {name} is not finite")
     return GramResult(
         {name: matrix.to(home) for name, matrix in matrices.items()},
-        num_examples=num_examples or total or used,
-        num_examples_used=used,
+        num_examples=examples.num_examples,
+        num_examples_used=examples.used,
         base_model_hash=model_hash,
     )

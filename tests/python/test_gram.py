@@ -169,6 +169,67 @@ def test_a_mask_that_does_not_tell():
     assert torch.allclose(found, tokens.T @ tokens / 2, atol=1e-6)
 
 
+def test_rows_are_told_again_where_tokens_are_hidden():
+    """Rows of all tokens and of those that are not hidden look alike at first."""
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
+    whole = {"x": torch.randn(2, 3, 4), "attention_mask": torch.ones_like(mask)}
+    padded = {"x": torch.randn(2, 3, 4), "attention_mask": mask}
+    with pytest.raises(merganser.InputError, match="no linear layer with a Gram"):
+        merganser.gram(Flat(), [whole, padded])
+
+
+class EncoderDecoder(nn.Module):
+    """With inputs of no sequence, or of two, where nobody can say what is hidden."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(11, 4)
+        self.encoder = nn.Linear(4, 4)
+        self.decoder = nn.Linear(4, 4)
+        self.both = nn.Linear(4, 4)
+        self.queries = nn.Linear(4, 4)
+        self.latents = nn.Parameter(torch.randn(1, 4, 4))
+
+    def forward(self, input_ids, decoder_input_ids, **masks):
+        source, target = self.table(input_ids), self.table(decoder_input_ids)
+        latent = self.queries(self.latents.expand(len(source), -1, -1))
+        self.both(torch.cat([source, target], 1))
+        return self.encoder(source), self.decoder(target), latent
+
+
+def tokens_of(lengths, total):
+    ids = torch.randint(11, (len(lengths), total))
+    return ids, torch.arange(total) < torch.tensor(lengths)[:, None]
+
+
+@pytest.mark.parametrize("target_mask", ["absent", "whole", "hides"])
+def test_two_sequences(target_mask):
+    """Of one length in one of the batches, so that shapes do not tell."""
+    model = EncoderDecoder()
+    expected = dict.fromkeys(["encoder", "decoder"], 0)
+    batches = []
+    for lengths, total in (([4, 2], 5), ([4, 1, 3], 4), ([2, 4], 4)):
+        ids, mask = tokens_of(lengths, total)
+        others, other = tokens_of([4] * len(lengths), 4)
+        if target_mask == "hides":
+            other = other & (torch.arange(4) < 3)
+        batch = {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": others}
+        if target_mask != "absent":
+            batch["decoder_attention_mask"] = other
+        batches.append(batch)
+        table = model.table.weight.detach()
+        for name, tokens in (
+            ("encoder", table[ids[mask]]),
+            ("decoder", table[others[other]]),
+        ):
+            expected[name] = expected[name] + tokens.T @ tokens / 7
+    with pytest.warns(UserWarning, match="for both.weight, queries.weight:"):
+        found = merganser.gram(model, batches)
+    assert found.keys() == {f"{name}.weight" for name in expected}
+    for name, matrix in expected.items():
+        assert torch.allclose(found[f"{name}.weight"], matrix, atol=1e-5), name
+
+
 def test_attention():
     """Projections that are no modules of their own."""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
