@@ -1,7 +1,6 @@
 #include "merge/memory_merge.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty_like.h>
 #include <fmt/format.h>
 
 #include "bindings/long_call.h"
@@ -9,6 +8,9 @@
 
 namespace merganser::bindings {
 namespace {
+
+// A tensor on the CPU, contiguous, and what it is of, for errors.
+using Labelled = std::pair<std::string, at::Tensor>;
 
 DType dtype_of(const at::Tensor& tensor) {
   switch (tensor.scalar_type()) {
@@ -26,33 +28,61 @@ DType dtype_of(const at::Tensor& tensor) {
   }
 }
 
-// On the CPU; the result has the base's dtype.
-at::Tensor merge(
+MemoryTensor memory_of(const std::string& name, const Labelled& from) {
+  const auto& [label, tensor] = from;
+  return {
+      .label = label,
+      .info = {name, dtype_of(tensor), tensor.sizes().vec()},
+      .data = {
+          static_cast<const std::byte*>(tensor.const_data_ptr()),
+          tensor.nbytes()}};
+}
+
+std::vector<MemoryTensor> memory_of(
+    const std::string& name,
+    const std::vector<Labelled>& from) {
+  std::vector<MemoryTensor> found;
+  for (const Labelled& tensor : from) {
+    found.push_back(memory_of(name, tensor));
+  }
+  return found;
+}
+
+void merge(
     MemoryMerge& self,
     const std::string& name,
-    const at::Tensor& base,
-    const std::vector<at::Tensor>& models) {
-  std::vector<at::Tensor> tensors = {base.contiguous()};
-  for (const at::Tensor& model : models) {
-    tensors.push_back(model.contiguous());
-  }
-  std::vector<MemoryTensor> sources;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const at::Tensor& tensor = tensors[i];
-    sources.push_back(
-        {.label = i == 0 ? "base" : fmt::format("models[{}]", i - 1),
-         .dtype = dtype_of(tensor),
-         .data = {
-             static_cast<const std::byte*>(tensor.const_data_ptr()),
-             tensor.nbytes()}});
-  }
-  const at::Tensor out = at::empty_like(tensors[0]);
+    const at::Tensor& out,
+    const std::vector<Labelled>& weights,
+    const std::vector<Labelled>& fishers,
+    const std::vector<Labelled>& grams) {
   self.merge(
       {name, dtype_of(out), out.sizes().vec()},
-      sources,
+      {memory_of(name, weights),
+       memory_of(name, fishers),
+       memory_of(name, grams)},
       {static_cast<std::byte*>(out.mutable_data_ptr()), out.nbytes()},
       at::get_num_threads());
-  return out;
+}
+
+void add_fisher(
+    MemoryMerge& self,
+    size_t fisher,
+    const std::string& name,
+    const Labelled& tensor) {
+  self.add_fisher(fisher, memory_of(name, tensor), at::get_num_threads());
+}
+
+// The arguments of torch.ops.merganser.merge.
+py::dict scalars(const MemoryMerge& self, const std::string& name) {
+  const MemoryScalars found = self.scalars(name);
+  using namespace py::literals;
+  return py::dict(
+      "weights"_a = found.parameters.weights,
+      "scales"_a = found.scales,
+      "base_scale"_a = found.base_scale,
+      "delta"_a = found.parameters.delta,
+      "clamp"_a = found.parameters.clamp,
+      "floor"_a = found.parameters.floor);
 }
 
 } // namespace
@@ -60,21 +90,45 @@ at::Tensor merge(
 void bind_memory_merge(py::module_& m) {
   py::class_<MemoryMerge>(m, "MemoryMerge")
       .def(
-          py::init<
-              std::string_view,
-              const std::string&,
-              const std::vector<std::string>&,
-              const std::vector<std::string>&>(),
+          py::init([](std::string_view method,
+                      const std::string& parameters,
+                      const std::vector<std::string>& models,
+                      const std::vector<std::string>& names,
+                      const std::vector<double>& fisher_examples,
+                      const std::vector<double>& gram_examples) {
+            return MemoryMerge(
+                method,
+                parameters,
+                models,
+                names,
+                {fisher_examples, gram_examples});
+          }),
           py::arg("method"),
           py::arg("parameters"),
           py::arg("models"),
-          py::arg("names"))
+          py::arg("names"),
+          py::arg("fisher_examples"),
+          py::arg("gram_examples"))
+      .def(
+          "normalizes_fishers",
+          &MemoryMerge::normalizes_fishers,
+          py::arg("name"))
+      .def(
+          "add_fisher",
+          &add_fisher,
+          py::arg("fisher"),
+          py::arg("name"),
+          py::arg("tensor"),
+          py::call_guard<LongCall>())
+      .def("scalars", &scalars, py::arg("name"))
       .def(
           "merge",
           &merge,
           py::arg("name"),
-          py::arg("base"),
-          py::arg("models"),
+          py::arg("out"),
+          py::arg("weights"),
+          py::arg("fishers"),
+          py::arg("grams"),
           py::call_guard<LongCall>());
 }
 

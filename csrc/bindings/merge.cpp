@@ -1,9 +1,7 @@
 #include "bindings/long_call.h"
-#include "io/error.h"
 #include "merge/engine.h"
 #include "merge/inspect.h"
 #include "merge/recipe_options.h"
-#include "merge/tensor_parameters.h"
 #include "merge/verify.h"
 
 namespace merganser::bindings {
@@ -41,40 +39,15 @@ void bind_merge(py::module_& m) {
       .def_readonly("needs_base", &MethodInfo::needs_base)
       .def_readonly("needs_fishers", &MethodInfo::needs_fishers)
       .def_readonly("needs_base_fisher", &MethodInfo::needs_base_fisher)
-      .def_readonly("needs_num_examples", &MethodInfo::needs_num_examples)
-      .def_property_readonly("needs_statistics", &MethodInfo::needs_statistics)
-      .def_property_readonly(
-          "has_weights",
-          [](const MethodInfo& i) {
-            return i.find_parameter("weight") != nullptr;
-          })
-      .def_property_readonly(
-          "normalizes",
-          [](const MethodInfo& i) {
-            return i.find_parameter("normalize") != nullptr;
-          })
-      .def_property_readonly("normalizes_by_default", [](const MethodInfo& i) {
-        return i.fallback("normalize") != 0;
-      });
+      .def_property_readonly("needs_grams", &MethodInfo::needs_grams)
+      .def_property_readonly("needs_base_gram", &MethodInfo::needs_base_gram)
+      .def_property_readonly("needs_statistics", &MethodInfo::needs_statistics);
   m.def(
       "find_method",
       &find_method,
       py::arg("name"),
       py::return_value_policy::reference);
   m.def("check_count", &check_count, py::arg("method"), py::arg("models"));
-  m.def(
-      "formula_weights",
-      [](const MethodInfo& method,
-         const std::vector<double>& weights,
-         bool normalize) {
-        if (vanish(method, weights, normalize)) {
-          throw InputError("the weights of the models must not sum to 0");
-        }
-        return formula_weights(method, weights, normalize, /*lambda=*/1);
-      },
-      py::arg("method"),
-      py::arg("weights"),
-      py::arg("normalize"));
   m.def(
       "merge_recipe",
       &merge_recipe,

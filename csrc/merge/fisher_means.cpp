@@ -4,78 +4,66 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iterator>
+#include <map>
 
 #include "io/error.h"
 #include "io/parallel.h"
 #include "merge/chunk_reader.h"
 
 namespace merganser {
-namespace {
 
-struct Sum {
-  double sum = 0;
-  int64_t count = 0;
-};
-
-// Adds the Fishers of a tensor, chunk by chunk and in the chunks' order.
-void add_tensor(
-    const MergePlan& plan,
-    size_t tensor,
-    std::vector<ChunkReader<double>>& readers,
-    std::vector<Sum>& sums) {
-  std::vector<TensorSource> fishers;
-  std::ranges::copy_if(
-      plan.tensors[tensor].sources,
-      std::back_inserter(fishers),
-      &TensorSource::is_fisher);
-  const size_t count = fishers.size();
-  const ChunkList chunks(plan, {tensor});
-  std::vector<double> parts(count * static_cast<size_t>(chunks.size()));
-  parallel_for(
-      static_cast<int>(readers.size()),
-      count == 0 ? 0 : chunks.size(),
-      [&](int64_t i, int worker) {
-        const Chunk chunk = chunks[i];
-        std::vector<Digest> ignored(count);
-        readers[worker].read(fishers, chunk, ignored);
-        for (size_t f = 0; f < count; ++f) {
-          const double* values = readers[worker].values(f);
-          for (int64_t k = 0; k < chunk.n; ++k) {
-            parts[i * count + f] += values[k];
-          }
-        }
-      });
-  for (size_t i = 0; i < parts.size(); ++i) {
-    sums[fishers[i % count].input].sum += parts[i];
+void FisherMean::add(const TensorSource& fisher, int threads) {
+  const int64_t n = fisher.tensor.info().numel();
+  const int64_t chunks = (n + kChunkElements - 1) / kChunkElements;
+  std::vector<double> parts(chunks); // added up in the chunks' order
+  std::vector<ChunkReader<double>> readers(threads);
+  parallel_for(threads, chunks, [&](int64_t i, int worker) {
+    Chunk chunk;
+    chunk.begin = i * kChunkElements;
+    chunk.n = std::min(kChunkElements, n - chunk.begin);
+    Digest ignored;
+    readers[worker].read({&fisher, 1}, chunk, {&ignored, 1});
+    const double* values = readers[worker].values(0);
+    for (int64_t k = 0; k < chunk.n; ++k) {
+      parts[i] += values[k];
+    }
+  });
+  for (const double part : parts) {
+    sum_ += part;
   }
-  for (const TensorSource& source : fishers) {
-    sums[source.input].count += source.tensor.info().numel();
-  }
+  count_ += n;
 }
 
-} // namespace
+double FisherMean::mean(const std::filesystem::path& label) const {
+  const double mean = sum_ / static_cast<double>(count_);
+  if (!(mean > 0) || !std::isfinite(mean)) {
+    throw InputError(fmt::format(
+        "{}: its mean is {}, which no Fisher can be divided by",
+        label.string(),
+        mean));
+  }
+  return mean;
+}
 
 std::vector<double> fisher_means(const MergePlan& plan, int threads) {
-  std::vector<ChunkReader<double>> readers(threads);
-  std::vector<Sum> sums(plan.inputs.size());
-  for (size_t tensor = 0; tensor < plan.tensors.size(); ++tensor) {
-    if (plan.tensors[tensor].action == TensorAction::kMerge) {
-      add_tensor(plan, tensor, readers, sums);
+  std::map<std::string_view, const TensorPlan*> by_name;
+  for (const TensorPlan& tensor : plan.tensors) {
+    if (tensor.action == TensorAction::kMerge) {
+      by_name.emplace(tensor.output.name, &tensor);
+    }
+  }
+  std::vector<FisherMean> sums(plan.inputs.size());
+  for (const auto& [name, tensor] : by_name) {
+    for (const TensorSource& source : tensor->sources) {
+      if (source.is_fisher) {
+        sums[source.input].add(source, threads);
+      }
     }
   }
   std::vector<double> means(sums.size());
   for (size_t input = 0; input < sums.size(); ++input) {
-    const auto [sum, count] = sums[input];
-    if (count == 0) {
-      continue;
-    }
-    means[input] = sum / static_cast<double>(count);
-    if (!(means[input] > 0) || !std::isfinite(means[input])) {
-      throw InputError(fmt::format(
-          "{}: its mean is {}, which no Fisher can be divided by",
-          plan.inputs[input]->path().string(),
-          means[input]));
+    if (!sums[input].is_empty()) {
+      means[input] = sums[input].mean(plan.inputs[input]->path());
     }
   }
   return means;

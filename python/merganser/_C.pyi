@@ -247,24 +247,23 @@ class MethodInfo:
     @property
     def needs_base_fisher(self) -> bool: ...
     @property
-    def needs_num_examples(self) -> bool: ...
+    def needs_grams(self) -> bool: ...
     @property
-    def has_weights(self) -> bool: ...
+    def needs_base_gram(self) -> bool: ...
     @property
     def needs_statistics(self) -> bool:
         """Whether it must go through a tensor before it can merge it."""
-    @property
-    def normalizes(self) -> bool: ...
-    @property
-    def normalizes_by_default(self) -> bool: ...
 
 def find_method(name: str) -> MethodInfo:
     """By its name in recipes; InputError lists the names there are."""
 
 class MemoryMerge:
-    """A merge in memory by a method that looks at whole tensors.
+    """A merge in memory, one tensor at a time, through what merges files.
 
-    `parameters` and `models` are YAML, as in a recipe.
+    `parameters` and `models` are YAML, as in a recipe. Lists of weights, Fishers, Gram
+    matrices and their numbers of examples begin with the base's, if the method takes
+    one, and then have one item per model. Tensors are on the CPU and contiguous; with
+    each stands what it is of, for errors.
     """
 
     def __init__(
@@ -273,17 +272,27 @@ class MemoryMerge:
         parameters: str,
         models: Sequence[str],
         names: Sequence[str],
+        fisher_examples: Sequence[float],
+        gram_examples: Sequence[float],
     ) -> None: ...
-    def merge(self, name: str, base: Tensor, models: Sequence[Tensor]) -> Tensor:
-        """One tensor, on the CPU, in the base's dtype."""
+    def normalizes_fishers(self, name: str) -> bool:
+        """Whether it is set for a tensor: then add_fisher comes first."""
+    def add_fisher(self, fisher: int, name: str, tensor: tuple[str, Tensor]) -> None:
+        """For its mean; all tensors that are merged with it, sorted by name."""
+    def scalars(self, name: str) -> dict:
+        """For a tensor, the arguments of ops.merge that are no tensors."""
+    def merge(
+        self,
+        name: str,
+        out: Tensor,
+        weights: Sequence[tuple[str, Tensor]],
+        fishers: Sequence[tuple[str, Tensor]],
+        grams: Sequence[tuple[str, Tensor]],
+    ) -> None:
+        """Writes one tensor into `out`."""
 
 def check_count(method: MethodInfo, models: int) -> None:
     """InputError where the method cannot merge so many models."""
-
-def formula_weights(
-    method: MethodInfo, weights: Sequence[float], normalize: bool
-) -> list[float]:
-    """As the formula multiplies with them; InputError where they sum to 0."""
 
 def merge_recipe(
     recipe: Path,

@@ -17,8 +17,9 @@ from .comparison import compare_fishers
 from .fisher import fisher
 from .fisher_result import FisherResult
 from .gram import GramResult, gram
-from .merging import inspect, merge, merge_recipe, plan, verify
+from .merging import merge
 from .ops import has_cuda
+from .recipes import inspect, merge_recipe, plan, verify
 from .trainer import Trainer
 
 __version__ = _build.VERSION

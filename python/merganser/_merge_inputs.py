@@ -1,24 +1,103 @@
-"""What merges in memory ask of their inputs, as the engine does of files."""
+"""What a merge in memory is made of, checked as the engine checks files."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ._C import InputError, MethodInfo, formula_weights
+from . import _C, _merge_states
+from ._C import InputError, MethodInfo
+from ._merge_states import FLOATS
 from .fisher_result import FisherResult
-
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+from .gram import GramResult
 
 
-def list_of(values: Any, label: str) -> list:
+@dataclass(frozen=True)
+class Part:
+    """Weights, Fishers or Gram matrices, by name; `label` stands in errors."""
+
+    label: str
+    tensors: dict[str, Tensor]
+    num_examples: float = 1.0  # N, of Fishers and Gram matrices
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Each list begins with the base's, if the method takes one; then the models'."""
+
+    method: MethodInfo
+    reference: Part  # base or first model: the result's names and types
+    weights: list[Part]
+    fishers: list[Part]
+    grams: list[Part]
+
+    @property
+    def models(self) -> list[Part]:
+        return self.weights[1:] if self.method.needs_base else self.weights
+
+    def has_grams(self, name: str) -> bool:
+        return any(name in part for part in self.grams)
+
+    def is_merged(self, name: str) -> bool:
+        """Else it is copied: integers, and what is the same in all models."""
+        return self.reference[name].dtype in FLOATS and (
+            self.has_grams(name) or all(name in part for part in self.fishers)
+        )
+
+
+def read_inputs(
+    method: MethodInfo,
+    base: nn.Module | Mapping[str, Tensor] | None,
+    models: Sequence[nn.Module | Mapping[str, Tensor]],
+    fishers: Sequence | None,
+    base_fisher: Any,
+    grams: Sequence | None,
+    base_gram: Any,
+) -> Inputs:
+    """Raises InputError for what is missing, extra or does not fit."""
+    states = [
+        Part(f"models[{t}]", _merge_states.state_of(model, f"models[{t}]"))
+        for t, model in enumerate(_list_of(models, "models"))
+    ]
+    _C.check_count(method, len(states))
+    if base is not None:
+        reference = Part("base", _merge_states.state_of(base, "base"))
+    elif method.needs_base:
+        raise InputError(
+            f"{method.name} needs base, the model that the others come from"
+        )
+    else:
+        reference = states[0]
+    for part in states:
+        _merge_states.check_state(
+            part.tensors, reference.tensors, part.label, reference.label
+        )
+    inputs = Inputs(method, reference, [reference] * method.needs_base + states, [], [])
+    if method.needs_grams:
+        given = _with_models(inputs, "gram", grams, base_gram, method.needs_base_gram)
+        inputs = replace(inputs, grams=[_gram_of(*item) for item in given])
+        _check_grams(inputs)
+    if method.needs_fishers:
+        given = _with_models(
+            inputs, "fisher", fishers, base_fisher, method.needs_base_fisher
+        )
+        inputs = replace(inputs, fishers=[_fisher_of(*item, inputs) for item in given])
+    return inputs
+
+
+def _list_of(values: Any, label: str) -> list:
     """One item per model; a single model or Fisher is a mapping, not a list."""
     if not isinstance(values, Sequence) or isinstance(values, str | nn.Module):
         raise InputError(
@@ -27,184 +106,111 @@ def list_of(values: Any, label: str) -> list:
     return list(values)
 
 
-def number(
-    value: Any, name: str, least: float = -math.inf, most: float = math.inf
-) -> float:
-    """Checked as in a recipe, and refused in the same words (io/yaml_value.cpp)."""
-    try:
-        found = float(value)
-    except (TypeError, ValueError):
-        found = math.nan
-    if not math.isfinite(found):
-        raise InputError(f"{name} must be a number, not {value!r}")
-    if not least <= found <= most:
-        expected = (
-            f"at least {least:g}"
-            if most == math.inf
-            else f"between {least:g} and {most:g}"
-        )
-        raise InputError(f"{name} must be {expected}, not {value!r}")
-    return found
-
-
-def positive(value: Any, name: str, most: float = math.inf) -> float:
-    found = number(value, name, -math.inf if most == math.inf else 0, most)
-    if found <= 0:
-        raise InputError(f"{name} must be greater than 0, not {value!r}")
-    return found
-
-
-def state_of(model: nn.Module | Mapping[str, Tensor], label: str) -> dict[str, Tensor]:
-    """A module's or state dict's tensors, without their autograd history."""
-    state = model.state_dict() if isinstance(model, nn.Module) else model
-    if not isinstance(state, Mapping):
+def _with_models(
+    inputs: Inputs, kind: str, given: Sequence | None, of_base: Any, needs_base: bool
+) -> list[tuple[Any, str, Part]]:
+    """Fishers or Gram matrices, their labels, and the models that they are of."""
+    method = inputs.method.name
+    items = [] if given is None else _list_of(given, f"{kind}s")
+    if len(items) != len(inputs.models):
         raise InputError(
-            f"{label} must be a module or a state dict, not {type(model).__name__}"
+            f"{method} needs {kind}s, one per model: {len(inputs.models)}, not "
+            f"{len(items)}"
         )
-    for name, tensor in state.items():
-        if not isinstance(tensor, Tensor):
-            raise InputError(
-                f"{label}: {name!r} is a {type(tensor).__name__}, not a tensor, and "
-                "cannot be merged: leave it out"
-            )
-        if tensor.dtype not in FLOATS + INTEGERS:
-            raise InputError(
-                f"{label}: tensor {name!r} is {tensor.dtype}, which cannot be merged"
-            )
-    return {name: tensor.detach() for name, tensor in state.items()}
+    labels = [f"{kind}s[{t}]" for t in range(len(items))]
+    found = list(zip(items, labels, inputs.models, strict=True))
+    if not needs_base:
+        return found
+    if of_base is None:
+        raise InputError(f"{method} needs base_{kind}, that of the base itself")
+    return [(of_base, f"base_{kind}", inputs.reference), *found]
 
 
-def check_state(state: dict, reference: dict, label: str, reference_label: str):
-    """The same names and shapes; integers stay integers."""
-    missing = [name for name in reference if name not in state]
+def _fisher_of(fisher: Any, label: str, model: Part, inputs: Inputs) -> Part:
+    """Every tensor has one but what has Gram matrices, and what only ewr changes."""
+    part = _assigned(_load(fisher, label, FisherResult), label, model)
+    missing = [
+        name
+        for name in _floats(model)
+        if name not in part
+        and not inputs.has_grams(name)
+        and (inputs.method.name == "ewr" or not is_unchanged(inputs, name))
+    ]
     if missing:
         raise InputError(
-            f"{label} lacks tensors of {reference_label}: {_some(missing)}"
+            f"{label} lacks tensors of its model: {_merge_states.some(missing)}; only "
+            "a tensor that is the same in all models and the base needs no Fisher, and "
+            "for ewr all do: estimate it without freezing, or give all models the "
+            "base's tensor"
         )
-    _check_extra(state, reference, label, reference_label)
-    for name, expected in reference.items():
-        _check_shape(state[name], expected, label, name, reference_label)
-        kinds = {
-            dtype in FLOATS or dtype for dtype in (state[name].dtype, expected.dtype)
-        }
-        if len(kinds) > 1:
-            raise InputError(
-                f"{label}: tensor {name!r} is {state[name].dtype}, but "
-                f"{expected.dtype} in {reference_label}"
-            )
+    return part
 
 
-def same_values(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(
-        a.to(torch.promote_types(a.dtype, b.dtype)),
-        b.to(a.device, torch.promote_types(a.dtype, b.dtype)),
+def _gram_of(gram: Any, label: str, model: Part) -> Part:
+    return _assigned(_load(gram, label, GramResult), label, model)
+
+
+def is_unchanged(inputs: Inputs, name: str) -> bool:
+    """Whether all models have the base's tensor, or without a base one another's."""
+    return all(
+        _merge_states.same_values(part[name], inputs.reference[name])
+        for part in inputs.models
     )
 
 
-def fisher_of(
-    fisher: FisherResult | str | os.PathLike,
-    model: dict[str, Tensor],
-    label: str,
-    needs_none: Callable[[str], bool],
-) -> FisherResult:
-    """A Fisher with the tensors of `model` that are merged, and no other.
-
-    Of tensors in the same memory (tied parameters) one has the Fisher of all.
-    """
-    if isinstance(fisher, str | os.PathLike):
-        fisher = FisherResult.load(fisher)
-    if not isinstance(fisher, FisherResult):
-        raise InputError(
-            f"{label} must be a FisherResult or the path of its file, not "
-            f"{type(fisher).__name__}: the numbers of examples are needed too"
-        )
-    positive(fisher.num_examples, f"{label}: num_examples")
-    floats = {name: t for name, t in model.items() if t.dtype in FLOATS}
-    _check_extra(fisher, floats, label, "its model")
-    for name, f in fisher.items():
-        _check_shape(f, floats[name], label, name, "its model")
-        if f.dtype not in (torch.float32, torch.float64):
+def _check_grams(inputs: Inputs) -> None:
+    for name in inputs.reference.tensors:
+        without = [part.label for part in inputs.grams if name not in part]
+        if without and inputs.has_grams(name):
             raise InputError(
-                f"{label}: tensor {name!r} is {f.dtype}; a Fisher is float32 or "
-                "float64, its small values matter"
+                f"{without[0]} has no Gram matrix for tensor {name!r}, and others have "
+                "one"
             )
-    known = {_memory(floats[name]): f for name, f in fisher.items()}
-    diagonal = {
-        name: fisher[name] if name in fisher else known[_memory(tensor)]
-        for name, tensor in floats.items()
-        if name in fisher or _memory(tensor) in known
+
+
+def _load(statistic, label: str, kind: type) -> FisherResult | GramResult:
+    if isinstance(statistic, str | os.PathLike):
+        statistic = kind.load(statistic)
+    if not isinstance(statistic, kind):
+        raise InputError(
+            f"{label} must be a {kind.__name__} or the path of its file, not "
+            f"{type(statistic).__name__}: the numbers of examples are needed too"
+        )
+    count = statistic.num_examples
+    if not isinstance(count, Real) or not 0 < count < torch.inf:
+        raise InputError(
+            f"{label}: num_examples must be greater than 0 and finite, not {count!r}"
+        )
+    return statistic
+
+
+def _assigned(statistic: FisherResult | GramResult, label: str, model: Part) -> Part:
+    """To the names of a model: of tied tensors one has what is of all."""
+    floats = _floats(model)
+    _merge_states.check_extra(statistic, floats, label, "its model")
+    for name, tensor in statistic.items():
+        shape = floats[name].shape
+        if isinstance(statistic, GramResult):
+            shape = shape[1:] * 2  # (in, in); of a weight that is no matrix, none fits
+        _merge_states.check_shape(tensor, shape, label, name, "its model")
+        if tensor.dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                f"{label}: tensor {name!r} is {tensor.dtype}, but must be float32 or "
+                "float64: small values matter"
+            )
+    known = {
+        _merge_states.memory_of(floats[name]): tensor
+        for name, tensor in statistic.items()
     }
-    missing = [n for n in floats if n not in diagonal and not needs_none(n)]
-    if missing:
-        raise InputError(
-            f"{label} lacks tensors of its model: {_some(missing)}; only a tensor that "
-            "is the same in all models and the base needs no Fisher, and for ewr all "
-            "do: estimate it without freezing, or give all models the base's tensor"
-        )
-    return dataclasses.replace(fisher, diagonal=diagonal)
+    tensors = {
+        name: statistic[name]
+        if name in statistic
+        else known[_merge_states.memory_of(tensor)]
+        for name, tensor in floats.items()
+        if name in statistic or _merge_states.memory_of(tensor) in known
+    }
+    return Part(label, tensors, float(statistic.num_examples))
 
 
-def weights_of(
-    info: MethodInfo,
-    weights: Sequence[float] | float,
-    count: int,
-    normalize: bool | None,
-) -> list[float]:
-    """One weight per model, divided by their sum where that is asked for."""
-    if not isinstance(weights, Iterable):
-        weights = [number(weights, "weights")] * count
-    weights = list(weights)
-    if len(weights) != count:
-        raise InputError(f"weights must be {count}, one per model, not {len(weights)}")
-    if normalize and not info.normalizes:
-        raise InputError(
-            f"the method {info.name} does not normalize weights: its formula does"
-        )
-    # A negative weight would make denominators vanish.
-    least = 0 if info.needs_fishers else -math.inf
-    values = [number(w, f"weights[{t}]", least) for t, w in enumerate(weights)]
-    normalize = info.normalizes_by_default if normalize is None else normalize
-    return formula_weights(info, values, bool(normalize))
-
-
-def finite(tensor: Tensor, label: str, name: str, least: float = -torch.inf) -> Tensor:
-    """The tensor itself, if all of it is finite and at least `least`."""
-    if not tensor.isfinite().all() or (tensor < least).any():
-        kind = "values" if least < 0 else "Fishers that are not negative"
-        raise InputError(
-            f"{label}: tensor {name!r} holds what cannot be merged: only finite "
-            f"{kind} can"
-        )
-    return tensor
-
-
-def _memory(tensor: Tensor) -> tuple:
-    """Equal for two tensors that are one."""
-    return (
-        tensor.device,
-        tensor.data_ptr(),
-        tensor.dtype,
-        tensor.shape,
-        tensor.stride(),
-    )
-
-
-def _check_extra(found, expected, label: str, expected_label: str):
-    extra = [name for name in found if name not in expected]
-    if extra:
-        raise InputError(
-            f"{label} has tensors beyond those of {expected_label}: {_some(extra)}"
-        )
-
-
-def _check_shape(found: Tensor, expected: Tensor, label, name: str, expected_label):
-    if found.shape != expected.shape:
-        raise InputError(
-            f"{label}: tensor {name!r} has shape {list(found.shape)}, but "
-            f"{list(expected.shape)} in {expected_label}"
-        )
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+def _floats(model: Part) -> dict[str, Tensor]:
+    return {name: t for name, t in model.tensors.items() if t.dtype in FLOATS}

@@ -1,181 +1,17 @@
-"""merganser.merge: the same bits as the engine gives on files, and refusals."""
-
-import json
+"""merganser.merge: what it takes, and what it refuses."""
 
 import merganser
 import pytest
 import tiny_models
 import torch
-from safetensors.torch import load_file
+from merging_files import WEIGHTS, WITH_FISHERS, Files, assert_equal_bits
 from torch import nn
-
-METHODS = [
-    "linear",
-    "task_arithmetic",
-    "fisher",
-    "fisher_base",
-    "gradient_matching",
-    "removal",
-    "ewr",
-]
-WITH_FISHERS = METHODS[2:]
-WITH_BASE_FISHER = METHODS[3:]
-WEIGHTS = [0.9, 0.6]
-
-
-class Files:
-    """A base and two models with Fishers, in memory and in a folder."""
-
-    def __init__(self, folder, dtype=torch.float32):
-        self.folder = folder
-        self.names = ["base", "a", "b"]
-        self.models = {}
-        self.fishers = {}
-        base = tiny_models.distilbert()
-        for n, name in enumerate(self.names):
-            model = tiny_models.distilbert()
-            model.load_state_dict(base.state_dict())
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter += 0.1 * n * torch.randn_like(parameter)
-            model = model.to(dtype)
-            model.save_pretrained(folder / name)
-            self.models[name] = model.state_dict()
-            self.fishers[name] = self.random_fisher(name, 100 + 7 * n)
-            self.fishers[name].save(folder / f"{name}.fisher.safetensors")
-
-    def random_fisher(self, name, num_examples):
-        """Over many orders of magnitude, as Fishers are, with rows of zeros."""
-        diagonal = {}
-        for key, tensor in self.models[name].items():
-            f = torch.exp(torch.randn(tensor.shape) * 6 - 20)
-            f[: len(f) // 3] = 0
-            diagonal[key] = f
-        return merganser.FisherResult(
-            diagonal,
-            num_examples=num_examples,
-            num_examples_used=num_examples,
-            estimator="exact",
-            base_model_hash=merganser.inspect(self.folder / name)["content_hash"],
-        )
-
-    def recipe(self, method, weights=WEIGHTS, **options):
-        content = {
-            "merge_method": method,
-            "base_model": "base",
-            "models": [
-                {"model": name, "parameters": {"weight": weight}}
-                for name, weight in zip(["a", "b"], weights, strict=True)
-            ],
-        } | options
-        if method in WITH_FISHERS:
-            for model in content["models"]:
-                model["fisher"] = f"{model['model']}.fisher.safetensors"
-        if method in WITH_BASE_FISHER:
-            content["base_fisher"] = "base.fisher.safetensors"
-        path = self.folder / f"{method}.yaml"
-        path.write_text(json.dumps(content))  # JSON is YAML
-        return path
-
-    def merge(self, method, **options):
-        arguments = {"method": method, "weights": WEIGHTS} | options
-        if method in WITH_FISHERS:
-            arguments["fishers"] = [self.fishers["a"], self.fishers["b"]]
-        if method in WITH_BASE_FISHER:
-            arguments["base_fisher"] = self.fishers["base"]
-        models = [self.models["a"], self.models["b"]]
-        return merganser.merge(self.models["base"], models, **arguments)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     torch.manual_seed(3)
     return Files(tmp_path_factory.mktemp("float32"))
-
-
-def assert_equal_bits(merged, folder):
-    written = load_file(folder / "model.safetensors")
-    assert set(merged) == set(written)
-    for name, tensor in written.items():
-        assert merged[name].dtype == tensor.dtype
-        assert torch.equal(merged[name], tensor), name
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_same_bits_as_the_engine(files, method, tmp_path):
-    """With every default, so that the defaults are seen to be the same."""
-    report = merganser.merge_recipe(files.recipe(method), tmp_path / "out")
-    assert report["method"] == method
-    assert_equal_bits(files.merge(method), tmp_path / "out")
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize("method", ["linear", "gradient_matching"])
-def test_same_bits_in_other_dtypes(method, dtype, tmp_path):
-    files = Files(tmp_path, dtype)
-    merganser.merge_recipe(files.recipe(method), tmp_path / "out")
-    assert_equal_bits(files.merge(method), tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("method", "parameters"),
-    [
-        ("gradient_matching", {"delta": 1e-3}),
-        ("removal", {"clamp": 0.75}),
-        ("ewr", {"floor": 1e-9}),
-        ("linear", {"normalize": False}),
-        ("task_arithmetic", {"normalize": True}),
-    ],
-)
-def test_same_bits_with_parameters(files, method, parameters, tmp_path):
-    recipe = files.recipe(method, parameters=parameters)
-    merganser.merge_recipe(recipe, tmp_path / "out")
-    merged = files.merge(method, **parameters)
-    assert_equal_bits(merged, tmp_path / "out")
-    default = files.merge(method)
-    assert any(not torch.equal(merged[name], default[name]) for name in merged)
-
-
-WHOLE = {
-    "ties": {"density": 0.4, "lambda": 1.5},
-    "dare_linear": {"density": 0.6, "seed": 3},
-    "dare_ties": {"density": 0.4},
-    "breadcrumbs": {"density": 0.7, "gamma": 0.1},
-    "breadcrumbs_ties": {
-        "density": [{"filter": "attention", "value": 0.3}, {"value": 0.6}]
-    },
-    "della": {"density": [0.3, 0.8], "epsilon": 0.2},
-    "della_linear": {"density": 0.7, "epsilon": 0.1, "rescale": False},
-    "model_stock": {},
-}
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("method", WHOLE)
-def test_same_bits_of_whole_tensors(tmp_path, method, dtype):
-    files = Files(tmp_path, dtype)
-    recipe = files.recipe(method, parameters=WHOLE[method])
-    merganser.merge_recipe(recipe, tmp_path / "out")
-    options = {"weights": 1} if method == "model_stock" else {}
-    merged = files.merge(method, parameters=WHOLE[method], **options)
-    assert_equal_bits(merged, tmp_path / "out")
-
-
-@pytest.mark.parametrize("normalize", [True, False])
-def test_normalized_task_vectors(files, normalize, tmp_path):
-    recipe = files.recipe("ties", parameters={"normalize": normalize})
-    merganser.merge_recipe(recipe, tmp_path / "out")
-    assert_equal_bits(files.merge("ties", normalize=normalize), tmp_path / "out")
-
-
-def test_slerp(files, tmp_path):
-    recipe = json.loads(files.recipe("slerp", parameters={"t": 0.3}).read_text())
-    del recipe["models"][1]
-    (files.folder / "slerp.yaml").write_text(json.dumps(recipe))
-    merganser.merge_recipe(files.folder / "slerp.yaml", tmp_path / "out")
-    base, a = files.models["base"], files.models["a"]
-    merged = merganser.merge(base, [a], method="slerp", parameters={"t": 0.3})
-    assert_equal_bits(merged, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -185,17 +21,23 @@ def test_slerp(files, tmp_path):
         ("ties", {"parameters": {"dense": 1}}, "parameters:1:2: .*dense"),
         ("ties", {"parameters": {"density": object()}}, "parameters must be as in"),
         ("ties", {"parameters": {"density": {"sweep": [0.1, 0.9]}}}, "is a sweep"),
+        ("ties", {"weights": [{"sweep": [1, 2]}, 1]}, "weight is a sweep"),
         ("ties", {"parameters": {"weight": 5}}, "are given as weights"),
+        ("ties", {"parameters": [5]}, "parameters.* must be a mapping"),
         ("della", {"parameters": {"density": 0.9}}, "density 0.9 and epsilon 0.15"),
         ("passthrough", {}, "passthrough takes one model, not 2"),
         ("ties", {"weights": [1]}, "weights must be 2, one per model, not 1"),
-        ("slerp", {"weights": 1}, "slerp takes one model beside the base, not 2"),
-        ("model_stock", {}, "the method model_stock has no weights"),
-        ("linear", {"parameters": {}}, "linear has no parameters but those with"),
-        ("regmean", {}, "regmean takes Gram matrices, which are read from files"),
+        ("ties", {"weights": [1, {"value": 1, "on": 2}]}, r"weights\[1\]:1:.*'on'"),
+        ("slerp", {"weights": None}, "slerp takes one model beside the base, not 2"),
+        ("model_stock", {}, "model_stock has no parameter weight; it has none"),
+        (
+            "linear",
+            {"parameters": {"delta": 1}},
+            "linear has no parameter delta; it has weight, normalize",
+        ),
     ],
 )
-def test_refusals_of_whole_tensors(files, method, options, words):
+def test_refusals_of_parameters(files, method, options, words):
     with pytest.raises(merganser.InputError, match=words):
         files.merge(method, **options)
 
@@ -286,7 +128,7 @@ FISHER = fisher(w=[1.0, 2.0], b=[3.0])
     ("change", "named"),
     [
         ({"method": "average"}, "no merge method 'average'"),
-        ({"models": []}, "models is empty"),
+        ({"models": []}, "needs at least 1 model"),
         ({"models": nn.Sequential(nn.Linear(2, 1))}, "models must be a list.*Sequenti"),
         ({"models": MODEL}, "models must be a list, one item per model, not dict"),
         ({"fishers": FISHER}, "fishers must be a list.*not FisherResult"),
@@ -297,7 +139,10 @@ FISHER = fisher(w=[1.0, 2.0], b=[3.0])
         ({"fishers": [FISHER, FISHER.diagonal]}, r"fishers\[1\].*not dict"),
         ({"base_fisher": None}, "needs base_fisher"),
         ({"weights": [1.0]}, "weights must be 2, one per model, not 1"),
-        ({"normalize": True}, "gradient_matching does not normalize"),
+        (
+            {"parameters": {"normalize": True}},
+            "gradient_matching does not normalize",
+        ),
         ({"models": [MODEL, plain(w=[1.0, 1.0])]}, r"models\[1\] lacks.* base: 'b'"),
         ({"models": [MODEL, MODEL | plain(c=[1.0])]}, r"models\[1\] has.*beyond.*'c'"),
         (
@@ -343,8 +188,8 @@ NAN, INFINITY = float("nan"), float("inf")
     [
         ("fisher", "weights", [-1, 1], "weight.* must be at least 0, not"),
         ("removal", "weights", [-1, -1], "weight.* must be at least 0, not"),
-        ("ewr", "weights", [0, 0], "the weights of the models must not sum to 0"),
-        ("linear", "weights", [1, -1], "the weights of the models must not sum to 0"),
+        ("ewr", "weights", [0, 0], "the weights of the models .*sum to 0"),
+        ("linear", "weights", [1, -1], "the weights of the models .*sum to 0"),
         ("task_arithmetic", "weights", [1, NAN], "weight.* must be a number, not"),
         ("gradient_matching", "delta", -1, "delta must be at least 0, not"),
         ("gradient_matching", "delta", INFINITY, "delta must be a number, not"),
@@ -359,7 +204,10 @@ NAN, INFINITY = float("nan"), float("inf")
 def test_values_out_of_range(files, method, name, value, words):
     """Refused in the words in which a recipe is."""
     with pytest.raises(merganser.InputError, match=words):
-        files.merge(method, **{name: value})
+        if name == "weights":
+            files.merge(method, weights=value)
+        else:
+            files.merge(method, parameters={name: value})
     if name == "weights":
         path = files.recipe(method, weights=value)
     else:
@@ -371,13 +219,10 @@ def test_values_out_of_range(files, method, name, value, words):
         merganser.plan(path)
 
 
-@pytest.mark.parametrize(
-    ("weights", "words"),
-    [("ab", r"weights\[0\] must be a number, not 'a'"), (None, "must be a number")],
-)
-def test_weights_of_another_type(files, weights, words):
+def test_weights_of_another_type(files):
+    words = r"weights\[0\].* weight must be a number, not 'a'"
     with pytest.raises(merganser.InputError, match=words):
-        files.merge("linear", weights=weights)
+        files.merge("linear", weights="ab")
 
 
 def test_weights_below_0_without_fishers(files):
@@ -465,8 +310,10 @@ def test_tensors_that_need_a_fisher(tied):
 
 def test_overflow_is_refused():
     half = {"w": torch.full((2,), 60000.0, dtype=torch.float16)}
-    with pytest.raises(merganser.InputError, match="merged model: tensor 'w'"):
-        merganser.merge(None, [half, half], method="linear", normalize=False)
+    with pytest.raises(merganser.InputError, match="tensor 'w' would be 120000 at"):
+        merganser.merge(
+            None, [half, half], method="linear", parameters={"normalize": 0}
+        )
 
 
 def test_inputs_stay_as_they_were(files):
@@ -478,53 +325,81 @@ def test_inputs_stay_as_they_were(files):
     assert not merged["weight"].requires_grad
 
 
-def test_plan_and_inspect(files, tmp_path):
-    plan = merganser.plan(files.recipe("gradient_matching"))
-    state = files.models["base"]
-    assert {t["name"]: t["shape"] for t in plan["tensors"]} == {
-        name: list(tensor.shape) for name, tensor in state.items()
+GRAM = merganser.GramResult(plain(w=[[2.0, 1.0], [1.0, 3.0]]), 10, 10)
+MATRIX = plain(w=[[1.0, 2.0]], b=[0.0])
+
+
+def gram(**tensors):
+    return merganser.GramResult(plain(**tensors), 10, 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"grams": None}, "regmean needs grams, one per model: 2, not 0"),
+        ({"grams": [GRAM]}, "regmean needs grams, one per model: 2, not 1"),
+        ({"grams": GRAM}, "grams must be a list.*not GramResult"),
+        ({"grams": [GRAM, GRAM.matrices]}, r"grams\[1\] must be a GramR.*not dict"),
+        ({"grams": [GRAM, FISHER]}, r"grams\[1\] must be a GramR.*not FisherResult"),
+        ({"grams": [GRAM, gram()]}, r"grams\[1\] has no Gram matrix for tensor 'w'"),
+        ({"grams": [GRAM, gram(c=[[1.0]])]}, r"grams\[1\] has tensors beyond.*'c'"),
+        (
+            {"grams": [GRAM, gram(w=[[1.0]])]},
+            r"grams\[1\]: tensor 'w' has shape \[1, 1\], but \[2, 2\] in its model",
+        ),
+        ({"grams": [gram(b=[0.0]), GRAM]}, r"grams\[0\]: tensor 'b' has shape \[1\]"),
+        ({"grams": [gram(w=[[1, 0], [0, 1]]), GRAM]}, r"grams\[0\]: tensor 'w' is"),
+        (
+            {"grams": [GRAM, gram(w=[[1.0, 5.0], [0.0, 1.0]])]},
+            r"grams\[1\]: tensor 'w'.* no symmetric matrix",
+        ),
+        (
+            {"grams": [GRAM, merganser.GramResult(GRAM.matrices, 0, 10)]},
+            r"grams\[1\]: num_examples must be greater than 0",
+        ),
+        (
+            {"method": "block_gradient_matching", "fishers": [FISHER, FISHER]},
+            "needs base_gram, that of the base",
+        ),
+    ],
+)
+def test_refusals_of_grams(change, words):
+    arguments = {"base": MATRIX, "models": [MATRIX, MATRIX], "method": "regmean"}
+    merganser.merge(**arguments, grams=[GRAM, GRAM])
+    with pytest.raises(merganser.InputError, match=words):
+        merganser.merge(**arguments | {"grams": [GRAM, GRAM]} | change)
+
+
+def test_what_has_a_gram_matrix_needs_no_fisher():
+    other = plain(w=[[3.0, 2.0]], b=[0.5])
+    only_bias = fisher(b=[3.0])
+    options = {
+        "method": "block_gradient_matching",
+        "base_fisher": only_bias,
+        "base_gram": GRAM,
+        "parameters": {"normalize_fishers": True},
     }
-    found = merganser.inspect(files.folder / "a.fisher.safetensors", hashes=False)
-    assert found["metadata"]["num_examples"] == "107"
-    assert "content_hash" not in found
+    merged = merganser.merge(MATRIX, [other], [only_bias], grams=[GRAM], **options)
+    # One model comes back.
+    assert all(torch.allclose(merged[name], other[name]) for name in other)
+    with pytest.raises(merganser.InputError, match="base_fisher lacks.*'w'"):
+        merganser.merge(
+            MATRIX,
+            [other],
+            [only_bias],
+            grams=[gram()],
+            **options | {"base_gram": gram()},
+        )
 
 
-def test_progress_and_its_exceptions(files, tmp_path):
-    calls = []
-    merganser.merge_recipe(
-        files.recipe("linear"),
-        tmp_path / "out",
-        threads=1,
-        progress=lambda *call: calls.append(call),
-    )
-    assert [done for done, _, _ in calls] == sorted(done for done, _, _ in calls)
-    assert len(calls) >= len(files.models["base"])
-    assert calls[-1][0] == calls[-1][1]
+def test_tied_weights_have_one_gram_matrix():
+    def tied(values):
+        weight = torch.tensor(values)
+        return {"w": weight, "again": weight}
 
-    def stop(done, total, text):
-        raise ZeroDivisionError("from the callback")
-
-    with pytest.raises(ZeroDivisionError, match="from the callback"):
-        merganser.merge_recipe(files.recipe("linear"), tmp_path / "no", progress=stop)
-    # As after Ctrl-C, which is an exception too: what is done is kept.
-    assert {path.name for path in tmp_path.iterdir()} == {"out", "no.merging"}
-    merganser.merge_recipe(files.recipe("linear"), tmp_path / "no", resume=True)
-    weights = (tmp_path / "out" / "model.safetensors").read_bytes()
-    assert (tmp_path / "no" / "model.safetensors").read_bytes() == weights
-    assert {path.name for path in tmp_path.iterdir()} == {"out", "no"}
-
-
-@pytest.mark.parametrize("threads", [-3, 1025, "2", 1.5])
-def test_numbers_of_threads(files, threads, tmp_path):
-    with pytest.raises(merganser.InputError, match="threads must be"):
-        merganser.merge_recipe(files.recipe("linear"), tmp_path / "o", threads=threads)
-    assert not list(tmp_path.iterdir())
-
-
-def test_errors_of_the_engine(files, tmp_path):
-    with pytest.raises(merganser.InputError, match=r"absent\.yaml"):
-        merganser.merge_recipe(tmp_path / "absent.yaml", tmp_path / "out")
-    with pytest.raises(ValueError, match="there is no merge method"):
-        merganser.plan(files.recipe("average"))
-    with pytest.raises(merganser.Error):
-        merganser.inspect(tmp_path / "absent")
+    models = [tied([[1.0, 2.0]]), tied([[3.0, 0.0]])]
+    merged = merganser.merge(None, models, method="regmean", grams=[GRAM, GRAM])
+    single = [{"w": model["w"]} for model in models]
+    expected = merganser.merge(None, single, method="regmean", grams=[GRAM, GRAM])
+    assert torch.equal(merged["w"], expected["w"])
+    assert torch.equal(merged["again"], expected["w"])
