@@ -68,7 +68,7 @@ def elementwise(n):
         "adam_fisher_step_",
         9 * size,
         lambda: ops.adam_fisher_step_(
-            param, grad, exp_avg, exp_avg_sq, fisher, lr=1e-5, step=10
+            [param], [grad], [exp_avg], [exp_avg_sq], [fisher], lr=1e-5, steps=[10]
         ),
         torch_step,
     )

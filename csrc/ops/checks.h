@@ -87,17 +87,17 @@ void check_square_accumulate_(
     double weight);
 
 void check_adam_fisher_step_(
-    at::Tensor& param,
-    const at::Tensor& grad,
-    at::Tensor& exp_avg,
-    at::Tensor& exp_avg_sq,
-    const std::optional<at::Tensor>& fisher,
+    at::TensorList params,
+    at::TensorList grads,
+    at::TensorList exp_avgs,
+    at::TensorList exp_avg_sqs,
+    at::TensorList fishers,
+    at::IntArrayRef steps,
     double lr,
     double beta1,
     double beta2,
     double eps,
     double weight_decay,
-    int64_t step,
     double grad_scale,
     double fisher_weight);
 

@@ -18,10 +18,11 @@ TORCH_LIBRARY(merganser, m) {
   m.def(
       "square_accumulate_(Tensor(a!) fisher, Tensor grad, float weight) -> ()");
   m.def(
-      "adam_fisher_step_(Tensor(a!) param, Tensor grad, Tensor(b!) exp_avg, "
-      "Tensor(c!) exp_avg_sq, Tensor(d!)? fisher, float lr, float beta1, "
-      "float beta2, float eps, float weight_decay, int step, "
-      "float grad_scale, float fisher_weight) -> ()");
+      "adam_fisher_step_(Tensor(a!)[] params, Tensor[] grads, "
+      "Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
+      "Tensor(d!)[] fishers, int[] steps, float lr, float beta1, float beta2, "
+      "float eps, float weight_decay, float grad_scale, "
+      "float fisher_weight) -> ()");
   m.def(
       "merge(Tensor? base, Tensor? base_fisher, Tensor[] models, "
       "Tensor[] fishers, float[] weights, float[] scales, float base_scale, "
@@ -61,8 +62,15 @@ void change_in_place(
   for (size_t i = 0; i < arguments.size(); ++i) {
     const c10::AliasInfo* alias = arguments[i].alias_info();
     const c10::IValue& value = torch::jit::peek(*stack, i, arguments.size());
-    if (alias && alias->isWrite() && value.isTensor()) {
+    if (alias == nullptr || !alias->isWrite()) {
+      continue;
+    }
+    if (value.isTensor()) {
       changed.push_back(value.toTensor());
+    } else {
+      for (const at::Tensor& tensor : value.toTensorVector()) {
+        changed.push_back(tensor);
+      }
     }
   }
   {

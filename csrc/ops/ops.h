@@ -21,28 +21,30 @@ MERGANSER_API void square_accumulate_(
     const at::Tensor& grad,
     double weight);
 
-// One AdamW step (decoupled decay, bias correction) over flat arrays of n
-// elements, and in the same pass the running sum of squared gradients:
+// One AdamW step (decoupled decay, bias correction) of some parameters, and in
+// the same pass the running sums of squared gradients. The k-th items of the
+// lists are those of one parameter:
 //   g = grad * grad_scale;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
 //   param -= lr * (weight_decay * param
 //                  + m / (1-b1^step) / (sqrt(v / (1-b2^step)) + eps))
-//   fisher += fisher_weight * g^2              (skipped when fisher is absent)
-// param, the moments and fisher are of one dtype and contiguous. `grad_scale`
-// carries gradient clipping; the caller puts 1 / grad_scale^2 into
-// fisher_weight. step counts from 1.
+//   fisher += fisher_weight * g^2            (skipped where fishers is empty)
+// A parameter, its moments and its Fisher are of one dtype and contiguous; all
+// are on one device. `grad_scale` carries gradient clipping; the caller puts
+// 1 / grad_scale^2 into fisher_weight. Steps count from 1. A GPU does some
+// forty parameters in one launch.
 // Source: Loshchilov & Hutter 2019; Li 2025, "Fishers for free?".
 MERGANSER_API void adam_fisher_step_(
-    at::Tensor& param,
-    const at::Tensor& grad,
-    at::Tensor& exp_avg,
-    at::Tensor& exp_avg_sq,
-    const std::optional<at::Tensor>& fisher,
+    at::TensorList params,
+    at::TensorList grads,
+    at::TensorList exp_avgs,
+    at::TensorList exp_avg_sqs,
+    at::TensorList fishers,
+    at::IntArrayRef steps,
     double lr,
     double beta1,
     double beta2,
     double eps,
     double weight_decay,
-    int64_t step,
     double grad_scale,
     double fisher_weight);
 

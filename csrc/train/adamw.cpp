@@ -1,5 +1,7 @@
 #include "train/adamw.h"
 
+#include <vector>
+
 #include "ops/ops.h"
 
 namespace merganser {
@@ -25,25 +27,22 @@ void AdamW::step(
     auto range = [&](const at::Tensor& flat) {
       return flat.narrow(0, begin, end - begin);
     };
-    at::Tensor parameters = range(arena_.parameters);
-    at::Tensor first = range(exp_avg);
-    at::Tensor second = range(exp_avg_sq);
-    std::optional<at::Tensor> fisher;
+    std::vector<at::Tensor> fisher;
     if (squares) {
-      fisher = range(squares->sum);
+      fisher = {range(squares->sum)};
     }
     ops::adam_fisher_step_(
-        parameters,
+        range(arena_.parameters),
         range(arena_.gradients),
-        first,
-        second,
+        range(exp_avg),
+        range(exp_avg_sq),
         fisher,
+        step,
         learning_rate,
         beta1_,
         beta2_,
         epsilon_,
         weight_decay,
-        step,
         grad_scale,
         square_weight);
   };

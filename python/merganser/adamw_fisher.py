@@ -124,9 +124,12 @@ class AdamWFisher(torch.optim.AdamW):
         weight = self._square_weight() if self.collect_fisher else None
         scale = self._clip_scale()
         for group in self.param_groups:
+            devices = {}  # one call of the operator for each
             for p in group["params"]:
                 if p.grad is not None:
-                    self._step_parameter(group, p, scale, weight)
+                    devices.setdefault(p.device, []).append(p)
+            for params in devices.values():
+                self._step_parameters(group, params, scale, weight)
             if weight is not None:
                 group["fisher_examples"] += self.batch_size
         return loss
@@ -185,28 +188,29 @@ class AdamWFisher(torch.optim.AdamW):
             base_model_hash="" if model_path is None else content_hash(model_path),
         )
 
-    def _step_parameter(self, group, p: Tensor, scale: float, weight) -> None:
-        state = self.state[p]
-        if "step" not in state:  # the same names and types as torch's
-            state["step"] = torch.tensor(0.0)
-            state["exp_avg"] = torch.zeros_like(p)
-            state["exp_avg_sq"] = torch.zeros_like(p)
-        if weight is not None and "fisher" not in state:
-            state["fisher"] = torch.zeros_like(p)
-        state["step"] += 1
+    def _step_parameters(self, group, params: list, scale: float, weight) -> None:
+        states = [self.state[p] for p in params]
+        for p, state in zip(params, states, strict=True):
+            if "step" not in state:  # the same names and types as torch's
+                state["step"] = torch.tensor(0.0)
+                state["exp_avg"] = torch.zeros_like(p)
+                state["exp_avg_sq"] = torch.zeros_like(p)
+            if weight is not None and "fisher" not in state:
+                state["fisher"] = torch.zeros_like(p)
+            state["step"] += 1
         beta1, beta2 = group["betas"]
         ops.adam_fisher_step_(
-            p,
-            p.grad,
-            state["exp_avg"],
-            state["exp_avg_sq"],
-            None if weight is None else state["fisher"],
+            params,
+            [p.grad for p in params],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [] if weight is None else [state["fisher"] for state in states],
+            steps=[int(state["step"]) for state in states],
             lr=float(group["lr"]),
             beta1=beta1,
             beta2=beta2,
             eps=group["eps"],
             weight_decay=group["weight_decay"],
-            step=int(state["step"]),
             grad_scale=scale,
             fisher_weight=1.0 if weight is None else weight / scale**2,
         )

@@ -45,49 +45,52 @@ def square_accumulate_(fisher: Tensor, grad: Tensor, weight: float = 1.0) -> Non
 
 
 def adam_fisher_step_(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    fisher: Tensor | None,
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    exp_avgs: Sequence[Tensor],
+    exp_avg_sqs: Sequence[Tensor],
+    fishers: Sequence[Tensor] = (),
     *,
+    steps: Sequence[int],
     lr: float,
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
     weight_decay: float = 0.0,
-    step: int,
     grad_scale: float = 1.0,
     fisher_weight: float = 1.0,
 ) -> None:
-    """One AdamW step and a running sum of squared gradients, in one pass.
+    """One AdamW step and running sums of squared gradients, in one pass.
 
-    With g = grad * grad_scale (which carries gradient clipping):
+    The k-th items of the lists are those of one parameter. With g = grad * grad_scale
+    (which carries gradient clipping):
 
         exp_avg    = beta1 * exp_avg + (1 - beta1) * g
         exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g**2
         param     -= lr * (weight_decay * param + m / (sqrt(v) + eps))
-        fisher    += fisher_weight * g**2          (unless fisher is None)
+        fisher    += fisher_weight * g**2          (unless fishers is empty)
 
-    with m, v the moments divided by 1 - beta**step; step counts from 1. The
-    same as torch.optim.AdamW (Loshchilov & Hutter 2019). All tensors are of one
-    shape; param, moments and fisher of one dtype.
+    with m, v the moments divided by 1 - beta**step; steps count from 1. The same as
+    torch.optim.AdamW (Loshchilov & Hutter 2019). A parameter, its gradient, moments
+    and Fisher are of one shape, all but the gradient of one dtype; all parameters are
+    on one device. A GPU does some forty of them in one launch.
 
-    Raises RuntimeError for a step below 1 and numbers out of range: lr and eps below
-    0, betas outside [0, 1), anything that is not finite.
+    Raises RuntimeError for no parameters, lists of unequal lengths, a step below 1 and
+    numbers out of range: lr and eps below 0, betas outside [0, 1), anything that is
+    not finite.
     """
     _ops.adam_fisher_step_.default(
-        param,
-        grad,
-        exp_avg,
-        exp_avg_sq,
-        fisher,
+        params,
+        grads,
+        exp_avgs,
+        exp_avg_sqs,
+        fishers,
+        steps,
         lr,
         beta1,
         beta2,
         eps,
         weight_decay,
-        step,
         grad_scale,
         fisher_weight,
     )

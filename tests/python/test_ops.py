@@ -72,17 +72,17 @@ def test_adam_step_is_torch_adamw(device, dtype):
         optimizer.step()
         total += grad.square() * 3
         ops.adam_fisher_step_(
-            param,
-            grad,
-            exp_avg,
-            exp_avg_sq,
-            fisher,
+            [param],
+            [grad],
+            [exp_avg],
+            [exp_avg_sq],
+            [fisher],
+            steps=[step],
             lr=lr / step,
             beta1=betas[0],
             beta2=betas[1],
             eps=eps,
             weight_decay=weight_decay,
-            step=step,
             fisher_weight=3,
         )
         if step % 50 == 0 or step == 1:
@@ -98,22 +98,22 @@ def test_adam_step_scales_gradients_as_clipping_does(device):
         torch.manual_seed(0)
         state = [reals(100, device=device) for _ in range(2)]
         state += [reals(100, device=device).abs() for _ in range(2)]
-        param, exp_avg, exp_avg_sq, fisher = state
+        param, *sums = ([x] for x in state)
         grad = reals(100, device=device) * factor
-        ops.adam_fisher_step_(
-            param, grad, exp_avg, exp_avg_sq, fisher, lr=0.1, step=3, grad_scale=scale
-        )
+        ops.adam_fisher_step_(param, [grad], *sums, lr=0.1, steps=[3], grad_scale=scale)
         states.append(state)
     torch.testing.assert_close(states[0], states[1])
 
 
 def test_adam_step_without_fisher_moves_alike(device):
     results = []
-    for fisher in (None, torch.zeros(300, device=device)):
+    for fisher in ([], [torch.zeros(300, device=device)]):
         torch.manual_seed(0)
         param, grad, exp_avg = (reals(300, device=device) for _ in range(3))
         exp_avg_sq = reals(300, device=device).abs()
-        ops.adam_fisher_step_(param, grad, exp_avg, exp_avg_sq, fisher, lr=0.1, step=1)
+        ops.adam_fisher_step_(
+            [param], [grad], [exp_avg], [exp_avg_sq], fisher, lr=0.1, steps=[1]
+        )
         results.append((param, exp_avg, exp_avg_sq))
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
 
@@ -365,7 +365,8 @@ def op_samples(device):
     """(operator, arguments) for opcheck, every operator at least once."""
     op = torch.ops.merganser
     flat = [reals(10, device=device).abs() for _ in range(5)]
-    scalars = (1e-3, 0.9, 0.999, 1e-8, 0.1, 1, 1.0, 1.0)
+    lists = [[x, torch.ones(3, 2, device=device)] for x in flat]
+    scalars = ([1, 2], 1e-3, 0.9, 0.999, 1e-8, 0.1, 1.0, 1.0)
     x, d = reals(2, 3, 4, device=device), reals(2, 3, 5, device=device)
     ids = torch.randint(6, (2, 3), device=device)
     indices = torch.arange(2, device=device)
@@ -374,8 +375,8 @@ def op_samples(device):
     vector = torch.zeros(5, device=device)
     yield op.square_accumulate_, (flat[0], flat[1], 0.5)
     yield op.square_accumulate_, (flat[0], flat[1].bfloat16(), 0.5)
-    yield op.adam_fisher_step_, (*flat, *scalars)
-    yield op.adam_fisher_step_, (*flat[:4], None, *scalars)
+    yield op.adam_fisher_step_, (*lists, *scalars)
+    yield op.adam_fisher_step_, (*lists[:4], [], *scalars)
     yield op.merge, (flat[0], flat[1], flat[2:4], flat[3:5], *numbers)
     yield op.merge, (None, None, [x.half()], [], [1.0], [], 1.0, 0, 0.0, 0.5, 0.0)
     yield op.linear_square_accumulate_, (torch.zeros(5, 4, device=device), x, d, 1.0)
@@ -409,11 +410,16 @@ def test_no_other_operator_has_a_derivative(device):
         merged.sum().backward()
 
 
-def test_a_change_in_place_is_seen_by_autograd(device):
+@pytest.mark.parametrize("name", ["square_accumulate_", "adam_fisher_step_"])
+def test_a_change_in_place_is_seen_by_autograd(device, name):
     x = reals(4, device=device).requires_grad_()
-    fisher = torch.zeros(4, device=device)
+    fisher, *others = (torch.ones(4, device=device) for _ in range(5))
     y = (x * fisher).sum()
-    ops.square_accumulate_(fisher, torch.ones(4, device=device))
+    if name == "square_accumulate_":
+        ops.square_accumulate_(fisher, others[0])
+    else:  # the last of several lists
+        lists = ([other] for other in others)
+        ops.adam_fisher_step_(*lists, [fisher], steps=[1], lr=0.1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.backward()
 

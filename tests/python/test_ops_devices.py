@@ -78,7 +78,9 @@ def run(name, tensors):
         rows = torch.arange(len(first), device=device)
         return [ops.sample_labels(first / first.sum(-1, keepdim=True), rows, seed=5)]
     if name == "adam_fisher_step_":
-        ops.adam_fisher_step_(*tensors, lr=0.01, weight_decay=0.1, step=3)
+        ops.adam_fisher_step_(
+            *([x] for x in tensors), steps=[3], lr=0.01, weight_decay=0.1
+        )
         return [first, *rest[1:]]
     if name == "embedding_square_accumulate_":
         ids = torch.arange(51, device=device).view(3, 17) * 5 % 9

@@ -47,19 +47,47 @@ TEST(Checks, NameTheArgumentAndWhatCame) {
 }
 
 TEST(Checks, OfTheAdamStep) {
-  at::Tensor p = at::zeros({4}), m = at::zeros({4}), v = at::zeros({4});
-  const auto step = [&](const at::Tensor& fisher, double beta1, int64_t t) {
+  const at::Tensor x = at::zeros({4});
+  const std::vector<at::Tensor> two = {at::zeros({4}), at::zeros({2})};
+  const auto step = [&](at::TensorList params,
+                        at::TensorList fishers,
+                        double beta1,
+                        at::IntArrayRef steps) {
     return message([&] {
+      const auto grads = at::TensorList(two).slice(0, params.size());
       adam_fisher_step_(
-          p, at::zeros({4}), m, v, fisher, 1e-3, beta1, 0.9, 1e-8, 0, t, 1, 1);
+          params,
+          grads,
+          grads,
+          grads,
+          fishers,
+          steps,
+          1e-3,
+          beta1,
+          0.9,
+          1e-8,
+          0,
+          1,
+          1);
     });
   };
-  EXPECT_EQ(step(at::zeros({4}), 0.9, 1), "no error");
+  EXPECT_EQ(step(x, x, 0.9, 1), "no error");
+  EXPECT_EQ(step(two, {}, 0.9, {1, 2}), "no error");
   expect_contains(
-      step(at::zeros({4}, at::kDouble), 0.9, 1),
-      "fisher must have the dtype of param, float32");
-  expect_contains(step(at::zeros({4}), 1.0, 1), "beta1 is out of range");
-  expect_contains(step(at::zeros({4}), 0.9, 0), "step counts from 1");
+      step(x, x.to(at::kDouble), 0.9, 1),
+      "fishers must have the dtype of params, float32");
+  expect_contains(
+      step(two, {x, x}, 0.9, {1, 1}), "fishers must have shape [2], got [4]");
+  expect_contains(
+      step(two, x, 0.9, {1, 1}),
+      "needs one of fishers per parameter, 2, got 1");
+  expect_contains(
+      step(two, {}, 0.9, 1), "needs one of steps per parameter, 2, got 1");
+  expect_contains(
+      step({x, two[1].to(at::kMeta)}, {}, 0.9, {1, 1}),
+      "params must be on cpu");
+  expect_contains(step(x, x, 1.0, 1), "beta1 is out of range");
+  expect_contains(step(two, two, 0.9, {1, 0}), "steps count from 1, got 0");
 }
 
 TEST(Checks, OfMerge) {

@@ -68,20 +68,18 @@ TEST(AdamFisherStep, HasTheBitsOfItsDefinition) {
       for (int64_t step = 1; step <= 3; ++step) {
         const at::Tensor grad = hard_numbers(n, in);
         const auto run = [&](auto function, at::Tensor* s) {
-          const std::optional<at::Tensor> fisher =
-              with_fisher ? std::optional(s[3]) : std::nullopt;
           function(
               s[0],
               grad,
               s[1],
               s[2],
-              fisher,
+              with_fisher ? at::TensorList(s[3]) : at::TensorList(),
+              step,
               1e-2,
               0.9,
               0.999,
               1e-8,
               0.1,
-              step,
               0.7,
               1.3);
         };
@@ -98,6 +96,55 @@ TEST(AdamFisherStep, HasTheBitsOfItsDefinition) {
       }
     }
   });
+}
+
+// Parameters of several sizes, types and steps at once.
+TEST(AdamFisherStep, OfAListIsThatOfEachItem) {
+  using List = std::vector<at::Tensor>;
+  at::manual_seed(0);
+  List grads, lists[2][4]; // parameters, moments, Fishers
+  std::vector<int64_t> steps;
+  for (const int64_t n : kSizes) {
+    for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+      grads.push_back(hard_numbers(n, steps.size() % 3 ? type : at::kHalf));
+      steps.push_back(1 + steps.size());
+      for (List& list : lists[0]) {
+        list.push_back(at::rand({n}, type));
+      }
+    }
+  }
+  for (int k = 0; k < 4; ++k) {
+    for (const at::Tensor& x : lists[0][k]) {
+      lists[1][k].push_back(x.clone());
+    }
+  }
+  const auto step = [&](List* l, size_t begin, size_t count) {
+    const auto part = [&](const List& list) {
+      return at::TensorList(list).slice(begin, count);
+    };
+    adam_fisher_step_(
+        part(l[0]),
+        part(grads),
+        part(l[1]),
+        part(l[2]),
+        part(l[3]),
+        at::IntArrayRef(steps).slice(begin, count),
+        1e-2,
+        0.9,
+        0.999,
+        1e-8,
+        0.1,
+        0.7,
+        1.3);
+  };
+  step(lists[0], 0, steps.size());
+  for (size_t i = 0; i < steps.size(); ++i) {
+    step(lists[1], i, 1);
+    for (int k = 0; k < 4; ++k) {
+      EXPECT_TRUE(same_bits(lists[0][k][i], lists[1][k][i]))
+          << "tensor " << k << " of parameter " << i;
+    }
+  }
 }
 
 // Models around a base, in `type`; Fishers (one of them with zeros) in float32.
