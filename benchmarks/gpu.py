@@ -10,14 +10,19 @@ product that gives the gradient of their weight. Prints Markdown tables.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 from pathlib import Path
 
 import torch
-from gpu_cases import ROBERTA_BASE, linear, memory_cases
+from op_cases import linear_case, memory_cases, token_cases
 
 ROUNDS = 15
+# roberta-base: tokens that are many enough to be read at the memory's speed, and the
+# weights of its linear layers.
+TOKENS = {"shape": (128, 128, 768), "vocabulary": 50265}
+WEIGHTS = ((768, 768), (3072, 768), (768, 3072))
 
 
 def times(calls, **functions):
@@ -43,13 +48,18 @@ def times(calls, **functions):
 def memory_rows(elements):
     source = torch.rand(elements, device="cuda")
     target = torch.empty_like(source)
-    for name, moved, ours, peer in memory_cases(elements):
+    cases = itertools.chain(
+        memory_cases(elements, "cuda"),
+        token_cases(**TOKENS, device="cuda", dtype=torch.float32),
+        token_cases(**TOKENS, device="cuda", dtype=torch.bfloat16),
+    )
+    for name, moved, ours, peer in cases:
         peers = {"torch": peer} if peer else {}
         if name.startswith("merge"):
             peers["compiled"] = torch.compile(peer)
         ms = times(10, copy=lambda: target.copy_(source), ours=ours, **peers)
         yield {
-            "operator": name.replace("torch.", ""),
+            "operator": name,
             "ms": ms["ours"],
             "GB/s": moved / ms["ours"] / 1e6,
             "of copy": moved / ms["ours"] / (8 * elements / ms["copy"]),
@@ -60,11 +70,11 @@ def memory_rows(elements):
 
 def linear_rows():
     for dtype in (torch.bfloat16, torch.float32):
-        for shape in ROBERTA_BASE:
-            weight, flops, ours, product = linear(*shape, dtype)
+        for weight in WEIGHTS:
+            flops, ours, product = linear_case(32, 128, weight, "cuda", dtype)
             ms = times(20, ours=ours, product=product)
             yield {
-                "weight": weight,
+                "weight": "{} x {}".format(*weight),
                 "dtype": str(dtype).removeprefix("torch."),
                 "ms": ms["ours"],
                 "TFLOP/s": flops / ms["ours"] / 1e9,

@@ -105,36 +105,6 @@ __global__ void __launch_bounds__(kLanes* kRows) embedding_square_kernel(
   }
 }
 
-template <int N, typename T, typename In>
-void launch_packs(
-    const int64_t* ids,
-    const int64_t* places,
-    const In* grad_output,
-    T* fisher,
-    int64_t count,
-    int64_t tokens,
-    int64_t rows,
-    int64_t channels,
-    int64_t padding_idx,
-    T weight,
-    cudaStream_t stream) {
-  launch(
-      {dim3(block_for_each(channels, kLanes * N), block_count(count, 1)),
-       dim3(kLanes, kRows),
-       stream},
-      embedding_square_kernel<N, T, In>,
-      ids,
-      places,
-      grad_output,
-      fisher,
-      count,
-      tokens,
-      rows,
-      channels,
-      padding_idx,
-      weight);
-}
-
 } // namespace
 
 template <typename T, typename In>
@@ -156,11 +126,16 @@ void launch_embedding_square_accumulate(
   // 16 bytes of the gradient; of the Fisher, which is read once per token, up
   // to 32.
   constexpr int kPack = 16 / sizeof(In);
-  const bool aligned = is_aligned<kPack>(grad_output) &&
-      is_aligned<kPack>(fisher) && channels % kPack == 0;
-  const auto run =
-      aligned ? &launch_packs<kPack, T, In> : &launch_packs<1, T, In>;
-  run(ids,
+  const bool packed = rows_aligned<kPack>(channels, grad_output, fisher);
+  launch(
+      {dim3(
+           block_for_each(channels, kLanes * (packed ? kPack : 1)),
+           block_count(count, 1)),
+       dim3(kLanes, kRows),
+       stream},
+      packed ? &embedding_square_kernel<kPack, T, In>
+             : &embedding_square_kernel<1, T, In>,
+      ids,
       places,
       grad_output,
       fisher,
@@ -169,8 +144,7 @@ void launch_embedding_square_accumulate(
       rows,
       channels,
       padding_idx,
-      weight,
-      stream);
+      weight);
 }
 
 #define INSTANTIATE(T, In)                          \

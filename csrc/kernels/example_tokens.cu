@@ -85,11 +85,11 @@ void launch_example_tokens(
     return;
   }
   constexpr int kPack = 16 / sizeof(In);
-  const bool aligned = is_aligned<kPack>(grad_output) && width % kPack == 0;
   launch(
       {static_cast<unsigned>(examples), dim3(kLanes, kWarps), stream},
-      aligned ? &example_tokens_kernel<kPack, In>
-              : &example_tokens_kernel<1, In>,
+      rows_aligned<kPack>(width, grad_output)
+          ? &example_tokens_kernel<kPack, In>
+          : &example_tokens_kernel<1, In>,
       grad_output,
       lists,
       tokens,

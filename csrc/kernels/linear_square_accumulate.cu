@@ -74,8 +74,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) linear_square_kernel(
 
 template <typename In>
 Operand<In> make_operand(const In* data, int64_t width) {
-  constexpr int kPack = Slice<In>::kPack;
-  return {data, width, is_aligned<kPack>(data) && width % kPack == 0, 0};
+  return {data, width, rows_aligned<Slice<In>::kPack>(width, data), 0};
 }
 
 template <typename In>

@@ -81,28 +81,6 @@ __global__ void __launch_bounds__(kThreads) add_examples_kernel(
   }
 }
 
-template <int N, typename T, typename In>
-void launch_packs(
-    const In* grad_output,
-    const In* normalized,
-    T* squares,
-    int64_t examples,
-    int64_t tokens,
-    int64_t channels,
-    cudaStream_t stream) {
-  launch(
-      {dim3(block_for_each(channels, kLanes * N), block_count(examples, 1)),
-       dim3(kLanes, kRows),
-       stream},
-      token_sum_squares_kernel<N, T, In>,
-      grad_output,
-      normalized,
-      squares,
-      examples,
-      tokens,
-      channels);
-}
-
 } // namespace
 
 template <typename T, typename In>
@@ -118,11 +96,21 @@ void launch_token_sum_squares(
     return;
   }
   constexpr int kPack = 16 / sizeof(In);
-  const bool aligned = is_aligned<kPack>(grad_output) &&
-      is_aligned<kPack>(normalized) && channels % kPack == 0;
-  const auto run =
-      aligned ? &launch_packs<kPack, T, In> : &launch_packs<1, T, In>;
-  run(grad_output, normalized, squares, examples, tokens, channels, stream);
+  const bool packed = rows_aligned<kPack>(channels, grad_output, normalized);
+  launch(
+      {dim3(
+           block_for_each(channels, kLanes * (packed ? kPack : 1)),
+           block_count(examples, 1)),
+       dim3(kLanes, kRows),
+       stream},
+      packed ? &token_sum_squares_kernel<kPack, T, In>
+             : &token_sum_squares_kernel<1, T, In>,
+      grad_output,
+      normalized,
+      squares,
+      examples,
+      tokens,
+      channels);
 }
 
 template <typename T>

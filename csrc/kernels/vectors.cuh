@@ -45,4 +45,10 @@ MERGANSER_HOST_DEVICE bool is_aligned(const T* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % (sizeof(T) * N) == 0;
 }
 
+// Whether the rows of arrays (..., width) may be read N elements at a time.
+template <int N, typename... T>
+bool rows_aligned(int64_t width, const T*... arrays) {
+  return width % N == 0 && (is_aligned<N>(arrays) && ...);
+}
+
 } // namespace merganser::kernels
