@@ -10,6 +10,7 @@
 
 #include "io/atomic_file.h"
 #include "io/error.h"
+#include "io/utf8.h"
 
 namespace merganser {
 namespace {
@@ -38,6 +39,19 @@ std::string kind(const YAML::Node& node) {
   }
 }
 
+// What yaml-cpp would pass on as it is, into files that are UTF-8.
+void check_utf8(const std::string& yaml, const std::string& source) {
+  if (const auto at = find_ill_formed_utf8(yaml)) {
+    const std::string_view before = std::string_view(yaml).substr(0, *at);
+    const size_t line = before.rfind('\n') + 1; // npos + 1 is 0
+    YAML::Mark mark;
+    mark.line = static_cast<int>(std::ranges::count(before, '\n'));
+    mark.column = static_cast<int>(
+        std::ranges::count_if(before.substr(line), begins_code_point));
+    fail_at(source, mark, "is not UTF-8 from here on; convert the file");
+  }
+}
+
 } // namespace
 
 YamlValue::YamlValue(YAML::Node node, std::string source, std::string name)
@@ -50,6 +64,7 @@ YamlValue& YamlValue::operator=(const YamlValue&) = default;
 YamlValue::~YamlValue() = default;
 
 YamlValue YamlValue::parse(const std::string& yaml, const std::string& source) {
+  check_utf8(yaml, source);
   try {
     const std::vector<YAML::Node> documents = YAML::LoadAll(yaml);
     if (documents.size() != 1) {

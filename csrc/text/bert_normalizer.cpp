@@ -4,8 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "io/utf8.h"
 #include "text/unicode.h"
-#include "text/utf8.h"
 
 namespace merganser {
 namespace {

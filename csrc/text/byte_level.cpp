@@ -1,7 +1,7 @@
 #include "text/byte_level.h"
 
+#include "io/utf8.h"
 #include "text/unicode.h"
-#include "text/utf8.h"
 
 namespace merganser {
 namespace {

@@ -10,9 +10,9 @@
 #include "io/error.h"
 #include "io/quote.h"
 #include "io/strict_json.h"
+#include "io/utf8.h"
 #include "text/csv.h"
 #include "text/dataset.h"
-#include "text/utf8.h"
 
 namespace merganser {
 namespace {

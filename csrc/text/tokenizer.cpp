@@ -7,9 +7,9 @@
 
 #include "io/error.h"
 #include "io/json_reason.h"
+#include "io/utf8.h"
 #include "text/tokenizer_config.h"
 #include "text/tokenizer_json.h"
-#include "text/utf8.h"
 #include "text/vocabulary_files.h"
 
 namespace merganser {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "text/utf8.h"
+#include "io/utf8.h"
 
 namespace merganser::unicode {
 namespace {

@@ -8,10 +8,10 @@
 #include "io/atomic_file.h"
 #include "io/error.h"
 #include "io/quote.h"
+#include "io/utf8.h"
 #include "text/added_token_list.h"
 #include "text/tokenizer_config.h"
 #include "text/unicode.h"
-#include "text/utf8.h"
 
 namespace merganser {
 namespace {

@@ -120,6 +120,11 @@ INSTANTIATE_TEST_SUITE_P(
             "merge_method: linear\n  models: a",
             "2:9",
             "not YAML"},
+        BadRecipe{
+            "NotUtf8",
+            "merge_method: linear\nmodels: [{model: \xc3\xa9\xe9}]",
+            "2:19",
+            "is not UTF-8"},
         BadRecipe{"NotAMapping", "- linear", "1:1", "must be a mapping"},
         BadRecipe{
             "UnknownKey",
