@@ -63,9 +63,20 @@ void MergeRun::measure(size_t tensor) {
   if (row.action != TensorAction::kMerge || !wanted) {
     return;
   }
+  auto& found = tensors_[tensor].statistics;
   for (size_t output = 0; output < plan_.outputs.size(); ++output) {
-    tensors_[tensor].statistics.push_back(
-        measure_tensor(plan_, tensor, output, threads_));
+    size_t same = 0;
+    while (same < output &&
+           !same_statistics(
+               *plan_.recipe.method,
+               row.parameters[same],
+               row.parameters[output])) {
+      ++same;
+    }
+    found.push_back(
+        same < output ? found[same]
+                      : std::make_shared<const TensorStatistics>(
+                            measure_tensor(plan_, tensor, output, threads_)));
   }
 }
 
@@ -226,7 +237,7 @@ void MergeRun::merge(const Chunk& chunk, Worker& worker) {
           tensor,
           chunk,
           output,
-          state.statistics.empty() ? nullptr : &state.statistics[output],
+          state.statistics.empty() ? nullptr : state.statistics[output].get(),
           worker.results[output]);
       state.clamped += merged.clamped;
       state.nonfinite += merged.nonfinite;

@@ -59,7 +59,8 @@ class MergeRun {
     std::once_flag begun;
     int64_t chunks = 0;
     std::vector<Digest> blocks; // (sources and results, chunks)
-    std::vector<TensorStatistics> statistics; // of the outputs, where needed
+    // Of the outputs, where needed; one for several where they are the same.
+    std::vector<std::shared_ptr<const TensorStatistics>> statistics;
     std::atomic<int64_t> done = 0; // strips
     std::atomic<int64_t> clamped = 0;
     std::atomic<int64_t> nonfinite = 0;

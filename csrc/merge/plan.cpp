@@ -6,6 +6,7 @@
 #include "io/parallel.h"
 #include "merge/chunk_merger.h"
 #include "merge/gram.h"
+#include "merge/long_rows.h"
 #include "merge/output_config.h"
 #include "merge/plan_inputs.h"
 #include "merge/plan_tensors.h"
@@ -219,9 +220,14 @@ uint64_t MergePlan::peak_memory(int threads) const {
       one += statistics_memory(*recipe.method, models);
     }
   }
-  uint64_t whole = 0; // a tensor that the threads solve for together
+  uint64_t whole = 0; // of a tensor, what the threads have in common
   for (const TensorPlan& tensor : tensors) {
-    whole = std::max(whole, gram_memory(tensor));
+    uint64_t chosen = 0;
+    if (recipe.method->sparsify == Sparsify::kRanked) {
+      chosen =
+          tensor.scales.size() * outputs.size() * choice_memory(tensor.output);
+    }
+    whole = std::max({whole, gram_memory(tensor), chosen});
   }
   one += outputs.size() * strip_memory(*this);
   return whole + thread_count(threads) * one;

@@ -2,101 +2,82 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <span>
+#include <utility>
 
-#include "io/content_hash.h"
-#include "kernels/philox.h"
-#include "merge/chunk_reader.h"
+#include "merge/chances.h"
+#include "merge/long_rows.h"
 #include "merge/rank_selection.h"
+#include "merge/task_vector.h"
 
 namespace merganser {
 namespace {
 
-// Of every element of [begin, begin + n) a number in [0, 1).
-void draw(
-    const TensorPlan& tensor,
-    const SparsifyArguments& a,
-    int64_t begin,
-    int64_t n,
-    float* out) {
-  const auto seed = static_cast<uint64_t>(tensor.parameters[a.output].seed);
-  const std::string& name = tensor.output.name;
-  const Digest digest = hash_bytes(std::as_bytes(std::span(name)));
-  const uint64_t stream = digest.low + a.model;
-  constexpr int64_t kWords = 4;
-  PhiloxBlock block = {};
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t place = begin + i;
-    if (i == 0 || place % kWords == 0) {
-      block = philox(seed, stream, static_cast<uint64_t>(place / kWords));
-    }
-    // 24 bits: what a float holds exactly.
-    out[i] = static_cast<float>(block.word[place % kWords] >> 8) * 0x1p-24f;
-  }
-}
-
-// Elements in a row of the tensor: its last dimensions but the first.
-int64_t row_length(const TensorInfo& tensor) {
-  const int64_t numel = tensor.numel();
-  return tensor.shape.size() < 2 || numel == 0 ? numel
-                                               : numel / tensor.shape.front();
-}
-
-// theta - base of elements [begin, begin + task_vector.size()).
+// The chances of a chunk's elements, `task_vector`, in rows that are no longer
+// than it: reads the rest of those that lie in part in other chunks.
 template <typename T>
-void read_task_vector(
+std::vector<float> ranked_chances(
     const TensorPlan& tensor,
+    const Chances& chances,
     size_t model,
-    int64_t begin,
-    std::span<T> task_vector) {
-  const TensorSource pair[] = {tensor.sources[0], tensor.sources[1 + model]};
-  Chunk part;
-  part.begin = begin;
-  part.n = std::ssize(task_vector);
-  ChunkReader<T> reader;
-  Digest ignored[2];
-  reader.read(pair, part, ignored);
-  for (int64_t i = 0; i < part.n; ++i) {
-    task_vector[i] = reader.values(1)[i] - reader.values(0)[i];
-  }
-}
-
-// The probability that DELLA keeps an element: from density - epsilon for the
-// least magnitude of its row to density + epsilon for the greatest. Reads the
-// rows that the chunk lies in.
-template <typename T>
-std::vector<float> ranked_probabilities(
-    const TensorPlan& tensor,
     const Chunk& chunk,
-    const SparsifyArguments& a) {
-  const TensorParameters& p = tensor.parameters[a.output];
-  const double density = p.density[a.model];
-  const double epsilon = p.epsilon[a.model];
+    std::span<const T> task_vector) {
   const int64_t length = row_length(tensor.output);
-  std::vector<float> probabilities(chunk.n);
-  std::vector<T> row(length);
-  std::vector<int64_t> order(length);
-  for (int64_t i = 0; i < chunk.n;) {
-    const int64_t index = chunk.begin + i;
-    const int64_t begin = index / length * length;
-    read_task_vector(tensor, a.model, begin, std::span(row));
-    std::iota(order.begin(), order.end(), int64_t{0});
-    std::ranges::stable_sort(
-        order, {}, [&](int64_t k) { return magnitude_bits(row[k]); });
-    const int64_t end = std::min(begin + length, chunk.begin + chunk.n);
+  const int64_t chunk_end = chunk.begin + chunk.n;
+  const int64_t begin = chunk.begin / length * length;
+  const int64_t end = (chunk_end + length - 1) / length * length;
+  std::vector<T> rows(end - begin);
+  ChunkReader<T> reader;
+  const auto read = [&](int64_t from, int64_t to) {
+    if (from < to) {
+      const auto part = std::span(rows).subspan(from - begin, to - from);
+      read_task_vector(tensor, model, from, part, reader);
+    }
+  };
+  read(begin, chunk.begin);
+  std::ranges::copy(task_vector, rows.begin() + (chunk.begin - begin));
+  read(chunk_end, end);
+
+  std::vector<float> found(chunk.n);
+  using Bits = decltype(magnitude_bits(T()));
+  std::vector<std::pair<Bits, int64_t>> order(length); // magnitudes, places
+  for (int64_t row = begin; row < end; row += length) {
+    for (int64_t i = 0; i < length; ++i) {
+      order[i] = {magnitude_bits(rows[row - begin + i]), row + i};
+    }
+    std::ranges::sort(order);
     for (int64_t rank = 0; rank < length; ++rank) {
-      const int64_t place = begin + order[rank];
-      if (place >= index && place < end) {
-        const double share =
-            length == 1 ? 0 : static_cast<double>(rank) / (length - 1);
-        probabilities[place - chunk.begin] =
-            static_cast<float>(density - epsilon + share * 2 * epsilon);
+      const int64_t place = order[rank].second;
+      if (place >= chunk.begin && place < chunk_end) {
+        found[place - chunk.begin] = chances.of_rank(rank);
       }
     }
-    i += end - index;
   }
-  return probabilities;
+  return found;
+}
+
+// Of the task vector in `out`: drops, or multiplies.
+template <typename T>
+void keep_by_chance(
+    Sparsify kind,
+    const TensorPlan& tensor,
+    const Chunk& chunk,
+    const SparsifyArguments& a,
+    std::span<T> out) {
+  const double density = tensor.parameters[a.output].density[a.model];
+  const auto rescale = static_cast<T>(a.statistics.rescale[a.model]);
+  const Chances chances(tensor, a.model, a.output);
+  std::vector<float> drawn(chunk.n);
+  chances.draw(chunk.begin, drawn);
+  std::vector<float> chance;
+  if (kind == Sparsify::kRanked && density > 0) {
+    chance = ranked_chances<T>(tensor, chances, a.model, chunk, out);
+  } else {
+    chance.assign(chunk.n, static_cast<float>(density));
+  }
+  for (int64_t i = 0; i < chunk.n; ++i) {
+    out[i] = drawn[i] < chance[i] ? rescale * out[i] : T(0);
+  }
 }
 
 } // namespace
@@ -117,7 +98,7 @@ bool sparsify(
     out[i] = theta[i] - base[i];
     finite &= std::isfinite(out[i]);
   }
-  if (density >= 1) {
+  if (density >= 1 || chunk.n == 0) {
     return finite;
   }
   const Sparsify kind = plan.recipe.method->sparsify;
@@ -130,18 +111,29 @@ bool sparsify(
     }
     return finite;
   }
-  std::vector<float> drawn(chunk.n);
-  draw(tensor, a, chunk.begin, chunk.n, drawn.data());
-  std::vector<float> probabilities;
-  if (kind == Sparsify::kRanked && density > 0) {
-    probabilities = ranked_probabilities<T>(tensor, chunk, a);
-  } else {
-    probabilities.assign(chunk.n, static_cast<float>(density));
+  if (!a.statistics.chosen.empty()) {
+    const std::vector<uint64_t>& chosen = a.statistics.chosen[a.model];
+    for (int64_t i = 0; i < chunk.n; ++i) {
+      out[i] = is_chosen(chosen, chunk.begin + i) ? rescale * out[i] : T(0);
+    }
+    return finite;
   }
-  for (int64_t i = 0; i < chunk.n; ++i) {
-    out[i] = drawn[i] < probabilities[i] ? rescale * out[i] : T(0);
-  }
+  keep_by_chance<T>(kind, tensor, chunk, a, std::span(out, chunk.n));
   return finite;
+}
+
+uint64_t chance_memory(const MethodInfo& method) {
+  if (method.sparsify != Sparsify::kRandom &&
+      method.sparsify != Sparsify::kRanked) {
+    return 0;
+  }
+  const uint64_t drawn = kChunkElements * 2 * sizeof(float);
+  // Of a chunk and what its rows have before and behind it.
+  const uint64_t rows = kChunkElements * 3 * sizeof(double);
+  const uint64_t order = kChunkElements * sizeof(std::pair<uint64_t, int64_t>);
+  return method.sparsify == Sparsify::kRandom
+      ? drawn
+      : drawn + ChunkReader<double>::memory(2) + rows + order;
 }
 
 template bool sparsify(

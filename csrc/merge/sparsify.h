@@ -12,9 +12,8 @@ struct SparsifyArguments {
 };
 
 // out[i] = rescale * (theta[i] - base[i]) where the method keeps it, else 0, of
-// a chunk's elements. What is random depends on the seed, the tensor's name,
-// the model's place and the element's, on nothing else. Returns whether all of
-// theta - base is finite, also where it is not kept.
+// a chunk's elements. Returns whether all of theta - base is finite, also where
+// it is not kept.
 template <typename T>
 bool sparsify(
     const MergePlan& plan,
@@ -24,5 +23,8 @@ bool sparsify(
     const T* base,
     const T* theta,
     T* out);
+
+// Bytes that one thread holds meanwhile for what is kept by chance.
+uint64_t chance_memory(const MethodInfo& method);
 
 } // namespace merganser

@@ -12,6 +12,8 @@ namespace merganser {
 // The values of a method's parameters for one tensor of one output. Those that
 // the method does not have are 0, or empty.
 struct TensorParameters {
+  bool operator==(const TensorParameters&) const = default;
+
   // One per model. The weights are what the formula multiplies with: divided by
   // their sum and multiplied by lambda where that is all these do.
   std::vector<double> weights;

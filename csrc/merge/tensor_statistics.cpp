@@ -8,6 +8,7 @@
 #include "io/parallel.h"
 #include "merge/chunk_reader.h"
 #include "merge/gram.h"
+#include "merge/long_rows.h"
 #include "merge/rank_selection.h"
 #include "merge/sparsify.h"
 
@@ -35,6 +36,9 @@ class Measurement {
     if (method.sparsify == Sparsify::kMagnitude ||
         method.sparsify == Sparsify::kOutliers) {
       find_thresholds();
+    }
+    if (method.sparsify == Sparsify::kRanked && has_long_rows(tensor_.output)) {
+      choose();
     }
     if (method.sparsify != Sparsify::kNone && parameters_.rescale != 0) {
       find_rescales();
@@ -146,6 +150,15 @@ class Measurement {
     }
     for (const Selection& selection : wanted) {
       (found_.*selection.threshold)[selection.model] = selection.rank.value();
+    }
+  }
+
+  void choose() {
+    for (size_t t = 0; t < tensor_.scales.size(); ++t) {
+      found_.chosen.push_back(
+          parameters_.density[t] < 1
+              ? choose_in_long_rows<T>(tensor_, t, output_, threads_)
+              : std::vector<uint64_t>());
     }
   }
 
@@ -294,6 +307,18 @@ TensorStatistics measure_tensor(
       : Measurement<float>(plan, tensor, output, threads).run();
 }
 
+bool same_statistics(
+    const MethodInfo& method,
+    const TensorParameters& a,
+    const TensorParameters& b) {
+  if (method.needs_grams()) {
+    return a == b; // the merged tensor itself
+  }
+  return a.density == b.density && a.gamma == b.gamma &&
+      a.epsilon == b.epsilon && a.rescale == b.rescale && a.seed == b.seed &&
+      a.t == b.t;
+}
+
 uint64_t statistics_memory(const MethodInfo& method, size_t models) {
   const uint64_t selections = method.sparsify == Sparsify::kMagnitude ? 1
       : method.sparsify == Sparsify::kOutliers                        ? 2
@@ -303,7 +328,7 @@ uint64_t statistics_memory(const MethodInfo& method, size_t models) {
   // Read beside what the merge itself holds.
   const uint64_t reader =
       method.needs_statistics() ? ChunkReader<double>::memory(models + 2) : 0;
-  return reader + models * selections * histogram;
+  return reader + models * selections * histogram + chance_memory(method);
 }
 
 } // namespace merganser

@@ -13,6 +13,8 @@ struct TensorStatistics {
   std::vector<double> least;
   std::vector<double> most;
   std::vector<double> rescale;
+  // DELLA: per model what is kept of a tensor with long rows, see long_rows.h.
+  std::vector<std::vector<uint64_t>> chosen;
   // In place of the parameters' weights: of slerp those of base and model.
   std::vector<double> weights;
   // The merged tensor itself, where Gram matrices were solved with.
@@ -27,6 +29,12 @@ TensorStatistics measure_tensor(
     size_t tensor,
     size_t output,
     int threads);
+
+// Whether it finds the same with the parameters of either output.
+bool same_statistics(
+    const MethodInfo& method,
+    const TensorParameters& a,
+    const TensorParameters& b);
 
 // Bytes that one thread holds meanwhile.
 uint64_t statistics_memory(const MethodInfo& method, size_t models);

@@ -125,6 +125,40 @@ def test_della_of_density_0_is_the_base(folder, tmp_path):
         assert numpy.array_equal(found[name], value)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("step", [2**-20, 0.25])  # differences are exact; many equal
+def test_della_of_long_rows(tmp_path, dtype, step):
+    """Rows longer than a chunk, which are ranked without being sorted."""
+    shapes = {"one": (100_003,), "some": (3, 2, 20_000)}
+    for name in ("base", "a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        tensors = {
+            key: (step * numpy.round(numpy.random.standard_normal(shape) / step))
+            for key, shape in shapes.items()
+        }
+        tensors = {key: x.astype(dtype) for key, x in tensors.items()}
+        save_file(tensors, tmp_path / name / "model.safetensors")
+    recipe = {
+        "merge_method": "della_linear",
+        "base_model": "base",
+        "models": models_of(),
+        "parameters": {"density": 0.4, "epsilon": 0.4, "seed": 1},
+    }
+    found = run(tmp_path, recipe, "--threads", "3", out=tmp_path / "out")
+    base, a, b = (load_model(tmp_path / name) for name in ("base", "a", "b"))
+    for name in shapes:
+        expected = merge_oracle.merge(
+            "della_linear",
+            name,
+            base[name],
+            [a[name], b[name]],
+            list(WEIGHTS.values()),
+            **recipe["parameters"],
+        )
+        assert_close(found[name], expected)
+
+
 @pytest.mark.parametrize("method", ["fisher", "gradient_matching"])
 def test_normalized_fishers(folder, tmp_path, method):
     made = json.loads(merge_inputs.recipe(method))

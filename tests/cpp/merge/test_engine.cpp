@@ -1,6 +1,7 @@
 // Whole merges on disk.
 
 #include "engine_fixture.h"
+#include "io/interrupt.h"
 
 namespace merganser::test {
 namespace {
@@ -51,6 +52,30 @@ TEST_F(Engine, GivesTheSameBytesForAnyNumberOfThreads) {
       EXPECT_EQ(bytes(out), bytes(name + "1")) << out;
     }
   }
+}
+
+// Counted by the chunks that are gone through, with one thread.
+TEST_F(Engine, MeasuresATensorOnceForParametersThatChangeNothing) {
+  write({3 * kChunkElements}, DType::kF32);
+  static int chunks;
+  const auto count = [&](const std::string& parameters) {
+    chunks = 0;
+    set_interrupt_hook([] { ++chunks; });
+    execute_merge(
+        plan("ties", "parameters: {" + parameters + "}\n"),
+        folder_ / parameters,
+        {.threads = 1});
+    set_interrupt_hook(nullptr);
+    return chunks;
+  };
+  const int alone = count("density: 0.5, lambda: 1");
+  EXPECT_EQ(count("density: 0.5, lambda: {sweep: [1, 2, 3]}"), alone);
+  EXPECT_GT(count("density: {sweep: [0.5, 0.6, 0.5000001]}"), 2 * alone);
+  EXPECT_EQ(
+      read_values(
+          folder_ / "density: 0.5, lambda: {sweep: [1, 2, 3]}" / "lambda=1",
+          "t0"),
+      read_values(folder_ / "density: 0.5, lambda: 1", "t0"));
 }
 
 TEST_F(Engine, ConvertsToTheTypeAskedFor) {
