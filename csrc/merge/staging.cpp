@@ -79,14 +79,15 @@ void check_own(const fs::path& root) {
 Staging::Staging(const fs::path& out, const std::string& identity, bool resume)
     : out_(with_name(out)) {
   check_free(out_);
-  std::error_code error;
   root_ = root_of(out_);
   check_own(root_);
   model_ = root_ / "model";
-  fs::create_directories(root_, error);
-  if (error) {
+  try {
+    parents_.emplace(fs::absolute(root_).parent_path());
+    fs::create_directory(root_);
+  } catch (const fs::filesystem_error& error) {
     throw Error(fmt::format(
-        "{}: cannot be written: {}", out.string(), error.message()));
+        "{}: cannot be written: {}", out.string(), error.code().message()));
   }
   lock_ = std::make_unique<FileLock>(root_ / "lock");
   const fs::path journal = root_ / "journal";

@@ -3,11 +3,13 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "io/api.h"
 #include "io/file_lock.h"
+#include "io/new_folders.h"
 #include "io/output_file.h"
 
 namespace merganser {
@@ -35,7 +37,8 @@ class MERGANSER_API Staging {
   static bool is_begun(const std::filesystem::path& out);
   static void remove_leftovers(const std::filesystem::path& out);
 
-  // Removes the folder, unless keep() was called.
+  // Removes the folder, and those around it that were made for it and are
+  // empty, unless keep() was called.
   ~Staging();
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
@@ -63,6 +66,7 @@ class MERGANSER_API Staging {
   void read_journal(const std::string& head);
 
   std::filesystem::path out_;
+  std::optional<NewFolders> parents_; // outlive what is in them
   std::filesystem::path root_;
   std::filesystem::path model_;
   std::unique_ptr<FileLock> lock_;

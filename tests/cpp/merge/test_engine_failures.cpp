@@ -180,6 +180,21 @@ TEST_F(EngineFailure, WithoutResumeAMergeBeginsAnew) {
   EXPECT_FALSE(std::filesystem::exists(folder_ / "out.merging"));
 }
 
+TEST_F(EngineFailure, NewFoldersAroundTheOutputGoWithIt) {
+  write({10, 100}, DType::kF32);
+  std::filesystem::create_directories(folder_ / "mine");
+  const auto out = folder_ / "mine" / "new" / "newer" / "out";
+  poke(folder_ / "b", 7, INFINITY);
+  EXPECT_THROW(execute_merge(plan("linear"), out), InputError);
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "mine"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "mine" / "new"));
+  // Not where it succeeds, and not what others put there.
+  execute_merge(plan("linear"), out, {.allow_nonfinite = true});
+  EXPECT_TRUE(std::filesystem::exists(out / "model.safetensors"));
+  EXPECT_THROW(execute_merge(plan("linear"), out / "below" / "x"), InputError);
+  EXPECT_FALSE(std::filesystem::exists(out / "below"));
+}
+
 TEST_F(EngineFailure, TooLittleSpace) {
   write({10, 100}, DType::kF32);
   MergePlan plan = this->plan("task_arithmetic");
