@@ -16,6 +16,19 @@ from safetensors.torch import load_file, save_file
 METHOD = "gradient_matching"
 
 
+def sparse(**parameters):
+    """A recipe whose method goes through every tensor before it merges it."""
+    models = [{"model": name, "parameters": {"weight": 0.7}} for name in "ab"]
+    return json.dumps(
+        {
+            "merge_method": "ties",
+            "base_model": "base",
+            "models": models,
+            "parameters": parameters,
+        }
+    )
+
+
 def merge(folder, *arguments, out="out"):
     return subprocess.run(
         [executable(), "merge", "r.yaml", out, "--quiet", *arguments],
@@ -34,18 +47,29 @@ def content(folder):
     }
 
 
-def test_fifty_kills(tmp_path):
+# Fifty kills in all: of one file; of shards with statistics; of several outputs.
+KILLED = {
+    "one file": (30, recipe(METHOD), []),
+    "shards": (10, sparse(density=0.5), ["--shard-size", "1MB"]),
+    "sweep": (10, sparse(density=0.5, **{"lambda": {"sweep": [0.5, 1]}}), []),
+}
+
+
+@pytest.mark.parametrize("case", KILLED)
+def test_fifty_kills(tmp_path, case):
     """The same bytes, wherever the process was stopped and however often."""
+    kills, text, options = KILLED[case]
     folder = enlarged(tmp_path)
+    (folder / "r.yaml").write_text(text)
     start = time.perf_counter()
-    merge(folder, out="whole").check_returncode()
+    merge(folder, *options, out="whole").check_returncode()
     whole = time.perf_counter() - start
     expected = content(folder / "whole")
     draw = random.Random(0)
     killed = finished = 0
-    while killed < 50:
+    while killed < kills:
         process = subprocess.Popen(
-            [executable(), "merge", "r.yaml", "out", "--quiet", "--resume"],
+            [executable(), "merge", "r.yaml", "out", "--quiet", "--resume", *options],
             cwd=folder,
         )
         try:
@@ -59,7 +83,7 @@ def test_fifty_kills(tmp_path):
             process.send_signal(signal.SIGKILL)
             process.wait()
             killed += 1
-    merge(folder, "--resume").check_returncode()
+    merge(folder, "--resume", *options).check_returncode()
     assert content(folder / "out") == expected
     assert finished > 0  # not only beginnings were killed
 
