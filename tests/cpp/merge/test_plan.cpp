@@ -290,6 +290,100 @@ TEST_F(Plan, RefusesIntegersThatDifferWithoutABase) {
   EXPECT_EQ(problems(), "nothing");
 }
 
+// Read part by part; they differ behind the first.
+TEST_F(Plan, RefusesLargeIntegersThatDifferWithoutABase) {
+  recipe_ = "{merge_method: linear, models: [{model: a}, {model: b}]}";
+  std::vector<int64_t> values(200'000);
+  for (const char* name : {"a", "b"}) {
+    write_model(folder_ / name, {tensors_[0], integers("ids", values)});
+  }
+  EXPECT_EQ(problems(), "nothing");
+  values.back() = 1;
+  write_model(folder_ / "b", {tensors_[0], integers("ids", values)});
+  expect_problem(
+      {path("b/model.safetensors"), path("a/model.safetensors"), "'ids' I64"});
+}
+
+TEST_F(Plan, RefusesTensorsThatOtherSlicesLack) {
+  const auto write = [&](const std::string& name, const char* extra) {
+    write_model(
+        folder_ / name,
+        {floats("w", {1}),
+         floats("layer.0.w", {1}),
+         floats("layer.1.w", {1}),
+         floats(extra, {1})});
+  };
+  write("a", "v");
+  write("b", "layer.1.bias");
+  recipe_ =
+      "{merge_method: linear, slices: [{sources: [{model: a, layer_range: [0, "
+      "1]}, {model: b, layer_range: [1, 2]}]}]}";
+  expect_problem(
+      {path("b") + " has tensor 'layer.1.bias'", "layer 0 of " + path("a")});
+}
+
+TEST_F(Plan, RefusesConfigurationsThatItCannotChange) {
+  for (const char* name : {"base", "a", "b"}) {
+    write_model(folder_ / name, tensors_, "{broken");
+  }
+  recipe_ = "{merge_method: linear, out_dtype: bfloat16, models: [{model: a}]}";
+  expect_problem({path("a/config.json"), "no JSON object"});
+}
+
+TEST_F(Plan, RefusesTheSameValueTwiceInASweep) {
+  recipe_ = "{merge_method: linear, models: [{model: a}], ";
+  expect_problem(
+      {"a sweep has the same value twice"},
+      "parameters: {weight: {sweep: [0.5, 1, 0.5]}}}");
+  EXPECT_EQ(problems("parameters: {weight: {sweep: [0.5, 1]}}}"), "nothing");
+}
+
+class PlanOfAnAdapter : public Plan {
+ protected:
+  static constexpr int64_t kRank = 3, kWidth = 1000;
+
+  PlanOfAnAdapter() {
+    write_model(folder_ / "a", {matrix("w.weight", kWidth, kWidth)});
+    recipe_ = "{merge_method: linear, models: [{model: a, adapter: lora}]}";
+    write_adapter("");
+  }
+
+  static TestTensor matrix(const std::string& name, int64_t rows, int64_t n) {
+    TestTensor tensor = floats(name, std::vector<double>(rows * n, 1));
+    tensor.info.shape = {rows, n};
+    return tensor;
+  }
+
+  void write_adapter(const std::string& more) {
+    std::filesystem::create_directories(folder_ / "lora");
+    write_text(
+        folder_ / "lora" / "adapter_config.json",
+        R"({"peft_type": "LORA", "lora_alpha": 4, "r": 3)" + more + "}");
+    write_tensors(
+        folder_ / "lora" / "adapter_model.safetensors",
+        {matrix("base_model.model.w.lora_A.weight", kRank, kWidth),
+         matrix("base_model.model.w.lora_B.weight", kWidth, kRank)});
+  }
+};
+
+// A, B and one of them as it is stored, in every thread.
+TEST_F(PlanOfAnAdapter, CountsItsMemory) {
+  const MergePlan with = plan();
+  recipe_ = "{merge_method: linear, models: [{model: a}]}";
+  for (const int threads : {1, 4}) {
+    EXPECT_EQ(
+        with.peak_memory(threads) - plan().peak_memory(threads),
+        threads * 3u * kRank * kWidth * sizeof(float));
+  }
+}
+
+TEST_F(PlanOfAnAdapter, TakesKeysThatAreNull) {
+  write_adapter(R"(, "lora_bias": null, "use_dora": null)");
+  EXPECT_EQ(problems(), "nothing");
+  write_adapter(R"(, "lora_bias": true)");
+  expect_problem({path("lora/adapter_config.json"), "has lora_bias"});
+}
+
 TEST_F(Plan, RefusesHeadFilesOfOneName) {
   std::filesystem::create_directories(folder_ / "other");
   write_model(folder_ / "other" / "a", tensors_);
