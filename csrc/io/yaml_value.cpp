@@ -15,15 +15,21 @@
 namespace merganser {
 namespace {
 
+std::string at_mark(
+    const std::string& source,
+    const YAML::Mark& mark,
+    std::string_view message) {
+  return mark.is_null()
+      ? fmt::format("{}: {}", source, message)
+      : fmt::format(
+            "{}:{}:{}: {}", source, mark.line + 1, mark.column + 1, message);
+}
+
 [[noreturn]] void fail_at(
     const std::string& source,
     const YAML::Mark& mark,
     std::string_view message) {
-  if (mark.is_null()) {
-    throw InputError(fmt::format("{}: {}", source, message));
-  }
-  throw InputError(fmt::format(
-      "{}:{}:{}: {}", source, mark.line + 1, mark.column + 1, message));
+  throw InputError(at_mark(source, mark, message));
 }
 
 std::string kind(const YAML::Node& node) {
@@ -122,9 +128,23 @@ std::vector<YAML::Node> YamlValue::keys() const {
 }
 
 void YamlValue::expect_keys(std::span<const std::string_view> known) const {
-  for (const YAML::Node& key : keys()) {
-    if (std::find(known.begin(), known.end(), key.Scalar()) == known.end()) {
-      fail_at(
+  Problems problems;
+  expect_keys(known, problems);
+  problems.throw_if_any();
+}
+
+void YamlValue::expect_keys(
+    std::span<const std::string_view> known,
+    Problems& problems) const {
+  if (!node_.IsMap()) {
+    fail_type("a mapping");
+  }
+  problems.collect([&] { keys(); });
+  for (const auto& entry : node_) {
+    const YAML::Node& key = entry.first;
+    if (key.IsScalar() &&
+        std::find(known.begin(), known.end(), key.Scalar()) == known.end()) {
+      problems.add(at_mark(
           source_,
           key.Mark(),
           fmt::format(
@@ -132,7 +152,7 @@ void YamlValue::expect_keys(std::span<const std::string_view> known) const {
               key.Scalar(),
               name_.empty() ? "" : " in ",
               name_,
-              fmt::join(known, ", ")));
+              fmt::join(known, ", "))));
     }
   }
 }

@@ -15,6 +15,7 @@
 
 #include "io/api.h"
 #include "io/error.h"
+#include "io/problems.h"
 
 namespace merganser {
 
@@ -31,12 +32,15 @@ class MERGANSER_API YamlValue {
   YamlValue& operator=(const YamlValue&);
   ~YamlValue();
 
-  // Mappings. expect_keys refuses any other key, and a key given twice.
+  // Mappings. expect_keys refuses any other key, and a key given twice; with
+  // `problems` what it refuses are some of those, unless it is no mapping.
   bool is_mapping() const;
   void expect_keys(std::span<const std::string_view> known) const;
   void expect_keys(std::initializer_list<std::string_view> known) const {
     expect_keys(std::span(known.begin(), known.size()));
   }
+  void expect_keys(std::span<const std::string_view> known, Problems& problems)
+      const;
   std::optional<YamlValue> find(std::string_view key) const;
   YamlValue at(std::string_view key) const; // missing: an error
 

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "io/model_dir.h"
-#include "merge/problems.h"
+#include "io/problems.h"
 
 namespace merganser {
 

@@ -3,8 +3,8 @@
 #include <functional>
 #include <string>
 
+#include "io/problems.h"
 #include "merge/plan.h"
-#include "merge/problems.h"
 
 // The parts of a plan that come from its inputs; each gathers what is wrong.
 namespace merganser {

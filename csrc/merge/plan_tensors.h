@@ -1,7 +1,7 @@
 #pragma once
 
+#include "io/problems.h"
 #include "merge/plan.h"
-#include "merge/problems.h"
 
 namespace merganser {
 

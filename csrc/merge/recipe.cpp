@@ -15,6 +15,20 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::string_view kKeys[] = {
+    "merge_method",
+    "base_model",
+    "base_fisher",
+    "base_gram",
+    "base_num_examples",
+    "models",
+    "slices",
+    "parameters",
+    "heads",
+    "dtype",
+    "out_dtype",
+    "tokenizer_source"};
+
 // "model+adapter", as mergekit writes it, where there is no such folder.
 void parse_model_path(
     const YamlValue& value,
@@ -32,6 +46,19 @@ void parse_model_path(
   }
 }
 
+void parse_layer_range(const YamlValue& range, RecipeModel& model) {
+  const auto ends = range.items();
+  if (ends.size() != 2) {
+    range.fail(fmt::format(
+        "{} must be two numbers, the first layer and the one behind the last",
+        range.name()));
+  }
+  constexpr int64_t kMost = 100'000;
+  model.first_layer = static_cast<int>(ends[0].integer(0, kMost));
+  model.last_layer =
+      static_cast<int>(ends[1].integer(model.first_layer + 1, kMost));
+}
+
 // `layers`: the entry is a source of a slice.
 RecipeModel parse_model(
     const YamlValue& entry,
@@ -43,49 +70,54 @@ RecipeModel parse_model(
   if (layers) {
     keys.push_back("layer_range");
   }
-  entry.expect_keys(keys);
+  Problems problems;
+  entry.expect_keys(keys, problems);
   RecipeModel model;
-  parse_model_path(entry.at("model"), folder, model);
-  if (const auto adapter = entry.find("adapter")) {
-    model.adapter = adapter->path(folder);
-  }
-  if (const auto fisher = entry.find("fisher")) {
-    model.fisher = fisher->path(folder);
-  } else if (method.needs_fishers) {
-    entry.fail(fmt::format(
-        "{} needs the key fisher: the method {} uses a Fisher of every model",
-        entry.name(),
-        method.name));
-  }
-  if (const auto gram = entry.find("gram")) {
-    model.gram = gram->path(folder);
-  } else if (method.needs_grams()) {
-    entry.fail(fmt::format(
-        "{} needs the key gram: the method {} uses the Gram matrices of every "
-        "model",
-        entry.name(),
-        method.name));
-  }
-  if (const auto count = entry.find("num_examples")) {
-    model.num_examples = count->positive();
-  }
-  if (const auto parameters = entry.find("parameters")) {
-    model.parameters =
-        parse_settings(*parameters, method, ParameterInfo::Scope::kModel);
-  }
-  if (layers) {
-    const YamlValue range = entry.at("layer_range");
-    const auto ends = range.items();
-    if (ends.size() != 2) {
-      range.fail(fmt::format(
-          "{} must be two numbers, the first layer and the one behind the last",
-          range.name()));
+  problems.collect([&] { parse_model_path(entry.at("model"), folder, model); });
+  const auto take = [&](std::string_view key, const auto& use) {
+    const auto value = entry.find(key);
+    if (value) {
+      problems.collect([&] { use(*value); });
     }
-    constexpr int64_t kMost = 100'000;
-    model.first_layer = static_cast<int>(ends[0].integer(0, kMost));
-    model.last_layer =
-        static_cast<int>(ends[1].integer(model.first_layer + 1, kMost));
+    return value.has_value();
+  };
+  const auto need = [&](std::string_view key, std::string_view what) {
+    problems.collect([&] {
+      entry.fail(fmt::format(
+          "{} needs the key {}: the method {} uses {} of every model",
+          entry.name(),
+          key,
+          method.name,
+          what));
+    });
+  };
+  take("adapter", [&](const YamlValue& adapter) {
+    model.adapter = adapter.path(folder);
+  });
+  const auto take_fisher = [&](const YamlValue& fisher) {
+    model.fisher = fisher.path(folder);
+  };
+  if (!take("fisher", take_fisher) && method.needs_fishers) {
+    need("fisher", "a Fisher");
   }
+  const auto take_gram = [&](const YamlValue& gram) {
+    model.gram = gram.path(folder);
+  };
+  if (!take("gram", take_gram) && method.needs_grams()) {
+    need("gram", "the Gram matrices");
+  }
+  take("num_examples", [&](const YamlValue& count) {
+    model.num_examples = count.positive();
+  });
+  take("parameters", [&](const YamlValue& parameters) {
+    model.parameters =
+        parse_settings(parameters, method, ParameterInfo::Scope::kModel);
+  });
+  if (layers) {
+    problems.collect(
+        [&] { parse_layer_range(entry.at("layer_range"), model); });
+  }
+  problems.throw_if_any();
   return model;
 }
 
@@ -95,9 +127,12 @@ std::vector<RecipeModel> parse_models(
     const fs::path& folder,
     bool layers) {
   std::vector<RecipeModel> models;
+  Problems problems;
   for (const YamlValue& entry : list.items()) {
-    models.push_back(parse_model(entry, method, folder, layers));
+    problems.collect(
+        [&] { models.push_back(parse_model(entry, method, folder, layers)); });
   }
+  problems.throw_if_any();
   return models;
 }
 
@@ -105,24 +140,45 @@ RecipeSlice parse_slice(
     const YamlValue& entry,
     const MethodInfo& method,
     const fs::path& folder) {
-  entry.expect_keys({"sources", "parameters"});
-  const YamlValue sources = entry.at("sources");
+  constexpr std::string_view kKeys[] = {"sources", "parameters"};
+  Problems problems;
+  entry.expect_keys(kKeys, problems);
   RecipeSlice slice;
-  slice.models = parse_models(sources, method, folder, /*layers=*/true);
-  const auto count = [](const RecipeModel& model) {
-    return model.last_layer - model.first_layer;
-  };
-  for (const RecipeModel& model : slice.models) {
-    if (count(model) != count(slice.models.front())) {
-      sources.fail(fmt::format(
-          "{} must have equally many layers of each model", sources.name()));
+  problems.collect([&] {
+    const YamlValue sources = entry.at("sources");
+    slice.models = parse_models(sources, method, folder, /*layers=*/true);
+    const auto count = [](const RecipeModel& model) {
+      return model.last_layer - model.first_layer;
+    };
+    for (const RecipeModel& model : slice.models) {
+      if (count(model) != count(slice.models.front())) {
+        sources.fail(fmt::format(
+            "{} must have equally many layers of each model", sources.name()));
+      }
     }
-  }
+  });
   if (const auto parameters = entry.find("parameters")) {
-    slice.parameters =
-        parse_settings(*parameters, method, ParameterInfo::Scope::kMerge);
+    problems.collect([&] {
+      slice.parameters =
+          parse_settings(*parameters, method, ParameterInfo::Scope::kMerge);
+    });
   }
+  problems.throw_if_any();
   return slice;
+}
+
+std::vector<RecipeSlice> parse_slices(
+    const YamlValue& list,
+    const MethodInfo& method,
+    const fs::path& folder) {
+  std::vector<RecipeSlice> slices;
+  Problems problems;
+  for (const YamlValue& entry : list.items()) {
+    problems.collect(
+        [&] { slices.push_back(parse_slice(entry, method, folder)); });
+  }
+  problems.throw_if_any();
+  return slices;
 }
 
 void parse_base(
@@ -130,38 +186,45 @@ void parse_base(
     const MethodInfo& method,
     const fs::path& folder,
     Recipe& recipe) {
-  if (const auto base = root.find("base_model")) {
-    recipe.base_model = base->path(folder);
-  } else if (method.needs_base) {
-    root.at("merge_method")
-        .fail(fmt::format("the method {} needs base_model", method.name));
-  } else if (recipe.heads != HeadMode::kMerge) {
-    root.at("heads").fail(fmt::format(
-        "heads: {} needs base_model", head_mode_name(recipe.heads)));
+  Problems problems;
+  // Returns whether it is there.
+  const auto take = [&](std::string_view key, bool needed, const auto& use) {
+    const auto value = root.find(key);
+    if (value) {
+      problems.collect([&] { use(*value); });
+    } else if (needed) {
+      problems.collect([&] {
+        root.at("merge_method")
+            .fail(fmt::format("the method {} needs {}", method.name, key));
+      });
+    }
+    return value.has_value();
+  };
+  const auto to = [&](auto& path) {
+    return [&](const YamlValue& value) { path = value.path(folder); };
+  };
+  const bool base =
+      take("base_model", method.needs_base, to(recipe.base_model));
+  if (!base && !method.needs_base && recipe.heads != HeadMode::kMerge) {
+    problems.collect([&] {
+      root.at("heads").fail(fmt::format(
+          "heads: {} needs base_model", head_mode_name(recipe.heads)));
+    });
   }
-  if (const auto fisher = root.find("base_fisher")) {
-    recipe.base_fisher = fisher->path(folder);
-  } else if (method.needs_base_fisher) {
-    root.at("merge_method")
-        .fail(fmt::format("the method {} needs base_fisher", method.name));
-  }
-  if (const auto gram = root.find("base_gram")) {
-    recipe.base_gram = gram->path(folder);
-  } else if (method.needs_base_gram()) {
-    root.at("merge_method")
-        .fail(fmt::format("the method {} needs base_gram", method.name));
-  }
-  if (const auto count = root.find("base_num_examples")) {
-    recipe.base_num_examples = count->positive();
-  }
-  if (const auto tokenizer = root.find("tokenizer_source")) {
-    if (tokenizer->text() != "base") {
-      tokenizer->fail(fmt::format(
+  take("base_fisher", method.needs_base_fisher, to(recipe.base_fisher));
+  take("base_gram", method.needs_base_gram(), to(recipe.base_gram));
+  take("base_num_examples", false, [&](const YamlValue& count) {
+    recipe.base_num_examples = count.positive();
+  });
+  take("tokenizer_source", false, [](const YamlValue& tokenizer) {
+    if (tokenizer.text() != "base") {
+      tokenizer.fail(fmt::format(
           "tokenizer_source must be base, not '{}': vocabularies are not "
           "merged",
-          tokenizer->text()));
+          tokenizer.text()));
     }
-  }
+  });
+  problems.throw_if_any();
 }
 
 // Methods that take the base as `base_model` do not take it once more as a
@@ -183,6 +246,21 @@ void check_count_of(
     check_count(method, static_cast<int>(models.size()));
   } catch (const InputError& error) {
     list.fail(error.what());
+  }
+}
+
+void finish_slices(const YamlValue& list, Recipe& recipe) {
+  const std::vector<YamlValue> entries = list.items();
+  for (size_t i = 0; i < entries.size(); ++i) {
+    RecipeSlice& slice = recipe.slices[i];
+    slice.base_first_layer = slice.models.front().first_layer;
+    for (const RecipeModel& model : slice.models) {
+      if (model.model == recipe.base_model) {
+        slice.base_first_layer = model.first_layer;
+      }
+    }
+    leave_out_base(slice.models, recipe);
+    check_count_of(entries[i], *recipe.method, slice.models);
   }
 }
 
@@ -223,50 +301,39 @@ Recipe Recipe::parse(
     const fs::path& folder,
     const std::string& source_name) {
   const YamlValue root = YamlValue::parse(yaml, source_name);
-  root.expect_keys(
-      {"merge_method",
-       "base_model",
-       "base_fisher",
-       "base_gram",
-       "base_num_examples",
-       "models",
-       "slices",
-       "parameters",
-       "heads",
-       "dtype",
-       "out_dtype",
-       "tokenizer_source"});
+  Problems problems;
+  root.expect_keys(kKeys, problems);
   Recipe recipe;
   recipe.source = source_name;
   recipe.text = yaml;
-
-  recipe.method = &parse_method(root.at("merge_method"));
+  // If it is none, the simplest stands for it: the rest is looked at, too.
+  recipe.method = &method_of(MergeFormula::kLinear);
+  problems.collect(
+      [&] { recipe.method = &parse_method(root.at("merge_method")); });
   const MethodInfo& method = *recipe.method;
-  parse_recipe_options(root, recipe);
-  parse_base(root, method, folder, recipe);
+  problems.collect([&] { parse_recipe_options(root, recipe); });
+  problems.collect([&] { parse_base(root, method, folder, recipe); });
   const auto slices = root.find("slices");
-  if (slices && root.find("models")) {
-    slices->fail("there are models too, and a recipe has either or");
-  }
-  if (slices) {
-    for (const YamlValue& entry : slices->items()) {
-      RecipeSlice slice = parse_slice(entry, method, folder);
-      slice.base_first_layer = slice.models.front().first_layer;
-      for (const RecipeModel& model : slice.models) {
-        if (model.model == recipe.base_model) {
-          slice.base_first_layer = model.first_layer;
-        }
-      }
-      leave_out_base(slice.models, recipe);
-      check_count_of(entry, method, slice.models);
-      recipe.slices.push_back(std::move(slice));
+  problems.collect([&] {
+    if (slices && root.find("models")) {
+      slices->fail("there are models too, and a recipe has either or");
     }
+    if (slices) {
+      recipe.slices = parse_slices(*slices, method, folder);
+    } else {
+      recipe.models =
+          parse_models(root.at("models"), method, folder, /*layers=*/false);
+    }
+  });
+  problems.throw_if_any(); // what is not there cannot be counted
+
+  if (slices) {
+    finish_slices(*slices, recipe);
     if (recipe.heads != HeadMode::kMerge) {
       root.at("heads").fail("slices have no heads of their own");
     }
   } else {
     const YamlValue models = root.at("models");
-    recipe.models = parse_models(models, method, folder, /*layers=*/false);
     leave_out_base(recipe.models, recipe);
     check_count_of(models, method, recipe.models);
     check_weights(models, recipe);

@@ -74,6 +74,24 @@ std::vector<std::string_view> known_names(const MethodInfo& method) {
   return names;
 }
 
+Setting parse_setting(
+    const YamlValue& value,
+    std::string_view name,
+    const MethodInfo& method,
+    ParameterInfo::Scope scope) {
+  const ParameterInfo& parameter = *find_known(method, name);
+  if (scope == ParameterInfo::Scope::kModel && parameter.scope != scope) {
+    value.fail(
+        fmt::format("{} is a parameter of the merge, not of a model", name));
+  }
+  if (name == "normalize" && !method.find_parameter(name) && value.flag()) {
+    value.fail(fmt::format(
+        "the method {} does not normalize weights: its formula does",
+        method.name));
+  }
+  return Setting::parse(value, parameter);
+}
+
 } // namespace
 
 std::string_view head_mode_name(HeadMode mode) {
@@ -109,29 +127,20 @@ Settings parse_settings(
     ParameterInfo::Scope scope) {
   std::vector<std::string_view> names = known_names(method);
   names.push_back(kInt8Mask);
-  mapping.expect_keys(names);
+  Problems problems;
+  mapping.expect_keys(names, problems);
   Settings settings;
   for (const std::string_view name : names) {
     const auto value = mapping.find(name);
-    if (!value) {
-      continue;
+    if (value && name == kInt8Mask) {
+      problems.collect([&] { value->flag(); });
+    } else if (value) {
+      problems.collect([&] {
+        settings.emplace(name, parse_setting(*value, name, method, scope));
+      });
     }
-    if (name == kInt8Mask) {
-      value->flag();
-      continue;
-    }
-    const ParameterInfo& parameter = *find_known(method, name);
-    if (scope == ParameterInfo::Scope::kModel && parameter.scope != scope) {
-      value->fail(
-          fmt::format("{} is a parameter of the merge, not of a model", name));
-    }
-    if (name == "normalize" && !method.find_parameter(name) && value->flag()) {
-      value->fail(fmt::format(
-          "the method {} does not normalize weights: its formula does",
-          method.name));
-    }
-    settings.emplace(name, Setting::parse(*value, parameter));
   }
+  problems.throw_if_any();
   return settings;
 }
 
@@ -166,22 +175,29 @@ const Setting* find_setting(
 }
 
 void parse_recipe_options(const YamlValue& mapping, Recipe& recipe) {
-  if (const auto parameters = mapping.find("parameters")) {
+  Problems problems;
+  const auto take = [&](std::string_view key, const auto& use) {
+    if (const auto value = mapping.find(key)) {
+      problems.collect([&] { use(*value); });
+    }
+  };
+  take("parameters", [&](const YamlValue& parameters) {
     recipe.parameters = parse_settings(
-        *parameters, *recipe.method, ParameterInfo::Scope::kMerge);
-  }
-  if (const auto heads = mapping.find("heads")) {
-    recipe.heads = parse_heads(*heads);
-  }
+        parameters, *recipe.method, ParameterInfo::Scope::kMerge);
+  });
+  take("heads", [&](const YamlValue& heads) {
+    recipe.heads = parse_heads(heads);
+  });
   // mergekit computes in `dtype` and writes `out_dtype`, or else `dtype`. Less
   // than float32 is never used for arithmetic here.
-  if (const auto dtype = mapping.find("dtype")) {
-    recipe.out_dtype = parse_torch_dtype(*dtype);
+  take("dtype", [&](const YamlValue& dtype) {
+    recipe.out_dtype = parse_torch_dtype(dtype);
     recipe.float64 = recipe.out_dtype == DType::kF64;
-  }
-  if (const auto dtype = mapping.find("out_dtype")) {
-    recipe.out_dtype = parse_torch_dtype(*dtype);
-  }
+  });
+  take("out_dtype", [&](const YamlValue& dtype) {
+    recipe.out_dtype = parse_torch_dtype(dtype);
+  });
+  problems.throw_if_any();
 }
 
 } // namespace merganser

@@ -23,17 +23,25 @@ double parse_one(const YamlValue& value, const ParameterInfo& parameter) {
   return parameter.above_least ? value.positive() : value.number();
 }
 
+std::vector<double> parse_items(
+    const YamlValue& list,
+    const ParameterInfo& parameter) {
+  std::vector<double> values;
+  Problems problems;
+  for (const YamlValue& item : list.items()) {
+    problems.collect([&] { values.push_back(parse_one(item, parameter)); });
+  }
+  problems.throw_if_any();
+  return values;
+}
+
 std::vector<double> parse_values(
     const YamlValue& value,
     const ParameterInfo& parameter) {
   if (parameter.is_flag || !value.is_list()) {
     return {parse_one(value, parameter)};
   }
-  std::vector<double> values;
-  for (const YamlValue& item : value.items()) {
-    values.push_back(parse_one(item, parameter));
-  }
-  return values;
+  return parse_items(value, parameter);
 }
 
 } // namespace
@@ -50,17 +58,15 @@ Setting Setting::parse(const YamlValue& value, const ParameterInfo& parameter) {
   if (value.is_mapping() && value.find("sweep")) {
     value.expect_keys({"sweep"});
     setting.is_sweep_ = true;
-    std::vector<double> values;
-    for (const YamlValue& item : value.at("sweep").items()) {
-      values.push_back(parse_one(item, parameter));
-    }
-    setting.rules_.push_back({"", std::move(values)});
+    setting.rules_.push_back({"", parse_items(value.at("sweep"), parameter)});
   } else if (value.is_mapping()) {
     add_rule(value);
   } else if (value.is_list() && value.items().front().is_mapping()) {
+    Problems problems;
     for (const YamlValue& rule : value.items()) {
-      add_rule(rule);
+      problems.collect([&] { add_rule(rule); });
     }
+    problems.throw_if_any();
   } else {
     setting.rules_.push_back({"", parse_values(value, parameter)});
   }

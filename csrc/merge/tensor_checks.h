@@ -5,7 +5,7 @@
 
 #include "io/api.h"
 #include "io/checkpoint.h"
-#include "merge/problems.h"
+#include "io/problems.h"
 
 namespace merganser {
 

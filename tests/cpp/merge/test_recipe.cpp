@@ -128,7 +128,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadRecipe{"NotAMapping", "- linear", "1:1", "must be a mapping"},
         BadRecipe{
             "UnknownKey",
-            "merge_method: linear\nmodel: []",
+            "merge_method: linear\nmodel: []\nmodels: [{model: a}]",
             "2:1",
             "there is no key 'model'; the keys are merge_method, base_model"},
         BadRecipe{
@@ -143,7 +143,7 @@ INSTANTIATE_TEST_SUITE_P(
             "there is no key 'x' in parameters"},
         BadRecipe{
             "KeyTwice",
-            "merge_method: linear\nmerge_method: linear",
+            "merge_method: linear\nmerge_method: linear\nmodels: [{model: a}]",
             "2:1",
             "given twice"},
         BadRecipe{
@@ -301,6 +301,59 @@ INSTANTIATE_TEST_SUITE_P(
             "3:12",
             "models[0].model must be a text"}),
     [](const auto& info) { return info.param.name; });
+
+TEST(Recipe, ListsAllProblemsAtOnce) {
+  try {
+    parse(R"(
+merge_method: ties
+base_modell: b
+models:
+  - {model: a, wieght: 1, parameters: {density: [0.5, 2, x], lambda: 1}}
+  - {model: [], parameters: {weight: {sweep: [1, y, .nan]}}}
+  - c
+parameters: {epsilon: -1, x: 2, rescale: 3}
+heads: all
+dtype: int8
+)");
+    FAIL() << "was accepted";
+  } catch (const InputError& error) {
+    const std::string message = error.what();
+    for (const char* words :
+         {"there are 15 problems:\n",
+          "\n  r.yaml:3:1: there is no key 'base_modell'",
+          "\n  r.yaml:2:15: the method ties needs base_model",
+          "\n  r.yaml:5:16: there is no key 'wieght' in models[0]",
+          "\n  r.yaml:5:55: models[0].parameters.density[1] must be between",
+          "\n  r.yaml:5:58: models[0].parameters.density[2] must be a number",
+          "\n  r.yaml:5:70: lambda is a parameter of the merge",
+          "\n  r.yaml:6:13: models[1].model must be a text",
+          "\n  r.yaml:6:50: models[1].parameters.weight.sweep[1] must be",
+          "\n  r.yaml:6:53: models[1].parameters.weight.sweep[2] must be",
+          "\n  r.yaml:7:5: models[2] must be a mapping, not 'c'",
+          "\n  r.yaml:8:23: parameters.epsilon must be",
+          "\n  r.yaml:8:27: there is no key 'x' in parameters",
+          "\n  r.yaml:8:42: parameters.rescale must be true or false",
+          "\n  r.yaml:9:8: heads must be merge",
+          "\n  r.yaml:10:8: dtype must be float32"}) {
+      EXPECT_NE(message.find(words), std::string::npos)
+          << "'" << words << "' is not in: " << message;
+    }
+  }
+}
+
+// The rest is looked at, too.
+TEST(Recipe, ListsProblemsBesideAnUnknownMethod) {
+  try {
+    parse("merge_method: tie\nmodels: [{model: a, x: 1}]\nheads: 1");
+    FAIL() << "was accepted";
+  } catch (const InputError& error) {
+    const std::string message = error.what();
+    for (const char* words :
+         {"3 problems", "r.yaml:1:15: ", "r.yaml:2:21: ", "r.yaml:3:8: "}) {
+      EXPECT_NE(message.find(words), std::string::npos) << message;
+    }
+  }
+}
 
 // mergekit's settings: interpolated over the layers, or by rules.
 TEST(Recipe, SettingsDependOnTheTensor) {
