@@ -10,6 +10,7 @@
 
 #include "io/atomic_file.h"
 #include "io/error.h"
+#include "io/problems.h"
 #include "io/utf8.h"
 
 namespace merganser {

@@ -15,9 +15,10 @@
 
 #include "io/api.h"
 #include "io/error.h"
-#include "io/problems.h"
 
 namespace merganser {
+
+class Problems;
 
 // A value of a YAML file that knows where it stands: every complaint about it
 // is an InputError that begins with file:line:column and names the key.

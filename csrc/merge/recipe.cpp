@@ -6,6 +6,7 @@
 
 #include "io/atomic_file.h"
 #include "io/error.h"
+#include "io/problems.h"
 #include "io/yaml_value.h"
 #include "merge/recipe_options.h"
 #include "merge/tensor_parameters.h"

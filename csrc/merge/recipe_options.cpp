@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "io/error.h"
+#include "io/problems.h"
 
 namespace merganser {
 namespace {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "io/problems.h"
 #include "io/yaml_value.h"
 
 namespace merganser {
