@@ -4,18 +4,10 @@
 
 #include "io/quote.h"
 #include "merge/layer_name.h"
-#include "merge/tensor_checks.h"
+#include "merge/plan_tensor.h"
 
 namespace merganser {
 namespace {
-
-// A tensor of the output, by its names in what it is made of.
-struct Names {
-  std::string output;
-  std::string base;
-  std::vector<std::string> models;
-  double depth = 0;
-};
 
 class Planner {
  public:
@@ -56,7 +48,7 @@ class Planner {
   }
 
  private:
-  static Names same_names(
+  static TensorNames same_names(
       const PlanSlice& slice,
       const TensorInfo& tensor,
       double depth) {
@@ -83,7 +75,7 @@ class Planner {
         continue;
       }
       found = true;
-      Names names;
+      TensorNames names;
       names.output = with_layer(tensor.name, output_layer);
       names.base = with_layer(tensor.name, slice.base_first_layer + i);
       for (const PlanModel& model : slice.models) {
@@ -115,167 +107,9 @@ class Planner {
     }
   }
 
-  void add(const PlanSlice& slice, const Names& names) {
-    problems_.collect([&] { plan_.tensors.push_back(plan(slice, names)); });
-  }
-
-  // Throws what is wrong with it.
-  TensorPlan plan(const PlanSlice& slice, const Names& names) {
-    const MethodInfo& method = *plan_.recipe.method;
-    const size_t like_input =
-        plan_.base ? *plan_.base : slice.models[slice.first].weights;
-    const Checkpoint& like = *plan_.inputs[like_input];
-    const std::string& like_name =
-        plan_.base ? names.base : names.models[slice.first];
-    TensorPlan row;
-    row.output = like.at(like_name).info();
-    row.output.name = names.output;
-    if (plan_.recipe.heads != HeadMode::kMerge &&
-        is_head_tensor(names.output)) {
-      row.action = TensorAction::kCopy;
-      row.reason = "the base's head";
-    } else if (tensor_kind(row.output.dtype) == TensorKind::kInteger) {
-      row.action = TensorAction::kCopy;
-      row.reason = plan_.base ? "the base's integers" : "integers that agree";
-    }
-    if (row.action == TensorAction::kCopy) {
-      row.sources = {{like.at(like_name), like_input}};
-    } else {
-      add_grams(slice, names, row);
-      add_sources(slice, names, row);
-      add_parameters(slice, names, row);
-      row.float64 = plan_.recipe.float64 || !row.grams.empty();
-      for (const TensorSource& source : row.sources) {
-        row.float64 |= source.tensor.info().dtype == DType::kF64;
-        check(source, row.output);
-      }
-      row.output.dtype = plan_.recipe.out_dtype.value_or(row.output.dtype);
-      if (method.weights == WeightRule::kScale && row.parameters.size() == 1 &&
-          row.parameters[0].weights[0] == 1 &&
-          row.output.dtype == row.sources[0].tensor.info().dtype &&
-          row.sources[0].update == nullptr) {
-        row.action = TensorAction::kCopy;
-        row.reason = "of " +
-            plan_.inputs[row.sources[0].input]->path().filename().string();
-      }
-    }
-    for (const TensorSource& source : row.sources) {
-      row.bytes_read += source.tensor.info().bytes();
-      if (source.update != nullptr) {
-        row.bytes_read +=
-            source.update->a.info().bytes() + source.update->b.info().bytes();
-      }
-    }
-    for (const GramSource& gram : row.grams) {
-      row.bytes_read += gram.matrix.tensor.info().bytes();
-    }
-    return row;
-  }
-
-  void add_sources(const PlanSlice& slice, const Names& names, TensorPlan& row)
-      const {
-    const MethodInfo& method = *plan_.recipe.method;
-    if (method.needs_base) {
-      row.sources.push_back({reference_.at(names.base), *plan_.base});
-    }
-    const bool fishers = row.grams.empty();
-    if (method.needs_base_fisher && fishers) {
-      row.sources.push_back(
-          {plan_.inputs[*plan_.base_fisher]->at(names.base),
-           *plan_.base_fisher,
-           /*is_fisher=*/true});
-    }
-    for (size_t t = 0; t < slice.models.size(); ++t) {
-      const PlanModel& model = slice.models[t];
-      TensorSource source = {
-          plan_.inputs[model.weights]->at(names.models[t]), model.weights};
-      if (model.adapter) {
-        source.update = model.adapter->find(names.models[t]);
-        if (const auto whole = model.adapter->replacement(names.models[t])) {
-          source.tensor = *whole;
-          source.input = input_of(model.adapter->checkpoint());
-        }
-      }
-      row.sources.push_back(source);
-      row.scales.push_back(model.scale);
-    }
-    for (size_t t = 0; t < slice.models.size(); ++t) {
-      if (const auto fisher = slice.models[t].fisher; fisher && fishers) {
-        row.sources.push_back(
-            {plan_.inputs[*fisher]->at(names.models[t]),
-             *fisher,
-             /*is_fisher=*/true});
-      }
-    }
-  }
-
-  // The Gram matrices of all models and, if the method uses it, of the base; or
-  // of none.
-  void add_grams(const PlanSlice& slice, const Names& names, TensorPlan& row)
-      const {
-    size_t wanted = 0;
-    const Checkpoint* without = nullptr;
-    const auto add = [&](size_t input, const std::string& name, double scale) {
-      ++wanted;
-      if (plan_.inputs[input]->find(name) == nullptr) {
-        without = plan_.inputs[input].get();
-      } else {
-        row.grams.push_back({{plan_.inputs[input]->at(name), input}, scale});
-      }
-    };
-    if (plan_.base_gram) {
-      add(*plan_.base_gram, names.base, plan_.base_gram_scale);
-    }
-    for (size_t t = 0; t < slice.models.size(); ++t) {
-      const PlanModel& model = slice.models[t];
-      if (model.gram) {
-        add(*model.gram, names.models[t], model.gram_scale);
-      }
-    }
-    if (!row.grams.empty() && row.grams.size() < wanted) {
-      throw InputError(fmt::format(
-          "{} has no Gram matrix for tensor {}, and others have one",
-          without->path().string(),
-          quote(names.output)));
-    }
-  }
-
-  size_t input_of(const Checkpoint& checkpoint) const {
-    const auto found = std::ranges::find_if(
-        plan_.inputs,
-        [&](const auto& input) { return input->path() == checkpoint.path(); });
-    return found - plan_.inputs.begin();
-  }
-
-  void add_parameters(
-      const PlanSlice& slice,
-      const Names& names,
-      TensorPlan& row) const {
-    std::vector<const Settings*> models;
-    for (const PlanModel& model : slice.models) {
-      models.push_back(&model.recipe.parameters);
-    }
-    const TensorPlace place = {names.output, names.models, names.depth};
-    for (size_t output = 0; output < plan_.outputs.size(); ++output) {
-      row.parameters.push_back(resolve_parameters(
-          plan_.recipe, models, slice.parameters, place, output));
-    }
-  }
-
-  // What compare_tensors has found where whole models are merged.
-  static void check(const TensorSource& source, const TensorInfo& output) {
-    const TensorInfo& info = source.tensor.info();
-    if (info.shape != output.shape ||
-        tensor_kind(info.dtype) != TensorKind::kFloat) {
-      throw InputError(fmt::format(
-          "{}: tensor {} is {} {}, and {} {} is to be made with it",
-          source.tensor.file().string(),
-          quote(info.name),
-          dtype_name(info.dtype),
-          info.shape_text(),
-          quote(output.name),
-          output.shape_text()));
-    }
+  void add(const PlanSlice& slice, const TensorNames& names) {
+    problems_.collect(
+        [&] { plan_.tensors.push_back(plan_tensor(plan_, slice, names)); });
   }
 
   MergePlan& plan_;

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "merge/plan.h"
+
+namespace merganser {
+
+// A tensor of the output, by its names in what it is made of.
+struct TensorNames {
+  std::string output;
+  std::string base;
+  std::vector<std::string> models;
+  double depth = 0;
+};
+
+// The row of a plan for a tensor that is made of a slice's models. The plan's
+// inputs are open. Throws InputError for what is wrong with it.
+TensorPlan plan_tensor(
+    const MergePlan& plan,
+    const PlanSlice& slice,
+    const TensorNames& names);
+
+} // namespace merganser
