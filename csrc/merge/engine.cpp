@@ -12,6 +12,7 @@
 #include "io/hash.h"
 #include "io/parallel.h"
 #include "io/version.h"
+#include "merge/compare_inputs.h"
 #include "merge/merge_run.h"
 #include "merge/model_card.h"
 #include "merge/output_config.h"

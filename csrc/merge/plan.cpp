@@ -5,6 +5,7 @@
 
 #include "io/parallel.h"
 #include "merge/chunk_merger.h"
+#include "merge/compare_inputs.h"
 #include "merge/gram.h"
 #include "merge/long_rows.h"
 #include "merge/output_config.h"
