@@ -13,12 +13,16 @@ inline float float_from_bf16(uint16_t h) {
   return std::bit_cast<float>(static_cast<uint32_t>(h) << 16);
 }
 
+// The upper half of a float's bits, rounded: uint32_t, or a vector of them.
+template <typename Bits>
+[[gnu::always_inline]] inline Bits bf16_bits(Bits bits) {
+  const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const Bits nan = (bits >> 16) | 0x40; // quiet, keeps sign and payload
+  return (bits & 0x7fffffff) > 0x7f800000 ? nan : rounded;
+}
+
 inline uint16_t bf16_from_float(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const uint32_t nan = (bits >> 16) | 0x40; // quiet, keeps sign and payload
-  return static_cast<uint16_t>(
-      (bits & 0x7fffffff) > 0x7f800000 ? nan : rounded);
+  return static_cast<uint16_t>(bf16_bits(std::bit_cast<uint32_t>(value)));
 }
 
 inline float float_from_f16(uint16_t h) {

@@ -13,13 +13,28 @@
 #include "merge/sparsify.h"
 
 namespace merganser {
+namespace {
+
+// Parameters and output: those need no pass of their own to be converted.
+bool is_bfloat16(const TensorPlan& tensor) {
+  return tensor.grams.empty() && tensor.output.dtype == DType::kBF16 &&
+      std::ranges::all_of(tensor.sources, [](const TensorSource& source) {
+           return source.is_fisher ||
+               (source.tensor.info().dtype == DType::kBF16 &&
+                source.update == nullptr);
+         });
+}
+
+} // namespace
 
 template <typename T>
 void ChunkMerger<T>::read(
     const TensorPlan& tensor,
     const Chunk& chunk,
     std::span<Digest> digests) {
-  reader_.read(tensor.sources, chunk, digests);
+  as_stored_ = std::is_same_v<T, float> && is_bfloat16(tensor) &&
+      plan_.recipe.method->sparsify == Sparsify::kNone;
+  reader_.read(tensor.sources, chunk, digests, as_stored_);
 }
 
 template <typename T>
@@ -89,33 +104,59 @@ bool ChunkMerger<T>::sparsify_models(
   return finite;
 }
 
+// `parameters` is set to where they are, as P.
 template <typename T>
-MergeArrays<T> ChunkMerger<T>::arrays(const TensorPlan& tensor) {
+template <typename P>
+MergeArrays<T, P> ChunkMerger<T>::arrays(
+    const TensorPlan& tensor,
+    std::vector<const P*>& parameters,
+    P* out) {
   const MethodInfo& method = *plan_.recipe.method;
-  const size_t models = tensor.scales.size();
-  pointers_.clear();
+  parameters.clear();
+  fishers_.clear();
   for (size_t s = 0; s < tensor.sources.size(); ++s) {
-    pointers_.push_back(reader_.values(s));
-  }
-  MergeArrays<T> arrays;
-  const T** next = pointers_.data();
-  if (method.needs_base) {
-    arrays.base = *next++;
-  }
-  if (method.needs_base_fisher) {
-    arrays.base_fisher = *next++;
-  }
-  if (method.sparsify != Sparsify::kNone) {
-    for (size_t t = 0; t < models; ++t) {
-      next[t] = task_vectors_[t].data();
+    if (tensor.sources[s].is_fisher) {
+      fishers_.push_back(reader_.values(s));
+    } else {
+      parameters.push_back(reinterpret_cast<const P*>(reader_.values(s)));
     }
   }
-  // Between base and model: the base is one of the models.
-  arrays.models =
-      method.weights == WeightRule::kSlerp ? pointers_.data() : next;
-  arrays.fishers = next + models;
-  arrays.out = merged_;
+  MergeArrays<T, P> arrays;
+  arrays.out = out;
+  arrays.models = parameters.data();
+  arrays.fishers = fishers_.data();
+  if (method.needs_base) {
+    arrays.base = parameters[0];
+    // Between base and model: the base is one of the models.
+    arrays.models += method.weights != WeightRule::kSlerp;
+  }
+  if (method.needs_base_fisher) {
+    arrays.base_fisher = *arrays.fishers++;
+  }
   return arrays;
+}
+
+// Of BFloat16 to BFloat16. False where there is something to look at, which is
+// done with numbers of T.
+template <typename T>
+bool ChunkMerger<T>::merge_stored(
+    const TensorPlan& tensor,
+    const Chunk& chunk,
+    std::span<std::byte> out,
+    int64_t& clamped) {
+  if constexpr (std::is_same_v<T, float>) {
+    const MergeFindings<T> found = merge_elements(
+        plan_.recipe.method->formula,
+        scalars_,
+        arrays(
+            tensor,
+            stored_parameters_,
+            reinterpret_cast<BFloat16*>(out.data())),
+        chunk.n);
+    clamped = found.clamped;
+    return found.inputs_good && found.largest < overflow_bound<T>(DType::kBF16);
+  }
+  return false;
 }
 
 template <typename T>
@@ -124,13 +165,20 @@ MergeFindings<T> ChunkMerger<T>::calculate(
     const Chunk& chunk,
     size_t output,
     const TensorStatistics* statistics) {
-  set_scalars(tensor, output, statistics);
   const MethodInfo& method = *plan_.recipe.method;
-  // The formula does not see what was dropped.
-  const bool finite = method.sparsify == Sparsify::kNone ||
-      sparsify_models(tensor, chunk, output, *statistics);
+  MergeArrays<T, T> from = arrays(tensor, parameters_, merged_);
+  bool finite = true;
+  if (method.sparsify != Sparsify::kNone) {
+    // The formula does not see what was dropped.
+    finite = sparsify_models(tensor, chunk, output, *statistics);
+    parameters_.clear();
+    for (const auto& task_vector : task_vectors_) {
+      parameters_.push_back(task_vector.data());
+    }
+    from.models = parameters_.data();
+  }
   MergeFindings<T> found =
-      merge_elements(method.formula, scalars_, arrays(tensor), chunk.n);
+      merge_elements(method.formula, scalars_, from, chunk.n);
   found.inputs_good &= finite;
   return found;
 }
@@ -157,6 +205,15 @@ MergedChunk ChunkMerger<T>::merge(
     size_t output,
     const TensorStatistics* statistics,
     std::span<std::byte> out) {
+  MergedChunk merged;
+  set_scalars(tensor, output, statistics);
+  if (as_stored_) {
+    if (merge_stored(tensor, chunk, out, merged.clamped)) {
+      return merged;
+    }
+    reader_.convert_stored(tensor.sources, chunk.n);
+    as_stored_ = false;
+  }
   const DType dtype = tensor.output.dtype;
   const bool same = dtype == kTypeOf<T>;
   result_.resize(same ? 0 : kChunkElements);
@@ -168,7 +225,6 @@ MergedChunk ChunkMerger<T>::merge(
   if (!found.inputs_good) {
     check_inputs(tensor, chunk);
   }
-  MergedChunk merged;
   merged.clamped = found.clamped;
   if (!(found.largest < overflow_bound<T>(dtype))) {
     merged.nonfinite = check_result(tensor, chunk);

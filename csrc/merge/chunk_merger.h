@@ -63,12 +63,21 @@ class ChunkMerger {
       const Chunk& chunk,
       size_t output,
       const TensorStatistics& statistics);
-  MergeArrays<T> arrays(const TensorPlan& tensor);
+  template <typename P>
+  MergeArrays<T, P> arrays(
+      const TensorPlan& tensor,
+      std::vector<const P*>& parameters,
+      P* out);
   MergeFindings<T> calculate(
       const TensorPlan& tensor,
       const Chunk& chunk,
       size_t output,
       const TensorStatistics* statistics);
+  bool merge_stored(
+      const TensorPlan& tensor,
+      const Chunk& chunk,
+      std::span<std::byte> out,
+      int64_t& clamped);
   void normalize_fishers(const TensorPlan& tensor);
   MergeFindings<T> take(const std::vector<double>& merged, const Chunk& chunk)
       const;
@@ -83,7 +92,10 @@ class ChunkMerger {
   std::vector<T> scales_;
   MergeScalars<T> scalars_;
   std::vector<std::vector<T>> task_vectors_; // sparsified, of the models
-  std::vector<const T*> pointers_;
+  std::vector<const T*> parameters_;
+  std::vector<const BFloat16*> stored_parameters_;
+  std::vector<const T*> fishers_;
+  bool as_stored_ = false; // the parameters that were read are BFloat16
   std::vector<T> result_; // where the output is of another type
   T* merged_ = nullptr; // result_, or the output itself
 };

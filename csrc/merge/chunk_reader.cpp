@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "io/error.h"
 #include "io/quote.h"
@@ -27,7 +28,8 @@ template <typename T>
 void ChunkReader<T>::read(
     std::span<const TensorSource> sources,
     const Chunk& chunk,
-    std::span<Digest> digests) {
+    std::span<Digest> digests,
+    bool as_stored) {
   const size_t count = sources.size();
   if (values_.size() < count) {
     values_.resize(count);
@@ -39,7 +41,12 @@ void ChunkReader<T>::read(
   bytes_.resize(std::max(bytes_.size(), size * sizeof(double)));
   for (size_t s = 0; s < count; ++s) {
     const TensorSource& source = sources[s];
-    read(source.tensor, chunk, values_[s].data(), digests[s]);
+    read(
+        source.tensor,
+        chunk,
+        values_[s].data(),
+        digests[s],
+        as_stored && !source.is_fisher);
     if (source.update != nullptr) {
       add_update(source, chunk, values_[s].data());
     }
@@ -51,17 +58,31 @@ void ChunkReader<T>::read(
     const StoredTensor& source,
     const Chunk& chunk,
     T* to,
-    Digest& digest) {
+    Digest& digest,
+    bool as_stored) {
   const DType dtype = source.info().dtype;
   const uint64_t width = dtype_bits(dtype) / 8;
   // Of the type that is calculated with: straight to its place.
-  const bool same = dtype == kTypeOf<T>;
+  const bool same = dtype == kTypeOf<T> || as_stored;
   const std::span<std::byte> part(
       same ? reinterpret_cast<std::byte*>(to) : bytes_.data(), chunk.n * width);
   source.read(part, chunk.begin * width);
   digest = hash_bytes(part);
   if (!same) {
     convert_from(dtype, part.data(), to, chunk.n);
+  }
+}
+
+template <typename T>
+void ChunkReader<T>::convert_stored(
+    std::span<const TensorSource> sources,
+    int64_t n) {
+  for (size_t s = 0; s < sources.size(); ++s) {
+    if (!sources[s].is_fisher) {
+      const DType dtype = sources[s].tensor.info().dtype;
+      std::memcpy(bytes_.data(), values_[s].data(), n * dtype_bits(dtype) / 8);
+      convert_from(dtype, bytes_.data(), values_[s].data(), n);
+    }
   }
 }
 

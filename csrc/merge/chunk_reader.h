@@ -17,22 +17,31 @@ class ChunkReader {
  public:
   // Sets values(s), valid until the next call, and `digests` of what was read,
   // one per source (of which an adapter's part is none). The sources are of one
-  // shape.
+  // shape. With `as_stored` values(s) of parameters are left as their bytes.
   void read(
       std::span<const TensorSource> sources,
       const Chunk& chunk,
-      std::span<Digest> digests);
+      std::span<Digest> digests,
+      bool as_stored = false);
 
   T* values(size_t source) {
     return values_[source].data();
   }
+
+  // Makes values(s) of what was read as it is stored.
+  void convert_stored(std::span<const TensorSource> sources, int64_t n);
 
   static constexpr uint64_t memory(size_t sources) {
     return kChunkElements * (sources * sizeof(T) + sizeof(double));
   }
 
  private:
-  void read(const StoredTensor& source, const Chunk&, T* to, Digest& digest);
+  void read(
+      const StoredTensor& source,
+      const Chunk& chunk,
+      T* to,
+      Digest& digest,
+      bool as_stored);
   void add_update(const TensorSource& source, const Chunk&, T* values);
 
   std::vector<std::vector<T>> values_;

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "io/half.h"
 #include "kernels/widest.h"
 
 namespace merganser {
@@ -27,6 +28,7 @@ template <typename T, int N>
 struct Lanes {
   typedef T Values __attribute__((vector_size(N)));
   typedef BitsOf<T> Bits __attribute__((vector_size(N)));
+  typedef uint16_t Halves __attribute__((vector_size(N / 2)));
   static constexpr int64_t kCount = N / sizeof(T);
   using Mask = decltype(Values{} < Values{});
 };
@@ -35,21 +37,33 @@ template <typename T>
 struct Lanes<T, sizeof(T)> {
   using Values = T;
   using Bits = BitsOf<T>;
+  using Halves = uint16_t;
   static constexpr int64_t kCount = 1;
   using Mask = bool;
 };
+
+template <typename To, typename From>
+[[gnu::always_inline]] inline To convert(From from) {
+  if constexpr (std::is_integral_v<To>) {
+    return static_cast<To>(from);
+  } else {
+    return __builtin_convertvector(from, To);
+  }
+}
 
 // What MergeFindings is made of, in every lane.
 template <typename T, int N>
 struct Seen {
   using Bits = typename Lanes<T, N>::Bits;
   using Values = typename Lanes<T, N>::Values;
+  using Halves = typename Lanes<T, N>::Halves;
 
   // always_inline: vectors wider than the machine's cannot be passed.
   [[gnu::always_inline]] static Bits max(Bits a, Bits b) {
     return a < b ? b : a;
   }
-  [[gnu::always_inline]] Values parameter(const T* from) {
+  template <typename P>
+  [[gnu::always_inline]] Values parameter(const P* from) {
     const Values x = load(from);
     worst = max(worst, std::bit_cast<Bits>(x) & kMagnitude<T>);
     return x;
@@ -67,6 +81,18 @@ struct Seen {
     std::memcpy(&x, from, sizeof(x));
     return x;
   }
+  [[gnu::always_inline]] static Values load(const BFloat16* from) {
+    Halves halves;
+    std::memcpy(&halves, from, sizeof(halves));
+    return std::bit_cast<Values>(convert<Bits>(halves) << 16);
+  }
+  [[gnu::always_inline]] static void store(Values x, T* to) {
+    std::memcpy(to, &x, sizeof(x));
+  }
+  [[gnu::always_inline]] static void store(Values x, BFloat16* to) {
+    const auto halves = convert<Halves>(bf16_bits(std::bit_cast<Bits>(x)));
+    std::memcpy(to, &halves, sizeof(halves));
+  }
 
   Bits worst{}; // input
   Bits largest{}; // output
@@ -74,10 +100,10 @@ struct Seen {
 
 // Elements [begin, end) as far as they fill vectors of N bytes; returns where
 // it stopped.
-template <MergeFormula M, typename T, int N>
+template <MergeFormula M, int N, typename T, typename P>
 [[gnu::always_inline]] inline int64_t merge_lanes(
     const MergeScalars<T>& scalars,
-    const MergeArrays<T>& a,
+    const MergeArrays<T, P>& a,
     int64_t begin,
     int64_t end,
     MergeFindings<T>& findings) {
@@ -104,7 +130,7 @@ template <MergeFormula M, typename T, int N>
       clamped_count += clamped ? one : typename Lane::Bits{};
     }
     seen.result(merged);
-    std::memcpy(a.out + i, &merged, sizeof(merged));
+    seen.store(merged, a.out + i);
   }
   BitsOf<T> worst[Lane::kCount], largest[Lane::kCount], counts[Lane::kCount];
   std::memcpy(worst, &seen.worst, sizeof(worst));
@@ -120,26 +146,26 @@ template <MergeFormula M, typename T, int N>
   return i;
 }
 
-template <MergeFormula M, typename T>
+template <MergeFormula M, typename T, typename P>
 MergeFindings<T> merge_loop(
     const MergeScalars<T>& scalars,
-    const MergeArrays<T>& arrays,
+    const MergeArrays<T, P>& arrays,
     int64_t n) {
   MergeFindings<T> findings;
   widest([&]<int N>(VectorBytes<N>) {
-    const int64_t rest = merge_lanes<M, T, N>(scalars, arrays, 0, n, findings);
-    merge_lanes<M, T, sizeof(T)>(scalars, arrays, rest, n, findings);
+    const int64_t rest = merge_lanes<M, N>(scalars, arrays, 0, n, findings);
+    merge_lanes<M, sizeof(T)>(scalars, arrays, rest, n, findings);
   });
   return findings;
 }
 
 } // namespace
 
-template <typename T>
+template <typename T, typename P>
 MergeFindings<T> merge_elements(
     MergeFormula method,
     const MergeScalars<T>& scalars,
-    const MergeArrays<T>& arrays,
+    const MergeArrays<T, P>& arrays,
     int64_t n) {
   switch (method) {
     case MergeFormula::kLinear:
@@ -168,6 +194,11 @@ template MERGANSER_API MergeFindings<float> merge_elements(
     MergeFormula,
     const MergeScalars<float>&,
     const MergeArrays<float>&,
+    int64_t);
+template MERGANSER_API MergeFindings<float> merge_elements(
+    MergeFormula,
+    const MergeScalars<float>&,
+    const MergeArrays<float, BFloat16>&,
     int64_t);
 template MERGANSER_API MergeFindings<double> merge_elements(
     MergeFormula,

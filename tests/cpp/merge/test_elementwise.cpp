@@ -5,8 +5,10 @@
 
 #include <cmath>
 #include <random>
+#include <span>
 
 #include "elements.h"
+#include "io/dtype.h"
 #include "merge/method.h"
 #include "oracle.h"
 
@@ -100,6 +102,51 @@ TEST(MergeElements, EqualTheDefinition) {
         compare<float>(static_cast<MergeFormula>(formula), n, count);
         compare<double>(static_cast<MergeFormula>(formula), n, count);
       }
+    }
+  }
+}
+
+// Of parameters that are stored as BFloat16: converted, merged and rounded.
+TEST(MergeElements, RoundToBFloat16) {
+  const auto store = [](const std::vector<float>& values) {
+    std::vector<BFloat16> stored(values.size());
+    from_float32(
+        DType::kBF16,
+        values.data(),
+        std::as_writable_bytes(std::span(stored)).data(),
+        values.size());
+    return stored;
+  };
+  const auto load = [](const std::vector<BFloat16>& stored) {
+    std::vector<float> values(stored.size());
+    to_float32(
+        DType::kBF16,
+        std::as_bytes(std::span(stored)).data(),
+        values.data(),
+        values.size());
+    return values;
+  };
+  for (int formula = 0; formula <= kLastFormula; ++formula) {
+    for (const size_t n : {0, 1, 15, 257}) {
+      const auto method = static_cast<MergeFormula>(formula);
+      Elements<float> wide = elements_of<float>(random_problem(n, 3));
+      Elements<float, BFloat16> halves = {
+          .base = store(wide.base),
+          .base_fisher = wide.base_fisher,
+          .models = {},
+          .fishers = wide.fishers,
+          .weights = wide.weights,
+          .scales = wide.scales,
+          .base_scale = wide.base_scale,
+          .delta = wide.delta};
+      for (auto& model : wide.models) {
+        halves.models.push_back(store(model));
+        model = load(halves.models.back());
+      }
+      wide.base = load(halves.base);
+      EXPECT_EQ(load(halves.merge(method)), load(store(wide.merge(method))))
+          << "formula " << formula << ", " << n << " elements";
+      EXPECT_EQ(halves.clamped, wide.clamped);
     }
   }
 }

@@ -118,6 +118,20 @@ TEST_F(EngineFailure, ResultTooLargeForItsType) {
       plan("task_arithmetic", "out_dtype: bfloat16\n"), folder_ / "wider");
 }
 
+TEST_F(EngineFailure, ResultTooLargeForBFloat16) {
+  write({10, 100}, DType::kBF16);
+  for (const char* model : {"base", "a", "b"}) {
+    poke(folder_ / model, 5, 3.38953139e38); // its largest number
+  }
+  const char* weights = "parameters: {normalize: false}\n";
+  expect_failure<InputError>(
+      "linear", {"'t1'", "inf at index 5", "BF16 cannot hold"}, weights);
+  const MergeReport report = execute_merge(
+      plan("linear", weights), folder_ / "all", {.allow_nonfinite = true});
+  EXPECT_EQ(report.nonfinite, 1);
+  EXPECT_TRUE(std::isinf(read_values(folder_ / "all", "t1")[5]));
+}
+
 TEST_F(EngineFailure, ExistingOutput) {
   write({10, 100}, DType::kF32);
   write_text(folder_ / "file", "mine");
