@@ -10,6 +10,7 @@
 #include "io/quote.h"
 #include "merge/arithmetic.h"
 #include "merge/rank_selection.h"
+#include "merge/refusals.h"
 #include "merge/sparsify.h"
 
 namespace merganser {
@@ -227,6 +228,9 @@ MergedChunk ChunkMerger<T>::merge(
   }
   merged.clamped = found.clamped;
   if (!(found.largest < overflow_bound<T>(dtype))) {
+    if (!allow_nonfinite_) {
+      refuse_large_fishers(plan_, tensor, chunk, reader_);
+    }
     merged.nonfinite = check_result(tensor, chunk);
   }
   if (!same) {
@@ -247,6 +251,7 @@ void ChunkMerger<T>::check_inputs(
       const T x = values[i];
       if ((!allow_nonfinite_ && !std::isfinite(x)) ||
           (source.is_fisher && x < 0)) {
+        refuse_bad_update(source);
         refuse_value(
             source.tensor,
             x,

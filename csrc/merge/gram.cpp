@@ -10,6 +10,7 @@
 #include "io/quote.h"
 #include "merge/chunk_reader.h"
 #include "merge/dense.h"
+#include "merge/refusals.h"
 
 namespace merganser {
 namespace {
@@ -106,6 +107,7 @@ class BlockMerge {
   void read_weight(const TensorSource& source, const Use& use) {
     SourceReader(source).read([&](int64_t i, double x) {
       if (!std::isfinite(x)) {
+        refuse_bad_update(source);
         refuse_value(
             source.tensor, x, i, "only finite values can be solved with");
       }

@@ -404,6 +404,36 @@ def test_adapters_against_peft(folder, tmp_path, rank_stabilised):
         assert_close(values, expected[name].numpy())
 
 
+@pytest.mark.parametrize("matrix", ["A", "B"])
+def test_adapters_that_are_not_finite(folder, tmp_path, matrix):
+    """The adapter's file and tensor are named, not the model's."""
+    name = "bert.pooler.dense"
+    tensors = {
+        f"base_model.model.{name}.lora_A.weight": numpy.ones((2, 32), numpy.float32),
+        f"base_model.model.{name}.lora_B.weight": numpy.ones((32, 2), numpy.float32),
+    }
+    bad = f"base_model.model.{name}.lora_{matrix}.weight"
+    tensors[bad].reshape(-1)[7] = numpy.nan
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "lora_alpha": 4, "r": 2}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "r.yaml").write_text(
+        f"merge_method: linear\nmodels: [{{model: base, adapter: {adapter}}}]\n"
+    )
+    process = subprocess.run(
+        [executable(), "merge", "r.yaml", tmp_path / "out", "--quiet"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 2
+    place = f"{adapter}/adapter_model.safetensors: tensor '{bad}' is nan at index 7"
+    assert place in process.stderr
+
+
 def test_methods_verb():
     names = {
         method["name"]

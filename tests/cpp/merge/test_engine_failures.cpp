@@ -73,6 +73,28 @@ TEST_F(EngineFailure, BadFishers) {
   }
 }
 
+// Of which each is finite, but not times its number of examples.
+TEST_F(EngineFailure, FishersTooLargeForFloat32) {
+  write({10, 100000}, DType::kF32);
+  poke(fisher_file(2), 50000, 3e38);
+  for (const char* method : {"fisher", "gradient_matching"}) {
+    expect_failure<InputError>(
+        method,
+        {fisher_file(2).string(),
+         "'t1'",
+         "3e+38",
+         "index 50000",
+         "300 examples",
+         "dtype: float64"});
+  }
+  execute_merge(
+      plan("fisher", "dtype: float64\nout_dtype: float32\n"),
+      folder_ / "wider");
+  execute_merge(
+      plan("fisher", "parameters: {normalize_fishers: true}\n"),
+      folder_ / "normalized");
+}
+
 TEST_F(EngineFailure, FisherOfOtherWeights) {
   write({10, 100}, DType::kF32);
   poke(folder_ / "a", 3, 0.125);

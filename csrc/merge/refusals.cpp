@@ -1,0 +1,85 @@
+#include "merge/refusals.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "io/error.h"
+#include "io/quote.h"
+#include "merge/arithmetic.h"
+#include "merge/chunk_reader.h"
+
+namespace merganser {
+namespace {
+
+void refuse_nonfinite(const StoredTensor& matrix) {
+  const TensorInfo& info = matrix.info();
+  std::vector<std::byte> bytes(info.bytes());
+  matrix.read(bytes);
+  std::vector<double> values(info.numel());
+  to_float64(info.dtype, bytes.data(), values.data(), values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (!std::isfinite(values[i])) {
+      refuse_value(
+          matrix,
+          values[i],
+          static_cast<int64_t>(i),
+          "only adapters of finite values can be merged");
+    }
+  }
+}
+
+} // namespace
+
+void refuse_bad_update(const TensorSource& source) {
+  if (source.update != nullptr) {
+    refuse_nonfinite(source.update->a);
+    refuse_nonfinite(source.update->b);
+  }
+}
+
+template <typename T>
+void refuse_large_fishers(
+    const MergePlan& plan,
+    const TensorPlan& tensor,
+    const Chunk& chunk,
+    ChunkReader<T>& reader) {
+  bool base = plan.recipe.method->needs_base_fisher; // comes first
+  size_t model = 0;
+  for (size_t s = 0; s < tensor.sources.size(); ++s) {
+    if (!tensor.sources[s].is_fisher) {
+      continue;
+    }
+    const auto n =
+        static_cast<T>(base ? plan.base_scale : tensor.scales[model++]);
+    base = false;
+    const StoredTensor& fisher = tensor.sources[s].tensor;
+    for (int64_t i = 0; i < chunk.n; ++i) {
+      if (!std::isfinite(n * reader.values(s)[i])) {
+        throw InputError(fmt::format(
+            "{}: tensor {} is {} at index {}, which times {} examples is more "
+            "than {} holds: give the recipe dtype: float64 (and the out_dtype "
+            "that you want), or normalize_fishers: true in its parameters",
+            fisher.file().string(),
+            quote(fisher.info().name),
+            reader.values(s)[i],
+            chunk.begin + i,
+            n,
+            dtype_name(kTypeOf<T>)));
+      }
+    }
+  }
+}
+
+template void refuse_large_fishers(
+    const MergePlan&,
+    const TensorPlan&,
+    const Chunk&,
+    ChunkReader<float>&);
+template void refuse_large_fishers(
+    const MergePlan&,
+    const TensorPlan&,
+    const Chunk&,
+    ChunkReader<double>&);
+
+} // namespace merganser
