@@ -78,12 +78,16 @@ int main(int argc, char** argv) {
                 static_cast<ssize_t>(size),
             "pread");
       }
-      const uint64_t begin = cut(written, i);
-      const uint64_t size = cut(written, i + 1) - begin;
-      check(
-          pwrite(out, buffers[0].data(), size, begin) ==
-              static_cast<ssize_t>(size),
-          "pwrite");
+      // Where the inputs have several files, more than one buffer of it.
+      const uint64_t end = cut(written, i + 1);
+      for (uint64_t at = cut(written, i); at < end;) {
+        const uint64_t size = std::min(chunk, end - at);
+        check(
+            pwrite(out, buffers[0].data(), size, at) ==
+                static_cast<ssize_t>(size),
+            "pwrite");
+        at += size;
+      }
     }
   };
   {
