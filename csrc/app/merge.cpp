@@ -61,7 +61,8 @@ Work define_merge(CLI::App& parser, const CommonOptions& common) {
   parser
       .add_option(
           "--memory", options->merge.memory, "Most bytes of buffers: 256MiB")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->check(CLI::PositiveNumber);
   parser
       .add_option(
           "--shard-size",

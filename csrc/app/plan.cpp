@@ -28,7 +28,8 @@ Work define_plan(CLI::App& parser, const CommonOptions& common) {
   parser
       .add_option(
           "--memory", options->memory, "As merge would be given: 256MiB")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->check(CLI::PositiveNumber);
   return [options, &common] {
     const MergePlan plan(Recipe::load(options->recipe));
     const int threads =

@@ -48,7 +48,7 @@ void ChunkReader<T>::read(
         digests[s],
         as_stored && !source.is_fisher);
     if (source.update != nullptr) {
-      add_update(source, chunk, values_[s].data());
+      add_update(source, chunk, s);
     }
   }
 }
@@ -92,22 +92,25 @@ template <typename T>
 void ChunkReader<T>::add_update(
     const TensorSource& source,
     const Chunk& chunk,
-    T* values) {
+    size_t place) {
   const LoraUpdate& update = *source.update;
-  if (update_ != &update) {
-    a_ = read_all<T>(update.a);
-    b_ = read_all<T>(update.b);
-    update_ = &update;
+  matrices_.resize(std::max(matrices_.size(), place + 1));
+  Matrices& matrices = matrices_[place];
+  if (matrices.of != &update) {
+    matrices = {&update, read_all<T>(update.a), read_all<T>(update.b)};
   }
+  const std::vector<T>& a = matrices.a;
+  const std::vector<T>& b = matrices.b;
+  T* values = values_[place].data();
   const int64_t rank = update.a.info().shape[0];
   const int64_t columns = source.tensor.info().shape[1];
   const auto scale = static_cast<T>(update.scale);
   const auto left = [&](int64_t row, int64_t r) {
-    return update.transposed ? a_[r * (std::ssize(a_) / rank) + row]
-                             : b_[row * rank + r];
+    return update.transposed ? a[r * (std::ssize(a) / rank) + row]
+                             : b[row * rank + r];
   };
   const auto right = [&](int64_t r, int64_t column) {
-    return update.transposed ? b_[column * rank + r] : a_[r * columns + column];
+    return update.transposed ? b[column * rank + r] : a[r * columns + column];
   };
   sum_.resize(chunk.n);
   for (int64_t i = 0; i < chunk.n;) {

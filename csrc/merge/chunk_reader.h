@@ -42,14 +42,17 @@ class ChunkReader {
       T* to,
       Digest& digest,
       bool as_stored);
-  void add_update(const TensorSource& source, const Chunk&, T* values);
+  void add_update(const TensorSource& source, const Chunk& chunk, size_t place);
 
   std::vector<std::vector<T>> values_;
   std::vector<std::byte> bytes_; // of a source of another type
-  // The adapter's matrices that were used last.
-  const LoraUpdate* update_ = nullptr;
-  std::vector<T> a_; // (rank, in)
-  std::vector<T> b_; // (out, rank)
+  // The adapters' matrices that were used last, of the sources.
+  struct Matrices {
+    const LoraUpdate* of = nullptr;
+    std::vector<T> a; // (rank, in)
+    std::vector<T> b; // (out, rank)
+  };
+  std::vector<Matrices> matrices_;
   std::vector<T> sum_; // of a row's part
 };
 

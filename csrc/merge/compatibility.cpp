@@ -78,6 +78,15 @@ bool same_tokenizer_file(const fs::path& a, const fs::path& b) {
       (a.filename() == "tokenizer.json" && vocabulary(a) == vocabulary(b));
 }
 
+constexpr const char* kVocabularies[] = {
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model"};
+
 } // namespace
 
 void compare_directories(
@@ -117,8 +126,7 @@ void compare_directories(
       differ("id2label", config["id2label"], expected["id2label"]);
     }
   }
-  for (const char* name :
-       {"tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"}) {
+  for (const char* name : kVocabularies) {
     const fs::path a = model.path() / name;
     const fs::path b = reference.path() / name;
     if (fs::exists(a) && fs::exists(b) && !same_tokenizer_file(a, b)) {

@@ -206,12 +206,9 @@ void MemoryMerge::merge(
   for (const TensorSource& source : tensor.sources) {
     tensor.float64 |= source.tensor.info().dtype == DType::kF64;
   }
-  if (method.weights == WeightRule::kScale &&
+  const bool is_copy = method.weights == WeightRule::kScale &&
       tensor.parameters[0].weights[0] == 1 &&
-      output.dtype == sources.weights[0].info.dtype) {
-    std::ranges::copy(sources.weights[0].data, out.begin());
-    return;
-  }
+      output.dtype == sources.weights[0].info.dtype;
   plan_.tensors = {std::move(tensor)};
 
   threads = thread_count(threads);
@@ -220,6 +217,9 @@ void MemoryMerge::merge(
     merge_chunks<double>(plan_, statistics, out, threads);
   } else {
     merge_chunks<float>(plan_, statistics, out, threads);
+  }
+  if (is_copy) { // looked at like all others; zeros keep their signs
+    std::ranges::copy(sources.weights[0].data, out.begin());
   }
 }
 

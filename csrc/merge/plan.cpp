@@ -6,6 +6,7 @@
 #include "io/parallel.h"
 #include "merge/chunk_merger.h"
 #include "merge/compare_inputs.h"
+#include "merge/fisher_means.h"
 #include "merge/gram.h"
 #include "merge/long_rows.h"
 #include "merge/output_config.h"
@@ -135,21 +136,40 @@ void note_unused(MergePlan& plan) {
   }
 }
 
-// Bytes that a thread holds of the adapters of a tensor: A, B, and one of them
-// as it is stored.
+// What is read again before a tensor is merged, beyond bytes_read.
+void note_statistics(MergePlan& plan) {
+  const MethodInfo& method = *plan.recipe.method;
+  if (method.needs_grams()) {
+    plan.notes.push_back(fmt::format(
+        "{} holds one layer with Gram matrices at a time as a whole",
+        method.name));
+  } else if (method.needs_statistics()) {
+    plan.notes.push_back(fmt::format(
+        "{} must know a whole tensor before it merges it, and reads it several "
+        "times",
+        method.name));
+  }
+  if (needs_fisher_means(plan)) {
+    plan.notes.push_back(
+        "normalize_fishers reads all Fishers once before the merge");
+  }
+}
+
+// Bytes that a thread holds of the adapters of a tensor: every A and B, and one
+// of them as it is stored.
 uint64_t adapter_memory(const TensorPlan& tensor) {
   const uint64_t width = tensor.float64 ? sizeof(double) : sizeof(float);
-  uint64_t most = 0;
+  uint64_t held = 0;
+  uint64_t stored = 0;
   for (const TensorSource& source : tensor.sources) {
     if (source.update != nullptr) {
       const TensorInfo& a = source.update->a.info();
       const TensorInfo& b = source.update->b.info();
-      most = std::max(
-          most,
-          width * (a.numel() + b.numel()) + std::max(a.bytes(), b.bytes()));
+      held += width * (a.numel() + b.numel());
+      stored = std::max({stored, a.bytes(), b.bytes()});
     }
   }
-  return most;
+  return held + stored;
 }
 
 // Bytes of the largest strip of an output.
@@ -197,6 +217,7 @@ MergePlan::MergePlan(Recipe given) : recipe(std::move(given)) {
     }
   }
   note_unused(*this);
+  note_statistics(*this);
 }
 
 uint64_t MergePlan::peak_memory(int threads) const {

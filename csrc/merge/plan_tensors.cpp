@@ -37,6 +37,8 @@ class Planner {
         add(slice, same_names(slice, tensor, kOuterDepth));
       }
     }
+    check_outer(plan_.slices.front(), /*before=*/true);
+    check_outer(plan_.slices.back(), /*before=*/false);
     int output_layer = 0;
     for (const PlanSlice& slice : plan_.slices) {
       const RecipeModel& first = slice.models.front().recipe;
@@ -88,6 +90,23 @@ class Planner {
     if (!found) {
       problems_.add(fmt::format(
           "{} has no layer {}", first.recipe.model.string(), source));
+    }
+  }
+
+  // Tensors before or behind the layers that the reference has not, and that
+  // would be lost with no word.
+  void check_outer(const PlanSlice& slice, bool before) {
+    for (const PlanModel& model : slice.models) {
+      for (const TensorInfo& tensor : plan_.inputs[model.weights]->tensors()) {
+        if (!layer_of(tensor.name) && is_before_layers(tensor.name) == before &&
+            reference_.find(tensor.name) == nullptr) {
+          problems_.add(fmt::format(
+              "{} has tensor {}, which {} lacks",
+              model.recipe.model.string(),
+              quote(tensor.name),
+              reference_.path().string()));
+        }
+      }
     }
   }
 

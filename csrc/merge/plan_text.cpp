@@ -1,6 +1,7 @@
 // A plan for people and for machines.
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -16,10 +17,13 @@ namespace {
 using nlohmann::ordered_json;
 using Rows = std::vector<std::vector<std::string>>;
 
-std::string describe_weight(const MergePlan& plan, const PlanModel& model) {
+std::string describe_weight(
+    const MergePlan& plan,
+    const PlanSlice& slice,
+    const PlanModel& model) {
   const Setting* setting = find_setting(
       plan.recipe.method->weights == WeightRule::kScale ? "scale" : "weight",
-      {&model.recipe.parameters, &plan.recipe.parameters});
+      {&model.recipe.parameters, &slice.parameters, &plan.recipe.parameters});
   return setting == nullptr ? "" : setting->to_yaml();
 }
 
@@ -62,7 +66,7 @@ Rows describe_inputs(const MergePlan& plan) {
       }
       rows.push_back(
           {fmt::format("model {}", rows.size() - !!plan.base),
-           describe_weight(plan, model),
+           describe_weight(plan, slice, model),
            std::move(name)});
       add_file(method.needs_fishers, model.fisher, model.scale);
       add_file(method.needs_grams(), model.gram, model.gram_scale);
@@ -141,6 +145,10 @@ std::string MergePlan::to_text(int threads) const {
   for (const TaskHead& head : heads) {
     text += fmt::format("{}: {} tensors\n", head.file, head.tensors.size());
   }
+  if (outputs.size() > 1) {
+    text += fmt::format(
+        "{} models, in {}\n", outputs.size(), fmt::join(outputs, ", "));
+  }
   for (const std::string& note : notes) {
     text += fmt::format("note: {}\n", note);
   }
@@ -167,6 +175,7 @@ std::string MergePlan::to_json(int threads) const {
       {"base", nullptr},
       {"models", ordered_json::array()},
       {"heads_mode", head_mode_name(recipe.heads)},
+      {"outputs", outputs},
       {"tensors", ordered_json::array()},
       {"heads", ordered_json::array()},
       {"notes", notes},
@@ -195,7 +204,7 @@ std::string MergePlan::to_json(int threads) const {
         entry["layer_range"] = {
             model.recipe.first_layer, model.recipe.last_layer};
       }
-      entry["weight"] = describe_weight(*this, model);
+      entry["weight"] = describe_weight(*this, slice, model);
       json["models"].push_back(std::move(entry));
     }
   }
@@ -213,7 +222,7 @@ std::string MergePlan::to_json(int threads) const {
          {"reason", row.reason},
          {"sources", describe_sources(*this, row)},
          {"bytes_read", row.bytes_read},
-         {"bytes_written", row.output.bytes()}});
+         {"bytes_written", outputs.size() * row.output.bytes()}});
   }
   for (const TaskHead& head : heads) {
     ordered_json names = ordered_json::array();

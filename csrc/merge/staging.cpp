@@ -62,6 +62,11 @@ void check_own(const fs::path& root) {
   if (!fs::exists(root, ignored)) {
     return;
   }
+  if (!fs::is_directory(root, ignored)) {
+    throw InputError(fmt::format(
+        "{}: is needed for the merge and is no folder; rename it",
+        root.string()));
+  }
   for (const auto& entry : fs::directory_iterator(root)) {
     const std::string name = entry.path().filename().string();
     if (name != "lock" && name != "journal" && name != "model") {

@@ -40,7 +40,10 @@ Verification::Row check(
         ? State::kSame
         : State::kChanged;
   } catch (const InputError& error) {
-    row.state = State::kMissing;
+    // What is there and cannot be read any more is not what it was.
+    std::error_code ignored;
+    row.state = std::filesystem::exists(path, ignored) ? State::kChanged
+                                                       : State::kMissing;
     row.problem = error.what();
   }
   return row;

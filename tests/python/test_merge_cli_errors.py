@@ -100,6 +100,11 @@ def other_vocabulary(models):
     file.write_text(file.read_text().replace("word7", "other"))
 
 
+def other_sentencepiece(models):
+    for name in ("base", "b"):
+        (models / name / "spiece.model").write_text(f"of {name}")
+
+
 def not_a_number(models):
     def change(tensors):
         tensors["bert.pooler.dense.weight"][2, 3] = numpy.nan
@@ -142,6 +147,10 @@ BAD_MODELS = {
     "other vocabulary": (
         other_vocabulary,
         ["b/tokenizer.json and base/tokenizer.json"],
+    ),
+    "other sentencepiece vocabulary": (
+        other_sentencepiece,
+        ["spiece.model and ", "different vocabularies"],
     ),
     "fisher without a tensor": (
         lambda m: make_fisher(m, "a", lambda t: t.pop("classifier.bias")),
@@ -201,6 +210,8 @@ def test_bad_arguments(models):
     expect_failure(models, 2, ["OUT is required", "merge --help"], "merge", "r.yaml")
     expect_failure(models, 2, ["--thread"], "merge", "r.yaml", "out", "--thread", "2")
     expect_failure(models, 2, ["threads"], "merge", "r.yaml", "out", "--threads", "x")
+    expect_failure(models, 2, ["memory"], "merge", "r.yaml", "out", "--memory", "-5")
+    expect_failure(models, 2, ["memory"], "plan", "r.yaml", "--memory", "-5")
     expect_failure(models, 2, ["none.yaml"], "merge", "none.yaml", "out")
     expect_failure(models, 2, ["base: is there"], "merge", "r.yaml", "base")
     expect_failure(models, 2, ["no name"], "merge", "r.yaml", "")

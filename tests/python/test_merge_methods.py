@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import merganser
 import merge_inputs
 import merge_oracle
 import numpy
@@ -342,6 +343,46 @@ def test_slices(folder, tmp_path):
     assert len(found) == len(model.state_dict())
 
 
+def test_slices_lose_no_tensors(folder, tmp_path):
+    """A head that the last slice's model has and the first one's has not."""
+    shutil.copytree(folder / "a", tmp_path / "bare")
+    state = load_model(tmp_path / "bare")
+    del state["classifier.weight"]
+    save_file(state, tmp_path / "bare" / "model.safetensors", {"format": "pt"})
+    recipe = {
+        "merge_method": "passthrough",
+        "slices": [
+            {"sources": [{"model": str(tmp_path / "bare"), "layer_range": [0, 3]}]},
+            {"sources": [{"model": "b", "layer_range": [1, 4]}]},
+        ],
+    }
+    (folder / "r.yaml").write_text(yaml.safe_dump(recipe))
+    process = subprocess.run(
+        [executable(), "plan", "r.yaml"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert "b has tensor 'classifier.weight', which" in process.stderr
+
+
+def test_a_plan_names_the_outputs_of_a_sweep(folder):
+    recipe = {
+        "merge_method": "linear",
+        "models": models_of(weight={"sweep": [0.2, 0.4]}),
+    }
+    (folder / "r.yaml").write_text(yaml.safe_dump(recipe))
+    command = [executable(), "plan", "r.yaml"]
+    text = subprocess.check_output(command, cwd=folder, text=True)
+    assert "2 models, in 1, 2\n" in text
+    plan = json.loads(subprocess.check_output([*command, "--json"], cwd=folder))
+    assert plan["outputs"] == ["1", "2"]
+    written = sum(tensor["bytes_written"] for tensor in plan["tensors"])
+    assert written == plan["bytes_written"]
+
+
 def test_slices_with_a_base_and_depth(folder, tmp_path):
     recipe = {
         "merge_method": "slerp",
@@ -402,6 +443,45 @@ def test_adapters_against_peft(folder, tmp_path, rank_stabilised):
     assert found.keys() == expected.keys()
     for name, values in found.items():
         assert_close(values, expected[name].numpy())
+
+
+def test_adapters_are_read_once_per_tensor(tmp_path):
+    """And not for every chunk of it, where several models have one."""
+    counters = Path("/proc/self/io")
+    if not counters.exists():
+        pytest.skip("the system does not count what is read")
+    random = numpy.random.default_rng(0)
+    size, rank = 512, 64
+    models = []
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    weights = random.standard_normal((size, size), numpy.float32)
+    save_file({"w.weight": weights}, tmp_path / "base" / "model.safetensors")
+    for name in ("x", "y"):
+        adapter = tmp_path / name
+        adapter.mkdir()
+        config = {"peft_type": "LORA", "lora_alpha": 4, "r": rank}
+        (adapter / "adapter_config.json").write_text(json.dumps(config))
+        shapes = {"A": (rank, size), "B": (size, rank)}
+        tensors = {
+            f"base_model.model.w.lora_{matrix}.weight": random.standard_normal(
+                shape, numpy.float32
+            )
+            for matrix, shape in shapes.items()
+        }
+        save_file(tensors, adapter / "adapter_model.safetensors")
+        models.append({"model": "base", "adapter": name})
+    recipe = {"merge_method": "linear", "models": models}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+
+    def read():
+        return int(counters.read_text().split()[1])
+
+    before = read()
+    merganser.merge_recipe(tmp_path / "r.yaml", tmp_path / "out", threads=1)
+    # The base for each model, the adapters for the merge and for their hashes.
+    expected = 4 * (2 * size * size + 2 * 2 * 2 * rank * size)
+    assert read() - before < 1.2 * expected
 
 
 @pytest.mark.parametrize("matrix", ["A", "B"])

@@ -192,6 +192,10 @@ def test_links_and_folders_of_others(tmp_path):
     merge(folder, out="link").check_returncode()
     assert (folder / "link").is_symlink()
     assert (folder / "target" / "model.safetensors").exists()
+    (folder / "file.merging").write_text("mine")
+    process = merge(folder, out="file")
+    assert process.returncode == 2 and "is no folder" in process.stderr
+    assert (folder / "file.merging").read_text() == "mine"
     (folder / "mine.merging").mkdir()
     (folder / "mine.merging" / "precious.txt").write_text("mine")
     process = merge(folder, out="mine")
@@ -229,6 +233,29 @@ def test_verify_looks_at_numbers_of_examples(tmp_path):
     assert [path for path, state in states.items() if state == "changed"] == [
         "a_fisher.safetensors"
     ]
+
+
+def test_verify_of_damaged_inputs(tmp_path):
+    """An input that is there and cannot be read has changed; it is not missing."""
+    folder = enlarged(tmp_path)
+    (folder / "r.yaml").write_text(recipe("task_arithmetic"))
+    merge(folder).check_returncode()
+    weights = folder / "a" / "model.safetensors"
+    for damage, state, code in (
+        (lambda: weights.write_bytes(weights.read_bytes()[:-10]), "changed", 1),
+        (lambda: remove(folder / "a"), "missing", 0),
+    ):
+        damage()
+        process = subprocess.run(
+            [executable(), "verify", "out", "--json"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        states = {r["path"]: r["state"] for r in json.loads(process.stdout)["inputs"]}
+        assert states == {"base": "same", "a": state, "b": "same"}
+        assert process.returncode == code
 
 
 def test_another_adapter_is_another_merge(tmp_path):

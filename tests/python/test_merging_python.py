@@ -42,6 +42,12 @@ def test_refusals_of_parameters(files, method, options, words):
         files.merge(method, **options)
 
 
+def test_copied_tensors_must_be_finite():
+    model = {"w": torch.tensor([1.0, torch.nan])}
+    with pytest.raises(merganser.InputError, match="tensor 'w' is nan at index 1"):
+        merganser.merge(None, [model], method="passthrough")
+
+
 def test_whole_tensors_must_be_finite(files):
     spoiled = {name: t.clone() for name, t in files.models["a"].items()}
     spoiled["classifier.weight"].view(-1)[3] = torch.nan

@@ -127,6 +127,20 @@ TEST_F(Plan, NotesWhatTheMethodDoesNotUse) {
   EXPECT_EQ(notes[0], "task_arithmetic does not use base_fisher");
 }
 
+TEST_F(Plan, NotesWhatIsReadBefore) {
+  EXPECT_TRUE(plan().notes.empty());
+  const auto normalized = plan("parameters: {normalize_fishers: true}\n").notes;
+  ASSERT_EQ(normalized.size(), 1u);
+  EXPECT_EQ(
+      normalized[0],
+      "normalize_fishers reads all Fishers once before the merge");
+  recipe_.replace(recipe_.find("gradient_matching"), 17, "ties");
+  EXPECT_EQ(
+      plan().notes.back(),
+      "ties must know a whole tensor before it merges it, and reads it several "
+      "times");
+}
+
 TEST_F(Plan, ListsAllProblemsAtOnce) {
   write_model(folder_ / "a", {floats("v", {1}), floats("w", {1, 2})});
   write_model(folder_ / "b", tensors_, R"({"model_type": "roberta"})");
