@@ -6,6 +6,8 @@
 namespace merganser::ops {
 namespace {
 
+constexpr int64_t kMostTokens = 1 << 30; // lists of tokens are of ints
+
 void linear_square_accumulate_cuda(
     at::Tensor& fisher,
     const at::Tensor& input,
@@ -21,6 +23,12 @@ void linear_square_accumulate_cuda(
         fisher, without_idle_tokens(a, d).squeeze(1), d.squeeze(1), weight);
     return;
   }
+  TORCH_CHECK(
+      tokens <= kMostTokens,
+      "linear_square_accumulate_: at most ",
+      kMostTokens,
+      " tokens of an example on a GPU, got ",
+      tokens);
   const int64_t in = fisher.size(1);
   const int64_t out = fisher.size(0);
   const auto stream = c10::cuda::getCurrentCUDAStream();

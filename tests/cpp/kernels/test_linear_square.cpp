@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "arrays.h"
+#include "kernels/block_count.h"
 #include "kernels/kernels.h"
 
 namespace merganser::kernels {
@@ -102,6 +103,12 @@ TYPED_TEST(LinearSquare, EqualsItsDefinition) {
 // Examples of which none is long, and more tokens than a ballot has.
 TYPED_TEST(LinearSquare, SingleTokens) {
   compare<TypeParam>({7, 40, 24, 16, 40, 0, 1});
+}
+
+TEST(BlockCount, IsThatOfTheItemsUpToTheMost) {
+  EXPECT_EQ(block_count(1025, 256), 5);
+  EXPECT_EQ(block_count(int64_t{65535} * 256 + 1, 256), 65535);
+  EXPECT_EQ(block_count(int64_t{1} << 32, 1), 65535);
 }
 
 TEST(LinearSquareShares, FillADevice) {
