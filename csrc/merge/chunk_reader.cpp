@@ -7,6 +7,7 @@
 
 #include "io/error.h"
 #include "io/quote.h"
+#include "kernels/widest.h"
 #include "merge/arithmetic.h"
 
 namespace merganser {
@@ -20,6 +21,19 @@ std::vector<T> read_all(const StoredTensor& tensor) {
   std::vector<T> values(info.numel());
   convert_from(info.dtype, bytes.data(), values.data(), values.size());
   return values;
+}
+
+// A matrix of so many rows.
+template <typename T>
+std::vector<T> transposed(const std::vector<T>& matrix, int64_t rows) {
+  const int64_t columns = std::ssize(matrix) / rows;
+  std::vector<T> result(matrix.size());
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) {
+      result[j * rows + i] = matrix[i * columns + j];
+    }
+  }
+  return result;
 }
 
 } // namespace
@@ -47,7 +61,7 @@ void ChunkReader<T>::read(
         values_[s].data(),
         digests[s],
         as_stored && !source.is_fisher);
-    if (source.update != nullptr) {
+    if (source.update != nullptr && chunk.n > 0) {
       add_update(source, chunk, s);
     }
   }
@@ -87,46 +101,47 @@ void ChunkReader<T>::convert_stored(
 }
 
 // W (out, in) += scale B A, of the chunk's elements; where W is kept as
-// (in, out), its row k is column k of B A: A and B change their places.
+// (in, out), += scale (B A)^T.
 template <typename T>
 void ChunkReader<T>::add_update(
     const TensorSource& source,
     const Chunk& chunk,
     size_t place) {
   const LoraUpdate& update = *source.update;
+  const int64_t rank = update.a.info().shape[0];
   matrices_.resize(std::max(matrices_.size(), place + 1));
   Matrices& matrices = matrices_[place];
   if (matrices.of != &update) {
-    matrices = {&update, read_all<T>(update.a), read_all<T>(update.b)};
+    matrices = {&update, read_all<T>(update.b), read_all<T>(update.a)};
+    if (update.transposed) {
+      std::swap(matrices.left, matrices.right);
+      matrices.left = transposed(matrices.left, rank);
+      matrices.right =
+          transposed(matrices.right, std::ssize(matrices.right) / rank);
+    }
   }
-  const std::vector<T>& a = matrices.a;
-  const std::vector<T>& b = matrices.b;
-  T* values = values_[place].data();
-  const int64_t rank = update.a.info().shape[0];
   const int64_t columns = source.tensor.info().shape[1];
   const auto scale = static_cast<T>(update.scale);
-  const auto left = [&](int64_t row, int64_t r) {
-    return update.transposed ? a[r * (std::ssize(a) / rank) + row]
-                             : b[row * rank + r];
-  };
-  const auto right = [&](int64_t r, int64_t column) {
-    return update.transposed ? b[column * rank + r] : a[r * columns + column];
-  };
   sum_.resize(chunk.n);
   for (int64_t i = 0; i < chunk.n;) {
     const int64_t row = (chunk.begin + i) / columns;
     const int64_t column = (chunk.begin + i) % columns;
     const int64_t n = std::min(columns - column, chunk.n - i);
-    std::fill_n(sum_.begin(), n, T(0));
-    for (int64_t r = 0; r < rank; ++r) {
-      const T factor = left(row, r);
-      for (int64_t k = 0; k < n; ++k) {
-        sum_[k] += factor * right(r, column + k);
+    const T* left = &matrices.left[row * rank];
+    const T* right = &matrices.right[column];
+    T* sum = sum_.data();
+    T* values = &values_[place][i];
+    widest([=] {
+      std::fill_n(sum, n, T(0));
+      for (int64_t r = 0; r < rank; ++r) {
+        for (int64_t k = 0; k < n; ++k) {
+          sum[k] += left[r] * right[r * columns + k];
+        }
       }
-    }
-    for (int64_t k = 0; k < n; ++k) {
-      values[i + k] += scale * sum_[k];
-    }
+      for (int64_t k = 0; k < n; ++k) {
+        values[k] += scale * sum[k];
+      }
+    });
     i += n;
   }
 }

@@ -49,8 +49,8 @@ class ChunkReader {
   // The adapters' matrices that were used last, of the sources.
   struct Matrices {
     const LoraUpdate* of = nullptr;
-    std::vector<T> a; // (rank, in)
-    std::vector<T> b; // (out, rank)
+    std::vector<T> left; // (rows, rank)
+    std::vector<T> right; // (rank, columns)
   };
   std::vector<Matrices> matrices_;
   std::vector<T> sum_; // of a row's part

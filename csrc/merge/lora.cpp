@@ -173,7 +173,8 @@ LoraAdapter::LoraAdapter(const fs::path& folder)
           quote(name),
           quote(other)));
     }
-    if (config.rank_of(module) != static_cast<double>(tensor.shape[0])) {
+    if (config.rank_of(module) != static_cast<double>(tensor.shape[0]) ||
+        tensor.shape[0] == 0) {
       throw InputError(fmt::format(
           "{}: tensor {} has rank {}, and {} says {}",
           weights_.path().string(),

@@ -1,6 +1,7 @@
 #include "merge/staging.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -41,6 +42,12 @@ void remove_temporaries(const fs::path& folder) {
   }
 }
 
+dev_t device_of(const fs::path& folder) {
+  struct stat state {};
+  ::stat(folder.c_str(), &state);
+  return state.st_dev;
+}
+
 void check_free(const fs::path& out) {
   std::error_code ignored;
   if (!fs::exists(out, ignored)) {
@@ -53,6 +60,12 @@ void check_free(const fs::path& out) {
   if (!fs::is_empty(out, ignored)) {
     throw InputError(fmt::format(
         "{}: is there already; remove it or give another name", out.string()));
+  }
+  if (device_of(out) != device_of(out.parent_path())) {
+    throw InputError(fmt::format(
+        "{}: is a disk of its own, which a finished folder cannot take the "
+        "place of; give a folder in it",
+        out.string()));
   }
 }
 

@@ -484,6 +484,38 @@ def test_adapters_are_read_once_per_tensor(tmp_path):
     assert read() - before < 1.2 * expected
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_adapters_of_two_models(tmp_path, transposed):
+    """Weights as (out, in), or (in, out) as in GPT-2's Conv1D; several chunks."""
+    random = numpy.random.default_rng(0)
+    width, height, rank = 517, 130, 3
+    weights = random.standard_normal((height, width))
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    save_file({"w.weight": weights}, tmp_path / "base" / "model.safetensors")
+    updates = []
+    for name in ("x", "y"):
+        adapter = tmp_path / name
+        adapter.mkdir()
+        config = {"peft_type": "LORA", "lora_alpha": 6, "r": rank}
+        (adapter / "adapter_config.json").write_text(
+            json.dumps(config | {"fan_in_fan_out": transposed})
+        )
+        a = random.standard_normal((rank, height if transposed else width))
+        b = random.standard_normal((width if transposed else height, rank))
+        prefix = "base_model.model.w"
+        save_file(
+            {f"{prefix}.lora_A.weight": a, f"{prefix}.lora_B.weight": b},
+            adapter / "adapter_model.safetensors",
+        )
+        updates.append(2 * (b @ a).T if transposed else 2 * b @ a)
+    models = [{"model": "base", "adapter": name} for name in ("x", "y")]
+    found = run(
+        tmp_path, {"merge_method": "linear", "models": models}, out=tmp_path / "out"
+    )
+    assert numpy.abs(found["w.weight"] - weights - sum(updates) / 2).max() < 1e-12
+
+
 @pytest.mark.parametrize("matrix", ["A", "B"])
 def test_adapters_that_are_not_finite(folder, tmp_path, matrix):
     """The adapter's file and tensor are named, not the model's."""

@@ -203,6 +203,25 @@ def test_links_and_folders_of_others(tmp_path):
     assert (folder / "mine.merging" / "precious.txt").read_text() == "mine"
 
 
+def test_a_mount_point_is_refused_at_once(tmp_path):
+    """It could not be replaced when all is done."""
+    mount = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    folder = enlarged(tmp_path)
+    (folder / "out").mkdir()
+    try:
+        subprocess.run([*mount, "mount -t tmpfs none out"], cwd=folder, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("nothing can be mounted here")
+    process = subprocess.run(
+        [*mount, f"mount -t tmpfs none out && {executable()} merge r.yaml out"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 2 and "give a folder in it" in process.stderr
+
+
 def test_an_output_that_was_damaged_is_not_done(tmp_path):
     folder = enlarged(tmp_path)
     merge(folder).check_returncode()
