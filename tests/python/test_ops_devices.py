@@ -271,3 +271,15 @@ def test_cuda_counts_beyond_32_bits():
     assert ops.merge(None, [grad, grad], method="linear").eq(4).all()
     kept = ops.dropout(grad, 0.5, seed=1).ne(0)
     assert abs(kept[-(2**20) :].float().mean().item() - 0.5) < 0.01
+    del grad, kept
+    tokens = width = 2**15
+    d = torch.full((2, tokens + 1, width), 2, dtype=torch.bfloat16, device="cuda")
+    bias, table, weight = (
+        torch.zeros(s, device="cuda") for s in [(width,), (1, width), (width, 1)]
+    )
+    ops.bias_square_accumulate_(bias, d)
+    ops.embedding_square_accumulate_(table, torch.zeros_like(d[..., 0]).long(), d)
+    ops.linear_square_accumulate_(weight, torch.ones_like(d[..., :1]), d)
+    for written in (bias, table, weight):
+        expected = torch.full_like(written, 2 * (2 * (tokens + 1)) ** 2)
+        torch.testing.assert_close(written, expected)
