@@ -7,6 +7,7 @@
 
 #include "io/checkpoint.h"
 #include "io/error.h"
+#include "io/hash.h"
 #include "merge/table.h"
 
 namespace merganser {
@@ -100,6 +101,14 @@ Verification verify(const std::filesystem::path& folder) {
   }
   Verification found;
   found.output = check(folder, provenance->content_hash, "");
+  Hasher recipe;
+  recipe.update(provenance->recipe.data(), provenance->recipe.size());
+  if (found.output.state == State::kSame &&
+      recipe.digest() != provenance->recipe_hash) {
+    found.output.state = State::kChanged;
+    found.output.problem =
+        fmt::format("the recipe in {} is another one", kProvenanceFile);
+  }
   for (const Provenance::Input& input : provenance->inputs) {
     found.inputs.push_back(check(
         (folder / input.from_output).lexically_normal(),

@@ -254,6 +254,24 @@ def test_verify_looks_at_numbers_of_examples(tmp_path):
     ]
 
 
+def test_verify_looks_at_the_recipe(tmp_path):
+    folder = enlarged(tmp_path)
+    merge(folder).check_returncode()
+    file = folder / "out" / "merganser.json"
+    made = json.loads(file.read_text())
+    file.write_text(json.dumps(made | {"recipe": made["recipe"] + "# more"}))
+    process = subprocess.run(
+        [executable(), "verify", "out", "--json"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = json.loads(process.stdout)
+    assert process.returncode == 1 and found["model"]["state"] == "changed"
+    assert "the recipe in merganser.json" in found["model"]["problem"]
+
+
 def test_verify_of_damaged_inputs(tmp_path):
     """An input that is there and cannot be read has changed; it is not missing."""
     folder = enlarged(tmp_path)
