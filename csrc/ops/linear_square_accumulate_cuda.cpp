@@ -1,3 +1,4 @@
+#include <ATen/Context.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
@@ -19,6 +20,7 @@ void linear_square_accumulate_cuda(
   const int64_t examples = a.size(0);
   const int64_t tokens = a.size(1);
   if (tokens == 1) {
+    const at::NoTF32Guard float32; // whatever is allowed to models' products
     accumulate_single_tokens(
         fisher, without_idle_tokens(a, d).squeeze(1), d.squeeze(1), weight);
     return;

@@ -228,6 +228,21 @@ def test_cuda_graphs_replay(name):
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_cuda_products_are_of_float32(tokens):
+    x, d = torch.rand(64, tokens, 48), torch.rand(64, tokens, 40)
+    expected, found = torch.zeros(40, 48), torch.zeros(40, 48, device="cuda")
+    ops.linear_square_accumulate_(expected, x, d)
+    allowed = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")  # TF32
+    try:
+        ops.linear_square_accumulate_(found, x.cuda(), d.cuda())
+    finally:
+        torch.set_float32_matmul_precision(allowed)
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.cuda
 @pytest.mark.parametrize(
     "call",
     [
