@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -34,8 +35,11 @@ class MERGANSER_API InputErrors : public InputError {
 // users see all of it at once.
 class Problems {
  public:
+  // Once, if several checks find it.
   void add(std::string sentence) {
-    sentences_.push_back(std::move(sentence));
+    if (std::ranges::find(sentences_, sentence) == sentences_.end()) {
+      sentences_.push_back(std::move(sentence));
+    }
   }
 
   bool any() const {

@@ -85,7 +85,8 @@ constexpr const char* kVocabularies[] = {
     "merges.txt",
     "tokenizer.model",
     "spiece.model",
-    "sentencepiece.bpe.model"};
+    "sentencepiece.bpe.model",
+    "added_tokens.json"};
 
 } // namespace
 

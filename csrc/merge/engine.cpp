@@ -20,6 +20,7 @@
 #include "merge/plan_tensors.h"
 #include "merge/preflight.h"
 #include "merge/provenance.h"
+#include "merge/refusals.h"
 #include "merge/table.h"
 
 namespace merganser {
@@ -68,11 +69,15 @@ std::string merge_identity(const MergePlan& plan, const MergeOptions& options) {
 void write_head(
     const TaskHead& head,
     const Checkpoint& model,
+    bool allow_nonfinite,
     const fs::path& folder) {
   const fs::path file = folder / head.file;
   fs::create_directories(file.parent_path());
   SafetensorsWriter writer(file, head.tensors, {{"format", "pt"}});
   for (const TensorInfo& tensor : head.tensors) {
+    if (!allow_nonfinite && is_mergeable(tensor.dtype)) {
+      refuse_nonfinite(model.at(tensor.name), "only finite values are copied");
+    }
     std::vector<std::byte> data(tensor.bytes());
     model.read(tensor.name, data);
     writer.write(tensor.name, data);
@@ -98,16 +103,17 @@ MergeReport planned_report(const MergePlan& plan) {
 void write_companions(
     const MergePlan& plan,
     const fs::path& folder,
-    const Provenance& provenance) {
+    const Provenance& provenance,
+    bool allow_nonfinite) {
   for (const TaskHead& head : plan.heads) {
-    write_head(head, *plan.inputs[head.model], folder);
+    write_head(head, *plan.inputs[head.model], allow_nonfinite, folder);
   }
   plan.reference->copy_without_weights(folder);
   if (plan.recipe.out_dtype) {
     set_config_dtype(folder / "config.json", *plan.recipe.out_dtype);
   }
   if (!plan.recipe.slices.empty()) {
-    set_config_layers(folder / "config.json", count_layers(plan.recipe));
+    set_config_layers(folder / "config.json", plan.recipe.slices);
   }
   provenance.write(folder);
   write_model_card(plan, provenance, folder);
@@ -181,7 +187,7 @@ MergeReport merge_into(
     }
     provenance.content_hash =
         output_hash(plan, run.output_digests(output), folder);
-    write_companions(plan, folder, provenance);
+    write_companions(plan, folder, provenance, options.allow_nonfinite);
   }
   MergeReport report = planned_report(plan);
   report.clamped = run.clamped();

@@ -15,6 +15,7 @@ struct ParameterInfo {
   std::string_view name = {};
   Scope scope = Scope::kMerge;
   bool is_flag = false; // true or false, kept as 1 or 0
+  bool is_whole = false; // a whole number, not interpolated over the layers
   double least = std::numeric_limits<double>::lowest();
   double most = std::numeric_limits<double>::max();
   bool above_least = false; // `least` itself is not allowed

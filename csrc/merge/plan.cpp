@@ -191,7 +191,6 @@ MergePlan::MergePlan(Recipe given) : recipe(std::move(given)) {
   problems.throw_if_any(recipe.source); // what is not open cannot be compared
   compare_inputs(*this, problems);
   read_scales(*this, problems);
-  problems.throw_if_any(recipe.source);
   check_hashes(
       *this,
       [&](size_t input) { return inputs[input]->head_hash(); },
@@ -199,6 +198,7 @@ MergePlan::MergePlan(Recipe given) : recipe(std::move(given)) {
   if (recipe.out_dtype || !recipe.slices.empty()) {
     problems.collect([&] { check_config(reference->path() / "config.json"); });
   }
+  problems.throw_if_any(recipe.source);
   if (recipe.heads == HeadMode::kPerTask) {
     plan_heads(*this, problems);
   }

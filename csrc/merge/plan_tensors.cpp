@@ -147,13 +147,4 @@ void plan_tensors(MergePlan& plan, Problems& problems) {
   }
 }
 
-int count_layers(const Recipe& recipe) {
-  int count = 0;
-  for (const RecipeSlice& slice : recipe.slices) {
-    const RecipeModel& first = slice.models.front();
-    count += first.last_layer - first.first_layer;
-  }
-  return count;
-}
-
 } // namespace merganser

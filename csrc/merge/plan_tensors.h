@@ -9,7 +9,4 @@ namespace merganser {
 // the output, and where it comes from.
 void plan_tensors(MergePlan& plan, Problems& problems);
 
-// The number of layers in the output of a recipe with slices.
-int count_layers(const Recipe& recipe);
-
 } // namespace merganser

@@ -10,31 +10,25 @@
 #include "merge/chunk_reader.h"
 
 namespace merganser {
-namespace {
 
-void refuse_nonfinite(const StoredTensor& matrix) {
-  const TensorInfo& info = matrix.info();
+void refuse_nonfinite(const StoredTensor& tensor, std::string_view why) {
+  const TensorInfo& info = tensor.info();
   std::vector<std::byte> bytes(info.bytes());
-  matrix.read(bytes);
+  tensor.read(bytes);
   std::vector<double> values(info.numel());
   to_float64(info.dtype, bytes.data(), values.data(), values.size());
   for (size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i])) {
-      refuse_value(
-          matrix,
-          values[i],
-          static_cast<int64_t>(i),
-          "only adapters of finite values can be merged");
+      refuse_value(tensor, values[i], static_cast<int64_t>(i), why);
     }
   }
 }
 
-} // namespace
-
 void refuse_bad_update(const TensorSource& source) {
   if (source.update != nullptr) {
-    refuse_nonfinite(source.update->a);
-    refuse_nonfinite(source.update->b);
+    const char* why = "only adapters of finite values can be merged";
+    refuse_nonfinite(source.update->a, why);
+    refuse_nonfinite(source.update->b, why);
   }
 }
 

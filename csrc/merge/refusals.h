@@ -6,6 +6,9 @@ namespace merganser {
 
 // Who is to blame where a pass over a chunk has found a value that it refuses.
 
+// Throws InputError naming file, tensor and index where a value is not finite.
+void refuse_nonfinite(const StoredTensor& tensor, std::string_view why);
+
 // Throws InputError naming file, tensor and index where the source has an
 // adapter with a value that is not finite.
 void refuse_bad_update(const TensorSource& source);

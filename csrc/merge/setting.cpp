@@ -16,6 +16,11 @@ double parse_one(const YamlValue& value, const ParameterInfo& parameter) {
   if (parameter.is_flag) {
     return value.flag() ? 1 : 0;
   }
+  if (parameter.is_whole) {
+    return static_cast<double>(value.integer(
+        static_cast<int64_t>(parameter.least),
+        static_cast<int64_t>(parameter.most)));
+  }
   const bool bounded = parameter.most != std::numeric_limits<double>::max();
   if (bounded || !parameter.above_least) {
     value.number(parameter.least, parameter.most);
@@ -39,7 +44,7 @@ std::vector<double> parse_items(
 std::vector<double> parse_values(
     const YamlValue& value,
     const ParameterInfo& parameter) {
-  if (parameter.is_flag || !value.is_list()) {
+  if (parameter.is_flag || parameter.is_whole || !value.is_list()) {
     return {parse_one(value, parameter)};
   }
   return parse_items(value, parameter);

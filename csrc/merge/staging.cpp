@@ -142,7 +142,6 @@ void Staging::read_journal(const std::string& head) {
     if (end_ != 0) {
       finished_.push_back(std::move(line));
     } else if (line != head) {
-      kept_ = true; // not ours to remove
       throw InputError(fmt::format(
           "{} is of another merge: the recipe, an input or an option has "
           "changed since, or the machine was restarted; without --resume the "

@@ -137,6 +137,14 @@ def test_heads_per_task(models, tmp_path):
         assert set(state) == {"classifier.weight", "classifier.bias"}
         original = load_torch(tmp_path / name)
         assert torch.equal(state["classifier.weight"], original.classifier.weight)
+    original.classifier.bias.data[1] = torch.nan
+    save(original, tmp_path / "b")
+    command = ("merge", tmp_path / "r.yaml", tmp_path / "nan")
+    refused = run(*command, check=False)
+    assert refused.returncode == 2
+    assert "'classifier.bias' is nan at index 1" in refused.stderr
+    assert not (tmp_path / "nan").exists()
+    run(*command, "--allow-nonfinite")
 
 
 def test_heads_of_the_base(models, tmp_path):

@@ -343,6 +343,44 @@ def test_slices(folder, tmp_path):
     assert len(found) == len(model.state_dict())
 
 
+def test_slices_take_the_entries_of_their_layers(folder, tmp_path):
+    """Of lists in config.json that have one for each layer."""
+    shutil.copytree(folder / "a", tmp_path / "a")
+    file = tmp_path / "a" / "config.json"
+    config = json.loads(file.read_text())
+    kinds = ["full", "sliding", "full", "linear"]
+    others = {"eos_token_id": [1, 2, 3, 4], "layer_norm_weights": [1, 2]}
+    file.write_text(json.dumps(config | {"layer_types": kinds} | others))
+    ranges = [[1, 4], [0, 2]]
+    model = str(tmp_path / "a")
+    recipe = {
+        "merge_method": "passthrough",
+        "slices": [{"sources": [{"model": model, "layer_range": r}]} for r in ranges],
+    }
+    run(folder, recipe, out=tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written["num_hidden_layers"] == 5
+    assert written["layer_types"] == ["sliding", "full", "linear", "full", "sliding"]
+    assert all(written[key] == value for key, value in others.items())
+
+
+@pytest.mark.parametrize("seed", [1.5, [1, 2], -1])
+def test_seeds_are_whole_numbers(folder, seed):
+    recipe = {
+        "merge_method": "dare_linear",
+        "base_model": "base",
+        "models": models_of(density=0.5),
+        "parameters": {"seed": seed},
+    }
+    (folder / "r.yaml").write_text(yaml.safe_dump(recipe))
+    command = [executable(), "plan", "r.yaml"]
+    process = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 2
+    assert "seed" in process.stderr
+
+
 def test_slices_lose_no_tensors(folder, tmp_path):
     """A head that the last slice's model has and the first one's has not."""
     shutil.copytree(folder / "a", tmp_path / "bare")

@@ -92,6 +92,7 @@ inline constexpr ParameterInfo kEpsilon = {
 
 inline constexpr ParameterInfo kSeed = {
     .name = "seed",
+    .is_whole = true,
     .least = 0,
     .most = 9007199254740992, // 2^53: all whole numbers up to it are doubles
     .fallback = 0,

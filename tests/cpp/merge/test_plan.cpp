@@ -147,7 +147,8 @@ TEST_F(Plan, ListsAllProblemsAtOnce) {
   write_tensors(folder_ / "b_fisher.safetensors", {fishers_[1]});
   const std::string found = problems();
   for (const char* words :
-       {"recipe.yaml cannot be merged, 8 problems:",
+       {"recipe.yaml cannot be merged, 9 problems:",
+        "a_fisher.safetensors is the Fisher of other weights",
         "a lacks tensors of",
         "a has tensors beyond those of",
         "a has other shapes than",
@@ -158,6 +159,12 @@ TEST_F(Plan, ListsAllProblemsAtOnce) {
     EXPECT_NE(found.find(words), std::string::npos)
         << "'" << words << "' is not in: " << found;
   }
+}
+
+TEST_F(Plan, RefusesOtherAddedTokens) {
+  write_text(folder_ / "a" / "added_tokens.json", R"({"<x>": 2})");
+  write_text(folder_ / "base" / "added_tokens.json", R"({"<y>": 2})");
+  expect_problem({path("a"), "added_tokens.json", "different vocabularies"});
 }
 
 TEST_F(Plan, RefusesMissingFiles) {
