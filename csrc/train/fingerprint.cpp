@@ -30,8 +30,9 @@ Json hash_files(const std::vector<std::filesystem::path>& files) {
 }
 
 // Raised when the same options begin to give other bits: another order of the
-// examples, other dropout masks.
-constexpr int kFormat = 2;
+// examples, other dropout masks, another hash of the weights in a Fisher's
+// file.
+constexpr int kFormat = 3;
 
 } // namespace
 
