@@ -215,10 +215,6 @@ void MergeRun::work(const Chunk& chunk, Worker& worker) {
   } else {
     copy(chunk, worker);
   }
-  const size_t sources = tensor.sources.size();
-  for (size_t output = 0; output < worker.results.size(); ++output) {
-    worker.digests[sources + output] = hash_bytes(worker.results[output]);
-  }
   for (size_t d = 0; d < worker.digests.size(); ++d) {
     state.blocks[d * state.chunks + chunk.index] = worker.digests[d];
   }
@@ -239,6 +235,8 @@ void MergeRun::merge(const Chunk& chunk, Worker& worker) {
           output,
           state.statistics.empty() ? nullptr : state.statistics[output].get(),
           worker.results[output]);
+      worker.digests[tensor.sources.size() + output] =
+          hash_bytes(worker.results[output]);
       state.clamped += merged.clamped;
       state.nonfinite += merged.nonfinite;
     }
@@ -255,7 +253,7 @@ void MergeRun::copy(const Chunk& chunk, Worker& worker) {
   const uint64_t bits = dtype_bits(tensor.output.dtype);
   const std::span<std::byte> first = worker.results[0];
   tensor.sources[0].tensor.read(first, chunk.begin * bits / 8);
-  worker.digests[0] = hash_bytes(first);
+  std::ranges::fill(worker.digests, hash_bytes(first)); // all the same bytes
   tensors_[chunk.tensor].nonfinite +=
       plan_.outputs.size() * check_copy(chunk, worker);
   for (const std::span<std::byte> other :
