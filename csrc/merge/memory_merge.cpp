@@ -9,6 +9,7 @@
 #include "io/parallel.h"
 #include "merge/chunk_merger.h"
 #include "merge/layer_name.h"
+#include "merge/plan_tensor.h"
 #include "merge/recipe_options.h"
 
 namespace merganser {
@@ -206,9 +207,7 @@ void MemoryMerge::merge(
   for (const TensorSource& source : tensor.sources) {
     tensor.float64 |= source.tensor.info().dtype == DType::kF64;
   }
-  const bool is_copy = method.weights == WeightRule::kScale &&
-      tensor.parameters[0].weights[0] == 1 &&
-      output.dtype == sources.weights[0].info.dtype;
+  const bool is_copy = keeps_bytes(method, tensor);
   plan_.tensors = {std::move(tensor)};
 
   threads = thread_count(threads);
@@ -218,7 +217,7 @@ void MemoryMerge::merge(
   } else {
     merge_chunks<float>(plan_, statistics, out, threads);
   }
-  if (is_copy) { // looked at like all others; zeros keep their signs
+  if (is_copy) { // looked at like all others
     std::ranges::copy(sources.weights[0].data, out.begin());
   }
 }

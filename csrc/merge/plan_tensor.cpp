@@ -49,10 +49,7 @@ class RowPlanner {
         check(source, row.output);
       }
       row.output.dtype = plan_.recipe.out_dtype.value_or(row.output.dtype);
-      if (method.weights == WeightRule::kScale && row.parameters.size() == 1 &&
-          row.parameters[0].weights[0] == 1 &&
-          row.output.dtype == row.sources[0].tensor.info().dtype &&
-          row.sources[0].update == nullptr) {
+      if (keeps_bytes(method, row)) {
         row.action = TensorAction::kCopy;
         row.reason = "of " +
             plan_.inputs[row.sources[0].input]->path().filename().string();
@@ -180,6 +177,13 @@ class RowPlanner {
 };
 
 } // namespace
+
+bool keeps_bytes(const MethodInfo& method, const TensorPlan& row) {
+  return method.weights == WeightRule::kScale && row.parameters.size() == 1 &&
+      row.parameters[0].weights[0] == 1 &&
+      row.output.dtype == row.sources[0].tensor.info().dtype &&
+      row.sources[0].update == nullptr;
+}
 
 TensorPlan plan_tensor(
     const MergePlan& plan,

@@ -15,6 +15,10 @@ struct TensorNames {
   double depth = 0;
 };
 
+// Whether the result has the model's own bytes: passthrough with scale 1. (The
+// formula, a sum from 0 on, would lose the sign of zeros.)
+bool keeps_bytes(const MethodInfo& method, const TensorPlan& row);
+
 // The row of a plan for a tensor that is made of a slice's models. The plan's
 // inputs are open. Throws InputError for what is wrong with it.
 TensorPlan plan_tensor(
