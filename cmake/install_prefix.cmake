@@ -29,11 +29,11 @@ if(MERGANSER_TORCH)
     DESTINATION ${package_dir})
 endif()
 
-set(layers io text merge kernels)
+set(layers numeric base io text recipe plan merge provenance engine)
 if(MERGANSER_TORCH)
-  list(APPEND layers ops model fisher train eval experiment)
+  list(APPEND layers kernels ops model fisher eval train experiment)
 endif()
-list(TRANSFORM layers PREPEND ${CMAKE_SOURCE_DIR}/csrc/)
+list(TRANSFORM layers PREPEND ${CMAKE_SOURCE_DIR}/csrc/merganser/)
 install(DIRECTORY ${layers}
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/merganser
   FILES_MATCHING PATTERN *.h)

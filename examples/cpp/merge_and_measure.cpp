@@ -5,8 +5,8 @@
 #include <cstdio>
 #include <vector>
 
-#include "io/error.h"
-#include "merge/engine.h"
+#include "merganser/base/error.h"
+#include "merganser/engine/execute.h"
 
 using merganser::Checkpoint;
 

@@ -1,7 +1,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "fisher/directions.h"
+#include "merganser/fisher/directions.h"
 
 namespace merganser {
 namespace {

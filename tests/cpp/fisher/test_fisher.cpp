@@ -2,14 +2,14 @@
 // one example at a time. (tests/python/test_fisher_cpp.py compares with
 // transformers in float64.)
 
-#include "fisher/fisher.h"
+#include "merganser/fisher/fisher.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
-#include "io/error.h"
-#include "io/interrupt.h"
+#include "merganser/base/error.h"
+#include "merganser/base/interrupt.h"
 
 namespace merganser {
 namespace {

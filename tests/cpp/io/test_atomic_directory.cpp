@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include "io/atomic_file.h"
+#include "merganser/io/atomic_file.h"
 #include "raw_safetensors.h"
 #include "support/expect_error.h"
 

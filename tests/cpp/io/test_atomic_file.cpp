@@ -2,7 +2,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "io/atomic_file.h"
+#include "merganser/io/atomic_file.h"
 #include "raw_safetensors.h"
 #include "support/expect_error.h"
 

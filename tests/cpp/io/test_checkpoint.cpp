@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 
-#include "io/atomic_file.h"
-#include "io/checkpoint.h"
+#include "merganser/io/atomic_file.h"
+#include "merganser/io/checkpoint.h"
 #include "raw_safetensors.h"
 #include "support/expect_error.h"
 

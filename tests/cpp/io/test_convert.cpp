@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include "io/dtype.h"
+#include "merganser/io/dtype.h"
 #include "support/expect_error.h"
 
 // The oracle knows the two 16-bit formats by their definition in real numbers

@@ -1,7 +1,7 @@
 #include <gtest/gtest.h>
 
-#include "io/dtype.h"
-#include "io/safetensors.h"
+#include "merganser/io/dtype.h"
+#include "merganser/io/safetensors.h"
 #include "support/expect_error.h"
 
 namespace merganser {

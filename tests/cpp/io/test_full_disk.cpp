@@ -3,9 +3,9 @@
 
 #include <csignal>
 
-#include "io/atomic_file.h"
-#include "io/checkpoint.h"
-#include "io/interrupt.h"
+#include "merganser/base/interrupt.h"
+#include "merganser/io/atomic_file.h"
+#include "merganser/io/checkpoint.h"
 #include "raw_safetensors.h"
 #include "support/expect_error.h"
 

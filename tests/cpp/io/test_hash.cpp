@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include "io/hash.h"
+#include "merganser/io/hash.h"
 #include "raw_safetensors.h"
 #include "support/expect_error.h"
 

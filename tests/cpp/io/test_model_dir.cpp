@@ -1,7 +1,7 @@
 #include <gtest/gtest.h>
 
-#include "io/atomic_file.h"
-#include "io/model_dir.h"
+#include "merganser/io/atomic_file.h"
+#include "merganser/io/model_dir.h"
 #include "raw_safetensors.h"
 #include "support/expect_error.h"
 

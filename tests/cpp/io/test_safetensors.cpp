@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include "io/safetensors.h"
+#include "merganser/io/safetensors.h"
 #include "raw_safetensors.h"
 #include "support/expect_error.h"
 

@@ -2,9 +2,9 @@
 
 #include <random>
 
-#include "io/atomic_file.h"
-#include "io/error.h"
-#include "io/safetensors.h"
+#include "merganser/base/error.h"
+#include "merganser/io/atomic_file.h"
+#include "merganser/io/safetensors.h"
 #include "raw_safetensors.h"
 
 // Files that were damaged on the way. They are refused with an InputError that

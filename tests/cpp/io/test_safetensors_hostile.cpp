@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
-#include "io/safetensors.h"
+#include "merganser/io/safetensors.h"
 #include "raw_safetensors.h"
 #include "support/expect_error.h"
 

@@ -3,8 +3,8 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "io/atomic_file.h"
-#include "io/safetensors.h"
+#include "merganser/io/atomic_file.h"
+#include "merganser/io/safetensors.h"
 #include "support/expect_error.h"
 #include "support/temporary_folder.h"
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "arrays.h"
-#include "kernels/device.cuh"
+#include "merganser/kernels/device.cuh"
 
 namespace merganser::kernels {
 namespace {

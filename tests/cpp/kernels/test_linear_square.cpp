@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "arrays.h"
-#include "kernels/block_count.h"
-#include "kernels/kernels.h"
+#include "merganser/kernels/kernels.h"
+#include "merganser/numeric/block_count.h"
 
 namespace merganser::kernels {
 namespace {

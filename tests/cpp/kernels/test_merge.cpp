@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "arrays.h"
-#include "kernels/kernels.h"
-#include "merge/elementwise.h"
+#include "merganser/kernels/kernels.h"
+#include "merganser/merge/merge_elements.h"
 
 namespace merganser::kernels {
 namespace {

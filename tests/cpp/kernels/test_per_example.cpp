@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "arrays.h"
-#include "kernels/kernels.h"
+#include "merganser/kernels/kernels.h"
 
 namespace merganser::kernels {
 namespace {

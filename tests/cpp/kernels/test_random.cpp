@@ -1,9 +1,9 @@
 // dropout and sample_labels: the draws of their formulas.
 
 #include "arrays.h"
-#include "kernels/dropout_formula.h"
-#include "kernels/kernels.h"
-#include "kernels/label_formula.h"
+#include "merganser/kernels/kernels.h"
+#include "merganser/numeric/dropout_formula.h"
+#include "merganser/numeric/label_formula.h"
 
 namespace merganser::kernels {
 namespace {

@@ -3,7 +3,7 @@
 #include <valarray>
 #include <vector>
 
-#include "merge/formula.h"
+#include "merganser/numeric/merge_formula.h"
 
 namespace merganser::test {
 

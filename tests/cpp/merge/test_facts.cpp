@@ -6,7 +6,7 @@
 #include <limits>
 #include <random>
 
-#include "elements.h"
+#include "support/elements.h"
 
 namespace merganser::test {
 namespace {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <random>
 
-#include "merge/rank_selection.h"
+#include "merganser/merge/rank_selection.h"
 
 namespace merganser::test {
 namespace {

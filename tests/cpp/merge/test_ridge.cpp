@@ -6,7 +6,7 @@
 #include <random>
 
 #include "matrix.h"
-#include "merge/formula.h"
+#include "merganser/numeric/merge_formula.h"
 
 namespace merganser::test {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "model/config.h"
+#include "merganser/model/config.h"
 #include "support/expect_error.h"
 
 namespace merganser {

@@ -8,7 +8,7 @@
 
 #include <functional>
 
-#include "model/layers.h"
+#include "merganser/model/layers.h"
 
 namespace merganser {
 namespace {

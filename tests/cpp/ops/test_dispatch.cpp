@@ -4,8 +4,8 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <gtest/gtest.h>
 
-#include "ops/library.h"
-#include "ops/reference.h"
+#include "merganser/ops/library.h"
+#include "merganser/ops/reference.h"
 #include "support.h"
 
 namespace merganser::ops {

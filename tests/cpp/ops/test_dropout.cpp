@@ -1,7 +1,7 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
-#include "ops/reference.h"
+#include "merganser/ops/reference.h"
 #include "support.h"
 
 namespace merganser::ops {

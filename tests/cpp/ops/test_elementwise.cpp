@@ -3,8 +3,8 @@
 
 #include <gtest/gtest.h>
 
-#include "merge/method.h"
-#include "ops/reference.h"
+#include "merganser/ops/reference.h"
+#include "merganser/recipe/method.h"
 #include "support.h"
 
 namespace merganser::ops {

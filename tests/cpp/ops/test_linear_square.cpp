@@ -5,7 +5,7 @@
 #include <ATen/Context.h>
 #include <gtest/gtest.h>
 
-#include "ops/reference.h"
+#include "merganser/ops/reference.h"
 #include "support.h"
 
 namespace merganser::ops {

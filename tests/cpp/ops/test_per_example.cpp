@@ -5,7 +5,7 @@
 
 #include <functional>
 
-#include "ops/reference.h"
+#include "merganser/ops/reference.h"
 #include "support.h"
 
 namespace merganser::ops {

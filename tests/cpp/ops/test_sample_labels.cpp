@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include "ops/reference.h"
+#include "merganser/ops/reference.h"
 #include "support.h"
 
 namespace merganser::ops {

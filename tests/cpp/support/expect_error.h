@@ -5,7 +5,7 @@
 #include <initializer_list>
 #include <string>
 
-#include "io/error.h"
+#include "merganser/base/error.h"
 
 namespace merganser::test {
 

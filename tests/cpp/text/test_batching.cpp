@@ -1,4 +1,4 @@
-#include "text/batching.h"
+#include "merganser/text/batching.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,8 +7,8 @@
 
 #include <gtest/gtest.h>
 
-#include "io/error.h"
-#include "kernels/philox.h"
+#include "merganser/base/error.h"
+#include "merganser/numeric/philox.h"
 #include "support/expect_error.h"
 
 namespace merganser {

@@ -2,11 +2,11 @@
 
 #include <gtest/gtest.h>
 
-#include "io/error.h"
-#include "io/quote.h"
+#include "merganser/base/error.h"
+#include "merganser/base/quote.h"
+#include "merganser/text/dataset.h"
 #include "support/expect_error.h"
 #include "support/temporary_folder.h"
-#include "text/dataset.h"
 
 namespace merganser {
 

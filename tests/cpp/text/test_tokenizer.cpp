@@ -3,14 +3,14 @@
 // threads, errors of files. It also takes the hard texts through the
 // sanitizers.
 
-#include "text/tokenizer.h"
+#include "merganser/text/tokenizer.h"
 
 #include <fstream>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "io/error.h"
+#include "merganser/base/error.h"
 #include "support/expect_error.h"
 #include "support/temporary_folder.h"
 

@@ -1,10 +1,10 @@
-#include "train/adamw.h"
+#include "merganser/train/adamw.h"
 
 #include <gtest/gtest.h>
 #include <torch/nn/utils/clip_grad.h>
 #include <torch/optim/adamw.h>
 
-#include "train/clipping.h"
+#include "merganser/train/clipping.h"
 #include "train/two_layers.h"
 
 namespace merganser {

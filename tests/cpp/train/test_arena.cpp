@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "train/arena.h"
+#include "merganser/train/arena.h"
 #include "train/two_layers.h"
 
 namespace merganser {

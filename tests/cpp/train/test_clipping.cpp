@@ -1,4 +1,4 @@
-#include "train/clipping.h"
+#include "merganser/train/clipping.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <numbers>
 
-#include "io/error.h"
-#include "train/schedule.h"
+#include "merganser/base/error.h"
+#include "merganser/train/schedule.h"
 
 namespace merganser {
 namespace {

@@ -1,4 +1,4 @@
-#include "train/step_plan.h"
+#include "merganser/train/step_plan.h"
 
 #include <gtest/gtest.h>
 

@@ -1,9 +1,9 @@
-#include "train/train_state.h"
+#include "merganser/train/train_state.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "io/error.h"
+#include "merganser/base/error.h"
 
 namespace merganser {
 namespace {

@@ -2,7 +2,7 @@
 
 // What of CUDA's header of this name the kernels use, for the emulator.
 
-#include "io/half.h"
+#include "merganser/numeric/half.h"
 
 struct __nv_bfloat16 {
   uint16_t bits;

@@ -1,9 +1,0 @@
-#include "io/version.h"
-
-namespace merganser {
-
-const char* version() {
-  return MERGANSER_VERSION;
-}
-
-} // namespace merganser

@@ -1,0 +1,166 @@
+#include "merganser/app/command.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <new>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "merganser/app/verbs.h"
+#include "merganser/base/error.h"
+#include "merganser/base/interrupt.h"
+#include "merganser/base/version.h"
+
+namespace merganser::app {
+namespace {
+
+constexpr int kDone = 0;
+constexpr int kFailed = 1;
+constexpr int kBadInput = 2;
+
+int fail(int code, std::string_view message) {
+  fmt::print(stderr, "merganser: {}\n", message);
+  return code;
+}
+
+std::string help() {
+  std::string text =
+      "Usage: merganser VERB ...\n"
+      "\n"
+      "Fine-tunes text encoders, estimates their Fishers and merges "
+      "checkpoints.\n"
+      "\n"
+      "Verbs (merganser VERB --help says more):\n";
+  for (const auto& verb : kVerbs) {
+    text += fmt::format("  {:<9} {}\n", verb.name, verb.summary);
+  }
+  text +=
+      "\n"
+      "Every verb takes --json, --quiet, --verbose, --help and --version.\n"
+      "Exit codes: 0 done, 1 failed while working, 2 bad arguments or input.\n";
+  return text;
+}
+
+// Output that did not reach its file (a full disk behind `> file`) is a
+// failure, not a success with nothing in it.
+void flush_output() {
+  if (std::fflush(stdout) != 0) {
+    throw Error(
+        fmt::format("cannot write to standard output: {}", strerror(errno)));
+  }
+}
+
+int parse_and_work(
+    const VerbDefinition& verb,
+    std::string_view summary,
+    std::vector<std::string> arguments) {
+  CLI::App parser(std::string(summary), fmt::format("merganser {}", verb.name));
+  CommonOptions common;
+  const Work work = verb.define(parser, common);
+  parser.add_flag("-q,--quiet", common.quiet, "No progress on stderr");
+  parser.add_flag("-v,--verbose", common.verbose, "More of what is done");
+  parser.add_flag("--json", common.json, "The result as JSON on stdout");
+  parser.set_version_flag(
+      "--version", fmt::format("merganser {}", merganser::version()));
+  parser.set_help_flag("-h,--help", "Print this help");
+  parser.get_formatter()->column_width(34);
+  try {
+    std::reverse(arguments.begin(), arguments.end()); // as CLI11 wants them
+    parser.parse(arguments);
+  } catch (const CLI::CallForHelp&) {
+    fmt::print("{}", parser.help());
+    flush_output();
+    return kDone;
+  } catch (const CLI::CallForVersion&) {
+    fmt::print("merganser {}\n", merganser::version());
+    flush_output();
+    return kDone;
+  } catch (const CLI::ParseError& error) {
+    return fail(
+        kBadInput,
+        fmt::format("{} (see merganser {} --help)", error.what(), verb.name));
+  }
+  install_interrupt_handler();
+  work();
+  flush_output();
+  return kDone;
+}
+
+// Exceptions of other libraries may bring a stack trace behind the first line.
+std::string first_line(std::string text) {
+  return text.substr(0, text.find('\n'));
+}
+
+} // namespace
+
+int run_program(
+    int argc,
+    char** argv,
+    std::span<const VerbDefinition> verbs,
+    int (*elsewhere)(char** argv)) try {
+  // The verb is the first argument that is not an option.
+  char** const end = argv + argc;
+  char** const verb = std::find_if(
+      argv + std::min(argc, 1), end, [](char* a) { return a[0] != '-'; });
+  if (verb == end) {
+    const std::string_view option = argc > 1 ? argv[1] : "";
+    if (option == "--version") {
+      fmt::print("merganser {}\n", merganser::version());
+    } else if (option == "--help" || option == "-h") {
+      fmt::print("{}", help());
+    } else {
+      return fail(
+          kBadInput, "a verb is missing: run merganser --help for a list");
+    }
+    flush_output();
+    return kDone;
+  }
+  std::rotate(argv + 1, verb, verb + 1);
+  const std::string_view name = argv[1];
+  const auto info = std::find_if(
+      std::begin(kVerbs), std::end(kVerbs), [&](const VerbInfo& row) {
+        return row.name == name;
+      });
+  if (info == std::end(kVerbs)) {
+    std::vector<std::string_view> names;
+    for (const auto& row : kVerbs) {
+      names.push_back(row.name);
+    }
+    return fail(
+        kBadInput,
+        fmt::format(
+            "there is no verb '{}'; there are {}",
+            name,
+            fmt::join(names, ", ")));
+  }
+  for (const auto& definition : verbs) {
+    if (definition.name == name) {
+      return parse_and_work(definition, info->summary, {argv + 2, end});
+    }
+  }
+  return elsewhere(argv);
+} catch (const InputError& error) {
+  return fail(kBadInput, error.what());
+} catch (const Error& error) {
+  return fail(kFailed, error.what());
+} catch (const std::system_error& error) {
+  // fmt's, of standard output: nothing else is printed to a file.
+  constexpr std::string_view kPrinting = "cannot write to file";
+  return fail(
+      kFailed,
+      std::string_view(error.what()).starts_with(kPrinting)
+          ? "cannot write to standard output: " + error.code().message()
+          : first_line(error.what()));
+} catch (const std::bad_alloc&) {
+  return fail(kFailed, "there is not enough memory");
+} catch (const std::exception& error) {
+  return fail(kFailed, first_line(error.what()));
+}
+
+} // namespace merganser::app

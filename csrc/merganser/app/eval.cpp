@@ -1,0 +1,78 @@
+// merganser eval --model DIR --data F ...
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "merganser/app/torch_options.h"
+#include "merganser/app/verbs.h"
+#include "merganser/base/progress.h"
+#include "merganser/eval/evaluate.h"
+#include "merganser/model/classifier.h"
+
+namespace merganser::app {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Options {
+  std::filesystem::path model;
+  std::vector<std::filesystem::path> data;
+  int64_t batch_size = 32;
+  int64_t max_length = 128;
+  bool bfloat16 = false;
+};
+
+void eval(const Options& options, const CommonOptions& common) {
+  Classifier classifier(options.model);
+  Json json = Json::array();
+  for (const std::filesystem::path& file : options.data) {
+    const Dataset data = classifier.load(file, options.max_length);
+    EvalResult result;
+    {
+      ProgressBar bar("eval", "examples", common.quiet);
+      result = evaluate(
+          classifier.encoder,
+          data,
+          classifier.tokenizer->pad_id(),
+          options.batch_size,
+          options.bfloat16,
+          bar.callback());
+    }
+    if (common.json) {
+      json.push_back(
+          {{"file", file.string()},
+           {"examples", result.examples},
+           {"accuracy", result.accuracy},
+           {"loss", result.loss}});
+    } else {
+      fmt::print(
+          "{}: accuracy {:.2f} %, loss {:.4f}, {} examples\n",
+          file.string(),
+          100 * result.accuracy,
+          result.loss,
+          result.examples);
+    }
+  }
+  if (common.json) {
+    fmt::print("{}\n", json.dump(2));
+  }
+}
+
+} // namespace
+
+Work define_eval(CLI::App& parser, const CommonOptions& common) {
+  auto options = std::make_shared<Options>();
+  parser.add_option("--model", options->model, "Model directory")->required();
+  parser
+      .add_option("--data", options->data, "Labelled data: .jsonl, .csv, .tsv")
+      ->required();
+  add_batch_size(parser, options->batch_size);
+  add_max_length(parser, options->max_length);
+  add_dtype(parser, options->bfloat16);
+  return [options, &common] { eval(*options, common); };
+}
+
+} // namespace merganser::app

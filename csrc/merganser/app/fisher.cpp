@@ -1,0 +1,131 @@
+// merganser fisher --model DIR --data F --out FILE
+
+#include "merganser/fisher/fisher.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "merganser/app/torch_options.h"
+#include "merganser/app/verbs.h"
+#include "merganser/base/error.h"
+#include "merganser/base/progress.h"
+#include "merganser/io/checkpoint.h"
+#include "merganser/io/fisher_file.h"
+#include "merganser/model/classifier.h"
+
+namespace merganser::app {
+namespace {
+
+struct Options {
+  std::filesystem::path model;
+  std::filesystem::path data;
+  std::filesystem::path out;
+  int64_t max_length = 128;
+  FisherOptions fisher;
+};
+
+// What lies there is a Fisher, not the model or the data.
+void check_out(const std::filesystem::path& out) {
+  if (out.extension() != ".safetensors") {
+    throw InputError(fmt::format(
+        "--out is a safetensors file: {} must end in .safetensors",
+        out.string()));
+  }
+  if (std::filesystem::exists(out) &&
+      !FisherMetadata::parse(SafetensorsFile(out).metadata(), out)) {
+    throw InputError(fmt::format(
+        "{} exists and is no Fisher of Merganser's; choose another name for "
+        "--out",
+        out.string()));
+  }
+}
+
+// Before the work, so that it is not done in vain.
+void make_folder_of(const std::filesystem::path& out) {
+  const std::filesystem::path folder =
+      std::filesystem::absolute(out).parent_path();
+  std::error_code failed;
+  std::filesystem::create_directories(folder, failed);
+  if (failed) {
+    throw InputError(fmt::format(
+        "cannot make the folder {}: {}", folder.string(), failed.message()));
+  }
+  if (access(folder.c_str(), W_OK) != 0) {
+    throw InputError(fmt::format(
+        "{} cannot be written to; choose another place for --out",
+        folder.string()));
+  }
+}
+
+void fisher(const Options& options, const CommonOptions& common) {
+  check_out(options.out);
+  Classifier classifier(options.model);
+  const Dataset data = classifier.load(options.data, options.max_length);
+  make_folder_of(options.out);
+  FisherResult result;
+  {
+    ProgressBar bar("fisher", "examples", common.quiet);
+    result = estimate_fisher(
+        classifier.encoder,
+        data,
+        classifier.tokenizer->pad_id(),
+        options.fisher,
+        bar.callback());
+  }
+  result.model_hash = Checkpoint(options.model).content_hash();
+  result.save(options.out);
+  if (common.json) {
+    const nlohmann::ordered_json json = {
+        {"out", options.out.string()},
+        {"estimator", result.estimator},
+        {"num_examples", result.num_examples},
+        {"num_examples_used", result.num_examples_used}};
+    fmt::print("{}\n", json.dump(2));
+  } else if (!common.quiet) {
+    fmt::print(
+        "{}: {} Fisher of {} on {} of {} examples\n",
+        options.out.string(),
+        result.estimator,
+        options.model.string(),
+        result.num_examples_used,
+        result.num_examples);
+  }
+}
+
+} // namespace
+
+Work define_fisher(CLI::App& parser, const CommonOptions& common) {
+  auto options = std::make_shared<Options>();
+  parser.add_option("--model", options->model, "Model directory")->required();
+  parser.add_option("--data", options->data, "Its data: .jsonl, .csv, .tsv")
+      ->required();
+  parser.add_option("--out", options->out, "File to write (.safetensors)")
+      ->required();
+  FisherOptions& o = options->fisher;
+  parser
+      .add_option_function<std::string>(
+          "--estimator",
+          [&o](const std::string& name) {
+            o.estimator = parse_estimator(name);
+          },
+          "exact, mc, empirical or mc_batch")
+      ->default_str(estimator_name(o.estimator));
+  parser
+      .add_option(
+          "--samples", o.samples, "mc, mc_batch: labels drawn per example")
+      ->capture_default_str();
+  parser
+      .add_option("--limit", o.limit, "Use so many examples; -1: all of them")
+      ->capture_default_str();
+  add_seed(parser, o.seed, "Of the subset and of the labels");
+  add_batch_size(parser, o.batch_size);
+  add_max_length(parser, options->max_length);
+  add_dtype(parser, o.bfloat16);
+  return [options, &common] { fisher(*options, common); };
+}
+
+} // namespace merganser::app

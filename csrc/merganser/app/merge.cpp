@@ -1,0 +1,84 @@
+// merganser merge RECIPE OUT
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "merganser/app/verbs.h"
+#include "merganser/base/error.h"
+#include "merganser/base/progress.h"
+#include "merganser/engine/execute.h"
+
+namespace merganser::app {
+namespace {
+
+struct Options {
+  std::string recipe;
+  std::string out;
+  MergeOptions merge;
+  uint64_t shard_bytes = 0; // 0: not given
+};
+
+void merge(const Options& options, const CommonOptions& common) {
+  const MergePlan plan(Recipe::load(options.recipe));
+  if (common.verbose) {
+    const int threads =
+        plan.affordable_threads(options.merge.threads, options.merge.memory);
+    fmt::print(stderr, "{}", plan.to_text(threads));
+  }
+  MergeOptions merge = options.merge;
+  if (options.shard_bytes > 0) {
+    merge.shard_bytes = options.shard_bytes;
+  }
+  MergeReport report;
+  try {
+    ProgressBar bar("merge", "MB", common.quiet);
+    report = execute_merge(plan, options.out, merge, bar.callback());
+  } catch (const Interrupted&) {
+    throw Interrupted("interrupted; with --resume the merge goes on from here");
+  }
+  if (common.json) {
+    fmt::print("{}\n", report.to_json());
+  } else if (!common.quiet) {
+    fmt::print("{}", report.to_text());
+  }
+}
+
+} // namespace
+
+Work define_merge(CLI::App& parser, const CommonOptions& common) {
+  auto options = std::make_shared<Options>();
+  parser.add_option("RECIPE", options->recipe, "Recipe (YAML)")->required();
+  parser
+      .add_option(
+          "OUT", options->out, "Folder to make: a Hugging Face model directory")
+      ->required();
+  parser
+      .add_option("--threads", options->merge.threads, "Threads; 0: all cores")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  parser
+      .add_option(
+          "--memory", options->merge.memory, "Most bytes of buffers: 256MiB")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->check(CLI::PositiveNumber);
+  parser
+      .add_option(
+          "--shard-size",
+          options->shard_bytes,
+          "Most bytes of one file: 5GB; by default as the base's")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
+      ->check(CLI::PositiveNumber);
+  parser.add_flag(
+      "--resume",
+      options->merge.resume,
+      "Go on from what a killed run left in OUT.merging");
+  parser.add_flag(
+      "--allow-nonfinite",
+      options->merge.allow_nonfinite,
+      "Merge NaN and infinities like other values, and count them");
+  return [options, &common] { merge(*options, common); };
+}
+
+} // namespace merganser::app

@@ -1,0 +1,25 @@
+// merganser methods
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "merganser/app/verbs.h"
+#include "merganser/recipe/method.h"
+
+namespace merganser::app {
+
+Work define_methods(CLI::App& parser, const CommonOptions& common) {
+  auto markdown = std::make_shared<bool>(false);
+  parser.add_flag("--markdown", *markdown, "As docs/recipes.md has it");
+  return [markdown, &common] {
+    fmt::print(
+        "{}",
+        common.json     ? methods_json() + "\n"
+            : *markdown ? methods_markdown()
+                        : methods_text());
+  };
+}
+
+} // namespace merganser::app

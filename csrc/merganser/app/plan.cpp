@@ -1,0 +1,45 @@
+// merganser plan RECIPE
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "merganser/app/verbs.h"
+#include "merganser/plan/plan.h"
+
+namespace merganser::app {
+
+Work define_plan(CLI::App& parser, const CommonOptions& common) {
+  struct Options {
+    std::string recipe;
+    int threads = 0;
+    uint64_t memory = kDefaultMemory;
+  };
+  auto options = std::make_shared<Options>();
+  parser.add_option("RECIPE", options->recipe, "Recipe (YAML)")->required();
+  parser
+      .add_option(
+          "--threads",
+          options->threads,
+          "As merge would be given; 0: all cores")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  parser
+      .add_option(
+          "--memory", options->memory, "As merge would be given: 256MiB")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->check(CLI::PositiveNumber);
+  return [options, &common] {
+    const MergePlan plan(Recipe::load(options->recipe));
+    const int threads =
+        plan.affordable_threads(options->threads, options->memory);
+    if (common.json) {
+      fmt::print("{}\n", plan.to_json(threads));
+    } else {
+      fmt::print("{}", plan.to_text(threads));
+    }
+  };
+}
+
+} // namespace merganser::app

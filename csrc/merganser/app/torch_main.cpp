@@ -1,0 +1,29 @@
+// The executable `merganser-torch`: the verbs that need torch. Users call
+// `merganser`, which starts it.
+
+#include <malloc.h>
+
+#include <cstdio>
+
+#include "merganser/app/command.h"
+#include "merganser/app/verbs.h"
+
+int main(int argc, char** argv) {
+  using namespace merganser::app;
+  constexpr VerbDefinition kTorchVerbs[] = {
+      {"train", define_train},
+      {"fisher", define_fisher},
+      {"eval", define_eval},
+      {"run", define_run},
+  };
+  const auto elsewhere = [](char** arguments) {
+    std::fprintf(stderr, "merganser-torch: run merganser %s\n", arguments[1]);
+    return 2;
+  };
+  // Activations come and go with every batch: their pages stay with the
+  // program, instead of going back to the system and being cleared for it
+  // again.
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  return run_program(argc, argv, kTorchVerbs, elsewhere);
+}

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "merganser/model/encoder.h"
+
+namespace merganser::bindings {
+
+// An encoder with where it came from: a copy that is saved has the same config
+// and tokenizer.
+struct PyEncoder {
+  Encoder model;
+  std::vector<std::string> fresh;
+  std::filesystem::path source;
+};
+
+} // namespace merganser::bindings

@@ -1,0 +1,135 @@
+#include "merganser/engine/memory_merge.h"
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include "merganser/base/error.h"
+#include "merganser/bindings/long_call.h"
+
+namespace merganser::bindings {
+namespace {
+
+// A tensor on the CPU, contiguous, and what it is of, for errors.
+using Labelled = std::pair<std::string, at::Tensor>;
+
+DType dtype_of(const at::Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kHalf:
+      return DType::kF16;
+    case at::kBFloat16:
+      return DType::kBF16;
+    case at::kFloat:
+      return DType::kF32;
+    case at::kDouble:
+      return DType::kF64;
+    default:
+      throw Error(
+          fmt::format("{} is not merged", c10::toString(tensor.scalar_type())));
+  }
+}
+
+MemoryTensor memory_of(const std::string& name, const Labelled& from) {
+  const auto& [label, tensor] = from;
+  return {
+      .label = label,
+      .info = {name, dtype_of(tensor), tensor.sizes().vec()},
+      .data = {
+          static_cast<const std::byte*>(tensor.const_data_ptr()),
+          tensor.nbytes()}};
+}
+
+std::vector<MemoryTensor> memory_of(
+    const std::string& name,
+    const std::vector<Labelled>& from) {
+  std::vector<MemoryTensor> found;
+  for (const Labelled& tensor : from) {
+    found.push_back(memory_of(name, tensor));
+  }
+  return found;
+}
+
+void merge(
+    MemoryMerge& self,
+    const std::string& name,
+    const at::Tensor& out,
+    const std::vector<Labelled>& weights,
+    const std::vector<Labelled>& fishers,
+    const std::vector<Labelled>& grams) {
+  self.merge(
+      {name, dtype_of(out), out.sizes().vec()},
+      {memory_of(name, weights),
+       memory_of(name, fishers),
+       memory_of(name, grams)},
+      {static_cast<std::byte*>(out.mutable_data_ptr()), out.nbytes()},
+      at::get_num_threads());
+}
+
+void add_fisher(
+    MemoryMerge& self,
+    size_t fisher,
+    const std::string& name,
+    const Labelled& tensor) {
+  self.add_fisher(fisher, memory_of(name, tensor), at::get_num_threads());
+}
+
+// The arguments of torch.ops.merganser.merge.
+py::dict scalars(const MemoryMerge& self, const std::string& name) {
+  const MemoryScalars found = self.scalars(name);
+  using namespace py::literals;
+  return py::dict(
+      "weights"_a = found.parameters.weights,
+      "scales"_a = found.scales,
+      "base_scale"_a = found.base_scale,
+      "delta"_a = found.parameters.delta,
+      "clamp"_a = found.parameters.clamp,
+      "floor"_a = found.parameters.floor);
+}
+
+} // namespace
+
+void bind_memory_merge(py::module_& m) {
+  py::class_<MemoryMerge>(m, "MemoryMerge")
+      .def(
+          py::init([](std::string_view method,
+                      const std::string& parameters,
+                      const std::vector<std::string>& models,
+                      const std::vector<std::string>& names,
+                      const std::vector<double>& fisher_examples,
+                      const std::vector<double>& gram_examples) {
+            return MemoryMerge(
+                method,
+                parameters,
+                models,
+                names,
+                {fisher_examples, gram_examples});
+          }),
+          py::arg("method"),
+          py::arg("parameters"),
+          py::arg("models"),
+          py::arg("names"),
+          py::arg("fisher_examples"),
+          py::arg("gram_examples"))
+      .def(
+          "normalizes_fishers",
+          &MemoryMerge::normalizes_fishers,
+          py::arg("name"))
+      .def(
+          "add_fisher",
+          &add_fisher,
+          py::arg("fisher"),
+          py::arg("name"),
+          py::arg("tensor"),
+          py::call_guard<LongCall>())
+      .def("scalars", &scalars, py::arg("name"))
+      .def(
+          "merge",
+          &merge,
+          py::arg("name"),
+          py::arg("out"),
+          py::arg("weights"),
+          py::arg("fishers"),
+          py::arg("grams"),
+          py::call_guard<LongCall>());
+}
+
+} // namespace merganser::bindings

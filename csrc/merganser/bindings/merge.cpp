@@ -1,0 +1,87 @@
+#include "merganser/bindings/long_call.h"
+#include "merganser/engine/execute.h"
+#include "merganser/provenance/inspect.h"
+#include "merganser/provenance/verify.h"
+#include "merganser/recipe/recipe_options.h"
+
+namespace merganser::bindings {
+namespace {
+
+std::string merge_recipe(
+    const std::filesystem::path& recipe,
+    const std::filesystem::path& out,
+    int threads,
+    uint64_t memory,
+    bool resume,
+    std::optional<uint64_t> shard_bytes,
+    bool allow_nonfinite,
+    const ProgressCallback& progress) {
+  const MergePlan plan(Recipe::load(recipe));
+  const MergeOptions options = {
+      .threads = threads,
+      .memory = memory,
+      .resume = resume,
+      .shard_bytes = shard_bytes,
+      .allow_nonfinite = allow_nonfinite};
+  return execute_merge(plan, out, options, progress).to_json();
+}
+
+} // namespace
+
+// Plans, reports and inspections are given as the JSON that `--json` prints:
+// one description of them serves the executable and Python.
+void bind_merge(py::module_& m) {
+  py::class_<MethodInfo>(m, "MethodInfo")
+      .def_property_readonly(
+          "id", [](const MethodInfo& i) { return static_cast<int>(i.formula); })
+      .def_readonly("name", &MethodInfo::name)
+      .def_readonly("formula", &MethodInfo::text)
+      .def_readonly("needs_base", &MethodInfo::needs_base)
+      .def_readonly("needs_fishers", &MethodInfo::needs_fishers)
+      .def_readonly("needs_base_fisher", &MethodInfo::needs_base_fisher)
+      .def_property_readonly("needs_grams", &MethodInfo::needs_grams)
+      .def_property_readonly("needs_base_gram", &MethodInfo::needs_base_gram)
+      .def_property_readonly("needs_statistics", &MethodInfo::needs_statistics);
+  m.def(
+      "find_method",
+      &find_method,
+      py::arg("name"),
+      py::return_value_policy::reference);
+  m.def("check_count", &check_count, py::arg("method"), py::arg("models"));
+  m.def(
+      "merge_recipe",
+      &merge_recipe,
+      py::arg("recipe"),
+      py::arg("out"),
+      py::arg("threads"),
+      py::arg("memory"),
+      py::arg("resume"),
+      py::arg("shard_bytes"),
+      py::arg("allow_nonfinite"),
+      py::arg("progress"),
+      py::call_guard<LongCall>());
+  m.def(
+      "plan",
+      [](const std::filesystem::path& recipe) {
+        return MergePlan(Recipe::load(recipe)).to_json();
+      },
+      py::arg("recipe"),
+      py::call_guard<LongCall>());
+  m.def(
+      "verify",
+      [](const std::filesystem::path& folder) {
+        return verify(folder).to_json();
+      },
+      py::arg("folder"),
+      py::call_guard<LongCall>());
+  m.def(
+      "inspect",
+      [](const std::filesystem::path& path, bool hashes) {
+        return inspect(path, hashes).to_json();
+      },
+      py::arg("path"),
+      py::arg("hashes"),
+      py::call_guard<LongCall>());
+}
+
+} // namespace merganser::bindings

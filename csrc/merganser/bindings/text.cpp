@@ -1,0 +1,41 @@
+#include "merganser/bindings/long_call.h"
+#include "merganser/text/dataset.h"
+#include "merganser/text/tokenizer.h"
+
+namespace merganser::bindings {
+
+void bind_text(py::module_& m) {
+  py::class_<Tokenizer>(m, "Tokenizer")
+      .def_static(
+          "load",
+          &Tokenizer::load,
+          py::arg("folder"),
+          py::call_guard<LongCall>())
+      .def(
+          "encode",
+          &Tokenizer::encode,
+          py::arg("text"),
+          py::arg("max_length"),
+          py::call_guard<LongCall>())
+      .def(
+          "encode_batch",
+          &encode_batch,
+          py::arg("texts"),
+          py::arg("max_length"),
+          py::arg("threads") = 0,
+          py::call_guard<LongCall>())
+      .def_property_readonly("vocab_size", &Tokenizer::vocab_size)
+      .def_property_readonly("pad_id", &Tokenizer::pad_id);
+
+  py::class_<TextExample>(m, "TextExample")
+      .def_readonly("text", &TextExample::text)
+      .def_readonly("label", &TextExample::label)
+      .def_readonly("line", &TextExample::line);
+  m.def(
+      "read_examples",
+      &read_examples,
+      py::arg("path"),
+      py::call_guard<LongCall>());
+}
+
+} // namespace merganser::bindings

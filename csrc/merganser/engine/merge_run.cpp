@@ -1,0 +1,311 @@
+#include "merganser/engine/merge_run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "merganser/base/error.h"
+#include "merganser/base/parallel.h"
+#include "merganser/base/version.h"
+#include "merganser/merge/fisher_means.h"
+
+namespace merganser {
+namespace {
+
+Metadata file_metadata(const MergePlan& plan) {
+  return {
+      {"merge_method", std::string(plan.recipe.method->name)},
+      {"merge_recipe", plan.recipe.text},
+      {"merganser_version", version()}};
+}
+
+} // namespace
+
+MergeRun::MergeRun(const MergePlan& plan, int threads, bool allow_nonfinite)
+    : plan_(plan),
+      threads_(threads),
+      allow_nonfinite_(allow_nonfinite),
+      workers_(threads),
+      tensors_(plan.tensors.size()),
+      output_digests_(
+          plan.outputs.size(),
+          std::vector<Digest>(plan.tensors.size())),
+      hashes_(plan) {}
+
+void MergeRun::write_weights(
+    Staging& staging,
+    uint64_t shard_bytes,
+    const ProgressCallback& progress) {
+  if (needs_fisher_means(plan_)) {
+    fisher_means_ = fisher_means(plan_, threads_);
+  }
+  open_writers(staging, shard_bytes);
+  const std::vector<size_t> rest = take_up(staging);
+  if (plan_.recipe.method->needs_statistics()) {
+    // One after the other, so that a tensor is merged while the pages that its
+    // statistics were taken of are still in the page cache.
+    for (const size_t tensor : rest) {
+      measure(tensor);
+      merge_tensors({tensor}, staging, progress);
+    }
+  } else {
+    merge_tensors(rest, staging, progress);
+  }
+  for (const auto& writer : writers_) {
+    writer->finish();
+  }
+}
+
+void MergeRun::measure(size_t tensor) {
+  const TensorPlan& row = plan_.tensors[tensor];
+  const bool wanted = !plan_.recipe.method->needs_grams() || !row.grams.empty();
+  if (row.action != TensorAction::kMerge || !wanted) {
+    return;
+  }
+  auto& found = tensors_[tensor].statistics;
+  for (size_t output = 0; output < plan_.outputs.size(); ++output) {
+    size_t same = 0;
+    while (same < output &&
+           !same_statistics(
+               *plan_.recipe.method,
+               row.parameters[same],
+               row.parameters[output])) {
+      ++same;
+    }
+    found.push_back(
+        same < output ? found[same]
+                      : std::make_shared<const TensorStatistics>(
+                            measure_tensor(plan_, tensor, output, threads_)));
+  }
+}
+
+void MergeRun::open_writers(const Staging& staging, uint64_t shard_bytes) {
+  std::vector<TensorInfo> outputs;
+  for (const TensorPlan& tensor : plan_.tensors) {
+    outputs.push_back(tensor.output);
+  }
+  for (const std::string& name : plan_.outputs) {
+    const auto folder = staging.folder() / name;
+    std::filesystem::create_directories(folder);
+    writers_.push_back(std::make_unique<CheckpointWriter>(
+        folder,
+        outputs,
+        file_metadata(plan_),
+        shard_bytes,
+        Appearance::kAtOnce));
+  }
+}
+
+std::vector<std::string> MergeRun::input_hashes() {
+  return hashes_.finish(threads_);
+}
+
+// What an earlier run finished is taken over; returns the other tensors.
+std::vector<size_t> MergeRun::take_up(const Staging& staging) {
+  std::vector<bool> finished(plan_.tensors.size());
+  for (const std::string& line : staging.finished()) {
+    const FinishedTensor done = FinishedTensor::parse(line);
+    if (done.tensor >= finished.size() || finished[done.tensor] ||
+        done.digests.size() !=
+            plan_.tensors[done.tensor].sources.size() + plan_.outputs.size()) {
+      throw Error(fmt::format(
+          "the journal in {} is damaged: begin anew, without --resume",
+          staging.folder().parent_path().string()));
+    }
+    const TensorPlan& tensor = plan_.tensors[done.tensor];
+    finished[done.tensor] = true;
+    for (const auto& writer : writers_) {
+      writer->skip(tensor.output.name);
+    }
+    take(done);
+    bytes_done_ += tensor.bytes_read + writers_.size() * tensor.output.bytes();
+    ++resumed_;
+  }
+  std::vector<size_t> rest;
+  for (size_t i = 0; i < finished.size(); ++i) {
+    if (!finished[i]) {
+      rest.push_back(i);
+    }
+  }
+  return rest;
+}
+
+void MergeRun::take(const FinishedTensor& finished) {
+  const size_t sources = plan_.tensors[finished.tensor].sources.size();
+  const std::span<const Digest> digests = finished.digests;
+  hashes_.add(finished.tensor, digests.first(sources));
+  for (size_t output = 0; output < output_digests_.size(); ++output) {
+    output_digests_[output][finished.tensor] = digests[sources + output];
+  }
+  clamped_ += finished.clamped;
+  nonfinite_ += finished.nonfinite;
+}
+
+void MergeRun::merge_tensors(
+    const std::vector<size_t>& tensors,
+    Staging& staging,
+    const ProgressCallback& progress) {
+  constexpr uint64_t kMegabyte = 1'000'000;
+  const uint64_t total = (plan_.bytes_read + plan_.bytes_written) / kMegabyte;
+  const ChunkList strips(plan_, tensors, kStripElements);
+  parallel_for(threads_, strips.size(), [&](int64_t i, int worker) {
+    work(strips[i], workers_[worker], staging);
+    if (worker == 0 && progress) {
+      progress(bytes_done_ / kMegabyte, total, "");
+    }
+  });
+  if (progress && !tensors.empty() &&
+      tensors.back() + 1 == plan_.tensors.size()) {
+    progress(total, total, "");
+  }
+}
+
+void MergeRun::work(const Chunk& strip, Worker& worker, Staging& staging) {
+  const TensorPlan& tensor = plan_.tensors[strip.tensor];
+  TensorState& state = tensors_[strip.tensor];
+  const size_t digests = tensor.sources.size() + plan_.outputs.size();
+  std::call_once(state.begun, [&] {
+    state.chunks = std::max<int64_t>(1, hash_blocks(tensor.output));
+    state.blocks.resize(digests * static_cast<size_t>(state.chunks));
+  });
+  worker.digests.resize(digests);
+  worker.strips.resize(plan_.outputs.size());
+  worker.results.resize(plan_.outputs.size());
+  const uint64_t bits = dtype_bits(tensor.output.dtype);
+  const uint64_t size = strip.n * bits / 8;
+  for (auto& bytes : worker.strips) {
+    bytes.resize(std::max(bytes.size(), size));
+  }
+  Chunk chunk = strip;
+  chunk.index = strip.begin / kChunkElements;
+  do { // once for a tensor without elements
+    const int64_t done = chunk.begin - strip.begin;
+    chunk.n = std::min(kChunkElements, strip.n - done);
+    for (size_t output = 0; output < worker.strips.size(); ++output) {
+      worker.results[output] =
+          std::span(worker.strips[output])
+              .subspan(done * bits / 8, chunk.n * bits / 8);
+    }
+    work(chunk, worker);
+    chunk.begin += chunk.n;
+    ++chunk.index;
+  } while (chunk.begin < strip.begin + strip.n);
+  for (size_t output = 0; output < worker.strips.size(); ++output) {
+    writers_[output]->write(
+        tensor.output.name,
+        std::span(worker.strips[output]).first(size),
+        strip.begin * bits / 8);
+  }
+  uint64_t moved = plan_.outputs.size() * bits;
+  for (const TensorSource& source : tensor.sources) {
+    moved += dtype_bits(source.tensor.info().dtype);
+  }
+  bytes_done_ += strip.n * moved / 8;
+  if (++state.done == strip.count) {
+    finish(strip.tensor, staging);
+  }
+}
+
+void MergeRun::work(const Chunk& chunk, Worker& worker) {
+  const TensorPlan& tensor = plan_.tensors[chunk.tensor];
+  TensorState& state = tensors_[chunk.tensor];
+  if (tensor.action == TensorAction::kMerge) {
+    merge(chunk, worker);
+  } else {
+    copy(chunk, worker);
+  }
+  for (size_t d = 0; d < worker.digests.size(); ++d) {
+    state.blocks[d * state.chunks + chunk.index] = worker.digests[d];
+  }
+}
+
+void MergeRun::merge(const Chunk& chunk, Worker& worker) {
+  const TensorPlan& tensor = plan_.tensors[chunk.tensor];
+  TensorState& state = tensors_[chunk.tensor];
+  const auto merge_with = [&](auto& merger) {
+    if (!merger) {
+      merger.emplace(plan_, fisher_means_, allow_nonfinite_);
+    }
+    merger->read(tensor, chunk, worker.digests);
+    for (size_t output = 0; output < plan_.outputs.size(); ++output) {
+      const MergedChunk merged = merger->merge(
+          tensor,
+          chunk,
+          output,
+          state.statistics.empty() ? nullptr : state.statistics[output].get(),
+          worker.results[output]);
+      worker.digests[tensor.sources.size() + output] =
+          hash_bytes(worker.results[output]);
+      state.clamped += merged.clamped;
+      state.nonfinite += merged.nonfinite;
+    }
+  };
+  if (tensor.float64) {
+    merge_with(worker.float64);
+  } else {
+    merge_with(worker.float32);
+  }
+}
+
+void MergeRun::copy(const Chunk& chunk, Worker& worker) {
+  const TensorPlan& tensor = plan_.tensors[chunk.tensor];
+  const uint64_t bits = dtype_bits(tensor.output.dtype);
+  const std::span<std::byte> first = worker.results[0];
+  tensor.sources[0].tensor.read(first, chunk.begin * bits / 8);
+  std::ranges::fill(worker.digests, hash_bytes(first)); // all the same bytes
+  tensors_[chunk.tensor].nonfinite +=
+      plan_.outputs.size() * check_copy(chunk, worker);
+  for (const std::span<std::byte> other :
+       std::span(worker.results).subspan(1)) {
+    std::ranges::copy(first, other.begin());
+  }
+}
+
+// How many values of worker.results are not finite, where that is allowed.
+int64_t MergeRun::check_copy(const Chunk& chunk, Worker& worker) const {
+  const TensorSource& source = plan_.tensors[chunk.tensor].sources[0];
+  const TensorInfo& info = source.tensor.info();
+  if (!is_mergeable(info.dtype)) {
+    return 0;
+  }
+  worker.values.resize(chunk.n);
+  to_float64(
+      info.dtype, worker.results[0].data(), worker.values.data(), chunk.n);
+  int64_t count = 0;
+  for (int64_t i = 0; i < chunk.n; ++i) {
+    if (std::isfinite(worker.values[i])) {
+      continue;
+    }
+    if (!allow_nonfinite_) {
+      refuse_value(
+          source.tensor,
+          worker.values[i],
+          chunk.begin + i,
+          "only finite values are copied");
+    }
+    ++count;
+  }
+  return count;
+}
+
+// All chunks of a tensor are written.
+void MergeRun::finish(size_t tensor, Staging& staging) {
+  TensorState& state = tensors_[tensor];
+  FinishedTensor finished = {
+      .tensor = tensor,
+      .clamped = state.clamped,
+      .nonfinite = state.nonfinite,
+      .digests = {}};
+  const std::span<const Digest> blocks = state.blocks;
+  const int64_t used = hash_blocks(plan_.tensors[tensor].output);
+  for (size_t begin = 0; begin < blocks.size(); begin += state.chunks) {
+    finished.digests.push_back(combine_digests(blocks.subspan(begin, used)));
+  }
+  state.blocks = {};
+  state.statistics = {}; // may be as large as the tensor
+  staging.add(finished.to_line());
+  take(finished);
+}
+
+} // namespace merganser

@@ -1,0 +1,99 @@
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "merganser/base/progress.h"
+#include "merganser/engine/input_hashes.h"
+#include "merganser/engine/journal.h"
+#include "merganser/engine/staging.h"
+#include "merganser/io/checkpoint.h"
+#include "merganser/merge/chunk_merger.h"
+
+namespace merganser {
+
+// The data of one merge: every strip is read from its sources and merged, chunk
+// by chunk, and written by one of the threads, in whatever order they come;
+// what is finished goes into the staging's journal.
+class MergeRun {
+ public:
+  MergeRun(const MergePlan& plan, int threads, bool allow_nonfinite);
+
+  // Writes the weights into the staging's folder, or the outputs' below it.
+  void write_weights(
+      Staging& staging,
+      uint64_t shard_bytes,
+      const ProgressCallback& progress);
+
+  // Afterwards:
+  std::vector<std::string> input_hashes(); // of plan.inputs
+  const std::vector<Digest>& output_digests(size_t output) const {
+    return output_digests_[output];
+  }
+  int64_t clamped() const {
+    return clamped_;
+  }
+  int64_t nonfinite() const {
+    return nonfinite_;
+  }
+  int64_t resumed() const { // tensors that an earlier run finished
+    return resumed_;
+  }
+
+ private:
+  struct Worker {
+    std::optional<ChunkMerger<float>> float32;
+    std::optional<ChunkMerger<double>> float64;
+    std::vector<std::vector<std::byte>> strips; // of the outputs
+    std::vector<std::span<std::byte>> results; // a chunk's places in them
+    std::vector<double> values; // of a copied chunk, to look at
+    std::vector<Digest> digests; // of a chunk's sources and results
+  };
+
+  // A tensor that is being merged.
+  struct TensorState {
+    std::once_flag begun;
+    int64_t chunks = 0;
+    std::vector<Digest> blocks; // (sources and results, chunks)
+    // Of the outputs, where needed; one for several where they are the same.
+    std::vector<std::shared_ptr<const TensorStatistics>> statistics;
+    std::atomic<int64_t> done = 0; // strips
+    std::atomic<int64_t> clamped = 0;
+    std::atomic<int64_t> nonfinite = 0;
+  };
+
+  void open_writers(const Staging& staging, uint64_t shard_bytes);
+  std::vector<size_t> take_up(const Staging& staging);
+  void take(const FinishedTensor& finished);
+  void measure(size_t tensor);
+  void merge_tensors(
+      const std::vector<size_t>& tensors,
+      Staging& staging,
+      const ProgressCallback& progress);
+  void work(const Chunk& strip, Worker& worker, Staging& staging);
+  void work(const Chunk& chunk, Worker& worker);
+  void merge(const Chunk& chunk, Worker& worker);
+  void copy(const Chunk& chunk, Worker& worker);
+  int64_t check_copy(const Chunk& chunk, Worker& worker) const;
+  void finish(size_t tensor, Staging& staging);
+
+  const MergePlan& plan_;
+  const int threads_;
+  const bool allow_nonfinite_;
+  std::vector<Worker> workers_;
+  std::vector<TensorState> tensors_;
+  std::vector<std::unique_ptr<CheckpointWriter>> writers_; // of the outputs
+  std::vector<std::vector<Digest>> output_digests_; // [output][tensor]
+  std::vector<double> fisher_means_; // where parameters ask for them
+  InputHashes hashes_;
+  std::atomic<uint64_t> bytes_done_ = 0;
+  std::atomic<int64_t> clamped_ = 0;
+  std::atomic<int64_t> nonfinite_ = 0;
+  int64_t resumed_ = 0;
+};
+
+} // namespace merganser

@@ -1,0 +1,89 @@
+#include "merganser/experiment/content_hashes.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <nlohmann/json.hpp>
+
+#include "merganser/base/error.h"
+#include "merganser/io/atomic_file.h"
+#include "merganser/io/checkpoint.h"
+#include "merganser/io/hash.h"
+#include "merganser/io/model_dir.h"
+
+namespace merganser {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Changes when the file does; a file that is replaced gets another inode.
+std::string state_of(const fs::path& path) {
+  struct stat status;
+  if (stat(path.c_str(), &status) != 0) {
+    throw InputError(fmt::format("cannot read {}", path.string()));
+  }
+  return fmt::format(
+      "{} {}.{:09} {}",
+      status.st_size,
+      status.st_mtim.tv_sec,
+      status.st_mtim.tv_nsec,
+      status.st_ino);
+}
+
+} // namespace
+
+ContentHashes::ContentHashes(fs::path memory) : memory_(std::move(memory)) {
+  if (!fs::exists(memory_)) {
+    return;
+  }
+  try {
+    const auto json = nlohmann::json::parse(read_file(memory_));
+    for (const auto& [path, entry] : json.items()) {
+      entries_[path] = {entry.at("state"), entry.at("hash")};
+    }
+  } catch (const nlohmann::json::exception&) {
+    entries_.clear(); // only a memory: what it lacks is computed
+  }
+}
+
+std::string ContentHashes::of(const fs::path& path) {
+  if (!fs::is_directory(path)) {
+    return of_file(path);
+  }
+  const ModelDir model(path);
+  std::vector<fs::path> files = model.tokenizer_files();
+  files.push_back(path / "config.json");
+  for (const fs::path& file : Checkpoint(path).files()) {
+    files.push_back(file);
+  }
+  Hasher hasher;
+  for (const fs::path& file : files) {
+    hasher.update(file.filename().string());
+    hasher.update(of_file(file));
+  }
+  return hasher.digest();
+}
+
+std::string ContentHashes::of_file(const fs::path& path) {
+  const std::string state = state_of(path);
+  Entry& entry = entries_[fs::absolute(path).lexically_normal().string()];
+  if (entry.state != state) {
+    entry = {state, hash_file(path)};
+    changed_ = true;
+  }
+  return entry.hash;
+}
+
+void ContentHashes::save() {
+  if (!changed_) {
+    return;
+  }
+  nlohmann::json json;
+  for (const auto& [path, entry] : entries_) {
+    json[path] = {{"state", entry.state}, {"hash", entry.hash}};
+  }
+  write_file(memory_, json.dump(1) + "\n");
+  changed_ = false;
+}
+
+} // namespace merganser

@@ -1,0 +1,69 @@
+#include <algorithm>
+#include <numeric>
+
+#include "merganser/experiment/layout.h"
+#include "merganser/experiment/stages.h"
+#include "merganser/io/atomic_file.h"
+#include "merganser/text/dataset.h"
+
+namespace merganser {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Examples per label.
+Json count_labels(
+    const fs::path& file,
+    const Tokenizer& tokenizer,
+    const Experiment& experiment) {
+  const int64_t num_labels = experiment.base.options.num_labels;
+  std::vector<int64_t> counts(num_labels);
+  for (const int64_t label :
+       load_dataset(file, tokenizer, experiment.max_length, num_labels)
+           .labels) {
+    ++counts[label];
+  }
+  return counts;
+}
+
+} // namespace
+
+std::vector<double> check_data(Workplace& work) {
+  const Experiment& experiment = work.experiment;
+  Json inputs = {
+      {"encoder", work.runner.hash(experiment.encoder)},
+      {"num_labels", experiment.base.options.num_labels},
+      {"max_length", experiment.max_length}};
+  for (const ExperimentData& data : experiment.data) {
+    inputs["data"][data.name] = {
+        {"train", work.runner.hash(data.train)},
+        {"test", work.runner.hash(data.test)}};
+  }
+  const fs::path file = work.in(layout::kData);
+  work.runner.run(
+      {.name = "data",
+       .unit = "sets",
+       .inputs = inputs,
+       .output = file,
+       .work = [&](const ProgressCallback&) {
+         const auto tokenizer = Tokenizer::load(experiment.encoder);
+         Json counts;
+         for (const ExperimentData& data : experiment.data) {
+           counts[data.name] = {
+               {"train", count_labels(data.train, *tokenizer, experiment)},
+               {"test", count_labels(data.test, *tokenizer, experiment)}};
+         }
+         write_file(file, counts.dump(1) + "\n");
+       }});
+
+  const Json counts = Json::parse(read_file(file));
+  std::vector<double> majorities;
+  for (const ExperimentData& data : experiment.data) {
+    const std::vector<double> test = counts[data.name]["test"];
+    majorities.push_back(
+        std::ranges::max(test) / std::reduce(test.begin(), test.end()));
+  }
+  return majorities;
+}
+
+} // namespace merganser

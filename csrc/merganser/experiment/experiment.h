@@ -1,0 +1,44 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "merganser/base/api.h"
+#include "merganser/base/progress.h"
+#include "merganser/experiment/results.h"
+#include "merganser/experiment/settings.h"
+
+namespace merganser {
+
+// What is said while an experiment runs. Called from one thread.
+struct ExperimentEvents {
+  // A stage begins to work (one that is cached never does): its name and the
+  // unit of its progress.
+  std::function<
+      ProgressCallback(const std::string& stage, const std::string& unit)>
+      begin;
+  std::function<void(const StageRecord& record)> end;
+};
+
+// Trains the base, the experts from it and the target, estimates their Fishers,
+// merges the experts and evaluates every model on every test set. In `out`:
+//
+//   models/NAME               base, one expert per data set, target
+//   fishers/NAME.safetensors
+//   merges/NAME/recipe.yaml   as `merganser merge` takes it
+//   merges/NAME/model
+//   data.json                 examples per label
+//   evaluations/NAME.json
+//   results.json
+//   .stages/                  what each stage was made from
+//
+// Every stage is kept with the hash of its inputs (settings, contents of files,
+// program version) and runs again only when they change. Interrupted, the next
+// call goes on where this one stopped and ends with the same bytes.
+MERGANSER_API ExperimentResults run_experiment(
+    const Experiment& experiment,
+    const std::filesystem::path& out,
+    const ExperimentEvents& events);
+
+} // namespace merganser

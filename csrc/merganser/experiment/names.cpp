@@ -1,0 +1,22 @@
+#include "merganser/experiment/names.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string_view>
+
+namespace merganser {
+
+void check_name(const YamlValue& place, const std::string& name) {
+  constexpr std::string_view kAllowed =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
+  if (name.find_first_not_of(kAllowed) != std::string::npos ||
+      name.starts_with('.') || name.ends_with(".partial") || name.empty()) {
+    place.fail(fmt::format(
+        "the name '{}' must be made of letters, digits, '_', '-' and '.', and "
+        "must not begin with '.' or end in '.partial'",
+        name));
+  }
+}
+
+} // namespace merganser

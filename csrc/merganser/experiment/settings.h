@@ -1,0 +1,55 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "merganser/base/api.h"
+#include "merganser/fisher/fisher.h"
+#include "merganser/recipe/recipe.h"
+#include "merganser/train/trainer.h"
+
+namespace merganser {
+
+struct ExperimentData {
+  std::string name;
+  std::filesystem::path train;
+  std::filesystem::path test;
+};
+
+// How one or more models are trained.
+struct ExperimentTraining {
+  std::vector<size_t> data; // positions in Experiment::data
+  TrainOptions options; // without paths
+  // Weight of 1/2 |theta - theta_0|^2 in the norm of the base's H_0; 0: none.
+  double proximal = 0;
+};
+
+struct ExperimentMerge {
+  std::string name;
+  Recipe recipe; // of the experts, with paths as in merges/NAME/recipe.yaml
+};
+
+// A parsed experiment; docs/experiments.md has the keys. Paths are resolved
+// against the file's folder.
+struct MERGANSER_API Experiment {
+  std::filesystem::path encoder; // model directory that the base starts from
+  int64_t max_length = 128;
+  bool bfloat16 = false; // autocast in training and evaluation
+  int64_t eval_batch_size = 64;
+  std::vector<ExperimentData> data;
+  ExperimentTraining base; // of one data set
+  ExperimentTraining experts; // from the base, a model for each data set
+  std::optional<ExperimentTraining> target; // from the base, a model of all
+  FisherOptions fisher;
+  std::vector<ExperimentMerge> merges;
+  std::string output; // the merge that is the experiment's result
+  std::string text; // as it was read
+
+  // Throws InputError with file, line and column: unknown key, wrong type,
+  // value out of range, a file that is not there.
+  static Experiment load(const std::filesystem::path& path);
+};
+
+} // namespace merganser

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "merganser/experiment/content_hashes.h"
+#include "merganser/experiment/experiment.h"
+#include "merganser/io/file_lock.h"
+
+namespace merganser {
+
+using Json = nlohmann::ordered_json;
+
+struct Stage {
+  std::string name; // "train base"
+  std::string unit; // of its progress
+  Json inputs; // settings and content hashes: all that the output depends on
+  std::filesystem::path output; // a file or a model directory
+  // Makes the output, which must appear under its name only when it is whole.
+  std::function<void(const ProgressCallback& progress)> work;
+};
+
+// Runs stages in a folder, each only if its output was not made from the same
+// inputs before. One process at a time in a folder.
+class StageRunner {
+ public:
+  // Throws InputError for a folder that holds other things.
+  StageRunner(std::filesystem::path folder, const ExperimentEvents& events);
+
+  void run(const Stage& stage);
+
+  // See ContentHashes::of.
+  std::string hash(const std::filesystem::path& path);
+
+  const std::vector<StageRecord>& records() const {
+    return records_;
+  }
+
+ private:
+  // Whether the output is there with this content.
+  bool holds(const std::filesystem::path& output, const std::string& hash);
+
+  std::filesystem::path folder_;
+  const ExperimentEvents& events_;
+  FileLock lock_;
+  ContentHashes hashes_;
+  std::vector<StageRecord> records_;
+};
+
+} // namespace merganser

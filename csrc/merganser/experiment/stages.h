@@ -1,0 +1,54 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "merganser/experiment/results.h"
+#include "merganser/experiment/settings.h"
+#include "merganser/experiment/stage_runner.h"
+
+// The kinds of stages that an experiment is made of. A new kind is a function
+// here and a file beside the others.
+namespace merganser {
+
+struct Workplace {
+  const Experiment& experiment;
+  StageRunner& runner;
+  std::filesystem::path folder;
+
+  std::filesystem::path in(const std::string& path) const {
+    return folder / path;
+  }
+};
+
+// Reads all data before anything is trained, so that a bad line in the last
+// file is found at once. Returns for each test set what always giving its most
+// frequent label scores.
+std::vector<double> check_data(Workplace& work);
+
+// Trains models/NAME from the model directory `from` on the given sets.
+void train_model(
+    Workplace& work,
+    const std::string& name,
+    const std::filesystem::path& from,
+    const ExperimentTraining& training,
+    const std::vector<size_t>& data);
+
+// fishers/NAME of models/NAME on a set's training data.
+void estimate_model_fisher(
+    Workplace& work,
+    const std::string& name,
+    size_t data);
+
+// Writes merges/NAME/recipe.yaml and makes merges/NAME/model.
+void merge_experts(Workplace& work, const ExperimentMerge& merge);
+
+// A model of the experiment on every test set. `path` is its directory.
+ModelResult evaluate_model(
+    Workplace& work,
+    const std::string& name,
+    const std::string& kind,
+    const std::string& path);
+
+} // namespace merganser

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "merganser/base/api.h"
+
+namespace merganser {
+
+// The mean Fisher diagonal with what a merge must know of it.
+struct MERGANSER_API FisherResult {
+  std::vector<std::pair<std::string, at::Tensor>> diagonal; // float32, mean F
+  std::string estimator;
+  int64_t num_examples = 0; // N of the data set: H = N F
+  int64_t num_examples_used = 0;
+  int64_t samples = 1;
+  uint64_t seed = 0;
+  std::string labels; // "model", "data"
+  std::string model_hash; // Checkpoint::content_hash() of the model it is of
+
+  // The file format of docs/method.md: safetensors, the checkpoint's names.
+  // Throws Error naming the first parameter whose Fisher is not finite.
+  void save(const std::filesystem::path& file) const;
+};
+
+} // namespace merganser

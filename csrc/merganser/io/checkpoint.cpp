@@ -1,0 +1,159 @@
+#include "merganser/io/checkpoint.h"
+
+#include <algorithm>
+#include <array>
+#include <unordered_map>
+
+#include <fmt/format.h>
+
+#include "merganser/base/error.h"
+#include "merganser/base/parallel.h"
+#include "merganser/base/quote.h"
+#include "merganser/io/checkpoint_index.h"
+#include "merganser/io/content_hash.h"
+
+namespace fs = std::filesystem;
+
+namespace merganser {
+
+struct Checkpoint::Impl {
+  struct Place {
+    size_t tensor; // in `tensors`
+    size_t file; // in `files`
+  };
+
+  void add(SafetensorsFile file);
+  void check_index(const fs::path& index_path, const CheckpointIndex& index);
+  const Place& place(const std::string& name) const;
+
+  fs::path path;
+  std::vector<SafetensorsFile> files;
+  std::vector<TensorInfo> tensors;
+  std::unordered_map<std::string, Place> places;
+};
+
+void Checkpoint::Impl::add(SafetensorsFile file) {
+  for (const TensorInfo& tensor : file.tensors()) {
+    const auto [found, added] =
+        places.emplace(tensor.name, Place{tensors.size(), files.size()});
+    if (!added) {
+      throw InputError(fmt::format(
+          "{}: tensor {} is in {} too",
+          file.path().string(),
+          quote(tensor.name),
+          files[found->second.file].path().string()));
+    }
+    tensors.push_back(tensor);
+  }
+  files.push_back(std::move(file));
+}
+
+void Checkpoint::Impl::check_index(
+    const fs::path& index_path,
+    const CheckpointIndex& index) {
+  for (const auto& [name, shard] : index.shard_of) {
+    const auto found = places.find(name);
+    if (found == places.end() ||
+        files[found->second.file].path().filename() != shard) {
+      throw InputError(fmt::format(
+          "{}: tensor {} is not in {}, where the index has it",
+          index_path.string(),
+          quote(name),
+          quote(shard)));
+    }
+  }
+  for (const TensorInfo& tensor : tensors) {
+    if (!index.shard_of.contains(tensor.name)) {
+      throw InputError(fmt::format(
+          "{}: tensor {} of {} is missing in the index",
+          index_path.string(),
+          quote(tensor.name),
+          files[places.at(tensor.name).file].path().string()));
+    }
+  }
+}
+
+const Checkpoint::Impl::Place& Checkpoint::Impl::place(
+    const std::string& name) const {
+  const auto found = places.find(name);
+  if (found == places.end()) {
+    throw InputError(
+        fmt::format("{}: has no tensor {}", path.string(), quote(name)));
+  }
+  return found->second;
+}
+
+Checkpoint::Checkpoint(const fs::path& path) : impl_(std::make_unique<Impl>()) {
+  impl_->path = path;
+  const fs::path weights = fs::is_directory(path) ? find_weights(path) : path;
+  if (!is_checkpoint_index(weights)) {
+    impl_->add(SafetensorsFile(weights));
+    return;
+  }
+  const CheckpointIndex index = read_checkpoint_index(weights);
+  for (const std::string& shard : index.shards) {
+    impl_->add(SafetensorsFile(weights.parent_path() / shard));
+  }
+  impl_->check_index(weights, index);
+}
+
+Checkpoint::~Checkpoint() = default;
+Checkpoint::Checkpoint(Checkpoint&&) noexcept = default;
+
+const fs::path& Checkpoint::path() const {
+  return impl_->path;
+}
+
+const std::vector<TensorInfo>& Checkpoint::tensors() const {
+  return impl_->tensors;
+}
+
+const TensorInfo* Checkpoint::find(const std::string& name) const {
+  const auto found = impl_->places.find(name);
+  return found == impl_->places.end() ? nullptr
+                                      : &impl_->tensors[found->second.tensor];
+}
+
+const Metadata& Checkpoint::metadata() const {
+  static const Metadata none;
+  return impl_->files.empty() ? none : impl_->files.front().metadata();
+}
+
+std::vector<fs::path> Checkpoint::files() const {
+  std::vector<fs::path> paths;
+  for (const SafetensorsFile& file : impl_->files) {
+    paths.push_back(file.path());
+  }
+  return paths;
+}
+
+const fs::path& Checkpoint::file_of(const std::string& name) const {
+  return impl_->files[impl_->place(name).file].path();
+}
+
+StoredTensor Checkpoint::at(const std::string& name) const {
+  return impl_->files[impl_->place(name).file].at(name);
+}
+
+std::string Checkpoint::head_hash() const {
+  std::vector<Digest> digests;
+  std::array<std::byte, kHashHead> buffer;
+  for (const TensorInfo& tensor : impl_->tensors) {
+    const auto head =
+        std::span(buffer).first(std::min(kHashHead, tensor.bytes()));
+    read(tensor.name, head);
+    digests.push_back(hash_bytes(head));
+  }
+  return hash_tensors(impl_->tensors, digests);
+}
+
+std::string Checkpoint::content_hash() const {
+  const std::vector<TensorInfo>& tensors = impl_->tensors;
+  std::vector<Digest> digests(tensors.size());
+  parallel_for(thread_count(0), std::ssize(tensors), [&](int64_t i, int) {
+    digests[i] = hash_tensor(at(tensors[i].name));
+  });
+  return head_hash() + hash_tensors(tensors, digests);
+}
+
+} // namespace merganser

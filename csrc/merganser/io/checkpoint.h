@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "merganser/base/api.h"
+#include "merganser/io/safetensors.h"
+
+namespace merganser {
+
+// The tensors of a model or Fisher: one .safetensors file, an index file
+// (*.safetensors.index.json), or a folder with model.safetensors, with
+// model.safetensors.index.json and its shards, or with any single index or
+// .safetensors file, looked for in this order. The index must name each tensor
+// of its shards and no other. Throws InputError naming what is missing.
+class MERGANSER_API Checkpoint {
+ public:
+  explicit Checkpoint(const std::filesystem::path& path);
+  ~Checkpoint();
+  Checkpoint(Checkpoint&&) noexcept;
+
+  const std::filesystem::path& path() const; // as given
+  const std::vector<TensorInfo>& tensors() const; // in the order of the files
+  const TensorInfo* find(const std::string& name) const; // nullptr: absent
+  const Metadata& metadata() const; // of the first shard
+  std::vector<std::filesystem::path> files() const;
+  const std::filesystem::path& file_of(const std::string& name) const;
+
+  StoredTensor at(const std::string& name) const; // throws InputError
+  void read(
+      const std::string& name,
+      std::span<std::byte> out,
+      uint64_t offset = 0) const {
+    at(name).read(out, offset);
+  }
+
+  // See io/content_hash.h. Reads everything, or (head_hash, the first half)
+  // the first bytes of every tensor.
+  std::string content_hash() const;
+  std::string head_hash() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Writes `tensors` into a folder that is there: model.safetensors, or shards of
+// at most shard_bytes (a larger tensor has one of its own) with
+// model.safetensors.index.json. Data may come in any order, in parts and from
+// several threads; no file appears before finish(), which checks that all data
+// came. The metadata get "format": "pt", which transformers asks for.
+class MERGANSER_API CheckpointWriter {
+ public:
+  CheckpointWriter(
+      const std::filesystem::path& folder,
+      std::vector<TensorInfo> tensors,
+      const Metadata& metadata,
+      uint64_t shard_bytes = UINT64_MAX,
+      Appearance how = Appearance::kWhenWhole);
+  ~CheckpointWriter();
+
+  void write(
+      const std::string& name,
+      std::span<const std::byte> data,
+      uint64_t offset = 0);
+  void skip(const std::string& name); // as SafetensorsWriter
+  void finish();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+} // namespace merganser

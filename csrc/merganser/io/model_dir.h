@@ -1,0 +1,37 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "merganser/base/api.h"
+
+namespace merganser {
+
+// A Hugging Face model directory: config.json, weights, tokenizer files.
+// Throws InputError when `path` is not a folder or has no config.json.
+class MERGANSER_API ModelDir {
+ public:
+  explicit ModelDir(std::filesystem::path path);
+
+  const std::filesystem::path& path() const {
+    return path_;
+  }
+  // The text of config.json.
+  const std::string& config_text() const {
+    return config_text_;
+  }
+  // Those that are there of the files that tokenizers of Hugging Face models
+  // consist of (tokenizer.json, vocab.txt, merges.txt, tokenizer.model, ...).
+  std::vector<std::filesystem::path> tokenizer_files() const;
+
+  // Copies config.json, generation_config.json and the tokenizer files into
+  // another folder.
+  void copy_without_weights(const std::filesystem::path& to) const;
+
+ private:
+  std::filesystem::path path_;
+  std::string config_text_;
+};
+
+} // namespace merganser

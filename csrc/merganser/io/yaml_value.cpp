@@ -1,0 +1,275 @@
+#include "merganser/io/yaml_value.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "merganser/base/error.h"
+#include "merganser/base/problems.h"
+#include "merganser/base/utf8.h"
+#include "merganser/io/atomic_file.h"
+
+namespace merganser {
+namespace {
+
+std::string at_mark(
+    const std::string& source,
+    const YAML::Mark& mark,
+    std::string_view message) {
+  return mark.is_null()
+      ? fmt::format("{}: {}", source, message)
+      : fmt::format(
+            "{}:{}:{}: {}", source, mark.line + 1, mark.column + 1, message);
+}
+
+[[noreturn]] void fail_at(
+    const std::string& source,
+    const YAML::Mark& mark,
+    std::string_view message) {
+  throw InputError(at_mark(source, mark, message));
+}
+
+std::string kind(const YAML::Node& node) {
+  switch (node.Type()) {
+    case YAML::NodeType::Map:
+      return "a mapping";
+    case YAML::NodeType::Sequence:
+      return "a list";
+    case YAML::NodeType::Scalar:
+      return fmt::format("'{}'", node.Scalar());
+    default:
+      return "nothing";
+  }
+}
+
+// What yaml-cpp would pass on as it is, into files that are UTF-8.
+void check_utf8(const std::string& yaml, const std::string& source) {
+  if (const auto at = find_ill_formed_utf8(yaml)) {
+    const std::string_view before = std::string_view(yaml).substr(0, *at);
+    const size_t line = before.rfind('\n') + 1; // npos + 1 is 0
+    YAML::Mark mark;
+    mark.line = static_cast<int>(std::ranges::count(before, '\n'));
+    mark.column = static_cast<int>(
+        std::ranges::count_if(before.substr(line), begins_code_point));
+    fail_at(source, mark, "is not UTF-8 from here on; convert the file");
+  }
+}
+
+} // namespace
+
+YamlValue::YamlValue(YAML::Node node, std::string source, std::string name)
+    : node_(std::move(node)),
+      source_(std::move(source)),
+      name_(std::move(name)) {}
+
+YamlValue::YamlValue(const YamlValue&) = default;
+YamlValue& YamlValue::operator=(const YamlValue&) = default;
+YamlValue::~YamlValue() = default;
+
+YamlValue YamlValue::parse(const std::string& yaml, const std::string& source) {
+  check_utf8(yaml, source);
+  try {
+    const std::vector<YAML::Node> documents = YAML::LoadAll(yaml);
+    if (documents.size() != 1) {
+      throw InputError(fmt::format(
+          "{}: expected one YAML document, found {}",
+          source,
+          documents.size()));
+    }
+    return YamlValue(documents[0], source, "");
+  } catch (const YAML::Exception& error) {
+    fail_at(source, error.mark, "not YAML: " + error.msg);
+  }
+}
+
+YamlValue YamlValue::load(const std::filesystem::path& path) {
+  return parse(read_file(path), path.string());
+}
+
+void YamlValue::fail(std::string_view message) const {
+  fail_at(source_, node_.Mark(), message);
+}
+
+void YamlValue::fail_type(std::string_view expected) const {
+  fail(fmt::format(
+      "{} must be {}, not {}",
+      name_.empty() ? "the document" : name_,
+      expected,
+      kind(node_)));
+}
+
+bool YamlValue::is_mapping() const {
+  return node_.IsMap();
+}
+
+std::vector<YAML::Node> YamlValue::keys() const {
+  if (!node_.IsMap()) {
+    fail_type("a mapping");
+  }
+  std::vector<YAML::Node> keys;
+  std::set<std::string> seen;
+  for (const auto& entry : node_) {
+    const YAML::Node& key = entry.first;
+    if (!key.IsScalar()) {
+      fail_at(source_, key.Mark(), "a key must be a text, not " + kind(key));
+    }
+    if (!seen.insert(key.Scalar()).second) {
+      fail_at(
+          source_,
+          key.Mark(),
+          fmt::format("'{}' is given twice", key.Scalar()));
+    }
+    keys.push_back(key);
+  }
+  return keys;
+}
+
+void YamlValue::expect_keys(std::span<const std::string_view> known) const {
+  Problems problems;
+  expect_keys(known, problems);
+  problems.throw_if_any();
+}
+
+void YamlValue::expect_keys(
+    std::span<const std::string_view> known,
+    Problems& problems) const {
+  if (!node_.IsMap()) {
+    fail_type("a mapping");
+  }
+  problems.collect([&] { keys(); });
+  for (const auto& entry : node_) {
+    const YAML::Node& key = entry.first;
+    if (key.IsScalar() &&
+        std::find(known.begin(), known.end(), key.Scalar()) == known.end()) {
+      problems.add(at_mark(
+          source_,
+          key.Mark(),
+          fmt::format(
+              "there is no key '{}'{}{}; the keys are {}",
+              key.Scalar(),
+              name_.empty() ? "" : " in ",
+              name_,
+              fmt::join(known, ", "))));
+    }
+  }
+}
+
+std::vector<std::pair<std::string, YamlValue>> YamlValue::entries() const {
+  std::vector<std::pair<std::string, YamlValue>> entries;
+  for (const YAML::Node& key : keys()) {
+    entries.emplace_back(key.Scalar(), at(key.Scalar()));
+  }
+  if (entries.empty()) {
+    fail_type("a mapping of at least one key");
+  }
+  return entries;
+}
+
+std::optional<YamlValue> YamlValue::find(std::string_view key) const {
+  const YAML::Node value = node_[std::string(key)];
+  if (!value.IsDefined()) {
+    return std::nullopt;
+  }
+  return YamlValue(
+      value,
+      source_,
+      fmt::format("{}{}{}", name_, name_.empty() ? "" : ".", key));
+}
+
+YamlValue YamlValue::at(std::string_view key) const {
+  if (auto value = find(key)) {
+    return *value;
+  }
+  fail(fmt::format(
+      "'{}' is missing{}{}", key, name_.empty() ? "" : " in ", name_));
+}
+
+bool YamlValue::is_list() const {
+  return node_.IsSequence();
+}
+
+std::vector<YamlValue> YamlValue::items() const {
+  if (!node_.IsSequence() || node_.size() == 0) {
+    fail_type("a list of at least one item");
+  }
+  std::vector<YamlValue> values;
+  for (size_t i = 0; i < node_.size(); ++i) {
+    values.push_back(
+        YamlValue(node_[i], source_, fmt::format("{}[{}]", name_, i)));
+  }
+  return values;
+}
+
+std::string YamlValue::text() const {
+  if (!node_.IsScalar() || node_.Scalar().empty()) {
+    fail_type("a text");
+  }
+  return node_.Scalar();
+}
+
+std::filesystem::path YamlValue::path(
+    const std::filesystem::path& folder) const {
+  const auto path = (folder / text()).lexically_normal();
+  return path.has_filename() ? path : path.parent_path(); // "models/a/"
+}
+
+bool YamlValue::boolean() const {
+  bool value;
+  if (!node_.IsScalar() || !YAML::convert<bool>::decode(node_, value)) {
+    fail_type("true or false");
+  }
+  return value;
+}
+
+bool YamlValue::flag() const {
+  if (node_.IsScalar() && (node_.Scalar() == "0" || node_.Scalar() == "1")) {
+    return node_.Scalar() == "1";
+  }
+  return boolean();
+}
+
+double YamlValue::number(double least, double most) const {
+  double value;
+  if (!node_.IsScalar() || !YAML::convert<double>::decode(node_, value) ||
+      !std::isfinite(value)) {
+    fail_type("a number");
+  }
+  if (value < least || value > most) {
+    fail_type(
+        most == std::numeric_limits<double>::max()
+            ? fmt::format("at least {}", least)
+            : fmt::format("between {} and {}", least, most));
+  }
+  return value;
+}
+
+double YamlValue::positive(double most) const {
+  const double value = number();
+  if (value <= 0) {
+    fail_type("greater than 0");
+  }
+  if (value > most) {
+    fail_type(fmt::format("at most {}", most));
+  }
+  return value;
+}
+
+int64_t YamlValue::integer(int64_t least, int64_t most) const {
+  int64_t value;
+  if (!node_.IsScalar() || !YAML::convert<int64_t>::decode(node_, value)) {
+    fail_type("a whole number");
+  }
+  if (value < least || value > most) {
+    fail_type(
+        most == std::numeric_limits<int64_t>::max()
+            ? fmt::format("at least {}", least)
+            : fmt::format("between {} and {}", least, most));
+  }
+  return value;
+}
+
+} // namespace merganser

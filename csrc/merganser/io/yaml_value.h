@@ -1,0 +1,98 @@
+#pragma once
+
+#include <yaml-cpp/node/node.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <initializer_list>
+#include <limits>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "merganser/base/api.h"
+#include "merganser/base/error.h"
+
+namespace merganser {
+
+class Problems;
+
+// A value of a YAML file that knows where it stands: every complaint about it
+// is an InputError that begins with file:line:column and names the key.
+class MERGANSER_API YamlValue {
+ public:
+  // The one document of a text; `source` is the file named in errors.
+  static YamlValue parse(const std::string& yaml, const std::string& source);
+  static YamlValue load(const std::filesystem::path& path);
+
+  // Defined where yaml-cpp's node is whole: users see only its declaration.
+  YamlValue(const YamlValue&);
+  YamlValue& operator=(const YamlValue&);
+  ~YamlValue();
+
+  // Mappings. expect_keys refuses any other key, and a key given twice; with
+  // `problems` what it refuses are some of those, unless it is no mapping.
+  bool is_mapping() const;
+  void expect_keys(std::span<const std::string_view> known) const;
+  void expect_keys(std::initializer_list<std::string_view> known) const {
+    expect_keys(std::span(known.begin(), known.size()));
+  }
+  void expect_keys(std::span<const std::string_view> known, Problems& problems)
+      const;
+  std::optional<YamlValue> find(std::string_view key) const;
+  YamlValue at(std::string_view key) const; // missing: an error
+
+  // Of a mapping whose keys are names of the user's: at least one.
+  std::vector<std::pair<std::string, YamlValue>> entries() const;
+
+  // Lists, of at least one item.
+  bool is_list() const;
+  std::vector<YamlValue> items() const;
+
+  // Single values. Numbers must be finite and in [least, most].
+  // Paths are relative to `folder`.
+  std::string text() const;
+  std::filesystem::path path(const std::filesystem::path& folder) const;
+  bool boolean() const;
+  bool flag() const; // true or false, or 1 or 0
+  double number(
+      double least = std::numeric_limits<double>::lowest(),
+      double most = std::numeric_limits<double>::max()) const;
+  double positive(double most = std::numeric_limits<double>::max()) const;
+  int64_t integer(
+      int64_t least = std::numeric_limits<int64_t>::min(),
+      int64_t most = std::numeric_limits<int64_t>::max()) const;
+
+  // text() through a parser whose InputError gets this value's place.
+  template <typename Parser>
+  decltype(auto) through(const Parser& parser) const {
+    const std::string value = text();
+    try {
+      return parser(value);
+    } catch (const InputError& error) {
+      fail(error.what());
+    }
+  }
+
+  // "recipe.yaml:3:7: " and the message.
+  [[noreturn]] void fail(std::string_view message) const;
+
+  // "models[1].parameters"; empty for the whole document.
+  const std::string& name() const {
+    return name_;
+  }
+
+ private:
+  YamlValue(YAML::Node node, std::string source, std::string name);
+  std::vector<YAML::Node> keys() const; // of a mapping, each once
+  [[noreturn]] void fail_type(std::string_view expected) const;
+
+  YAML::Node node_;
+  std::string source_;
+  std::string name_;
+};
+
+} // namespace merganser

@@ -1,0 +1,253 @@
+#include "merganser/merge/gram.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "merganser/base/error.h"
+#include "merganser/base/parallel.h"
+#include "merganser/base/quote.h"
+#include "merganser/merge/chunk_reader.h"
+#include "merganser/merge/dense.h"
+#include "merganser/merge/value_errors.h"
+
+namespace merganser {
+namespace {
+
+using Matrix = std::vector<double>; // row-major
+
+// Rows of W that are multiplied and solved for together, by one thread.
+constexpr int64_t kRows = 64;
+
+// All chunks of a source, as float64.
+class SourceReader {
+ public:
+  explicit SourceReader(const TensorSource& source) : source_(source) {}
+
+  // use(i, x) for every element.
+  template <typename Use>
+  void read(const Use& use) {
+    const int64_t n = source_.tensor.info().numel();
+    for (Chunk chunk; chunk.begin < n; chunk.begin += chunk.n) {
+      chunk.n = std::min(kChunkElements, n - chunk.begin);
+      Digest ignored;
+      reader_.read(std::span(&source_, 1), chunk, std::span(&ignored, 1));
+      for (int64_t i = 0; i < chunk.n; ++i) {
+        use(chunk.begin + i, reader_.values(0)[i]);
+      }
+    }
+  }
+
+ private:
+  const TensorSource& source_;
+  ChunkReader<double> reader_;
+};
+
+class BlockMerge {
+ public:
+  BlockMerge(
+      const MergePlan& plan,
+      const TensorPlan& tensor,
+      size_t output,
+      int threads)
+      : tensor_(tensor),
+        parameters_(tensor.parameters[output]),
+        base_(plan.recipe.method->block == BlockRule::kGradientMatching),
+        // Every matrix is as it is where the method has no such parameter.
+        off_diagonal_(base_ ? 1 : parameters_.off_diagonal),
+        threads_(threads),
+        rows_(tensor.output.shape[0]),
+        columns_(tensor.output.shape[1]),
+        update_(rows_ * columns_),
+        updates_(rows_ * columns_),
+        products_(rows_ * columns_),
+        gram_(columns_ * columns_),
+        total_(columns_ * columns_) {}
+
+  std::vector<double> run() {
+    const std::vector<double>& weights = parameters_.weights;
+    double sum = 0;
+    for (size_t t = 0; t < weights.size(); ++t) {
+      const size_t source = base_ ? 1 + t : t;
+      read_update(tensor_.sources[source]);
+      read_gram(tensor_.grams[source]);
+      add(weights[t], update_, updates_);
+      add(weights[t], gram_, total_);
+      add_product(weights[t], update_);
+      sum += weights[t];
+    }
+    if (base_) {
+      read_gram(tensor_.grams[0]);
+      add(1, gram_, total_);
+      add_product(1, updates_);
+    }
+    // Without any token, each multiple of the identity gives the same.
+    const double mean = mean_diagonal();
+    const double ridge = parameters_.ridge * (mean == 0 ? 1 : mean);
+    for (size_t i = 0; i < total_.size(); i += columns_ + 1) {
+      total_[i] += ridge;
+    }
+    add(base_ ? ridge : ridge / sum, updates_, products_);
+    solve();
+    return result();
+  }
+
+ private:
+  // update_ = W_t - W_0, or W_t where there is no W_0.
+  void read_update(const TensorSource& source) {
+    read_weight(source, [&](int64_t i, double x) { update_[i] = x; });
+    if (base_) {
+      read_weight(
+          tensor_.sources[0], [&](int64_t i, double x) { update_[i] -= x; });
+    }
+  }
+
+  template <typename Use>
+  void read_weight(const TensorSource& source, const Use& use) {
+    SourceReader(source).read([&](int64_t i, double x) {
+      if (!std::isfinite(x)) {
+        refuse_bad_update(source);
+        refuse_value(
+            source.tensor, x, i, "only finite values can be solved with");
+      }
+      use(i, x);
+    });
+  }
+
+  void read_gram(const GramSource& source) {
+    int64_t next = 0; // on the diagonal
+    SourceReader(source.matrix).read([&](int64_t i, double x) {
+      const bool diagonal = i == next;
+      next += diagonal ? columns_ + 1 : 0;
+      if (!std::isfinite(x) || (diagonal && x < 0)) {
+        refuse_value(
+            source.matrix.tensor,
+            x,
+            i,
+            "a Gram matrix is finite and its diagonal is not negative");
+      }
+      gram_[i] = source.scale * (diagonal ? x : off_diagonal_ * x);
+    });
+    check_symmetric(source.matrix);
+  }
+
+  void check_symmetric(const TensorSource& source) const {
+    constexpr double kRounding = 1e-3; // of sqrt(g_ii g_jj), float32's is less
+    for (int64_t i = 0; i < columns_; ++i) {
+      for (int64_t j = 0; j < i; ++j) {
+        const double scale =
+            std::sqrt(gram_[i * columns_ + i] * gram_[j * columns_ + j]);
+        const double x = gram_[i * columns_ + j];
+        const double y = gram_[j * columns_ + i];
+        if (!(std::abs(x - y) <= kRounding * scale)) {
+          refuse_value(
+              source.tensor,
+              x,
+              i * columns_ + j,
+              "and it is no symmetric matrix");
+        }
+      }
+    }
+  }
+
+  static void add(double factor, const Matrix& from, Matrix& to) {
+    for (size_t i = 0; i < to.size(); ++i) {
+      to[i] += factor * from[i];
+    }
+  }
+
+  double mean_diagonal() const {
+    double sum = 0;
+    for (size_t i = 0; i < total_.size(); i += columns_ + 1) {
+      sum += total_[i];
+    }
+    return sum / static_cast<double>(columns_);
+  }
+
+  // products_ += weight * of * gram_
+  void add_product(double weight, const Matrix& of) {
+    for_rows([&](int64_t begin, int64_t n) {
+      const int64_t first = begin * columns_;
+      dense_.add_product(
+          weight,
+          &of[first],
+          gram_.data(),
+          &products_[first],
+          n,
+          columns_,
+          columns_);
+    });
+  }
+
+  // products_ = products_ total_^-1
+  void solve() {
+    if (!dense_.decompose(total_.data(), columns_)) {
+      throw InputError(fmt::format(
+          "the Gram matrices of tensor {} do not have full rank; give the "
+          "parameter ridge a larger value than {}",
+          quote(tensor_.output.name),
+          parameters_.ridge));
+    }
+    for_rows([&](int64_t begin, int64_t n) {
+      dense_.solve(total_.data(), &products_[begin * columns_], n, columns_);
+    });
+  }
+
+  std::vector<double> result() {
+    if (base_) {
+      SourceReader(tensor_.sources[0]).read([&](int64_t i, double x) {
+        products_[i] += x;
+      });
+    }
+    return std::move(products_);
+  }
+
+  // The blocks of rows do not depend on the number of threads.
+  template <typename Work>
+  void for_rows(const Work& work) {
+    const int64_t blocks = (rows_ + kRows - 1) / kRows;
+    parallel_for(threads_, blocks, [&](int64_t i, int) {
+      work(i * kRows, std::min(kRows, rows_ - i * kRows));
+    });
+  }
+
+  const DenseKernels& dense_ = dense_kernels();
+  const TensorPlan& tensor_;
+  const TensorParameters& parameters_;
+  const bool base_;
+  const double off_diagonal_;
+  const int threads_;
+  const int64_t rows_;
+  const int64_t columns_;
+  Matrix update_; // (out, in)
+  Matrix updates_; // sum w_t update, (out, in)
+  Matrix products_; // (out, in)
+  Matrix gram_; // (in, in)
+  Matrix total_; // (in, in)
+};
+
+} // namespace
+
+std::vector<double> merge_with_grams(
+    const MergePlan& plan,
+    const TensorPlan& tensor,
+    size_t output,
+    int threads) {
+  if (tensor.output.numel() == 0) {
+    return {};
+  }
+  return BlockMerge(plan, tensor, output, threads).run();
+}
+
+uint64_t gram_memory(const TensorPlan& tensor) {
+  if (tensor.grams.empty()) {
+    return 0;
+  }
+  const uint64_t rows = tensor.output.shape[0];
+  const uint64_t columns = tensor.output.shape[1];
+  const uint64_t weights = 2 + tensor.parameters.size(); // a result per output
+  return sizeof(double) * (weights * rows + 2 * columns) * columns;
+}
+
+} // namespace merganser

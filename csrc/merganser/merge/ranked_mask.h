@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "merganser/merge/chunks.h"
+
+namespace merganser {
+
+// Whether DELLA's choice is made before the merge, for want of rows that could
+// be sorted chunk by chunk.
+bool has_long_rows(const TensorInfo& tensor);
+
+// DELLA's choice among the elements of a model's task vector: bit i % 64 of
+// word i / 64 is set where element i is kept. An element's chance follows from
+// its rank in its row, of equal magnitudes the later above the earlier. Reads
+// the tensor three times, and neither holds nor sorts a row.
+template <typename T>
+std::vector<uint64_t> choose_in_long_rows(
+    const TensorPlan& tensor,
+    size_t model,
+    size_t output,
+    int threads);
+
+inline bool is_chosen(const std::vector<uint64_t>& chosen, int64_t element) {
+  return (chosen[element / 64] >> (element % 64) & 1) != 0;
+}
+
+// Bytes of that, of one model; 0 for a tensor without such rows.
+uint64_t choice_memory(const TensorInfo& tensor);
+
+} // namespace merganser

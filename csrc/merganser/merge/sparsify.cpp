@@ -1,0 +1,156 @@
+#include "merganser/merge/sparsify.h"
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <utility>
+
+#include "merganser/merge/random_mask.h"
+#include "merganser/merge/rank_selection.h"
+#include "merganser/merge/ranked_mask.h"
+#include "merganser/merge/task_vector.h"
+
+namespace merganser {
+namespace {
+
+// The chances of a chunk's elements, `task_vector`, in rows that are no longer
+// than it: reads the rest of those that lie in part in other chunks.
+template <typename T>
+std::vector<float> ranked_chances(
+    const TensorPlan& tensor,
+    const Chances& chances,
+    size_t model,
+    const Chunk& chunk,
+    std::span<const T> task_vector) {
+  const int64_t length = row_length(tensor.output);
+  const int64_t chunk_end = chunk.begin + chunk.n;
+  const int64_t begin = chunk.begin / length * length;
+  const int64_t end = (chunk_end + length - 1) / length * length;
+  std::vector<T> rows(end - begin);
+  ChunkReader<T> reader;
+  const auto read = [&](int64_t from, int64_t to) {
+    if (from < to) {
+      const auto part = std::span(rows).subspan(from - begin, to - from);
+      read_task_vector(tensor, model, from, part, reader);
+    }
+  };
+  read(begin, chunk.begin);
+  std::ranges::copy(task_vector, rows.begin() + (chunk.begin - begin));
+  read(chunk_end, end);
+
+  std::vector<float> found(chunk.n);
+  using Bits = decltype(magnitude_bits(T()));
+  std::vector<std::pair<Bits, int64_t>> order(length); // magnitudes, places
+  for (int64_t row = begin; row < end; row += length) {
+    for (int64_t i = 0; i < length; ++i) {
+      order[i] = {magnitude_bits(rows[row - begin + i]), row + i};
+    }
+    std::ranges::sort(order);
+    for (int64_t rank = 0; rank < length; ++rank) {
+      const int64_t place = order[rank].second;
+      if (place >= chunk.begin && place < chunk_end) {
+        found[place - chunk.begin] = chances.of_rank(rank);
+      }
+    }
+  }
+  return found;
+}
+
+// Of the task vector in `out`: drops, or multiplies.
+template <typename T>
+void keep_by_chance(
+    Sparsify kind,
+    const TensorPlan& tensor,
+    const Chunk& chunk,
+    const SparsifyArguments& a,
+    std::span<T> out) {
+  const double density = tensor.parameters[a.output].density[a.model];
+  const auto rescale = static_cast<T>(a.statistics.rescale[a.model]);
+  const Chances chances(tensor, a.model, a.output);
+  std::vector<float> drawn(chunk.n);
+  chances.draw(chunk.begin, drawn);
+  std::vector<float> chance;
+  if (kind == Sparsify::kRanked && density > 0) {
+    chance = ranked_chances<T>(tensor, chances, a.model, chunk, out);
+  } else {
+    chance.assign(chunk.n, static_cast<float>(density));
+  }
+  for (int64_t i = 0; i < chunk.n; ++i) {
+    out[i] = drawn[i] < chance[i] ? rescale * out[i] : T(0);
+  }
+}
+
+} // namespace
+
+template <typename T>
+bool sparsify(
+    const MergePlan& plan,
+    const TensorPlan& tensor,
+    const Chunk& chunk,
+    const SparsifyArguments& a,
+    const T* base,
+    const T* theta,
+    T* out) {
+  const double density = tensor.parameters[a.output].density[a.model];
+  const auto rescale = static_cast<T>(a.statistics.rescale[a.model]);
+  bool finite = true;
+  for (int64_t i = 0; i < chunk.n; ++i) {
+    out[i] = theta[i] - base[i];
+    finite &= std::isfinite(out[i]);
+  }
+  if (density >= 1 || chunk.n == 0) {
+    return finite;
+  }
+  const Sparsify kind = plan.recipe.method->sparsify;
+  if (kind == Sparsify::kMagnitude || kind == Sparsify::kOutliers) {
+    const auto least = static_cast<T>(a.statistics.least[a.model]);
+    const auto most = static_cast<T>(a.statistics.most[a.model]);
+    for (int64_t i = 0; i < chunk.n; ++i) {
+      const T magnitude = std::abs(out[i]);
+      out[i] = magnitude < least || magnitude > most ? T(0) : rescale * out[i];
+    }
+    return finite;
+  }
+  if (!a.statistics.chosen.empty()) {
+    const std::vector<uint64_t>& chosen = a.statistics.chosen[a.model];
+    for (int64_t i = 0; i < chunk.n; ++i) {
+      out[i] = is_chosen(chosen, chunk.begin + i) ? rescale * out[i] : T(0);
+    }
+    return finite;
+  }
+  keep_by_chance<T>(kind, tensor, chunk, a, std::span(out, chunk.n));
+  return finite;
+}
+
+uint64_t chance_memory(const MethodInfo& method) {
+  if (method.sparsify != Sparsify::kRandom &&
+      method.sparsify != Sparsify::kRanked) {
+    return 0;
+  }
+  const uint64_t drawn = kChunkElements * 2 * sizeof(float);
+  // Of a chunk and what its rows have before and behind it.
+  const uint64_t rows = kChunkElements * 3 * sizeof(double);
+  const uint64_t order = kChunkElements * sizeof(std::pair<uint64_t, int64_t>);
+  return method.sparsify == Sparsify::kRandom
+      ? drawn
+      : drawn + ChunkReader<double>::memory(2) + rows + order;
+}
+
+template bool sparsify(
+    const MergePlan&,
+    const TensorPlan&,
+    const Chunk&,
+    const SparsifyArguments&,
+    const float*,
+    const float*,
+    float*);
+template bool sparsify(
+    const MergePlan&,
+    const TensorPlan&,
+    const Chunk&,
+    const SparsifyArguments&,
+    const double*,
+    const double*,
+    double*);
+
+} // namespace merganser

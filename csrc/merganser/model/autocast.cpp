@@ -1,0 +1,35 @@
+#include "merganser/model/autocast.h"
+
+#include <fmt/format.h>
+
+#include "merganser/base/error.h"
+
+namespace merganser {
+
+bool parse_bfloat16(const std::string& name) {
+  if (name != "float32" && name != "bfloat16") {
+    throw InputError(
+        fmt::format("the dtype must be float32 or bfloat16, not \"{}\"", name));
+  }
+  return name == "bfloat16";
+}
+
+Autocast::Autocast(at::DeviceType device, bool bfloat16)
+    : device_(device),
+      enabled_before_(at::autocast::is_autocast_enabled(device)),
+      dtype_before_(at::autocast::get_autocast_dtype(device)) {
+  at::autocast::increment_nesting();
+  at::autocast::set_autocast_enabled(device, bfloat16);
+  at::autocast::set_autocast_dtype(device, at::kBFloat16);
+}
+
+Autocast::~Autocast() {
+  // The converted weights are held until the outermost region ends.
+  if (at::autocast::decrement_nesting() == 0) {
+    at::autocast::clear_cache();
+  }
+  at::autocast::set_autocast_dtype(device_, dtype_before_);
+  at::autocast::set_autocast_enabled(device_, enabled_before_);
+}
+
+} // namespace merganser

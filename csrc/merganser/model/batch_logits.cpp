@@ -1,0 +1,19 @@
+#include "merganser/model/batch_logits.h"
+
+#include <ATen/ATen.h>
+
+#include "merganser/model/autocast.h"
+
+namespace merganser {
+
+at::Tensor batch_logits(Encoder& model, const Batch& batch, bool bfloat16) {
+  const at::Device device = model->parameters().front().device();
+  const at::Tensor input_ids = at::tensor(batch.input_ids, at::kLong)
+                                   .view({batch.size, batch.length})
+                                   .to(device);
+  const at::Tensor lengths = at::tensor(batch.lengths, at::kLong).to(device);
+  const Autocast autocast(device.type(), bfloat16);
+  return model->forward(input_ids, lengths).to(at::kFloat);
+}
+
+} // namespace merganser

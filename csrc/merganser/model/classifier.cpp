@@ -1,0 +1,51 @@
+#include "merganser/model/classifier.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "merganser/base/error.h"
+
+namespace merganser {
+
+Classifier::Classifier(const std::filesystem::path& folder) : folder_(folder) {
+  LoadedEncoder loaded = load_encoder(folder, /*num_labels=*/0, /*seed=*/0);
+  if (!loaded.fresh.empty()) {
+    throw InputError(fmt::format(
+        "{} has no classification head ({} not found): fine-tune it first "
+        "(merganser train)",
+        folder.string(),
+        fmt::join(loaded.fresh, ", ")));
+  }
+  encoder = std::move(loaded.model);
+  tokenizer = Tokenizer::load(folder);
+  check_vocabulary(*tokenizer, encoder->config(), folder);
+}
+
+Dataset Classifier::load(const std::filesystem::path& file, int64_t max_length)
+    const {
+  const EncoderConfig& config = encoder->config();
+  if (max_length > config.max_length()) {
+    throw InputError(fmt::format(
+        "max-length {} is more than the {} tokens that {} can take",
+        max_length,
+        config.max_length(),
+        folder_.string()));
+  }
+  return load_dataset(file, *tokenizer, max_length, config.num_labels);
+}
+
+void check_vocabulary(
+    const Tokenizer& tokenizer,
+    const EncoderConfig& config,
+    const std::filesystem::path& folder) {
+  if (tokenizer.vocab_size() > config.vocab_size) {
+    throw InputError(fmt::format(
+        "{}: the tokenizer has {} tokens, the model (vocab_size in "
+        "config.json) {}; the tokenizer's files are those of another model",
+        folder.string(),
+        tokenizer.vocab_size(),
+        config.vocab_size));
+  }
+}
+
+} // namespace merganser

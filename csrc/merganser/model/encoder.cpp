@@ -1,0 +1,159 @@
+#include "merganser/model/encoder.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <limits>
+
+#include "merganser/model/embeddings.h"
+#include "merganser/model/initialize.h"
+#include "merganser/model/transformer.h"
+
+namespace merganser {
+namespace modules {
+namespace {
+
+struct Pooler : torch::nn::Module {
+  explicit Pooler(const EncoderConfig& config)
+      : dense(register_module(
+            "dense",
+            std::make_shared<Linear>(config.hidden_size, config.hidden_size))) {
+  }
+
+  std::shared_ptr<Linear> dense;
+};
+
+// "bert" or "roberta".
+struct Backbone : torch::nn::Module {
+  explicit Backbone(const EncoderConfig& config)
+      : embeddings(register_module(
+            "embeddings",
+            std::make_shared<Embeddings>(config))),
+        encoder(register_module("encoder", std::make_shared<Stack>(config))) {
+    if (config.architecture == Architecture::kBert) {
+      pooler = register_module("pooler", std::make_shared<Pooler>(config));
+    }
+  }
+
+  std::shared_ptr<Embeddings> embeddings;
+  std::shared_ptr<Stack> encoder;
+  std::shared_ptr<Pooler> pooler; // null for RoBERTa
+};
+
+// RoBERTa's head; BERT's is one Linear.
+struct RobertaHead : torch::nn::Module {
+  explicit RobertaHead(const EncoderConfig& config)
+      : dense(register_module(
+            "dense",
+            std::make_shared<Linear>(config.hidden_size, config.hidden_size))),
+        out_proj(register_module(
+            "out_proj",
+            std::make_shared<Linear>(config.hidden_size, config.num_labels))) {}
+
+  std::shared_ptr<Linear> dense, out_proj;
+};
+
+} // namespace
+} // namespace modules
+
+using modules::Pass;
+
+struct EncoderImpl::Parts {
+  std::shared_ptr<modules::Backbone> backbone;
+  std::shared_ptr<modules::Linear> bert_head;
+  std::shared_ptr<modules::RobertaHead> roberta_head;
+};
+
+EncoderImpl::EncoderImpl(EncoderConfig config)
+    : config_(std::move(config)), parts_(std::make_shared<Parts>()) {
+  const bool roberta = config_.architecture == Architecture::kRoberta;
+  parts_->backbone = register_module(
+      roberta ? "roberta" : "bert",
+      std::make_shared<modules::Backbone>(config_));
+  if (roberta) {
+    parts_->roberta_head = register_module(
+        "classifier", std::make_shared<modules::RobertaHead>(config_));
+  } else {
+    parts_->bert_head = register_module(
+        "classifier",
+        std::make_shared<modules::Linear>(
+            config_.hidden_size, config_.num_labels));
+  }
+}
+
+void EncoderImpl::initialize(uint64_t seed) {
+  auto generator = at::detail::createCPUGenerator(seed);
+  for (auto& item : named_parameters()) {
+    initialize_parameter(item.key(), item.value(), config_, generator);
+  }
+}
+
+void EncoderImpl::set_fisher_sink(FisherSink* sink) {
+  sink_ = sink;
+}
+
+namespace {
+
+// (B, 1, 1, L): 0 for tokens, -inf behind each example's end; undefined when
+// nothing is padded. On a GPU the look at the lengths would wait for it.
+at::Tensor attention_mask(const at::Tensor& lengths, int64_t length) {
+  if (lengths.is_cpu() && lengths.min().item<int64_t>() == length) {
+    return {};
+  }
+  const at::Tensor padding =
+      at::arange(length, lengths.options()) >= lengths.unsqueeze(1);
+  return at::zeros(padding.sizes(), padding.options().dtype(at::kFloat))
+      .masked_fill_(padding, -std::numeric_limits<float>::infinity())
+      .unsqueeze(1)
+      .unsqueeze(1);
+}
+
+} // namespace
+
+void EncoderImpl::seed_dropout(uint64_t seed) {
+  draws_ = {seed, 0};
+}
+
+at::Tensor EncoderImpl::forward(
+    const at::Tensor& input_ids,
+    const at::Tensor& lengths,
+    const at::Tensor& token_type_ids) {
+  TORCH_CHECK(
+      input_ids.dim() == 2 && lengths.dim() == 1 &&
+          lengths.size(0) == input_ids.size(0) && input_ids.numel() > 0,
+      "Encoder: expected input_ids (B, L) and lengths (B), got ",
+      input_ids.sizes(),
+      " and ",
+      lengths.sizes());
+  TORCH_CHECK(
+      input_ids.size(1) <= config_.max_length(),
+      "Encoder: an input of ",
+      input_ids.size(1),
+      " tokens, but the model has positions for ",
+      config_.max_length(),
+      "; truncate it");
+  if (sink_ != nullptr) {
+    sink_->begin_forward();
+  }
+  const Pass pass{
+      attention_mask(lengths, input_ids.size(1)),
+      sink_,
+      is_training() ? &draws_ : nullptr};
+  const auto& [backbone, bert_head, roberta_head] = *parts_;
+  const auto drop = [&](const at::Tensor& tensor) {
+    return layers::dropout(tensor, config_.classifier_dropout, pass.draws);
+  };
+  const at::Tensor embedded =
+      backbone->embeddings->forward(input_ids, token_type_ids, pass);
+  const at::Tensor first = backbone->encoder->forward(embedded, pass);
+  if (roberta_head != nullptr) {
+    const at::Tensor pooled =
+        at::tanh(roberta_head->dense->forward(drop(first), pass));
+    return roberta_head->out_proj->forward(drop(pooled), pass);
+  }
+  const at::Tensor pooled =
+      at::tanh(backbone->pooler->dense->forward(first, pass));
+  return bert_head->forward(drop(pooled), pass);
+}
+
+} // namespace merganser

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "merganser/base/api.h"
+#include "merganser/model/config.h"
+#include "merganser/model/layers.h"
+
+namespace merganser {
+
+// BERT or RoBERTa with a sequence classification head. Parameters have the
+// names of transformers' BertForSequenceClassification and
+// RobertaForSequenceClassification, and begin as zeros.
+class MERGANSER_API EncoderImpl : public torch::nn::Module {
+ public:
+  explicit EncoderImpl(EncoderConfig config);
+
+  // As transformers draws a new model: weights from N(0, initializer_range),
+  // biases and padding rows 0, LayerNorms 1.
+  void initialize(uint64_t seed);
+
+  // input_ids (B, L) int64; lengths (B) int64, from 1 to L, on the same device:
+  // tokens behind an example's length are padding. token_type_ids (B, L) or
+  // undefined for all zero. Returns logits (B, num_labels).
+  at::Tensor forward(
+      const at::Tensor& input_ids,
+      const at::Tensor& lengths,
+      const at::Tensor& token_type_ids = {});
+
+  // Training mode draws the dropout masks of the forward passes that follow
+  // from this seed (0 until it is called), and of no other state.
+  void seed_dropout(uint64_t seed);
+
+  // While set, backward passes fill the sink (see layers.h). Not owned.
+  void set_fisher_sink(FisherSink* sink);
+
+  const EncoderConfig& config() const {
+    return config_;
+  }
+
+ private:
+  struct Parts; // the submodules' holders
+  EncoderConfig config_;
+  std::shared_ptr<Parts> parts_;
+  FisherSink* sink_ = nullptr;
+  DropoutDraws draws_;
+};
+TORCH_MODULE(Encoder);
+
+// Reads a model directory. Checkpoints of bare encoders (without the
+// "bert."/"roberta." prefix) and of other heads load too: tensors of the head
+// (the classifier, BERT's pooler) that are absent are drawn as by initialize()
+// and reported in `fresh`. num_labels > 0 replaces the config's. Any other
+// tensor missing or of another shape is an InputError naming it; tensors that
+// the model has no use for (position_ids, lm_head, ...) are ignored.
+// F16, BF16 and F64 are converted to float32. `dropout` replaces every dropout
+// probability of the config, in memory only.
+struct LoadedEncoder {
+  Encoder model{nullptr};
+  std::vector<std::string> fresh; // names of parameters not in the checkpoint
+};
+MERGANSER_API LoadedEncoder load_encoder(
+    const std::filesystem::path& folder,
+    int64_t num_labels,
+    uint64_t seed,
+    std::optional<double> dropout = {});
+
+// Writes weights (float32), config.json and the tokenizer files of `source`
+// into `folder`, which must exist. AutoModelForSequenceClassification and
+// AutoTokenizer load the result.
+MERGANSER_API void save_encoder(
+    const Encoder& model,
+    const std::filesystem::path& source,
+    const std::filesystem::path& folder);
+
+} // namespace merganser

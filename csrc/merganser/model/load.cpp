@@ -1,0 +1,178 @@
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "merganser/base/error.h"
+#include "merganser/io/checkpoint.h"
+#include "merganser/io/model_dir.h"
+#include "merganser/model/encoder.h"
+#include "merganser/model/initialize.h"
+
+namespace merganser {
+namespace {
+
+bool replace_suffix(
+    std::string& name,
+    std::string_view from,
+    std::string_view to) {
+  if (!name.ends_with(from)) {
+    return false;
+  }
+  name.replace(name.size() - from.size(), from.size(), to);
+  return true;
+}
+
+// The tensor of a parameter: under its own name, without the prefix of a bare
+// encoder, or with the names that LayerNorm's parameters have in checkpoints
+// converted from TensorFlow (bert-base-uncased).
+const TensorInfo* find_tensor(
+    const Checkpoint& checkpoint,
+    const std::string& parameter) {
+  std::vector<std::string> names = {parameter};
+  for (const std::string_view prefix : {"bert.", "roberta."}) {
+    if (parameter.starts_with(prefix)) {
+      names.push_back(parameter.substr(prefix.size()));
+    }
+  }
+  for (std::string name : names) {
+    if (const TensorInfo* info = checkpoint.find(name)) {
+      return info;
+    }
+    if (replace_suffix(name, "LayerNorm.weight", "LayerNorm.gamma") ||
+        replace_suffix(name, "LayerNorm.bias", "LayerNorm.beta")) {
+      if (const TensorInfo* info = checkpoint.find(name)) {
+        return info;
+      }
+    }
+  }
+  return nullptr;
+}
+
+bool is_head(const std::string& parameter) {
+  return parameter.starts_with("classifier.") ||
+      parameter.starts_with("bert.pooler.");
+}
+
+[[noreturn]] void fail_missing(
+    const std::filesystem::path& folder,
+    const std::string& name) {
+  throw InputError(fmt::format(
+      "{}: the tensor {} is missing; this is not a checkpoint of the model "
+      "that config.json describes",
+      folder.string(),
+      name));
+}
+
+void check_shape(
+    const Checkpoint& checkpoint,
+    const TensorInfo& info,
+    const std::vector<int64_t>& expected) {
+  if (info.shape != expected) {
+    throw InputError(fmt::format(
+        "{}: {} has shape [{}], but config.json asks for [{}]{}",
+        checkpoint.file_of(info.name).string(),
+        info.name,
+        fmt::join(info.shape, ", "),
+        fmt::join(expected, ", "),
+        is_head(info.name) ? "; check the number of labels" : ""));
+  }
+}
+
+// What config.json says of sizes, before anything of that size is allocated:
+// the tables and the last layer are in the checkpoint, and no layer beyond it.
+void check_sizes(
+    const Checkpoint& checkpoint,
+    const EncoderConfig& config,
+    const std::filesystem::path& folder) {
+  const std::string layers = "encoder.layer.";
+  const std::string last = fmt::format(
+      "{}{}.intermediate.dense.weight", layers, config.num_hidden_layers - 1);
+  const std::pair<std::string, std::vector<int64_t>> expected[] = {
+      {"embeddings.word_embeddings.weight",
+       {config.vocab_size, config.hidden_size}},
+      {"embeddings.position_embeddings.weight",
+       {config.max_position_embeddings, config.hidden_size}},
+      {"embeddings.token_type_embeddings.weight",
+       {config.type_vocab_size, config.hidden_size}},
+      {last, {config.intermediate_size, config.hidden_size}}};
+  const std::string prefix =
+      config.architecture == Architecture::kRoberta ? "roberta." : "bert.";
+  for (const auto& [name, shape] : expected) {
+    const TensorInfo* info = find_tensor(checkpoint, prefix + name);
+    if (info == nullptr) {
+      fail_missing(folder, prefix + name);
+    }
+    check_shape(checkpoint, *info, shape);
+  }
+  for (const TensorInfo& info : checkpoint.tensors()) {
+    const size_t place = info.name.find(layers);
+    if (place != std::string::npos &&
+        std::atoll(info.name.c_str() + place + layers.size()) >=
+            config.num_hidden_layers) {
+      throw InputError(fmt::format(
+          "{} holds {}, a layer beyond the {} that config.json says "
+          "(num_hidden_layers)",
+          checkpoint.file_of(info.name).string(),
+          info.name,
+          config.num_hidden_layers));
+    }
+  }
+}
+
+void read_parameter(
+    const Checkpoint& checkpoint,
+    const TensorInfo& info,
+    at::Tensor& parameter) {
+  check_shape(checkpoint, info, parameter.sizes().vec());
+  if (!is_mergeable(info.dtype)) {
+    throw InputError(fmt::format(
+        "{}: {} is {}; weights must be F32, F16, BF16 or F64",
+        checkpoint.file_of(info.name).string(),
+        info.name,
+        dtype_name(info.dtype)));
+  }
+  const auto n = static_cast<size_t>(parameter.numel());
+  auto* values = parameter.data_ptr<float>();
+  if (info.dtype == DType::kF32) {
+    checkpoint.read(info.name, std::as_writable_bytes(std::span(values, n)));
+  } else {
+    std::vector<std::byte> bytes(info.bytes());
+    checkpoint.read(info.name, bytes);
+    to_float32(info.dtype, bytes.data(), values, n);
+  }
+}
+
+} // namespace
+
+LoadedEncoder load_encoder(
+    const std::filesystem::path& folder,
+    int64_t num_labels,
+    uint64_t seed,
+    std::optional<double> dropout) {
+  const ModelDir directory(folder);
+  auto config = EncoderConfig::parse(
+      directory.config_text(), (folder / "config.json").string(), num_labels);
+  if (dropout) {
+    config.hidden_dropout = config.attention_dropout =
+        config.classifier_dropout = *dropout;
+  }
+  const Checkpoint checkpoint(folder);
+  check_sizes(checkpoint, config, folder);
+  auto generator = at::detail::createCPUGenerator(seed);
+  LoadedEncoder loaded{Encoder(config), {}};
+  for (auto& item : loaded.model->named_parameters()) {
+    const std::string& name = item.key();
+    if (const TensorInfo* info = find_tensor(checkpoint, name)) {
+      read_parameter(checkpoint, *info, item.value());
+    } else if (is_head(name)) {
+      initialize_parameter(name, item.value(), config, generator);
+      loaded.fresh.push_back(name);
+    } else {
+      fail_missing(folder, name);
+    }
+  }
+  return loaded;
+}
+
+} // namespace merganser

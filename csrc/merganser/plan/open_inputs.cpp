@@ -1,0 +1,170 @@
+#include "merganser/plan/open_inputs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <tuple>
+
+#include "merganser/io/fisher_file.h"
+
+namespace merganser {
+namespace {
+
+// The recipe's number of examples, or else the file's.
+double read_scale(
+    const Checkpoint& statistic,
+    const std::optional<double>& given,
+    const char* key) {
+  const auto metadata =
+      FisherMetadata::parse(statistic.metadata(), statistic.files().front());
+  if (given) {
+    return *given;
+  }
+  if (!metadata) {
+    throw InputError(fmt::format(
+        "{} does not say how many examples it stands for, give {} in the "
+        "recipe",
+        statistic.path().string(),
+        key));
+  }
+  return static_cast<double>(metadata->num_examples);
+}
+
+// The place of a checkpoint in plan.inputs; each is opened once.
+size_t open_input(MergePlan& plan, const std::filesystem::path& path) {
+  for (size_t i = 0; i < plan.inputs.size(); ++i) {
+    if (plan.inputs[i]->path() == path) {
+      return i;
+    }
+  }
+  plan.inputs.push_back(std::make_shared<const Checkpoint>(path));
+  return plan.inputs.size() - 1;
+}
+
+// A Fisher, or Gram matrices; a file of the other kind says so.
+size_t open_statistic(
+    MergePlan& plan,
+    const std::filesystem::path& path,
+    bool is_gram) {
+  const size_t input = open_input(plan, path);
+  const Metadata& metadata = plan.inputs[input]->metadata();
+  const auto estimator = metadata.find("estimator");
+  if (estimator != metadata.end() &&
+      (estimator->second == kGramEstimator) != is_gram) {
+    throw InputError(fmt::format(
+        "{} has {}",
+        path.string(),
+        is_gram ? "a Fisher, not Gram matrices" : "Gram matrices, no Fisher"));
+  }
+  return input;
+}
+
+PlanModel open_model(MergePlan& plan, const RecipeModel& recipe) {
+  const ModelDir folder(recipe.model); // says what is missing
+  PlanModel model;
+  model.recipe = recipe;
+  model.weights = open_input(plan, recipe.model);
+  if (recipe.adapter) {
+    model.adapter = std::make_shared<const LoraAdapter>(*recipe.adapter);
+    open_input(plan, model.adapter->checkpoint().path());
+  }
+  if (plan.recipe.method->needs_fishers) {
+    model.fisher = open_statistic(plan, *recipe.fisher, /*is_gram=*/false);
+  }
+  if (plan.recipe.method->needs_grams()) {
+    model.gram = open_statistic(plan, *recipe.gram, /*is_gram=*/true);
+  }
+  return model;
+}
+
+// The order of models in a recipe does not change the bytes of a merge, but for
+// the types of what is merged without a base.
+void sort_models(PlanSlice& slice) {
+  const auto key = [](const PlanModel& model) {
+    const RecipeModel& r = model.recipe;
+    return std::tuple(
+        r.model.string(),
+        r.adapter.value_or("").string(),
+        r.fisher.value_or("").string(),
+        r.gram.value_or("").string());
+  };
+  if (slice.models.empty()) {
+    return; // none could be opened
+  }
+  const auto first = key(slice.models.front());
+  std::ranges::stable_sort(slice.models, {}, key);
+  slice.first =
+      std::ranges::find(slice.models, first, key) - slice.models.begin();
+}
+
+} // namespace
+
+void open_files(MergePlan& plan, Problems& problems) {
+  const Recipe& recipe = plan.recipe;
+  if (recipe.base_model) {
+    problems.collect([&] {
+      plan.reference.emplace(*recipe.base_model);
+      plan.base = open_input(plan, *recipe.base_model);
+      plan.reference_weights = *plan.base;
+    });
+  }
+  if (recipe.method->needs_base_fisher) {
+    problems.collect([&] {
+      plan.base_fisher =
+          open_statistic(plan, *recipe.base_fisher, /*is_gram=*/false);
+    });
+  }
+  if (recipe.method->needs_base_gram()) {
+    problems.collect([&] {
+      plan.base_gram =
+          open_statistic(plan, *recipe.base_gram, /*is_gram=*/true);
+    });
+  }
+  std::vector<RecipeSlice> slices = recipe.slices;
+  if (slices.empty()) {
+    slices.push_back({recipe.models, {}, 0});
+  }
+  for (const RecipeSlice& given : slices) {
+    PlanSlice& slice = plan.slices.emplace_back();
+    slice.parameters = given.parameters;
+    slice.base_first_layer = given.base_first_layer;
+    for (const RecipeModel& model : given.models) {
+      problems.collect([&] {
+        slice.models.push_back(open_model(plan, model));
+        if (!recipe.base_model && !plan.reference) {
+          plan.reference.emplace(model.model);
+          plan.reference_weights = slice.models.back().weights;
+        }
+      });
+    }
+    sort_models(slice);
+  }
+}
+
+void read_scales(MergePlan& plan, Problems& problems) {
+  const Recipe& recipe = plan.recipe;
+  if (!recipe.method->needs_num_examples) {
+    return;
+  }
+  const auto read = [&](std::optional<size_t> input,
+                        const std::optional<double>& given,
+                        const char* key,
+                        double& scale) {
+    if (input) {
+      problems.collect(
+          [&] { scale = read_scale(*plan.inputs[*input], given, key); });
+    }
+  };
+  for (PlanSlice& slice : plan.slices) {
+    for (PlanModel& model : slice.models) {
+      const auto& given = model.recipe.num_examples;
+      read(model.fisher, given, "num_examples", model.scale);
+      read(model.gram, given, "num_examples", model.gram_scale);
+    }
+  }
+  const auto& given = recipe.base_num_examples;
+  read(plan.base_fisher, given, "base_num_examples", plan.base_scale);
+  read(plan.base_gram, given, "base_num_examples", plan.base_gram_scale);
+}
+
+} // namespace merganser

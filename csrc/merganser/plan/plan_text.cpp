@@ -1,0 +1,237 @@
+// A plan for people and for machines.
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "merganser/base/parallel.h"
+#include "merganser/base/text_table.h"
+#include "merganser/plan/plan.h"
+#include "merganser/recipe/recipe_options.h"
+
+namespace merganser {
+namespace {
+
+using nlohmann::ordered_json;
+using Rows = std::vector<std::vector<std::string>>;
+
+std::string describe_weight(
+    const MergePlan& plan,
+    const PlanSlice& slice,
+    const PlanModel& model) {
+  const Setting* setting = find_setting(
+      plan.recipe.method->weights == WeightRule::kScale ? "scale" : "weight",
+      {&model.recipe.parameters, &slice.parameters, &plan.recipe.parameters});
+  return setting == nullptr ? "" : setting->to_yaml();
+}
+
+Rows describe_inputs(const MergePlan& plan) {
+  const Recipe& recipe = plan.recipe;
+  const MethodInfo& method = *recipe.method;
+  Rows rows = {{"", "weight", "model"}};
+  const auto add_columns = [&](bool used, const char* files) {
+    if (used) {
+      rows.front().insert(rows.front().end(), {"examples", files});
+    }
+  };
+  add_columns(method.needs_fishers, "Fisher");
+  add_columns(method.needs_grams(), "Gram matrices");
+  const auto add_file = [&](bool used,
+                            std::optional<size_t> file,
+                            double examples) {
+    if (used) {
+      const bool counts = method.needs_num_examples && file;
+      rows.back().push_back(counts ? fmt::format("{}", examples) : "");
+      rows.back().push_back(file ? plan.inputs[*file]->path().string() : "");
+    }
+  };
+  if (plan.base) {
+    rows.push_back({"base", "", recipe.base_model->string()});
+    add_file(method.needs_fishers, plan.base_fisher, plan.base_scale);
+    add_file(method.needs_grams(), plan.base_gram, plan.base_gram_scale);
+  }
+  for (const PlanSlice& slice : plan.slices) {
+    for (const PlanModel& model : slice.models) {
+      std::string name = model.recipe.model.string();
+      if (model.recipe.adapter) {
+        name += " + " + model.recipe.adapter->string();
+      }
+      if (!recipe.slices.empty()) {
+        name += fmt::format(
+            ", layers {} to {}",
+            model.recipe.first_layer,
+            model.recipe.last_layer - 1);
+      }
+      rows.push_back(
+          {fmt::format("model {}", rows.size() - !!plan.base),
+           describe_weight(plan, slice, model),
+           std::move(name)});
+      add_file(method.needs_fishers, model.fisher, model.scale);
+      add_file(method.needs_grams(), model.gram, model.gram_scale);
+    }
+  }
+  return rows;
+}
+
+std::string describe_action(const TensorPlan& row) {
+  if (row.action == TensorAction::kCopy) {
+    return "copy " + row.reason;
+  }
+  return row.grams.empty() ? "merge" : "merge with Gram matrices";
+}
+
+Rows describe_tensors(const MergePlan& plan) {
+  Rows rows = {{"tensor", "shape", "type", "action", "read", "write"}};
+  for (const TensorPlan& row : plan.tensors) {
+    rows.push_back(
+        {row.output.name,
+         row.output.shape_text(),
+         std::string(dtype_name(row.output.dtype)),
+         describe_action(row),
+         format_bytes(row.bytes_read),
+         format_bytes(plan.outputs.size() * row.output.bytes())});
+  }
+  return rows;
+}
+
+// N examples that a Fisher or Gram file stands for.
+struct Statistic {
+  std::optional<size_t> input;
+  double num_examples;
+};
+
+ordered_json describe_model(
+    const MergePlan& plan,
+    const std::filesystem::path& model,
+    const Statistic& fisher,
+    const Statistic& gram) {
+  ordered_json entry = {{"model", model.string()}};
+  if (fisher.input) {
+    entry["fisher"] = plan.inputs[*fisher.input]->path().string();
+    entry["num_examples"] = fisher.num_examples;
+  }
+  if (gram.input) {
+    entry["gram"] = plan.inputs[*gram.input]->path().string();
+    entry["gram_num_examples"] = gram.num_examples;
+  }
+  return entry;
+}
+
+ordered_json describe_sources(const MergePlan& plan, const TensorPlan& row) {
+  ordered_json sources = ordered_json::array();
+  const auto add = [&](const TensorSource& source) {
+    sources.push_back(
+        {{"path", plan.inputs[source.input]->path().string()},
+         {"tensor", source.tensor.info().name},
+         {"dtype", dtype_name(source.tensor.info().dtype)}});
+  };
+  std::ranges::for_each(row.sources, add);
+  std::ranges::for_each(row.grams, add, &GramSource::matrix);
+  return sources;
+}
+
+} // namespace
+
+std::string MergePlan::to_text(int threads) const {
+  const MethodInfo& method = *recipe.method;
+  std::string text = fmt::format(
+      "{}: {}\n\n{}\n",
+      method.name,
+      method.text,
+      format_table(describe_inputs(*this)));
+  text += format_table(describe_tensors(*this)) + '\n';
+  for (const TaskHead& head : heads) {
+    text += fmt::format("{}: {} tensors\n", head.file, head.tensors.size());
+  }
+  if (outputs.size() > 1) {
+    text += fmt::format(
+        "{} models, in {}\n", outputs.size(), fmt::join(outputs, ", "));
+  }
+  for (const std::string& note : notes) {
+    text += fmt::format("note: {}\n", note);
+  }
+  const auto merged =
+      std::ranges::count(tensors, TensorAction::kMerge, &TensorPlan::action);
+  text += fmt::format(
+      "{} tensors merged, {} copied; {} to read, {} to write, {} of memory "
+      "for buffers with {} threads\n",
+      merged,
+      tensors.size() - merged,
+      format_bytes(bytes_read),
+      format_bytes(bytes_written),
+      format_bytes(peak_memory(threads)),
+      thread_count(threads));
+  return text;
+}
+
+std::string MergePlan::to_json(int threads) const {
+  const MethodInfo& method = *recipe.method;
+  ordered_json json = {
+      {"recipe", recipe.source},
+      {"method", method.name},
+      {"formula", method.text},
+      {"base", nullptr},
+      {"models", ordered_json::array()},
+      {"heads_mode", head_mode_name(recipe.heads)},
+      {"outputs", outputs},
+      {"tensors", ordered_json::array()},
+      {"heads", ordered_json::array()},
+      {"notes", notes},
+      {"bytes_read", bytes_read},
+      {"bytes_written", bytes_written},
+      {"threads", thread_count(threads)},
+      {"peak_memory", peak_memory(threads)}};
+  if (base) {
+    json["base"] = describe_model(
+        *this,
+        *recipe.base_model,
+        {base_fisher, base_scale},
+        {base_gram, base_gram_scale});
+  }
+  for (const PlanSlice& slice : slices) {
+    for (const PlanModel& model : slice.models) {
+      ordered_json entry = describe_model(
+          *this,
+          model.recipe.model,
+          {model.fisher, model.scale},
+          {model.gram, model.gram_scale});
+      if (model.recipe.adapter) {
+        entry["adapter"] = model.recipe.adapter->string();
+      }
+      if (!recipe.slices.empty()) {
+        entry["layer_range"] = {
+            model.recipe.first_layer, model.recipe.last_layer};
+      }
+      entry["weight"] = describe_weight(*this, slice, model);
+      json["models"].push_back(std::move(entry));
+    }
+  }
+  for (const TensorPlan& row : tensors) {
+    const bool merge = row.action == TensorAction::kMerge;
+    json["tensors"].push_back(
+        {{"name", row.output.name},
+         {"shape", row.output.shape},
+         {"dtype", dtype_name(row.output.dtype)},
+         {"action", merge ? "merge" : "copy"},
+         {"arithmetic",
+          !merge            ? ""
+              : row.float64 ? "float64"
+                            : "float32"},
+         {"reason", row.reason},
+         {"sources", describe_sources(*this, row)},
+         {"bytes_read", row.bytes_read},
+         {"bytes_written", outputs.size() * row.output.bytes()}});
+  }
+  for (const TaskHead& head : heads) {
+    ordered_json names = ordered_json::array();
+    for (const TensorInfo& tensor : head.tensors) {
+      names.push_back(tensor.name);
+    }
+    json["heads"].push_back({{"file", head.file}, {"tensors", names}});
+  }
+  return json.dump(2, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+} // namespace merganser

@@ -1,0 +1,128 @@
+#include "merganser/provenance/model_card.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "merganser/io/atomic_file.h"
+
+namespace merganser {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_local(const std::string& name, const fs::path& recipe_folder) {
+  std::error_code ignored;
+  return fs::exists(name, ignored) || fs::exists(recipe_folder / name, ignored);
+}
+
+// A part of a name on the hub: its rules, https://huggingface.co/docs.
+bool is_hub_word(std::string_view word) {
+  constexpr size_t kLongest = 96;
+  const auto is_edge = [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+        (c >= 'A' && c <= 'Z') || c == '_';
+  };
+  return !word.empty() && word.size() <= kLongest && is_edge(word.front()) &&
+      is_edge(word.back()) &&
+      std::ranges::all_of(
+          word, [&](char c) { return is_edge(c) || c == '-' || c == '.'; }) &&
+      word.find("--") == word.npos && word.find("..") == word.npos &&
+      !word.ends_with(".git");
+}
+
+// "owner/name", or a bare one: those of old models have a hyphen or a digit,
+// unlike many folders. A trainer's checkpoint is a folder.
+bool is_hub_name(std::string_view name) {
+  const size_t slash = name.find('/');
+  const std::string_view last =
+      slash == name.npos ? name : name.substr(slash + 1);
+  if (!is_hub_word(last) || last.starts_with("checkpoint-")) {
+    return false;
+  }
+  return slash == name.npos ? last.find_first_of("-0123456789") != last.npos
+                            : is_hub_word(name.substr(0, slash));
+}
+
+// What a model's configuration says it is, or was fine-tuned from.
+std::optional<std::string> hub_name(
+    const fs::path& model,
+    const fs::path& recipe_folder) {
+  const fs::path file = model / "config.json";
+  if (!fs::is_regular_file(file)) {
+    return std::nullopt; // a Fisher, an adapter
+  }
+  const auto config = nlohmann::json::parse(
+      read_file(file), nullptr, /*allow_exceptions=*/false);
+  const auto name = config.find("_name_or_path");
+  if (name == config.end() || !name->is_string() ||
+      !is_hub_name(name->get_ref<const std::string&>()) ||
+      is_local(*name, recipe_folder)) {
+    return std::nullopt;
+  }
+  return *name;
+}
+
+// base_model, as Hugging Face's card metadata have it; nothing where no input
+// is known to come from there.
+std::string base_models(const MergePlan& plan) {
+  const fs::path recipe_folder = fs::path(plan.recipe.source).parent_path();
+  std::vector<std::string> names;
+  for (const auto& input : plan.inputs) {
+    const auto name = hub_name(input->path(), recipe_folder);
+    if (name && std::ranges::find(names, *name) == names.end()) {
+      names.push_back(*name);
+    }
+  }
+  if (names.empty()) {
+    return "";
+  }
+  std::string text = "base_model:\n";
+  for (const std::string& name : names) {
+    text += fmt::format("- \"{}\"\n", name);
+  }
+  return text + "base_model_relation: merge\n";
+}
+
+} // namespace
+
+void write_model_card(
+    const MergePlan& plan,
+    const Provenance& provenance,
+    const std::filesystem::path& folder) {
+  const MethodInfo& method = *plan.recipe.method;
+  std::string text = fmt::format(
+      "---\n"
+      "{}"
+      "library_name: transformers\n"
+      "tags:\n"
+      "- merge\n"
+      "- merganser\n"
+      "---\n"
+      "# Merged model{}{}\n\n"
+      "A merge of models by Merganser {}, method `{}`:\n\n"
+      "    {}\n\n"
+      "| input | content hash |\n"
+      "|---|---|\n",
+      base_models(plan),
+      provenance.output.empty() ? "" : ": ",
+      provenance.output,
+      provenance.version,
+      method.name,
+      method.text);
+  for (const Provenance::Input& input : provenance.inputs) {
+    text += fmt::format(
+        "| {} | `{}` |\n", input.path.filename().string(), input.content_hash);
+  }
+  text += fmt::format(
+      "\nContent hash of this model: `{}`. `merganser verify` checks these.\n\n"
+      "The recipe:\n\n```yaml\n{}{}```\n",
+      provenance.content_hash,
+      provenance.recipe,
+      provenance.recipe.ends_with('\n') ? "" : "\n");
+  write_file(folder / "README.md", text);
+}
+
+} // namespace merganser

@@ -1,0 +1,122 @@
+#include "merganser/provenance/verify.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "merganser/base/error.h"
+#include "merganser/base/text_table.h"
+#include "merganser/io/checkpoint.h"
+#include "merganser/io/hash.h"
+
+namespace merganser {
+namespace {
+
+using State = Verification::State;
+
+const char* state_name(State state) {
+  switch (state) {
+    case State::kSame:
+      return "same";
+    case State::kChanged:
+      return "changed";
+    case State::kMissing:
+      return "missing";
+  }
+  return "";
+}
+
+// Sets whether what is at `path` has these hashes.
+Verification::Row check(
+    const std::filesystem::path& path,
+    const std::string& content_hash,
+    const std::string& settings) {
+  Verification::Row row;
+  row.path = path;
+  try {
+    const Checkpoint checkpoint(path);
+    row.state = checkpoint.content_hash() == content_hash &&
+            settings_hash(checkpoint) == settings
+        ? State::kSame
+        : State::kChanged;
+  } catch (const InputError& error) {
+    // What is there and cannot be read any more is not what it was.
+    std::error_code ignored;
+    row.state = std::filesystem::exists(path, ignored) ? State::kChanged
+                                                       : State::kMissing;
+    row.problem = error.what();
+  }
+  return row;
+}
+
+} // namespace
+
+bool Verification::good() const {
+  return output.state == State::kSame &&
+      std::ranges::none_of(inputs, [](const Row& row) {
+           return row.state == State::kChanged;
+         });
+}
+
+std::string Verification::to_text() const {
+  std::vector<std::vector<std::string>> rows = {{"", "state", "path"}};
+  const auto add = [&](const char* role, const Row& row) {
+    rows.push_back({role, state_name(row.state), row.path.string()});
+  };
+  add("model", output);
+  for (const Row& row : inputs) {
+    add("input", row);
+  }
+  return format_table(rows);
+}
+
+std::string Verification::to_json() const {
+  using nlohmann::ordered_json;
+  const auto describe = [](const Row& row) {
+    ordered_json json = {
+        {"path", row.path.string()}, {"state", state_name(row.state)}};
+    if (!row.problem.empty()) {
+      json["problem"] = row.problem;
+    }
+    return json;
+  };
+  ordered_json json = {
+      {"good", good()},
+      {"model", describe(output)},
+      {"inputs", ordered_json::array()}};
+  for (const Row& row : inputs) {
+    json["inputs"].push_back(describe(row));
+  }
+  return json.dump(2, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+Verification verify(const std::filesystem::path& folder) {
+  const auto provenance = Provenance::read(folder);
+  if (!provenance) {
+    throw InputError(fmt::format(
+        "{} has no {}: it is no model that Merganser merged",
+        folder.string(),
+        kProvenanceFile));
+  }
+  Verification found;
+  found.output = check(folder, provenance->content_hash, "");
+  Hasher recipe;
+  recipe.update(provenance->recipe.data(), provenance->recipe.size());
+  if (found.output.state == State::kSame &&
+      recipe.digest() != provenance->recipe_hash) {
+    found.output.state = State::kChanged;
+    found.output.problem =
+        fmt::format("the recipe in {} is another one", kProvenanceFile);
+  }
+  for (const Provenance::Input& input : provenance->inputs) {
+    found.inputs.push_back(check(
+        (folder / input.from_output).lexically_normal(),
+        input.content_hash,
+        input.settings_hash));
+    found.inputs.back().path = input.path;
+  }
+  return found;
+}
+
+} // namespace merganser

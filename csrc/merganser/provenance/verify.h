@@ -1,0 +1,33 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "merganser/base/api.h"
+#include "merganser/provenance/provenance.h"
+
+namespace merganser {
+
+// Whether a merged model and what it was made of are still what they were.
+struct MERGANSER_API Verification {
+  enum class State { kSame, kChanged, kMissing };
+  struct Row {
+    std::filesystem::path path;
+    State state = State::kSame;
+    std::string problem; // of one that is missing or cannot be read
+  };
+
+  Row output;
+  std::vector<Row> inputs;
+
+  bool good() const; // nothing has changed; inputs may be missing
+  std::string to_text() const;
+  std::string to_json() const;
+};
+
+// Compares content hashes with those in `folder`/merganser.json; reads
+// everything. Throws InputError where there is no such file.
+MERGANSER_API Verification verify(const std::filesystem::path& folder);
+
+} // namespace merganser

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "merganser/base/api.h"
+#include "merganser/numeric/merge_formula.h"
+#include "merganser/recipe/parameter.h"
+
+namespace merganser {
+
+// What becomes of task vectors before the formula sees them.
+enum class Sparsify {
+  kNone,
+  kMagnitude, // the greatest, a share `density` of them
+  kOutliers, // as many, but not the share `gamma` of the very greatest
+  kRandom, // each with probability `density`
+  kRanked, // each with a probability that grows with its rank in its row
+};
+
+// Where the models' weights come from.
+enum class WeightRule {
+  kGiven, // the parameter `weight`
+  kScale, // the parameter `scale` of the only model
+  kSlerp, // the angle between the tensors of base and model
+  kModelStock, // the angles between the task vectors of a tensor
+};
+
+// How weights of linear layers are merged for which there are Gram matrices of
+// their inputs (merge/gram.h); all other tensors follow the method's formula.
+enum class BlockRule {
+  kNone, // as all others
+  kRegMean,
+  kGradientMatching,
+};
+
+// One per method: what recipes, plan, engine and documents need to know of it.
+// Each has a file in merge/methods, and a row in method.cpp.
+struct MERGANSER_API MethodInfo {
+  std::string_view name = {}; // in recipes
+  std::string_view text = {}; // the formula, for people
+  std::string_view source = {}; // paper or origin
+  MergeFormula formula = MergeFormula::kLinear;
+  Sparsify sparsify = Sparsify::kNone;
+  WeightRule weights = WeightRule::kGiven;
+  BlockRule block = BlockRule::kNone;
+  bool needs_base = false;
+  bool needs_fishers = false; // one per model
+  bool needs_base_fisher = false;
+  bool needs_num_examples = false; // of Fishers and Grams: H = N F
+  int least_models = 1; // beside the base
+  int most_models = 0; // 0: any number
+  std::span<const ParameterInfo> parameters = {};
+
+  const ParameterInfo* find_parameter(std::string_view name) const;
+  // The default, 0 where it has no such parameter.
+  double fallback(std::string_view name) const;
+  bool needs_grams() const { // one per model
+    return block != BlockRule::kNone;
+  }
+  bool needs_base_gram() const {
+    return block == BlockRule::kGradientMatching;
+  }
+  // Whether it must go through a tensor before it can merge it.
+  bool needs_statistics() const;
+};
+
+MERGANSER_API std::span<const MethodInfo* const> merge_methods();
+
+// All methods and their parameters: tables for people, the part of
+// docs/recipes.md that is made of them, and JSON.
+MERGANSER_API std::string methods_text();
+MERGANSER_API std::string methods_markdown();
+MERGANSER_API std::string methods_json();
+
+// Throws InputError listing the names there are.
+MERGANSER_API const MethodInfo& find_method(std::string_view name);
+// The method that is nothing but this formula.
+MERGANSER_API const MethodInfo& method_of(MergeFormula formula);
+
+} // namespace merganser

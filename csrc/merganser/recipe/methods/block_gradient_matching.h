@@ -1,0 +1,28 @@
+#pragma once
+
+#include "merganser/recipe/method.h"
+#include "merganser/recipe/methods/parameters.h"
+
+namespace merganser::methods {
+
+inline constexpr ParameterInfo kBlockGradientMatchingParameters[] = {
+    kFisherWeight,
+    kNormalizeFishers,
+    kDelta,
+    kRidge};
+
+inline constexpr MethodInfo kBlockGradientMatching = {
+    .name = "block_gradient_matching",
+    .text =
+        "W_0 + (sum w_t (W_t - W_0) (G_0 + G_t)) (G_0 + sum w_t G_t)^-1 for "
+        "linear layers with Gram matrices, gradient_matching else",
+    .source = "Daheim et al., arXiv 2310.12808, with a layer's inputs",
+    .formula = MergeFormula::kGradientMatching,
+    .block = BlockRule::kGradientMatching,
+    .needs_base = true,
+    .needs_fishers = true,
+    .needs_base_fisher = true,
+    .needs_num_examples = true,
+    .parameters = kBlockGradientMatchingParameters};
+
+} // namespace merganser::methods

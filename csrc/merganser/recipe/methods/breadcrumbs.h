@@ -1,0 +1,22 @@
+#pragma once
+
+#include "merganser/recipe/method.h"
+#include "merganser/recipe/methods/parameters.h"
+
+namespace merganser::methods {
+
+inline constexpr ParameterInfo kBreadcrumbsParameters[] =
+    {kWeight, kDensity, kGamma, normalize(false), rescale(false), kLambda};
+
+inline constexpr MethodInfo kBreadcrumbs = {
+    .name = "breadcrumbs",
+    .text =
+        "theta_0 + lambda sum w_t tau_t; tau_t without its least and its very "
+        "greatest magnitudes",
+    .source = "Davari & Belilovsky, arXiv 2312.06795",
+    .formula = MergeFormula::kTaskSum,
+    .sparsify = Sparsify::kOutliers,
+    .needs_base = true,
+    .parameters = kBreadcrumbsParameters};
+
+} // namespace merganser::methods

@@ -1,0 +1,20 @@
+#pragma once
+
+#include "merganser/recipe/method.h"
+#include "merganser/recipe/methods/parameters.h"
+
+namespace merganser::methods {
+
+inline constexpr ParameterInfo kDareLinearParameters[] =
+    {kWeight, kDensity, normalize(false), rescale(true), kLambda, kSeed};
+
+inline constexpr MethodInfo kDareLinear = {
+    .name = "dare_linear",
+    .text = "theta_0 + lambda sum w_t tau_t; tau_t at random places only",
+    .source = "Yu et al., arXiv 2311.03099",
+    .formula = MergeFormula::kTaskSum,
+    .sparsify = Sparsify::kRandom,
+    .needs_base = true,
+    .parameters = kDareLinearParameters};
+
+} // namespace merganser::methods

@@ -1,0 +1,23 @@
+#pragma once
+
+#include "merganser/recipe/method.h"
+#include "merganser/recipe/methods/parameters.h"
+
+namespace merganser::methods {
+
+inline constexpr ParameterInfo kDareTiesParameters[] =
+    {kWeight, kDensity, normalize(false), rescale(true), kLambda, kSeed};
+
+inline constexpr MethodInfo kDareTies = {
+    .name = "dare_ties",
+    .text =
+        "theta_0 + lambda sum m_t w_t tau_t / sum m_t w_t, m_t = 1 where the "
+        "sign of w_t tau_t is that of sum w_s tau_s; tau_t at random places "
+        "only",
+    .source = "Yu et al., arXiv 2311.03099",
+    .formula = MergeFormula::kSignElection,
+    .sparsify = Sparsify::kRandom,
+    .needs_base = true,
+    .parameters = kDareTiesParameters};
+
+} // namespace merganser::methods

@@ -1,0 +1,29 @@
+#pragma once
+
+#include "merganser/recipe/method.h"
+#include "merganser/recipe/methods/parameters.h"
+
+namespace merganser::methods {
+
+inline constexpr ParameterInfo kDellaParameters[] = {
+    kWeight,
+    kDensity,
+    kEpsilon,
+    normalize(true),
+    rescale(true),
+    kLambda,
+    kSeed};
+
+inline constexpr MethodInfo kDella = {
+    .name = "della",
+    .text =
+        "theta_0 + lambda sum m_t w_t tau_t / sum m_t w_t, m_t = 1 where the "
+        "sign of w_t tau_t is that of sum w_s tau_s; tau_t at random places, "
+        "more likely where it is great",
+    .source = "Deep et al., arXiv 2406.11617",
+    .formula = MergeFormula::kSignElection,
+    .sparsify = Sparsify::kRanked,
+    .needs_base = true,
+    .parameters = kDellaParameters};
+
+} // namespace merganser::methods

@@ -1,0 +1,26 @@
+#pragma once
+
+#include "merganser/recipe/method.h"
+#include "merganser/recipe/methods/parameters.h"
+
+namespace merganser::methods {
+
+inline constexpr ParameterInfo kEwrParameters[] = {
+    kFisherWeight,
+    {.name = "floor",
+     .least = 0,
+     .above_least = true,
+     .fallback = 1e-6,
+     .meaning = "least value of every Fisher"}};
+
+inline constexpr MethodInfo kEwr = {
+    .name = "ewr",
+    .text = "(F_0 theta_0 - sum w_t F_t tau_t) / (F_0 + sum w_t F_t)",
+    .source = "Daheim et al., arXiv 2303.17574",
+    .formula = MergeFormula::kEwr,
+    .needs_base = true,
+    .needs_fishers = true,
+    .needs_base_fisher = true,
+    .parameters = kEwrParameters};
+
+} // namespace merganser::methods

@@ -1,0 +1,29 @@
+#pragma once
+
+#include "merganser/recipe/method.h"
+#include "merganser/recipe/methods/parameters.h"
+
+namespace merganser::methods {
+
+inline constexpr ParameterInfo kRegMeanParameters[] = {
+    kGramWeight,
+    normalize(true),
+    {.name = "off_diagonal",
+     .least = 0,
+     .most = 1,
+     .fallback = 0.9,
+     .meaning = "factor of the Gram matrices beside their diagonals"},
+    kRidge};
+
+inline constexpr MethodInfo kRegMean = {
+    .name = "regmean",
+    .text =
+        "W = (sum w_t W_t G_t) (sum w_t G_t)^-1 for linear layers with Gram "
+        "matrices, sum w_t theta_t else",
+    .source = "Jin et al., arXiv 2212.09849",
+    .formula = MergeFormula::kLinear,
+    .block = BlockRule::kRegMean,
+    .needs_num_examples = true,
+    .parameters = kRegMeanParameters};
+
+} // namespace merganser::methods

@@ -1,0 +1,30 @@
+#pragma once
+
+#include "merganser/recipe/method.h"
+#include "merganser/recipe/methods/parameters.h"
+
+namespace merganser::methods {
+
+inline constexpr ParameterInfo kRemovalParameters[] = {
+    kFisherWeight,
+    kNormalizeFishers,
+    kDelta,
+    {.name = "clamp",
+     .least = 0,
+     .most = 1,
+     .above_least = true,
+     .fallback = 0.25,
+     .meaning = "least denominator, as a share of H_0 + sum w_t H_t"}};
+
+inline constexpr MethodInfo kRemoval = {
+    .name = "removal",
+    .text = "theta_0 - sum w_t (H_0 + H_t) tau_t / (H_0 - sum w_t H_t)",
+    .source = "Daheim et al., arXiv 2310.12808",
+    .formula = MergeFormula::kRemoval,
+    .needs_base = true,
+    .needs_fishers = true,
+    .needs_base_fisher = true,
+    .needs_num_examples = true,
+    .parameters = kRemovalParameters};
+
+} // namespace merganser::methods

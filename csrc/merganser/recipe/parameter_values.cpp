@@ -1,0 +1,178 @@
+#include "merganser/recipe/parameter_values.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "merganser/base/error.h"
+#include "merganser/base/quote.h"
+#include "merganser/recipe/recipe_options.h"
+
+namespace merganser {
+namespace {
+
+struct ModelField {
+  std::string_view name;
+  std::vector<double> TensorParameters::*values;
+};
+
+constexpr ModelField kModelFields[] = {
+    {"weight", &TensorParameters::weights},
+    {"scale", &TensorParameters::weights},
+    {"density", &TensorParameters::density},
+    {"gamma", &TensorParameters::gamma},
+    {"epsilon", &TensorParameters::epsilon},
+};
+
+struct MergeField {
+  std::string_view name;
+  double TensorParameters::*value;
+};
+
+constexpr MergeField kMergeFields[] = {
+    {"delta", &TensorParameters::delta},
+    {"clamp", &TensorParameters::clamp},
+    {"floor", &TensorParameters::floor},
+    {"lambda", &TensorParameters::lambda},
+    {"off_diagonal", &TensorParameters::off_diagonal},
+    {"ridge", &TensorParameters::ridge},
+    {"normalize", &TensorParameters::normalize},
+    {"normalize_fishers", &TensorParameters::normalize_fishers},
+    {"rescale", &TensorParameters::rescale},
+    {"seed", &TensorParameters::seed},
+    {"t", &TensorParameters::t},
+};
+
+// Of the first level with a value for this tensor.
+double resolve(
+    const MethodInfo& method,
+    const ParameterInfo& parameter,
+    std::initializer_list<const Settings*> levels,
+    std::string_view tensor,
+    const TensorPlace& place,
+    size_t output) {
+  for (const Settings* level : levels) {
+    const Setting* setting = find_setting(parameter.name, {level});
+    const auto value = setting == nullptr
+        ? std::nullopt
+        : setting->at(tensor, place.depth, output);
+    if (value) {
+      return *value;
+    }
+  }
+  if (!parameter.fallback) {
+    throw InputError(fmt::format(
+        "the method {} needs the parameter {} for tensor {}",
+        method.name,
+        parameter.name,
+        quote(tensor)));
+  }
+  return *parameter.fallback;
+}
+
+// DELLA's probabilities are from density - epsilon to density + epsilon; with
+// density 0 nothing is kept, with 1 everything.
+void check_ranked(
+    const MethodInfo& method,
+    const TensorPlace& place,
+    const TensorParameters& found) {
+  for (size_t t = 0; t < found.epsilon.size(); ++t) {
+    const double density = found.density[t];
+    const double epsilon = found.epsilon[t];
+    constexpr double kRounding = 1e-9;
+    if (method.sparsify == Sparsify::kRanked && density > 0 && density < 1 &&
+        (density - epsilon < -kRounding || density + epsilon > 1 + kRounding)) {
+      throw InputError(fmt::format(
+          "density {} and epsilon {} for tensor {}: density - epsilon and "
+          "density + epsilon are probabilities, between 0 and 1",
+          density,
+          epsilon,
+          quote(place.output)));
+    }
+  }
+}
+
+double sum_of(std::span<const double> weights) {
+  double sum = 0;
+  for (const double weight : weights) {
+    sum += weight;
+  }
+  return sum;
+}
+
+} // namespace
+
+bool vanish(
+    const MethodInfo& method,
+    std::span<const double> weights,
+    bool normalize) {
+  const bool divides = method.needs_fishers || method.needs_grams() ||
+      (normalize && method.formula == MergeFormula::kLinear);
+  return divides && sum_of(weights) == 0;
+}
+
+std::vector<double> formula_weights(
+    const MethodInfo& method,
+    std::vector<double> weights,
+    bool normalize,
+    double lambda) {
+  if (method.formula == MergeFormula::kSignElection) {
+    return weights;
+  }
+  // As in mergekit: task vectors that cancel are not blown up.
+  constexpr double kNothing = 1e-8;
+  const double sum = sum_of(weights);
+  const bool divides = normalize &&
+      (method.formula == MergeFormula::kLinear || std::abs(sum) >= kNothing);
+  const bool has_lambda = method.find_parameter("lambda") != nullptr;
+  for (double& weight : weights) {
+    weight = (has_lambda ? lambda : 1) * weight / (divides ? sum : 1);
+  }
+  return weights;
+}
+
+TensorParameters resolve_parameters(
+    const Recipe& recipe,
+    const std::vector<const Settings*>& models,
+    const Settings& slice,
+    const TensorPlace& place,
+    size_t output) {
+  const MethodInfo& method = *recipe.method;
+  TensorParameters found;
+  for (const auto& [name, values] : kModelFields) {
+    const ParameterInfo* parameter = method.find_parameter(name);
+    for (size_t t = 0; parameter != nullptr && t < models.size(); ++t) {
+      (found.*values)
+          .push_back(resolve(
+              method,
+              *parameter,
+              {models[t], &slice, &recipe.parameters},
+              place.in_models[t],
+              place,
+              output));
+    }
+  }
+  for (const auto& [name, value] : kMergeFields) {
+    if (const ParameterInfo* parameter = method.find_parameter(name)) {
+      found.*value = resolve(
+          method,
+          *parameter,
+          {&slice, &recipe.parameters},
+          place.output,
+          place,
+          output);
+    }
+  }
+  const bool normalize = found.normalize != 0;
+  if (vanish(method, found.weights, normalize)) {
+    throw InputError(fmt::format(
+        "the weights of the models sum to 0 for tensor {}",
+        quote(place.output)));
+  }
+  check_ranked(method, place, found);
+  found.weights =
+      formula_weights(method, found.weights, normalize, found.lambda);
+  return found;
+}
+
+} // namespace merganser

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "merganser/base/api.h"
+#include "merganser/io/dtype.h"
+#include "merganser/recipe/method.h"
+#include "merganser/recipe/setting.h"
+
+namespace merganser {
+
+// What to do with tensors of the classification head: merged like all others;
+// the base's; or the base's, with each task's own in a file beside the model.
+enum class HeadMode { kMerge, kPerTask, kBase };
+MERGANSER_API std::string_view head_mode_name(HeadMode mode);
+
+using Settings = std::map<std::string, Setting, std::less<>>; // by parameter
+
+struct RecipeModel {
+  std::filesystem::path model;
+  std::optional<std::filesystem::path> adapter; // LoRA, on top of it
+  std::optional<std::filesystem::path> fisher;
+  std::optional<std::filesystem::path> gram;
+  // N_t; from the metadata of Fisher and Gram file if absent.
+  std::optional<double> num_examples;
+  Settings parameters;
+  int first_layer = 0; // of a slice: layers [first_layer, last_layer)
+  int last_layer = 0;
+};
+
+// Layers of the output that are merged from as many layers of some models.
+struct RecipeSlice {
+  std::vector<RecipeModel> models;
+  Settings parameters;
+  int base_first_layer = 0; // as many of the base
+};
+
+// A parsed recipe: a superset of mergekit's YAML for the methods both have.
+// Paths are resolved against the recipe's folder. docs/recipes.md has the keys.
+//
+//   merge_method: gradient_matching
+//   base_model: models/base
+//   base_fisher: fishers/base.safetensors
+//   models:
+//     - model: models/a
+//       fisher: fishers/a.safetensors
+//       parameters: {weight: 1.0}
+//   parameters: {delta: 1e-12}
+//   heads: merge
+//   out_dtype: float32
+struct MERGANSER_API Recipe {
+  const MethodInfo* method = nullptr;
+  std::optional<std::filesystem::path> base_model;
+  std::optional<std::filesystem::path> base_fisher;
+  std::optional<std::filesystem::path> base_gram;
+  std::optional<double> base_num_examples; // N_0
+  std::vector<RecipeModel> models; // either these...
+  std::vector<RecipeSlice> slices; // ...or these
+  Settings parameters;
+  HeadMode heads = HeadMode::kMerge;
+  bool float64 = false; // arithmetic; else float32, float64 for F64 tensors
+  std::optional<DType> out_dtype; // absent: as in the base (or first model)
+  std::string source; // the file it was read from, as named in errors
+  std::string text; // as it was read
+
+  // Throws InputError with file, line and column: unknown key, wrong type,
+  // value out of range, what the method needs and is not there.
+  static Recipe load(const std::filesystem::path& path);
+  static Recipe parse(
+      const std::string& yaml,
+      const std::filesystem::path& folder,
+      const std::string& source_name);
+};
+
+} // namespace merganser

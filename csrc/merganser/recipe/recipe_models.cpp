@@ -1,0 +1,174 @@
+#include "merganser/recipe/recipe_models.h"
+
+#include <fmt/format.h>
+
+#include "merganser/base/problems.h"
+#include "merganser/recipe/recipe_options.h"
+
+namespace merganser {
+namespace {
+
+namespace fs = std::filesystem;
+
+// "model+adapter", as mergekit writes it, where there is no such folder.
+void parse_model_path(
+    const YamlValue& value,
+    const fs::path& folder,
+    RecipeModel& model) {
+  model.model = value.path(folder);
+  const std::string text = model.model.string();
+  const size_t plus = text.rfind('+');
+  std::error_code ignored;
+  if (plus != std::string::npos && !fs::exists(model.model, ignored)) {
+    const std::string adapter =
+        value.text().substr(value.text().rfind('+') + 1);
+    model.model = text.substr(0, plus);
+    model.adapter = (folder / adapter).lexically_normal();
+  }
+}
+
+void parse_layer_range(const YamlValue& range, RecipeModel& model) {
+  const auto ends = range.items();
+  if (ends.size() != 2) {
+    range.fail(fmt::format(
+        "{} must be two numbers, the first layer and the one behind the last",
+        range.name()));
+  }
+  constexpr int64_t kMost = 100'000;
+  model.first_layer = static_cast<int>(ends[0].integer(0, kMost));
+  model.last_layer =
+      static_cast<int>(ends[1].integer(model.first_layer + 1, kMost));
+}
+
+// `layers`: the entry is a source of a slice.
+RecipeModel parse_model(
+    const YamlValue& entry,
+    const MethodInfo& method,
+    const fs::path& folder,
+    bool layers) {
+  std::vector<std::string_view> keys = {
+      "model", "adapter", "fisher", "gram", "num_examples", "parameters"};
+  if (layers) {
+    keys.push_back("layer_range");
+  }
+  Problems problems;
+  entry.expect_keys(keys, problems);
+  RecipeModel model;
+  problems.collect([&] { parse_model_path(entry.at("model"), folder, model); });
+  const auto take = [&](std::string_view key, const auto& use) {
+    const auto value = entry.find(key);
+    if (value) {
+      problems.collect([&] { use(*value); });
+    }
+    return value.has_value();
+  };
+  const auto need = [&](std::string_view key, std::string_view what) {
+    problems.collect([&] {
+      entry.fail(fmt::format(
+          "{} needs the key {}: the method {} uses {} of every model",
+          entry.name(),
+          key,
+          method.name,
+          what));
+    });
+  };
+  take("adapter", [&](const YamlValue& adapter) {
+    model.adapter = adapter.path(folder);
+  });
+  const auto take_fisher = [&](const YamlValue& fisher) {
+    model.fisher = fisher.path(folder);
+  };
+  if (!take("fisher", take_fisher) && method.needs_fishers) {
+    need("fisher", "a Fisher");
+  }
+  const auto take_gram = [&](const YamlValue& gram) {
+    model.gram = gram.path(folder);
+  };
+  if (!take("gram", take_gram) && method.needs_grams()) {
+    need("gram", "the Gram matrices");
+  }
+  take("num_examples", [&](const YamlValue& count) {
+    model.num_examples = count.positive();
+  });
+  take("parameters", [&](const YamlValue& parameters) {
+    model.parameters =
+        parse_settings(parameters, method, ParameterInfo::Scope::kModel);
+  });
+  if (layers) {
+    problems.collect(
+        [&] { parse_layer_range(entry.at("layer_range"), model); });
+  }
+  problems.throw_if_any();
+  return model;
+}
+
+std::vector<RecipeModel> parse_list(
+    const YamlValue& list,
+    const MethodInfo& method,
+    const fs::path& folder,
+    bool layers) {
+  std::vector<RecipeModel> models;
+  Problems problems;
+  for (const YamlValue& entry : list.items()) {
+    problems.collect(
+        [&] { models.push_back(parse_model(entry, method, folder, layers)); });
+  }
+  problems.throw_if_any();
+  return models;
+}
+
+RecipeSlice parse_slice(
+    const YamlValue& entry,
+    const MethodInfo& method,
+    const fs::path& folder) {
+  constexpr std::string_view kKeys[] = {"sources", "parameters"};
+  Problems problems;
+  entry.expect_keys(kKeys, problems);
+  RecipeSlice slice;
+  problems.collect([&] {
+    const YamlValue sources = entry.at("sources");
+    slice.models = parse_list(sources, method, folder, /*layers=*/true);
+    const auto count = [](const RecipeModel& model) {
+      return model.last_layer - model.first_layer;
+    };
+    for (const RecipeModel& model : slice.models) {
+      if (count(model) != count(slice.models.front())) {
+        sources.fail(fmt::format(
+            "{} must have equally many layers of each model", sources.name()));
+      }
+    }
+  });
+  if (const auto parameters = entry.find("parameters")) {
+    problems.collect([&] {
+      slice.parameters =
+          parse_settings(*parameters, method, ParameterInfo::Scope::kMerge);
+    });
+  }
+  problems.throw_if_any();
+  return slice;
+}
+
+} // namespace
+
+std::vector<RecipeModel> parse_models(
+    const YamlValue& list,
+    const MethodInfo& method,
+    const fs::path& folder) {
+  return parse_list(list, method, folder, /*layers=*/false);
+}
+
+std::vector<RecipeSlice> parse_slices(
+    const YamlValue& list,
+    const MethodInfo& method,
+    const fs::path& folder) {
+  std::vector<RecipeSlice> slices;
+  Problems problems;
+  for (const YamlValue& entry : list.items()) {
+    problems.collect(
+        [&] { slices.push_back(parse_slice(entry, method, folder)); });
+  }
+  problems.throw_if_any();
+  return slices;
+}
+
+} // namespace merganser

@@ -1,0 +1,204 @@
+#include "merganser/recipe/recipe_options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+#include <vector>
+
+#include "merganser/base/error.h"
+#include "merganser/base/problems.h"
+
+namespace merganser {
+namespace {
+
+// mergekit's: it saves memory there and changes nothing.
+constexpr std::string_view kInt8Mask = "int8_mask";
+
+constexpr std::array<std::pair<DType, std::string_view>, 4> kTorchDTypes = {
+    {{DType::kF32, "float32"},
+     {DType::kBF16, "bfloat16"},
+     {DType::kF16, "float16"},
+     {DType::kF64, "float64"}}};
+
+DType parse_torch_dtype(const YamlValue& value) {
+  const std::string text = value.text();
+  for (const auto& [dtype, name] : kTorchDTypes) {
+    if (text == name) {
+      return dtype;
+    }
+  }
+  value.fail(fmt::format(
+      "{} must be float32, bfloat16, float16 or float64, not '{}'",
+      value.name(),
+      text));
+}
+
+HeadMode parse_heads(const YamlValue& value) {
+  const std::string name = value.text();
+  for (HeadMode mode :
+       {HeadMode::kMerge, HeadMode::kPerTask, HeadMode::kBase}) {
+    if (name == head_mode_name(mode)) {
+      return mode;
+    }
+  }
+  value.fail(
+      fmt::format("heads must be merge, per_task or base, not '{}'", name));
+}
+
+// The method's own parameter of that name, or another method's: a recipe keeps
+// its parameters when its method is changed.
+const ParameterInfo* find_known(
+    const MethodInfo& method,
+    std::string_view name) {
+  const ParameterInfo* found = method.find_parameter(name);
+  for (const MethodInfo* other : merge_methods()) {
+    found = found == nullptr ? other->find_parameter(name) : found;
+  }
+  return found;
+}
+
+std::vector<std::string_view> known_names(const MethodInfo& method) {
+  std::vector<std::string_view> names;
+  const auto add = [&](const MethodInfo& from) {
+    for (const ParameterInfo& parameter : from.parameters) {
+      if (std::ranges::find(names, parameter.name) == names.end()) {
+        names.push_back(parameter.name);
+      }
+    }
+  };
+  add(method);
+  for (const MethodInfo* other : merge_methods()) {
+    add(*other);
+  }
+  return names;
+}
+
+Setting parse_setting(
+    const YamlValue& value,
+    std::string_view name,
+    const MethodInfo& method,
+    ParameterInfo::Scope scope) {
+  const ParameterInfo& parameter = *find_known(method, name);
+  if (scope == ParameterInfo::Scope::kModel && parameter.scope != scope) {
+    value.fail(
+        fmt::format("{} is a parameter of the merge, not of a model", name));
+  }
+  if (name == "normalize" && !method.find_parameter(name) && value.flag()) {
+    value.fail(fmt::format(
+        "the method {} does not normalize weights: its formula does",
+        method.name));
+  }
+  return Setting::parse(value, parameter);
+}
+
+} // namespace
+
+std::string_view head_mode_name(HeadMode mode) {
+  switch (mode) {
+    case HeadMode::kMerge:
+      return "merge";
+    case HeadMode::kPerTask:
+      return "per_task";
+    case HeadMode::kBase:
+      return "base";
+  }
+  return "";
+}
+
+std::string_view torch_dtype_name(DType dtype) {
+  for (const auto& [value, name] : kTorchDTypes) {
+    if (value == dtype) {
+      return name;
+    }
+  }
+  throw InputError(
+      fmt::format("{} is not a type to merge in", dtype_name(dtype)));
+}
+
+const MethodInfo& parse_method(const YamlValue& name) {
+  return name.through(
+      [](const auto& text) -> const MethodInfo& { return find_method(text); });
+}
+
+Settings parse_settings(
+    const YamlValue& mapping,
+    const MethodInfo& method,
+    ParameterInfo::Scope scope) {
+  std::vector<std::string_view> names = known_names(method);
+  names.push_back(kInt8Mask);
+  Problems problems;
+  mapping.expect_keys(names, problems);
+  Settings settings;
+  for (const std::string_view name : names) {
+    const auto value = mapping.find(name);
+    if (value && name == kInt8Mask) {
+      problems.collect([&] { value->flag(); });
+    } else if (value) {
+      problems.collect([&] {
+        settings.emplace(name, parse_setting(*value, name, method, scope));
+      });
+    }
+  }
+  problems.throw_if_any();
+  return settings;
+}
+
+void check_count(const MethodInfo& method, int models) {
+  if (models < method.least_models) {
+    throw InputError(fmt::format(
+        "the method {} needs at least {} {} beside the base, not {}",
+        method.name,
+        method.least_models,
+        method.least_models == 1 ? "model" : "models",
+        models));
+  }
+  if (method.most_models > 0 && models > method.most_models) {
+    throw InputError(fmt::format(
+        "the method {} takes one model{}, not {}",
+        method.name,
+        method.needs_base ? " beside the base" : "",
+        models));
+  }
+}
+
+const Setting* find_setting(
+    std::string_view name,
+    std::initializer_list<const Settings*> levels) {
+  for (const Settings* level : levels) {
+    const auto found = level->find(name);
+    if (found != level->end()) {
+      return &found->second;
+    }
+  }
+  return nullptr;
+}
+
+void parse_recipe_options(const YamlValue& mapping, Recipe& recipe) {
+  Problems problems;
+  const auto take = [&](std::string_view key, const auto& use) {
+    if (const auto value = mapping.find(key)) {
+      problems.collect([&] { use(*value); });
+    }
+  };
+  take("parameters", [&](const YamlValue& parameters) {
+    recipe.parameters = parse_settings(
+        parameters, *recipe.method, ParameterInfo::Scope::kMerge);
+  });
+  take("heads", [&](const YamlValue& heads) {
+    recipe.heads = parse_heads(heads);
+  });
+  // mergekit computes in `dtype` and writes `out_dtype`, or else `dtype`. Less
+  // than float32 is never used for arithmetic here.
+  take("dtype", [&](const YamlValue& dtype) {
+    recipe.out_dtype = parse_torch_dtype(dtype);
+    recipe.float64 = recipe.out_dtype == DType::kF64;
+  });
+  take("out_dtype", [&](const YamlValue& dtype) {
+    recipe.out_dtype = parse_torch_dtype(dtype);
+  });
+  problems.throw_if_any();
+}
+
+} // namespace merganser

@@ -1,0 +1,37 @@
+#include "merganser/text/dataset.h"
+
+#include <fmt/format.h>
+
+#include "merganser/base/error.h"
+
+namespace merganser {
+
+Dataset load_dataset(
+    const std::filesystem::path& path,
+    const Tokenizer& tokenizer,
+    int64_t max_length,
+    int64_t num_labels) {
+  const std::vector<TextExample> examples = read_examples(path);
+  Dataset data;
+  data.path = path;
+  for (const TextExample& example : examples) {
+    if (example.label >= num_labels) {
+      throw InputError(fmt::format(
+          "{}:{}: label {} is out of range; the model has {} labels, from 0",
+          path.string(),
+          example.line,
+          example.label,
+          num_labels));
+    }
+    data.labels.push_back(example.label);
+  }
+
+  std::vector<std::string_view> texts;
+  for (const TextExample& example : examples) {
+    texts.push_back(example.text);
+  }
+  data.ids = encode_batch(tokenizer, texts, max_length);
+  return data;
+}
+
+} // namespace merganser

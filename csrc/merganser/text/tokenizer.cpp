@@ -1,0 +1,139 @@
+#include "merganser/text/tokenizer.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "merganser/base/error.h"
+#include "merganser/base/json_reason.h"
+#include "merganser/base/utf8.h"
+#include "merganser/text/tokenizer_config.h"
+#include "merganser/text/tokenizer_json.h"
+#include "merganser/text/vocabulary_files.h"
+
+namespace merganser {
+namespace {
+
+using nlohmann::json;
+
+class HuggingFaceTokenizer : public Tokenizer {
+ public:
+  explicit HuggingFaceTokenizer(TokenizerParts parts)
+      : parts_(std::move(parts)),
+        raw_(tokens_of(parts_, false)),
+        normalized_(tokens_of(parts_, true)) {}
+
+  std::vector<int32_t> encode(std::string_view text, int64_t max_length)
+      const override;
+
+  int64_t vocab_size() const override {
+    return parts_.vocab_size;
+  }
+  int32_t pad_id() const override {
+    return parts_.pad_id;
+  }
+
+ private:
+  static AddedTokens tokens_of(const TokenizerParts& parts, bool normalized);
+  void encode_between(
+      std::string_view text,
+      size_t limit,
+      std::vector<int32_t>& ids) const;
+
+  TokenizerParts parts_;
+  AddedTokens raw_; // looked for in the text as it is
+  AddedTokens normalized_; // in what the normaliser makes of the rest
+};
+
+AddedTokens HuggingFaceTokenizer::tokens_of(
+    const TokenizerParts& parts,
+    bool normalized) {
+  std::vector<AddedToken> tokens;
+  std::string buffer;
+  for (AddedToken token : parts.added) {
+    if (token.normalized != normalized) {
+      continue;
+    }
+    if (normalized) {
+      token.content =
+          std::string(parts.model->normalize(token.content, buffer));
+    }
+    if (!token.content.empty()) {
+      tokens.push_back(std::move(token));
+    }
+  }
+  return AddedTokens(std::move(tokens));
+}
+
+void HuggingFaceTokenizer::encode_between(
+    std::string_view text,
+    size_t limit,
+    std::vector<int32_t>& ids) const {
+  std::string buffer;
+  for (const auto& piece :
+       normalized_.split(parts_.model->normalize(text, buffer))) {
+    if (ids.size() >= limit) {
+      return;
+    }
+    if (piece.token) {
+      ids.push_back(piece.token->id);
+    } else {
+      parts_.model->encode(piece.text, limit, ids);
+    }
+  }
+}
+
+std::vector<int32_t> HuggingFaceTokenizer::encode(
+    std::string_view text,
+    int64_t max_length) const {
+  const size_t special = parts_.before.size() + parts_.behind.size();
+  if (max_length <= static_cast<int64_t>(special)) {
+    throw InputError(fmt::format(
+        "max_length {} leaves no room for text beside {} special tokens",
+        max_length,
+        special));
+  }
+  if (const std::optional<size_t> at = find_ill_formed_utf8(text)) {
+    throw InputError(
+        fmt::format("the text is not UTF-8 from its byte {} on", *at));
+  }
+  const size_t limit = max_length - parts_.behind.size();
+  std::vector<int32_t> ids = parts_.before;
+  for (const auto& piece : raw_.split(text)) {
+    if (ids.size() >= limit) {
+      break;
+    }
+    if (piece.token) {
+      ids.push_back(piece.token->id);
+    } else {
+      encode_between(piece.text, limit, ids);
+    }
+  }
+  ids.resize(std::min(ids.size(), limit));
+  ids.insert(ids.end(), parts_.behind.begin(), parts_.behind.end());
+  return ids;
+}
+
+} // namespace
+
+std::unique_ptr<Tokenizer> Tokenizer::load(
+    const std::filesystem::path& folder) {
+  const std::filesystem::path file = folder / "tokenizer.json";
+  try {
+    const json config = read_tokenizer_config(folder);
+    const bool whole = std::filesystem::exists(file);
+    TokenizerParts parts = parse_tokenizer(
+        whole ? read_json(file) : tokenizer_json_of_vocabulary(folder, config),
+        special_token(config, "pad_token", ""),
+        whole ? file.string() : folder.string());
+    return std::make_unique<HuggingFaceTokenizer>(std::move(parts));
+  } catch (const json::exception& error) {
+    throw InputError(fmt::format(
+        "{}: the tokenizer's files do not fit each other: {}",
+        folder.string(),
+        json_reason(error.what())));
+  }
+}
+
+} // namespace merganser

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "merganser/text/added_tokens.h"
+#include "merganser/text/subword_model.h"
+
+namespace merganser {
+
+// What a tokenizer.json describes.
+struct TokenizerParts {
+  std::unique_ptr<SubwordModel> model;
+  std::vector<AddedToken> added;
+  std::vector<int32_t> before; // special tokens before the text's
+  std::vector<int32_t> behind; // and behind them
+  int32_t pad_id = 0;
+  int64_t vocab_size = 0; // one more than the largest id
+};
+
+// Reads the content of a tokenizer.json. The padding token is named by
+// `pad_token`, or where that is empty by the file itself. Throws InputError,
+// beginning with `source`, that names the part which is not supported or makes
+// no sense.
+TokenizerParts parse_tokenizer(
+    const nlohmann::json& tokenizer,
+    const std::string& pad_token,
+    const std::string& source);
+
+} // namespace merganser

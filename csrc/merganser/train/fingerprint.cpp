@@ -1,0 +1,78 @@
+#include "merganser/train/fingerprint.h"
+
+#include <nlohmann/json.hpp>
+
+#include "merganser/io/hash.h"
+#include "merganser/io/model_dir.h"
+
+namespace merganser {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string hash_model_dir(const std::filesystem::path& path) {
+  const ModelDir folder(path);
+  Hasher hasher;
+  hasher.update(folder.config_text());
+  for (const std::filesystem::path& file : folder.tokenizer_files()) {
+    hasher.update(file.filename().string());
+    hasher.update(hash_file(file));
+  }
+  return hasher.digest();
+}
+
+Json hash_files(const std::vector<std::filesystem::path>& files) {
+  Json hashes = Json::array();
+  for (const std::filesystem::path& file : files) {
+    hashes.push_back(hash_file(file));
+  }
+  return hashes;
+}
+
+// Raised when the same options begin to give other bits: another order of the
+// examples, other dropout masks, another hash of the weights in a Fisher's
+// file.
+constexpr int kFormat = 3;
+
+} // namespace
+
+std::string fingerprint(
+    const TrainOptions& options,
+    const std::string& weights_hash) {
+  Json json = {
+      {"format", kFormat},
+      {"model", weights_hash},
+      {"model's config.json and tokenizer", hash_model_dir(options.model)},
+      {"train", hash_files(options.train)},
+      {"eval", hash_files(options.eval)},
+      {"epochs", options.epochs},
+      {"max-steps", options.max_steps},
+      {"lr", options.learning_rate},
+      {"batch-size", options.batch_size},
+      {"accumulate", options.accumulate},
+      {"max-length", options.max_length},
+      {"num-labels", options.num_labels},
+      {"seed", options.seed},
+      {"dtype", options.bfloat16 ? "bfloat16" : "float32"},
+      {"scheduler", schedule_name(options.schedule)},
+      {"warmup", options.warmup},
+      {"weight-decay", options.weight_decay},
+      {"beta1", options.beta1},
+      {"beta2", options.beta2},
+      {"epsilon", options.epsilon},
+      {"clip", options.clip},
+      {"dropout", nullptr},
+      {"fisher", training_fisher_name(options.fisher)},
+      {"fisher-interval", options.fisher_interval},
+      {"proximal", nullptr},
+      {"proximal-weight", options.proximal_weight}};
+  if (options.dropout) {
+    json["dropout"] = *options.dropout;
+  }
+  if (options.proximal) {
+    json["proximal"] = hash_file(*options.proximal);
+  }
+  return json.dump();
+}
+
+} // namespace merganser

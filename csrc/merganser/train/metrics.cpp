@@ -1,0 +1,68 @@
+#include "merganser/train/metrics.h"
+
+#include <fmt/format.h>
+
+#include "merganser/base/error.h"
+#include "merganser/io/durable.h"
+#include "merganser/train/epoch_json.h"
+
+namespace merganser {
+
+using Json = nlohmann::ordered_json;
+
+MetricsFile::MetricsFile(std::filesystem::path path, uint64_t bytes)
+    : path_(std::move(path)) {
+  if (bytes > 0) {
+    std::error_code failed;
+    const uint64_t size = std::filesystem::file_size(path_, failed);
+    if (failed || size < bytes) {
+      throw InputError(fmt::format(
+          "{} is shorter than the checkpoint beside it says: delete that "
+          "folder to start anew",
+          path_.string()));
+    }
+    std::filesystem::resize_file(path_, bytes);
+  }
+  out_.open(
+      path_, std::ios::binary | (bytes > 0 ? std::ios::app : std::ios::trunc));
+  flush();
+}
+
+void MetricsFile::write(const StepMetrics& metrics) {
+  Json json = {
+      {"epoch", metrics.epoch},
+      {"step", metrics.step},
+      {"examples", metrics.examples},
+      {"loss", metrics.loss}};
+  if (metrics.penalty) {
+    json["penalty"] = *metrics.penalty;
+  }
+  json["learning_rate"] = metrics.learning_rate;
+  json["gradient_norm"] = metrics.gradient_norm;
+  line(json.dump());
+}
+
+void MetricsFile::write(const EpochMetrics& metrics) {
+  line(epoch_to_json(metrics).dump());
+}
+
+uint64_t MetricsFile::sync() {
+  sync_to_disk(path_);
+  return static_cast<uint64_t>(out_.tellp());
+}
+
+void MetricsFile::line(const std::string& json) {
+  out_ << json << '\n';
+  flush();
+}
+
+void MetricsFile::flush() {
+  out_.flush();
+  if (!out_) {
+    throw Error(fmt::format(
+        "cannot write {}: is the disk full, or the folder read-only?",
+        path_.string()));
+  }
+}
+
+} // namespace merganser

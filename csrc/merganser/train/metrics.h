@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+
+#include "merganser/base/api.h"
+#include "merganser/train/trainer.h"
+
+namespace merganser {
+
+struct StepMetrics {
+  int64_t epoch = 0; // from 1
+  int64_t step = 0; // from 1
+  int64_t examples = 0; // of this step
+  double loss = 0; // mean over the step's examples, before the update
+  std::optional<double> penalty; // the proximal term, where there is one
+  double learning_rate = 0;
+  double gradient_norm = 0; // before clipping
+};
+
+// A line of JSON per step and per epoch. Holds no times, so that a resumed run
+// leaves the same file as one that was never interrupted.
+class MERGANSER_API MetricsFile {
+ public:
+  // Goes on behind the first `bytes` bytes of the file; what follows them was
+  // written after the checkpoint that training goes on from.
+  MetricsFile(std::filesystem::path path, uint64_t bytes);
+
+  void write(const StepMetrics& metrics);
+  void write(const EpochMetrics& metrics);
+
+  // Bytes so far, all of them on the disk.
+  uint64_t sync();
+
+ private:
+  void line(const std::string& json);
+  void flush();
+
+  std::filesystem::path path_;
+  std::ofstream out_;
+};
+
+} // namespace merganser

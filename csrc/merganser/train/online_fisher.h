@@ -1,0 +1,45 @@
+#pragma once
+
+#include <optional>
+
+#include "merganser/base/api.h"
+#include "merganser/fisher/fisher.h"
+#include "merganser/train/adamw.h"
+#include "merganser/train/arena.h"
+
+namespace merganser {
+
+// The Fisher diagonal that a training run collects over its last epoch. With G
+// the sum (not the mean) of a batch's per-example gradients and N the examples
+// of those batches, both estimates are  sum G^2 / N:
+//   adam       G of the gradients that the optimiser sees, labels of the data;
+//   online_mc  G of an extra backward pass at every k-th step, in eval mode,
+//              labels drawn from the model.
+// G^2 / B is B times the squared batch mean, so that the number means the same
+// as the mean of per-example squares (docs/method.md, section 3).
+class MERGANSER_API OnlineFisher {
+ public:
+  explicit OnlineFisher(const Arena& arena);
+
+  // adam: the mean gradient of `examples` examples is about to be consumed by
+  // AdamW::step, which adds its square to the sum.
+  AdamW::SquareSum next_step(int64_t examples);
+
+  // online_mc: adds G^2 of one batch, given its logits (B, K) and positions in
+  // the data set (B). Leaves the arena's gradients zero; they must be on entry.
+  void add_sampled(
+      const Arena& arena,
+      const at::Tensor& logits,
+      const at::Tensor& indices,
+      uint64_t seed,
+      int64_t epoch);
+
+  // The mean: what a merge reads. Metadata other than the number of examples
+  // used are the caller's to fill in.
+  FisherResult result(const Arena& arena) const;
+
+  at::Tensor sum; // (n)
+  int64_t examples = 0; // N
+};
+
+} // namespace merganser

@@ -1,0 +1,136 @@
+#include "merganser/train/options.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "merganser/base/error.h"
+
+namespace merganser {
+namespace {
+
+template <class T>
+void expect(bool fine, const char* option, const char* wanted, const T& got) {
+  if (!fine) {
+    throw InputError(fmt::format("{} must be {}, got {}", option, wanted, got));
+  }
+}
+
+bool not_negative(double value) {
+  return std::isfinite(value) && value >= 0;
+}
+
+bool below(double limit, double value) {
+  return value >= 0 && value < limit;
+}
+
+} // namespace
+
+TrainingFisher parse_training_fisher(const std::string& name) {
+  if (name == "none") {
+    return TrainingFisher::kNone;
+  }
+  if (name == "adam") {
+    return TrainingFisher::kAdam;
+  }
+  if (name == "online_mc") {
+    return TrainingFisher::kOnlineMc;
+  }
+  throw InputError(fmt::format(
+      "unknown Fisher for training \"{}\"; choose none, adam or online_mc",
+      name));
+}
+
+std::string training_fisher_name(TrainingFisher fisher) {
+  switch (fisher) {
+    case TrainingFisher::kNone:
+      return "none";
+    case TrainingFisher::kAdam:
+      return "adam";
+    default:
+      return "online_mc";
+  }
+}
+
+void check_options(const TrainOptions& o, const EncoderConfig& config) {
+  if (o.train.empty()) {
+    throw InputError("no training data: give one file or more");
+  }
+  expect(
+      o.epochs > 0 && o.epochs <= kMaxCount,
+      "epochs",
+      "greater than 0 and at most a million",
+      o.epochs);
+  expect(
+      (o.max_steps >= 1 && o.max_steps <= kMaxCount * kMaxCount) ||
+          o.max_steps == -1,
+      "max-steps",
+      "between 1 and 1e12, or -1 to train by epochs",
+      o.max_steps);
+  expect(
+      o.num_labels == 0 || o.num_labels >= 2,
+      "num-labels",
+      "at least 2, or 0 for those of config.json",
+      o.num_labels);
+  expect(not_negative(o.learning_rate), "lr", "at least 0", o.learning_rate);
+  expect(
+      o.batch_size >= 1 && o.batch_size <= kMaxCount,
+      "batch-size",
+      "between 1 and a million",
+      o.batch_size);
+  expect(
+      o.accumulate >= 1 && o.accumulate <= kMaxCount,
+      "accumulate",
+      "between 1 and a million",
+      o.accumulate);
+  expect(o.max_length >= 2, "max-length", "at least 2", o.max_length);
+  if (o.max_length > config.max_length()) {
+    throw InputError(fmt::format(
+        "max-length {} is more than the {} tokens that {} can take",
+        o.max_length,
+        config.max_length(),
+        o.model.string()));
+  }
+  expect(
+      not_negative(o.warmup) && o.warmup <= 1e15,
+      "warmup",
+      "between 0 and 1e15",
+      o.warmup);
+  expect(
+      not_negative(o.weight_decay),
+      "weight-decay",
+      "at least 0",
+      o.weight_decay);
+  expect(below(1, o.beta1), "beta1", "in [0, 1)", o.beta1);
+  expect(below(1, o.beta2), "beta2", "in [0, 1)", o.beta2);
+  expect(
+      not_negative(o.epsilon) && o.epsilon > 0,
+      "epsilon",
+      "greater than 0",
+      o.epsilon);
+  expect(not_negative(o.clip), "clip", "at least 0", o.clip);
+  if (o.dropout) {
+    expect(
+        below(EncoderConfig::kDropoutLimit, *o.dropout),
+        "dropout",
+        "in [0, 0.999)",
+        *o.dropout);
+  }
+  expect(
+      o.fisher_interval >= 1,
+      "fisher-interval",
+      "at least 1",
+      o.fisher_interval);
+  expect(
+      not_negative(o.proximal_weight),
+      "proximal-weight",
+      "at least 0",
+      o.proximal_weight);
+  expect(
+      o.checkpoint_steps >= 0,
+      "checkpoint-steps",
+      "at least 0",
+      o.checkpoint_steps);
+}
+
+} // namespace merganser

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "merganser/base/api.h"
+#include "merganser/train/arena.h"
+
+namespace merganser {
+
+// The proximal term  weight / (2 N_t) * ||theta - theta_0||^2_{H_0}  of the
+// mean loss, with H_0 = N_0 F_0 from a Fisher file of the model that training
+// starts from, and theta_0 the arena's parameters at construction. Its gradient
+// is added to the loss's, before clipping: unlike a decoupled decay, this
+// leaves the minimiser of loss + term where METHOD 2 needs it, whatever Adam
+// divides by.
+class MERGANSER_API Proximal {
+ public:
+  // Throws InputError when the file lacks a tensor, has one of another shape,
+  // or is of another model.
+  Proximal(
+      const Arena& arena,
+      const std::filesystem::path& fisher,
+      const std::string& model_hash,
+      double weight,
+      int64_t num_examples);
+
+  // Adds the term's gradient to arena.gradients and returns the term.
+  double add_gradient(const Arena& arena) const;
+
+ private:
+  at::Tensor start_; // theta_0 (n)
+  at::Tensor precision_; // weight H_0 / N_t (n)
+};
+
+} // namespace merganser

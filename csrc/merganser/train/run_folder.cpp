@@ -1,0 +1,73 @@
+#include "merganser/train/run_folder.h"
+
+#include <fmt/format.h>
+
+#include "merganser/base/error.h"
+#include "merganser/io/atomic_file.h"
+#include "merganser/io/checkpoint.h"
+
+namespace merganser {
+namespace {
+
+namespace fs = std::filesystem;
+
+// "out/" and "out" are the same place.
+fs::path without_trailing_slash(const fs::path& path) {
+  const fs::path normal = fs::absolute(path).lexically_normal();
+  return normal.has_filename() ? normal : normal.parent_path();
+}
+
+} // namespace
+
+RunFolder::RunFolder(const fs::path& out)
+    : out_(without_trailing_slash(out)), partial_(out_) {
+  partial_ += ".partial";
+  if (fs::exists(out_) && !(fs::is_directory(out_) && fs::is_empty(out_))) {
+    throw InputError(fmt::format(
+        "{} exists already; choose another name or remove it", out.string()));
+  }
+}
+
+void RunFolder::open() {
+  std::error_code failed;
+  fs::create_directories(partial_, failed);
+  if (failed) {
+    throw Error(fmt::format(
+        "cannot make the folder {}: {}", partial_.string(), failed.message()));
+  }
+  lock_.emplace(partial_ / "lock");
+}
+
+fs::path RunFolder::state() const {
+  return partial_ / "state.safetensors";
+}
+
+fs::path RunFolder::best() const {
+  return partial_ / "best.safetensors";
+}
+
+fs::path RunFolder::metrics() const {
+  return partial_ / "metrics.jsonl";
+}
+
+std::optional<fs::path> RunFolder::publish(
+    const Encoder& model,
+    const fs::path& source,
+    std::optional<FisherResult> fisher) const {
+  AtomicDirectory folder(out_, /*replace=*/false);
+  save_encoder(model, source, folder.path());
+  write_file(folder.path() / "metrics.jsonl", read_file(metrics()));
+  if (fisher) {
+    fisher->model_hash = Checkpoint(folder.path()).content_hash();
+    fisher->save(folder.path() / "fisher.safetensors");
+  }
+  folder.commit();
+  std::error_code ignored; // the result is there, whatever else is
+  fs::remove_all(partial_, ignored);
+  if (!fisher) {
+    return std::nullopt;
+  }
+  return out_ / "fisher.safetensors";
+}
+
+} // namespace merganser

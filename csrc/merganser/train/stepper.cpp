@@ -1,0 +1,140 @@
+#include "merganser/train/stepper.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "merganser/base/error.h"
+#include "merganser/model/batch_logits.h"
+#include "merganser/model/eval_mode.h"
+#include "merganser/numeric/philox.h"
+#include "merganser/ops/ops.h"
+#include "merganser/text/batching.h"
+#include "merganser/train/clipping.h"
+
+namespace merganser {
+namespace {
+
+// Separates the masks from the shuffles and label draws of the same seed.
+constexpr uint64_t kDropoutStream = 0x64726f706f7574; // "dropout"
+
+int64_t count_examples(std::span<const std::vector<int64_t>> batches) {
+  size_t count = 0;
+  for (const std::vector<int64_t>& batch : batches) {
+    count += batch.size();
+  }
+  return static_cast<int64_t>(count);
+}
+
+at::Tensor to_tensor(const std::vector<int64_t>& values) {
+  return at::tensor(values, at::kLong);
+}
+
+void check_finite(const char* what, double value, const StepMetrics& metrics) {
+  if (!std::isfinite(value)) {
+    throw Diverged(fmt::format(
+        "the {} is {} at step {} (learning rate {:.3g}): training diverged; "
+        "a lower learning rate, a longer warm-up or float32 may help",
+        what,
+        value,
+        metrics.step,
+        metrics.learning_rate));
+  }
+}
+
+} // namespace
+
+Stepper::Stepper(const TrainOptions& options, TrainingTask& task)
+    : arena(*task.model),
+      adamw(arena, options),
+      options_(options),
+      task_(task) {
+  task.model->train();
+  if (options.fisher != TrainingFisher::kNone) {
+    fisher.emplace(arena);
+  }
+  if (options.proximal) {
+    proximal_.emplace(
+        arena,
+        *options.proximal,
+        task.model_hash,
+        options.proximal_weight,
+        task.train.size());
+  }
+}
+
+StepMetrics Stepper::step(StepPlan& plan, int64_t step) {
+  const auto batches = plan.batches(step);
+  StepMetrics metrics;
+  metrics.epoch = step / plan.steps_per_epoch() + 1;
+  metrics.step = step + 1;
+  metrics.examples = count_examples(batches);
+  metrics.learning_rate =
+      options_.learning_rate *
+      schedule_factor(
+          options_.schedule, step, plan.warmup_steps(), plan.steps());
+
+  const bool in_window = fisher && step >= plan.fisher_window_begin();
+  const bool samples = in_window &&
+      options_.fisher == TrainingFisher::kOnlineMc &&
+      (step - plan.fisher_window_begin()) % options_.fisher_interval == 0;
+  if (samples) {
+    for (const std::vector<int64_t>& batch : batches) {
+      sample_fisher(batch, metrics.epoch);
+    }
+  }
+  // A step's masks depend on nothing before it, so that a resumed run draws the
+  // same ones.
+  task_.model->seed_dropout(
+      philox_u64(options_.seed, kDropoutStream, static_cast<uint64_t>(step)));
+  const double scale = 1.0 / static_cast<double>(metrics.examples);
+  for (const std::vector<int64_t>& batch : batches) {
+    metrics.loss += scale * add_loss(batch, scale);
+  }
+  check_finite("loss", metrics.loss, metrics);
+
+  std::optional<AdamW::SquareSum> squares;
+  if (in_window && options_.fisher == TrainingFisher::kAdam) {
+    squares = fisher->next_step(metrics.examples);
+  }
+  if (proximal_) {
+    if (squares) {
+      // The Fisher is that of the data's loss alone, so it cannot wait for the
+      // fused pass.
+      ops::square_accumulate_(squares->sum, arena.gradients, squares->weight);
+      squares.reset();
+    }
+    metrics.penalty = proximal_->add_gradient(arena);
+  }
+  metrics.gradient_norm = flat_norm(arena.gradients);
+  check_finite("norm of the gradient", metrics.gradient_norm, metrics);
+  adamw.step(
+      metrics.step,
+      metrics.learning_rate,
+      clip_scale(metrics.gradient_norm, options_.clip),
+      squares);
+  arena.gradients.zero_();
+  return metrics;
+}
+
+double Stepper::add_loss(const std::vector<int64_t>& indices, double scale) {
+  const Batch batch = make_batch(task_.train, indices, task_.pad_id);
+  const at::Tensor logits = batch_logits(task_.model, batch, options_.bfloat16);
+  const at::Tensor loss = at::cross_entropy_loss(
+      logits, to_tensor(batch.labels), {}, at::Reduction::Sum);
+  (loss * scale).backward();
+  return loss.item<double>();
+}
+
+void Stepper::sample_fisher(
+    const std::vector<int64_t>& indices,
+    int64_t epoch) {
+  const Batch batch = make_batch(task_.train, indices, task_.pad_id);
+  const EvalMode eval_mode(*task_.model);
+  const at::Tensor logits = batch_logits(task_.model, batch, options_.bfloat16);
+  fisher->add_sampled(
+      arena, logits, to_tensor(batch.indices), options_.seed, epoch);
+}
+
+} // namespace merganser

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <optional>
+
+#include "merganser/base/api.h"
+#include "merganser/base/error.h"
+#include "merganser/train/adamw.h"
+#include "merganser/train/arena.h"
+#include "merganser/train/metrics.h"
+#include "merganser/train/online_fisher.h"
+#include "merganser/train/proximal.h"
+#include "merganser/train/step_plan.h"
+#include "merganser/train/task.h"
+
+namespace merganser {
+
+// The loss, a gradient or a parameter is not finite.
+class MERGANSER_API Diverged : public Error {
+ public:
+  using Error::Error;
+};
+
+// What one optimiser step does: forward and backward passes over its batches,
+// proximal term, clipping, the fused AdamW + Fisher pass.
+class MERGANSER_API Stepper {
+ public:
+  Stepper(const TrainOptions& options, TrainingTask& task);
+
+  // Takes step 0 <= step < plan.steps(). Throws Diverged, and leaves the
+  // parameters as they are, when the loss or a gradient is not finite.
+  StepMetrics step(StepPlan& plan, int64_t step);
+
+  Arena arena;
+  AdamW adamw;
+  std::optional<OnlineFisher> fisher;
+
+ private:
+  // Adds scale * (gradient of the sum over the batch) and returns the sum.
+  double add_loss(const std::vector<int64_t>& batch, double scale);
+  void sample_fisher(const std::vector<int64_t>& batch, int64_t epoch);
+
+  const TrainOptions& options_;
+  TrainingTask& task_;
+  std::optional<Proximal> proximal_;
+};
+
+} // namespace merganser

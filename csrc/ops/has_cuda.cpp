@@ -1,9 +1,0 @@
-#include "ops/ops.h"
-
-namespace merganser::ops {
-
-bool has_cuda() {
-  return true;
-}
-
-} // namespace merganser::ops

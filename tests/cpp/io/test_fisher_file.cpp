@@ -1,0 +1,84 @@
+#include "merganser/io/fisher_file.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "support/expect_error.h"
+
+namespace merganser::test {
+namespace {
+
+const FisherMetadata kExample = {
+    .estimator = "mc",
+    .num_examples = 112000,
+    .num_examples_used = 2240,
+    .samples = 2,
+    .seed = std::numeric_limits<uint64_t>::max(),
+    .labels = "model",
+    .base_model_hash = "0123456789abcdef0123456789abcdef"};
+
+// The keys and their texts are the format: other programs read them.
+TEST(FisherMetadata, HasTheKeysOfTheFormat) {
+  const Metadata expected = {
+      {"format_version", "1"},
+      {"estimator", "mc"},
+      {"num_examples", "112000"},
+      {"num_examples_used", "2240"},
+      {"samples", "2"},
+      {"seed", "18446744073709551615"},
+      {"labels", "model"},
+      {"base_model_hash", "0123456789abcdef0123456789abcdef"}};
+  EXPECT_EQ(kExample.to_metadata(), expected);
+  EXPECT_EQ(
+      FisherMetadata::parse(expected, "f").value().to_metadata(), expected);
+}
+
+TEST(FisherMetadata, IsAbsentInFilesOfOtherPrograms) {
+  EXPECT_FALSE(FisherMetadata::parse({}, "f"));
+  EXPECT_FALSE(FisherMetadata::parse({{"format", "pt"}}, "f"));
+}
+
+TEST(FisherMetadata, RefusesOtherVersions) {
+  Metadata metadata = kExample.to_metadata();
+  metadata["format_version"] = "2";
+  expect_error<InputError>(
+      [&] { FisherMetadata::parse(metadata, "f.safetensors"); },
+      {"f.safetensors", "version '2'"});
+}
+
+TEST(FisherMetadata, RefusesMissingKeys) {
+  for (const auto& [key, value] : kExample.to_metadata()) {
+    if (key == "format_version") {
+      continue;
+    }
+    Metadata metadata = kExample.to_metadata();
+    metadata.erase(key);
+    expect_error<InputError>(
+        [&] { FisherMetadata::parse(metadata, "f.safetensors"); },
+        {"f.safetensors", "'" + key + "' is missing"});
+  }
+}
+
+TEST(FisherMetadata, RefusesWhatIsNoNumber) {
+  const std::pair<const char*, const char*> bad[] = {
+      {"num_examples", "0"},
+      {"num_examples", "-5"},
+      {"num_examples", "12.5"},
+      {"num_examples", "12 "},
+      {"num_examples", ""},
+      {"num_examples_used", "99999999999999999999"},
+      {"samples", "two"},
+      {"seed", "-1"}};
+  for (const auto& [key, value] : bad) {
+    Metadata metadata = kExample.to_metadata();
+    metadata[key] = value;
+    expect_error<InputError>(
+        [&] { FisherMetadata::parse(metadata, "f.safetensors"); },
+        {"f.safetensors", key, fmt::format("not '{}'", value)});
+  }
+}
+
+} // namespace
+} // namespace merganser::test

@@ -1,0 +1,198 @@
+// merge_elements against the definitions in float64, for every method, type,
+// number of models and size.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <span>
+
+#include "support/elements.h"
+#include "merganser/io/dtype.h"
+#include "merganser/recipe/method.h"
+#include "oracle.h"
+
+namespace merganser::test {
+namespace {
+
+Vector random_vector(
+    std::mt19937& random,
+    size_t n,
+    double least,
+    double most) {
+  std::uniform_real_distribution<double> draw(least, most);
+  Vector values(n);
+  for (double& x : values) {
+    x = static_cast<float>(draw(random)); // the same number in both types
+  }
+  return values;
+}
+
+Problem random_problem(size_t n, size_t count) {
+  std::mt19937 random(static_cast<unsigned>(n + 7 * count));
+  Problem problem;
+  problem.base = random_vector(random, n, -1, 1);
+  problem.base_fisher = random_vector(random, n, 0, 2e-6);
+  for (size_t t = 0; t < count; ++t) {
+    problem.models.push_back(
+        problem.base + random_vector(random, n, -0.01, 0.01));
+    for (double& x : problem.models.back()) {
+      x = static_cast<float>(x);
+    }
+    problem.fishers.push_back(random_vector(random, n, 0, 1e-5));
+    problem.weights.push_back(0.25 * static_cast<double>(t + 1));
+    problem.scales.push_back(10.0 * static_cast<double>(t + 1));
+  }
+  // Coordinates that only one has seen, or only the base.
+  for (size_t i = 0; i < n; i += 5) {
+    for (size_t t = 1; t < count; ++t) {
+      problem.fishers[t][i] = 0;
+    }
+  }
+  for (size_t i = 0; i < n; i += 7) {
+    problem.base_fisher[i] = 0;
+  }
+  return problem;
+}
+
+template <typename T>
+std::vector<T> narrow(const Vector& values) {
+  return {std::begin(values), std::end(values)};
+}
+
+template <typename T>
+Elements<T> elements_of(const Problem& problem) {
+  Elements<T> elements;
+  elements.base = narrow<T>(problem.base);
+  elements.base_fisher = narrow<T>(problem.base_fisher);
+  for (size_t t = 0; t < problem.models.size(); ++t) {
+    elements.models.push_back(narrow<T>(problem.models[t]));
+    elements.fishers.push_back(narrow<T>(problem.fishers[t]));
+    elements.weights.push_back(static_cast<T>(problem.weights[t]));
+    elements.scales.push_back(static_cast<T>(problem.scales[t]));
+  }
+  elements.base_scale = static_cast<T>(problem.base_scale);
+  elements.delta = static_cast<T>(problem.delta);
+  return elements;
+}
+
+constexpr int kLastFormula = static_cast<int>(MergeFormula::kSignElection);
+
+template <typename T>
+void compare(MergeFormula method, size_t n, size_t count) {
+  const Problem problem = random_problem(n, count);
+  const Vector expected = oracle(method, problem);
+  const std::vector<T> found = elements_of<T>(problem).merge(method);
+  ASSERT_EQ(found.size(), n);
+  // torch.testing.assert_close's for float32 and float64.
+  const double relative = sizeof(T) == 4 ? 1.3e-6 : 1e-7;
+  const double absolute = sizeof(T) == 4 ? 1e-5 : 1e-7;
+  for (size_t i = 0; i < n; ++i) {
+    ASSERT_NEAR(
+        found[i], expected[i], absolute + relative * std::abs(expected[i]))
+        << "formula " << static_cast<int>(method) << ", " << count
+        << " models, element " << i << " of " << n;
+  }
+}
+
+TEST(MergeElements, EqualTheDefinition) {
+  for (int formula = 0; formula <= kLastFormula; ++formula) {
+    for (size_t count : {1, 3, 5}) {
+      for (size_t n : {0, 1, 3, 255, 256, 257, 65537}) {
+        compare<float>(static_cast<MergeFormula>(formula), n, count);
+        compare<double>(static_cast<MergeFormula>(formula), n, count);
+      }
+    }
+  }
+}
+
+// Of parameters that are stored as BFloat16: converted, merged and rounded.
+TEST(MergeElements, RoundToBFloat16) {
+  const auto store = [](const std::vector<float>& values) {
+    std::vector<BFloat16> stored(values.size());
+    from_float32(
+        DType::kBF16,
+        values.data(),
+        std::as_writable_bytes(std::span(stored)).data(),
+        values.size());
+    return stored;
+  };
+  const auto load = [](const std::vector<BFloat16>& stored) {
+    std::vector<float> values(stored.size());
+    to_float32(
+        DType::kBF16,
+        std::as_bytes(std::span(stored)).data(),
+        values.data(),
+        values.size());
+    return values;
+  };
+  for (int formula = 0; formula <= kLastFormula; ++formula) {
+    for (const size_t n : {0, 1, 15, 257}) {
+      const auto method = static_cast<MergeFormula>(formula);
+      Elements<float> wide = elements_of<float>(random_problem(n, 3));
+      Elements<float, BFloat16> halves = {
+          .base = store(wide.base),
+          .base_fisher = wide.base_fisher,
+          .models = {},
+          .fishers = wide.fishers,
+          .weights = wide.weights,
+          .scales = wide.scales,
+          .base_scale = wide.base_scale,
+          .delta = wide.delta};
+      for (auto& model : wide.models) {
+        halves.models.push_back(store(model));
+        model = load(halves.models.back());
+      }
+      wide.base = load(halves.base);
+      EXPECT_EQ(load(halves.merge(method)), load(store(wide.merge(method))))
+          << "formula " << formula << ", " << n << " elements";
+      EXPECT_EQ(halves.clamped, wide.clamped);
+    }
+  }
+}
+
+TEST(MergeElements, CountClampedDenominators) {
+  Elements<double> elements;
+  elements.base = {0, 0, 0, 0};
+  elements.base_fisher = {1, 1, 1, 0};
+  elements.models = {{1, 1, 1, 1}};
+  elements.fishers = {{0.1, 0.9, 2, 1}};
+  elements.weights = {1};
+  elements.scales = {1};
+  const auto merged = elements.merge(MergeFormula::kRemoval);
+  EXPECT_EQ(elements.clamped, 3);
+  EXPECT_DOUBLE_EQ(merged[0], -1.1 / 0.9);
+  for (int i = 1; i < 4; ++i) {
+    EXPECT_DOUBLE_EQ(merged[i], -1 / 0.25); // the weight is 1 / clamp
+  }
+}
+
+TEST(MergeElements, NanStaysNan) {
+  const double nan = std::nan("");
+  for (const MethodInfo* method : merge_methods()) {
+    for (int place = 0; place < 4; ++place) {
+      Elements<double> elements;
+      elements.base = {1};
+      elements.base_fisher = {1};
+      elements.models = {{2}, {3}};
+      elements.fishers = {{1}, {1}};
+      elements.weights = elements.scales = {1, 1};
+      double* const places[] = {
+          elements.models[1].data(),
+          elements.base.data(),
+          elements.fishers[1].data(),
+          elements.base_fisher.data()};
+      const bool used[] = {
+          true,
+          method->needs_base && method->weights != WeightRule::kSlerp,
+          method->needs_fishers,
+          method->needs_base_fisher};
+      *places[place] = nan;
+      EXPECT_EQ(std::isnan(elements.merge(method->formula)[0]), used[place])
+          << method->name << ", place " << place;
+    }
+  }
+}
+
+} // namespace
+} // namespace merganser::test

@@ -1,0 +1,418 @@
+// What a plan says, and everything that it refuses.
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "merganser/base/error.h"
+#include "merganser/plan/plan.h"
+#include "support/model_files.h"
+#include "support/temporary_folder.h"
+
+namespace merganser::test {
+namespace {
+
+class Plan : public ::testing::Test {
+ protected:
+  // A base and two models with Fishers, which merge as they are.
+  Plan() {
+    for (const char* name : {"base", "a", "b"}) {
+      write_model(folder_ / name, tensors_);
+      write_text(folder_ / name / "vocab.txt", "[PAD]\nhello\n");
+      fisher(name, fishers_);
+    }
+  }
+
+  void fisher(const std::string& name, const std::vector<TestTensor>& tensors) {
+    write_fisher(
+        folder_ / (name + "_fisher.safetensors"), tensors, folder_ / name, 50);
+  }
+
+  MergePlan plan(const std::string& more = "") const {
+    return MergePlan(
+        Recipe::parse(recipe_ + more, folder_.path(), "recipe.yaml"));
+  }
+
+  // What the plan complains of.
+  std::string problems(const std::string& more = "") const {
+    try {
+      plan(more);
+    } catch (const InputError& error) {
+      return error.what();
+    }
+    return "nothing";
+  }
+
+  void expect_problem(
+      std::initializer_list<std::string> words,
+      const std::string& more = "") const {
+    const std::string found = problems(more);
+    for (const std::string& word : words) {
+      EXPECT_NE(found.find(word), std::string::npos)
+          << "'" << word << "' is not in: " << found;
+    }
+  }
+
+  std::string path(const std::string& name) const {
+    return (folder_ / name).string();
+  }
+
+  TemporaryFolder folder_;
+  std::vector<TestTensor> tensors_ = {
+      floats("w", {1, 2, 3}),
+      floats("classifier.weight", {4, 5}),
+      integers("position_ids", {0, 1})};
+  std::vector<TestTensor> fishers_ = {
+      floats("w", {1, 1, 1}),
+      floats("classifier.weight", {1, 1})};
+  std::string recipe_ = R"(
+merge_method: gradient_matching
+base_model: base
+base_fisher: base_fisher.safetensors
+models:
+  - {model: a, fisher: a_fisher.safetensors}
+  - {model: b, fisher: b_fisher.safetensors, num_examples: 70}
+)";
+};
+
+TEST_F(Plan, SaysWhatHappensToEveryTensor) {
+  const MergePlan plan = this->plan("out_dtype: bfloat16\n");
+  ASSERT_EQ(plan.tensors.size(), 3u);
+  EXPECT_EQ(plan.tensors[0].output.name, "w");
+  EXPECT_EQ(plan.tensors[0].output.dtype, DType::kBF16);
+  EXPECT_EQ(plan.tensors[0].action, TensorAction::kMerge);
+  EXPECT_EQ(plan.tensors[0].bytes_read, 6u * 3 * 4); // 3 models, 3 Fishers
+  EXPECT_EQ(plan.tensors[2].action, TensorAction::kCopy);
+  EXPECT_EQ(plan.tensors[2].output.dtype, DType::kI64);
+  EXPECT_EQ(plan.bytes_read, 6u * 5 * 4 + 16);
+  EXPECT_EQ(plan.bytes_written, 5u * 2 + 16);
+  EXPECT_EQ(plan.base_scale, 50);
+  EXPECT_EQ(plan.slices[0].models[0].scale, 50);
+  EXPECT_EQ(plan.slices[0].models[1].scale, 70);
+  EXPECT_TRUE(plan.notes.empty());
+
+  const auto json = nlohmann::json::parse(plan.to_json());
+  EXPECT_EQ(json["tensors"][0]["name"], "w");
+  EXPECT_EQ(json["tensors"][0]["dtype"], "BF16");
+  EXPECT_EQ(json["tensors"][2]["action"], "copy");
+  EXPECT_EQ(json["models"][1]["num_examples"], 70);
+  const std::string text = plan.to_text();
+  for (const char* word : {"gradient_matching", "position_ids", "70"}) {
+    EXPECT_NE(text.find(word), std::string::npos) << text;
+  }
+}
+
+TEST_F(Plan, KeepsHeads) {
+  // Heads of other sizes, without Fishers: neither is merged.
+  write_model(
+      folder_ / "a",
+      {tensors_[0], floats("classifier.weight", {7, 8, 9}), tensors_[2]});
+  for (const char* name : {"base", "a", "b"}) {
+    fisher(name, {fishers_[0]});
+  }
+  EXPECT_EQ(problems("heads: base\n"), "nothing");
+  const MergePlan plan = this->plan("heads: per_task\n");
+  EXPECT_EQ(plan.tensors[1].output.name, "classifier.weight");
+  EXPECT_EQ(plan.tensors[1].action, TensorAction::kCopy);
+  ASSERT_EQ(plan.heads.size(), 2u);
+  EXPECT_EQ(plan.heads[0].file, "heads/a.safetensors");
+  EXPECT_EQ(plan.heads[0].tensors[0].shape, (std::vector<int64_t>{3}));
+  expect_problem({"classifier.weight"}, "heads: merge\n");
+}
+
+TEST_F(Plan, NotesWhatTheMethodDoesNotUse) {
+  recipe_.replace(recipe_.find("gradient_matching"), 17, "task_arithmetic");
+  const auto notes = plan().notes;
+  ASSERT_EQ(notes.size(), 3u);
+  EXPECT_EQ(notes[0], "task_arithmetic does not use base_fisher");
+}
+
+TEST_F(Plan, NotesWhatIsReadBefore) {
+  EXPECT_TRUE(plan().notes.empty());
+  const auto normalized = plan("parameters: {normalize_fishers: true}\n").notes;
+  ASSERT_EQ(normalized.size(), 1u);
+  EXPECT_EQ(
+      normalized[0],
+      "normalize_fishers reads all Fishers once before the merge");
+  recipe_.replace(recipe_.find("gradient_matching"), 17, "ties");
+  EXPECT_EQ(
+      plan().notes.back(),
+      "ties must know a whole tensor before it merges it, and reads it several "
+      "times");
+}
+
+TEST_F(Plan, ListsAllProblemsAtOnce) {
+  write_model(folder_ / "a", {floats("v", {1}), floats("w", {1, 2})});
+  write_model(folder_ / "b", tensors_, R"({"model_type": "roberta"})");
+  write_tensors(folder_ / "b_fisher.safetensors", {fishers_[1]});
+  const std::string found = problems();
+  for (const char* words :
+       {"recipe.yaml cannot be merged, 9 problems:",
+        "a_fisher.safetensors is the Fisher of other weights",
+        "a lacks tensors of",
+        "a has tensors beyond those of",
+        "a has other shapes than",
+        "b/config.json has model_type \"roberta\"",
+        "a_fisher.safetensors has no Fisher for",
+        "a_fisher.safetensors is the Fisher of another model",
+        "b_fisher.safetensors has no Fisher for tensors of"}) {
+    EXPECT_NE(found.find(words), std::string::npos)
+        << "'" << words << "' is not in: " << found;
+  }
+}
+
+TEST_F(Plan, RefusesOtherAddedTokens) {
+  write_text(folder_ / "a" / "added_tokens.json", R"({"<x>": 2})");
+  write_text(folder_ / "base" / "added_tokens.json", R"({"<y>": 2})");
+  expect_problem({path("a"), "added_tokens.json", "different vocabularies"});
+}
+
+TEST_F(Plan, RefusesMissingFiles) {
+  std::filesystem::remove_all(folder_ / "a");
+  std::filesystem::remove(folder_ / "b_fisher.safetensors");
+  expect_problem({"2 problems", path("a"), path("b_fisher.safetensors")});
+}
+
+TEST_F(Plan, RefusesMissingTensors) {
+  write_model(folder_ / "a", {tensors_[0], tensors_[2]});
+  fisher("a", {fishers_[0]});
+  expect_problem(
+      {path("a") + " lacks tensors of " + path("base"), "'classifier.weight'"});
+}
+
+TEST_F(Plan, RefusesExtraTensors) {
+  auto tensors = tensors_;
+  tensors.push_back(floats("extra", {1}));
+  write_model(folder_ / "a", tensors);
+  auto fishers = fishers_;
+  fishers.push_back(floats("extra", {1}));
+  fisher("a", fishers);
+  expect_problem(
+      {path("a") + " has tensors beyond those of " + path("base") +
+       ": 'extra'"});
+}
+
+TEST_F(Plan, RefusesOtherShapes) {
+  write_model(folder_ / "a", {floats("w", {1, 2}), tensors_[1], tensors_[2]});
+  fisher("a", {floats("w", {1, 2}), fishers_[1]});
+  expect_problem(
+      {path("a") + " has other shapes than " + path("base"),
+       "'w' [2] there [3]"});
+}
+
+TEST_F(Plan, RefusesOtherKinds) {
+  write_model(
+      folder_ / "a",
+      {tensors_[0], tensors_[1], floats("position_ids", {0, 1})});
+  fisher("a", {fishers_[0], fishers_[1], floats("position_ids", {1, 1})});
+  expect_problem(
+      {path("a") + " has other types than", "'position_ids' F32 there I64"});
+}
+
+TEST_F(Plan, RefusesTypesThatItCannotMerge) {
+  TestTensor narrow{{"w", DType::kF8E4M3, {3}}, std::vector<std::byte>(3)};
+  for (const char* name : {"base", "a", "b"}) {
+    write_model(folder_ / name, {narrow, tensors_[1], tensors_[2]});
+    fisher(name, fishers_);
+  }
+  expect_problem({"types that cannot be merged", "'w' F8_E4M3"});
+}
+
+TEST_F(Plan, RefusesFishersWithoutATensor) {
+  fisher("a", {fishers_[0]});
+  expect_problem(
+      {path("a_fisher.safetensors") + " has no Fisher for tensors of " +
+           path("a"),
+       "'classifier.weight'"});
+}
+
+TEST_F(Plan, RefusesNarrowFishers) {
+  fisher("base", {floats("w", {1, 1, 1}, DType::kBF16), fishers_[1]});
+  expect_problem({path("base_fisher.safetensors"), "F32 or F64", "'w' BF16"});
+}
+
+TEST_F(Plan, RefusesFishersThatDoNotSayTheirNumberOfExamples) {
+  write_tensors(folder_ / "a_fisher.safetensors", fishers_);
+  expect_problem({path("a_fisher.safetensors"), "give num_examples"});
+  // b's comes from the recipe.
+  fisher("a", fishers_);
+  write_tensors(folder_ / "b_fisher.safetensors", fishers_);
+  EXPECT_EQ(problems(), "nothing");
+}
+
+TEST_F(Plan, RefusesOtherConfigurations) {
+  struct Case {
+    std::string base, model, words;
+  };
+  for (const Case& c : std::initializer_list<Case>{
+           {R"("vocab_size": 10)", R"("vocab_size": 11)", "vocab_size 11"},
+           {R"("hidden_size": 4)", R"("hidden_size": 5)", "hidden_size 5"},
+           {R"("num_attention_heads": 2)",
+            R"("num_attention_heads": 4)",
+            "num_attention_heads 4"},
+           {R"("num_labels": 3)", R"("problem_type": "x")", "num_labels 2"},
+           {R"("id2label": {"0": "bad", "1": "good"})",
+            R"("id2label": {"0": "good", "1": "bad"})",
+            "id2label"}}) {
+    write_model(folder_ / "base", tensors_, "{" + c.base + "}");
+    write_model(folder_ / "b", tensors_, "{" + c.model + "}");
+    write_model(folder_ / "a", tensors_, "{" + c.base + "}");
+    expect_problem(
+        {path("b/config.json") + " has " + c.words, path("base/config.json")});
+  }
+  // Classes that nobody has named, and heads that are not merged.
+  write_model(
+      folder_ / "b", tensors_, R"({"id2label": {"0": "LABEL_0", "1": "x"}})");
+  expect_problem({"id2label"});
+  EXPECT_EQ(problems("heads: base\n"), "nothing");
+  write_model(
+      folder_ / "b",
+      tensors_,
+      R"({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}})");
+  EXPECT_EQ(problems(), "nothing");
+  write_model(folder_ / "b", tensors_, "not json");
+  expect_problem({path("b/config.json"), "JSON"});
+}
+
+TEST_F(Plan, RefusesOtherVocabularies) {
+  write_text(folder_ / "b" / "vocab.txt", "[PAD]\nbye\n");
+  expect_problem(
+      {path("b/vocab.txt"), path("base/vocab.txt"), "different vocabularies"});
+}
+
+// tokenizer.json also holds the truncation and padding of its last use.
+TEST_F(Plan, TakesTokenizersThatDifferInTruncationOnly) {
+  write_text(
+      folder_ / "base" / "tokenizer.json",
+      R"({"truncation": null, "model": {"vocab": {"a": 0}}})");
+  write_text(
+      folder_ / "b" / "tokenizer.json",
+      R"({"truncation": {"max_length": 8}, "model": {"vocab": {"a": 0}}})");
+  EXPECT_EQ(problems(), "nothing");
+  write_text(
+      folder_ / "b" / "tokenizer.json",
+      R"({"truncation": null, "model": {"vocab": {"a": 1}}})");
+  expect_problem({"tokenizer.json", "different vocabularies"});
+}
+
+TEST_F(Plan, RefusesIntegersThatDifferWithoutABase) {
+  recipe_ = "{merge_method: linear, models: [{model: a}, {model: b}]}";
+  EXPECT_EQ(problems(), "nothing");
+  write_model(
+      folder_ / "b",
+      {tensors_[0], tensors_[1], integers("position_ids", {1, 0})});
+  expect_problem(
+      {path("b/model.safetensors"),
+       path("a/model.safetensors"),
+       "'position_ids' I64"});
+  recipe_ =
+      "{merge_method: linear, base_model: base, models: [{model: a}, "
+      "{model: b}]}";
+  EXPECT_EQ(problems(), "nothing");
+}
+
+// Read part by part; they differ behind the first.
+TEST_F(Plan, RefusesLargeIntegersThatDifferWithoutABase) {
+  recipe_ = "{merge_method: linear, models: [{model: a}, {model: b}]}";
+  std::vector<int64_t> values(200'000);
+  for (const char* name : {"a", "b"}) {
+    write_model(folder_ / name, {tensors_[0], integers("ids", values)});
+  }
+  EXPECT_EQ(problems(), "nothing");
+  values.back() = 1;
+  write_model(folder_ / "b", {tensors_[0], integers("ids", values)});
+  expect_problem(
+      {path("b/model.safetensors"), path("a/model.safetensors"), "'ids' I64"});
+}
+
+TEST_F(Plan, RefusesTensorsThatOtherSlicesLack) {
+  const auto write = [&](const std::string& name, const char* extra) {
+    write_model(
+        folder_ / name,
+        {floats("w", {1}),
+         floats("layer.0.w", {1}),
+         floats("layer.1.w", {1}),
+         floats(extra, {1})});
+  };
+  write("a", "v");
+  write("b", "layer.1.bias");
+  recipe_ =
+      "{merge_method: linear, slices: [{sources: [{model: a, layer_range: [0, "
+      "1]}, {model: b, layer_range: [1, 2]}]}]}";
+  expect_problem(
+      {path("b") + " has tensor 'layer.1.bias'", "layer 0 of " + path("a")});
+}
+
+TEST_F(Plan, RefusesConfigurationsThatItCannotChange) {
+  for (const char* name : {"base", "a", "b"}) {
+    write_model(folder_ / name, tensors_, "{broken");
+  }
+  recipe_ = "{merge_method: linear, out_dtype: bfloat16, models: [{model: a}]}";
+  expect_problem({path("a/config.json"), "no JSON object"});
+}
+
+TEST_F(Plan, RefusesTheSameValueTwiceInASweep) {
+  recipe_ = "{merge_method: linear, models: [{model: a}], ";
+  expect_problem(
+      {"a sweep has the same value twice"},
+      "parameters: {weight: {sweep: [0.5, 1, 0.5]}}}");
+  EXPECT_EQ(problems("parameters: {weight: {sweep: [0.5, 1]}}}"), "nothing");
+}
+
+class PlanOfAnAdapter : public Plan {
+ protected:
+  static constexpr int64_t kRank = 3, kWidth = 1000;
+
+  PlanOfAnAdapter() {
+    write_model(folder_ / "a", {matrix("w.weight", kWidth, kWidth)});
+    recipe_ = "{merge_method: linear, models: [{model: a, adapter: lora}]}";
+    write_adapter("");
+  }
+
+  static TestTensor matrix(const std::string& name, int64_t rows, int64_t n) {
+    TestTensor tensor = floats(name, std::vector<double>(rows * n, 1));
+    tensor.info.shape = {rows, n};
+    return tensor;
+  }
+
+  void write_adapter(const std::string& more) {
+    std::filesystem::create_directories(folder_ / "lora");
+    write_text(
+        folder_ / "lora" / "adapter_config.json",
+        R"({"peft_type": "LORA", "lora_alpha": 4, "r": 3)" + more + "}");
+    write_tensors(
+        folder_ / "lora" / "adapter_model.safetensors",
+        {matrix("base_model.model.w.lora_A.weight", kRank, kWidth),
+         matrix("base_model.model.w.lora_B.weight", kWidth, kRank)});
+  }
+};
+
+// A, B and one of them as it is stored, in every thread.
+TEST_F(PlanOfAnAdapter, CountsItsMemory) {
+  const MergePlan with = plan();
+  recipe_ = "{merge_method: linear, models: [{model: a}]}";
+  for (const int threads : {1, 4}) {
+    EXPECT_EQ(
+        with.peak_memory(threads) - plan().peak_memory(threads),
+        threads * 3u * kRank * kWidth * sizeof(float));
+  }
+}
+
+TEST_F(PlanOfAnAdapter, TakesKeysThatAreNull) {
+  write_adapter(R"(, "lora_bias": null, "use_dora": null)");
+  EXPECT_EQ(problems(), "nothing");
+  write_adapter(R"(, "lora_bias": true)");
+  expect_problem({path("lora/adapter_config.json"), "has lora_bias"});
+}
+
+TEST_F(Plan, RefusesHeadFilesOfOneName) {
+  std::filesystem::create_directories(folder_ / "other");
+  write_model(folder_ / "other" / "a", tensors_);
+  recipe_ =
+      "{merge_method: linear, base_model: base, heads: per_task, models: "
+      "[{model: a}, {model: other/a}]}";
+  expect_problem({"heads/a.safetensors", "rename one"});
+}
+
+} // namespace
+} // namespace merganser::test
