@@ -7,10 +7,10 @@
 #include <random>
 #include <span>
 
-#include "support/elements.h"
 #include "merganser/io/dtype.h"
 #include "merganser/recipe/method.h"
 #include "oracle.h"
+#include "support/elements.h"
 
 namespace merganser::test {
 namespace {
