@@ -23,7 +23,7 @@ int main(int argc, char** argv) try {
   if (argc != 3) {
     throw merganser::InputError("usage: merge_and_measure RECIPE.yaml OUT");
   }
-  const merganser::MergePlan plan(merganser::Recipe::load(argv[1]));
+  const merganser::MergePlan plan = make_plan(merganser::Recipe::load(argv[1]));
   std::fputs(execute_merge(plan, argv[2]).to_text().c_str(), stdout);
 
   const Checkpoint merged(argv[2]);

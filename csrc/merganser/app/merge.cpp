@@ -21,11 +21,11 @@ struct Options {
 };
 
 void merge(const Options& options, const CommonOptions& common) {
-  const MergePlan plan(Recipe::load(options.recipe));
+  const MergePlan plan = make_plan(Recipe::load(options.recipe));
   if (common.verbose) {
-    const int threads =
-        plan.affordable_threads(options.merge.threads, options.merge.memory);
-    fmt::print(stderr, "{}", plan.to_text(threads));
+    const BufferMemory memory =
+        fit_threads(plan, options.merge.threads, options.merge.memory);
+    fmt::print(stderr, "{}", plan_text(plan, memory));
   }
   MergeOptions merge = options.merge;
   if (options.shard_bytes > 0) {

@@ -6,7 +6,9 @@
 #include <memory>
 
 #include "merganser/app/verbs.h"
-#include "merganser/plan/plan.h"
+#include "merganser/engine/buffer_memory.h"
+#include "merganser/plan/plan_text.h"
+#include "merganser/plan/planner.h"
 
 namespace merganser::app {
 
@@ -31,13 +33,13 @@ Work define_plan(CLI::App& parser, const CommonOptions& common) {
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->check(CLI::PositiveNumber);
   return [options, &common] {
-    const MergePlan plan(Recipe::load(options->recipe));
-    const int threads =
-        plan.affordable_threads(options->threads, options->memory);
+    const MergePlan plan = make_plan(Recipe::load(options->recipe));
+    const BufferMemory memory =
+        fit_threads(plan, options->threads, options->memory);
     if (common.json) {
-      fmt::print("{}\n", plan.to_json(threads));
+      fmt::print("{}\n", plan_json(plan, memory));
     } else {
-      fmt::print("{}", plan.to_text(threads));
+      fmt::print("{}", plan_text(plan, memory));
     }
   };
 }

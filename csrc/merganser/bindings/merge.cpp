@@ -1,5 +1,6 @@
 #include "merganser/bindings/long_call.h"
 #include "merganser/engine/execute.h"
+#include "merganser/plan/plan_text.h"
 #include "merganser/provenance/inspect.h"
 #include "merganser/provenance/verify.h"
 #include "merganser/recipe/recipe_options.h"
@@ -16,7 +17,7 @@ std::string merge_recipe(
     std::optional<uint64_t> shard_bytes,
     bool allow_nonfinite,
     const ProgressCallback& progress) {
-  const MergePlan plan(Recipe::load(recipe));
+  const MergePlan plan = make_plan(Recipe::load(recipe));
   const MergeOptions options = {
       .threads = threads,
       .memory = memory,
@@ -63,7 +64,8 @@ void bind_merge(py::module_& m) {
   m.def(
       "plan",
       [](const std::filesystem::path& recipe) {
-        return MergePlan(Recipe::load(recipe)).to_json();
+        const MergePlan plan = make_plan(Recipe::load(recipe));
+        return plan_json(plan, buffer_memory(plan, 0));
       },
       py::arg("recipe"),
       py::call_guard<LongCall>());

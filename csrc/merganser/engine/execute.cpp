@@ -8,18 +8,13 @@
 #include <map>
 
 #include "merganser/base/error.h"
-#include "merganser/base/parallel.h"
-#include "merganser/base/text_table.h"
 #include "merganser/base/version.h"
 #include "merganser/engine/merge_run.h"
-#include "merganser/engine/preflight.h"
 #include "merganser/io/durable.h"
 #include "merganser/io/hash.h"
 #include "merganser/merge/value_errors.h"
 #include "merganser/plan/check_inputs.h"
-#include "merganser/plan/open_inputs.h"
 #include "merganser/plan/output_config.h"
-#include "merganser/plan/planner.h"
 #include "merganser/provenance/model_card.h"
 #include "merganser/provenance/provenance.h"
 
@@ -28,7 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// As large as the reference's shards, or one file if that is one.
+// Size of the reference's largest shard; unlimited if it is one file.
 uint64_t shard_bytes(const Checkpoint& reference) {
   if (reference.files().size() == 1) {
     return std::numeric_limits<uint64_t>::max();
@@ -44,8 +39,8 @@ uint64_t shard_bytes(const Checkpoint& reference) {
   return largest;
 }
 
-// Equal where two merges write the same bytes: of the recipe, the options that
-// matter, and the input files with their sizes and times.
+// Hash that is equal if two merges write the same bytes: of the recipe, the
+// options that matter, and the input files with their sizes and times.
 std::string merge_identity(const MergePlan& plan, const MergeOptions& options) {
   Hasher hasher;
   hasher.update(version());
@@ -75,11 +70,14 @@ void write_head(
   fs::create_directories(file.parent_path());
   SafetensorsWriter writer(file, head.tensors, {{"format", "pt"}});
   for (const TensorInfo& tensor : head.tensors) {
-    if (!allow_nonfinite && is_mergeable(tensor.dtype)) {
-      refuse_nonfinite(model.at(tensor.name), "only finite values are copied");
-    }
     std::vector<std::byte> data(tensor.bytes());
     model.read(tensor.name, data);
+    check_finite(
+        model.at(tensor.name),
+        data,
+        0,
+        allow_nonfinite,
+        "only finite values are copied");
     writer.write(tensor.name, data);
   }
   writer.finish();
@@ -99,7 +97,7 @@ MergeReport planned_report(const MergePlan& plan) {
   return report;
 }
 
-// Everything beside the weights.
+// Writes everything but the weights.
 void write_companions(
     const MergePlan& plan,
     const fs::path& folder,
@@ -119,7 +117,7 @@ void write_companions(
   write_model_card(plan, provenance, folder);
 }
 
-// The content hash of what is in the folder, whose data are known.
+// Content hash of the model in `folder`, from the digests of its data.
 std::string output_hash(
     const MergePlan& plan,
     const std::vector<Digest>& digests,
@@ -205,7 +203,7 @@ bool has_weights(const fs::path& folder, const Provenance& provenance) {
   }
 }
 
-// A run that was killed after its output had appeared.
+// Report of a run that was killed after its output had appeared.
 std::optional<MergeReport> find_done(
     const MergePlan& plan,
     const fs::path& out,
@@ -223,17 +221,18 @@ std::optional<MergeReport> find_done(
   return report;
 }
 
-// The folder that is to be made, behind a link if `given` is one.
+// Path of the directory to create, resolved if `given` is a link.
 fs::path output_folder(const fs::path& given) {
   if (given.empty()) {
-    throw InputError("the output folder has no name");
+    throw InputError("the path of the output directory is empty");
   }
   const fs::path out = with_name(given);
   if (!fs::is_symlink(out)) {
     return out;
   }
   if (!fs::exists(out)) {
-    throw InputError(fmt::format("{}: is a link to nothing", out.string()));
+    throw InputError(fmt::format(
+        "{}: is a link to a path that does not exist", out.string()));
   }
   return fs::canonical(out);
 }
@@ -247,7 +246,8 @@ MergeReport execute_merge(
     const ProgressCallback& progress) {
   const auto start = std::chrono::steady_clock::now();
   const fs::path out = output_folder(given);
-  const int threads = plan.affordable_threads(options.threads, options.memory);
+  const int threads =
+      fit_threads(plan, options.threads, options.memory).threads;
   const std::string identity = merge_identity(plan, options);
   if (options.resume) {
     if (const auto done = find_done(plan, out, identity)) {
@@ -267,7 +267,7 @@ MergeReport execute_merge(
     throw;
   } catch (const Error&) {
     throw;
-  } catch (...) { // of a hook or a callback, as of Ctrl-C in Python
+  } catch (...) { // from a callback, such as Ctrl-C in Python
     staging.keep();
     throw;
   }

@@ -8,15 +8,15 @@
 #include "merganser/base/error.h"
 #include "merganser/base/parallel.h"
 #include "merganser/merge/chunk_merger.h"
-#include "merganser/plan/tensor_planner.h"
+#include "merganser/merge/measure_tensor.h"
 #include "merganser/recipe/layer_name.h"
 #include "merganser/recipe/recipe_options.h"
 
 namespace merganser {
 namespace {
 
-// A recipe keeps the parameters of other methods when its method is changed;
-// here they can only be a mistake.
+// Refuses other methods' parameters. A recipe may keep them when its method
+// changes; here they can only be a mistake.
 void check_parameter(const MethodInfo& method, std::string_view name) {
   if (method.find_parameter(name) != nullptr) {
     return;
@@ -26,7 +26,7 @@ void check_parameter(const MethodInfo& method, std::string_view name) {
     names.push_back(parameter.name);
   }
   throw InputError(fmt::format(
-      "the method {} has no parameter {}; it has {}",
+      "method {} has no parameter {}; available: {}",
       method.name,
       name,
       names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "))));
@@ -43,52 +43,43 @@ Settings parse(
     check_parameter(method, name);
     if (setting.is_sweep()) {
       throw InputError(fmt::format(
-          "{} is a sweep, which has several outputs: merge a recipe", name));
+          "{} is a sweep, which has several outputs; merge a recipe instead",
+          name));
     }
   }
   return settings;
 }
 
-// `tensor` refers to `from`.
-TensorSource source_of(const MemoryTensor& from, bool is_fisher) {
-  TensorSource source = {StoredTensor(from.data, from.info, from.label)};
-  source.is_fisher = is_fisher;
-  return source;
+// Refers to the data of `from`.
+TensorSource source_of(const MemoryTensor& from, size_t input = 0) {
+  return {StoredTensor(from.data, from.info, from.label), input};
 }
 
-// In the order of a plan's.
-std::vector<TensorSource> plan_sources(
-    const MethodInfo& method,
-    const MemorySources& from) {
-  std::vector<TensorSource> sources;
-  const auto add = [&](std::span<const MemoryTensor> tensors, bool is_fisher) {
-    for (const MemoryTensor& tensor : tensors) {
-      sources.push_back(source_of(tensor, is_fisher));
-    }
-  };
-  const std::span weights(from.weights);
-  const std::span fishers(from.fishers);
-  const size_t base = method.needs_base;
-  const size_t base_fisher = method.needs_base_fisher && !fishers.empty();
-  add(weights.first(base), false);
-  add(fishers.first(base_fisher), true);
-  add(weights.subspan(base), false);
-  add(fishers.subspan(base_fisher), true);
-  return sources;
+// Appends sources [begin, end) of a list.
+void add_sources(
+    const std::vector<MemoryTensor>& from,
+    size_t begin,
+    size_t end,
+    bool are_fishers,
+    std::vector<TensorSource>& to) {
+  for (size_t i = begin; i < end; ++i) {
+    to.push_back(source_of(from[i], i));
+    to.back().is_fisher = are_fishers;
+  }
 }
 
 template <typename T>
 void merge_chunks(
-    const MergePlan& plan,
+    const TensorPlan& tensor,
     const TensorStatistics& statistics,
+    std::span<const double> fisher_means,
     std::span<std::byte> out,
     int threads) {
-  const TensorPlan& tensor = plan.tensors.front();
   const uint64_t width = dtype_bits(tensor.output.dtype) / 8;
-  const ChunkList chunks(plan, {0});
-  std::vector<ChunkMerger<T>> mergers(threads, {plan, {}, false});
-  parallel_for(threads, chunks.size(), [&](int64_t i, int worker) {
-    const Chunk chunk = chunks[i];
+  const int64_t numel = tensor.output.numel();
+  std::vector<ChunkMerger<T>> mergers(threads, {fisher_means, false});
+  parallel_for(threads, chunk_count(numel), [&](int64_t i, int worker) {
+    const Chunk chunk = chunk_at(numel, i);
     std::vector<Digest> ignored(tensor.sources.size());
     mergers[worker].read(tensor, chunk, ignored);
     mergers[worker].merge(
@@ -108,22 +99,20 @@ MemoryMerge::MemoryMerge(
     const std::vector<std::string>& models,
     const std::vector<std::string>& names,
     MemoryExamples examples)
-    : examples_(std::move(examples)),
+    : method_(find_method(method)),
+      examples_(std::move(examples)),
       means_(examples_.fishers.size()),
       labels_(examples_.fishers.size()) {
-  const MethodInfo& info = find_method(method);
-  check_count(info, static_cast<int>(models.size()));
-  plan_.recipe.method = &info;
-  plan_.recipe.parameters =
-      parse(parameters, "parameters", info, ParameterInfo::Scope::kMerge);
+  check_count(method_, static_cast<int>(models.size()));
+  parameters_ =
+      parse(parameters, "parameters", method_, ParameterInfo::Scope::kMerge);
   for (size_t t = 0; t < models.size(); ++t) {
     models_.push_back(parse(
         models[t],
         fmt::format("weights[{}]", t),
-        info,
+        method_,
         ParameterInfo::Scope::kModel));
   }
-  plan_.outputs = {""};
   const std::vector<double> depths = layer_depths(names);
   for (size_t i = 0; i < names.size(); ++i) {
     depths_.emplace(names[i], depths[i]);
@@ -133,7 +122,7 @@ MemoryMerge::MemoryMerge(
 TensorParameters MemoryMerge::parameters_of(const std::string& name) const {
   const auto found = depths_.find(name);
   if (found == depths_.end()) {
-    throw InputError(fmt::format("there is no tensor '{}'", name));
+    throw InputError(fmt::format("unknown tensor '{}'", name));
   }
   std::vector<const Settings*> models;
   for (const Settings& model : models_) {
@@ -141,7 +130,7 @@ TensorParameters MemoryMerge::parameters_of(const std::string& name) const {
   }
   const TensorPlace place = {
       name, std::vector<std::string>(models.size(), name), found->second};
-  return resolve_parameters(plan_.recipe, models, {}, place, 0);
+  return resolve_parameters(method_, parameters_, models, {}, place, 0);
 }
 
 bool MemoryMerge::normalizes_fishers(const std::string& name) const {
@@ -152,72 +141,90 @@ void MemoryMerge::add_fisher(
     size_t fisher,
     const MemoryTensor& tensor,
     int threads) {
-  means_.at(fisher).add(source_of(tensor, true), thread_count(threads));
+  means_.at(fisher).add(source_of(tensor), thread_count(threads));
   labels_[fisher] = tensor.label;
 }
 
-// N, or one over the Fisher's mean.
-double MemoryMerge::fisher_scale(
-    const TensorParameters& parameters,
-    size_t fisher) const {
-  if (parameters.normalize_fishers != 0) {
-    return 1 / means_[fisher].mean(labels_[fisher]);
-  }
-  return plan_.recipe.method->needs_num_examples ? examples_.fishers[fisher]
-                                                 : 1;
+double MemoryMerge::num_examples(size_t fisher) const {
+  return method_.needs_num_examples ? examples_.fishers[fisher] : 1;
 }
 
 MemoryScalars MemoryMerge::scalars(const std::string& name) const {
   MemoryScalars found;
   found.parameters = parameters_of(name);
-  size_t fisher = 0;
-  if (plan_.recipe.method->needs_base_fisher) {
-    found.base_scale = fisher_scale(found.parameters, fisher++);
+  const auto scale = [&](size_t fisher) {
+    return found.parameters.normalize_fishers != 0
+        ? 1 / means_[fisher].mean(labels_[fisher])
+        : num_examples(fisher);
+  };
+  const size_t first = method_.needs_base_fisher;
+  if (first == 1) {
+    found.base_scale = scale(0);
   }
-  while (fisher < examples_.fishers.size()) {
-    found.scales.push_back(fisher_scale(found.parameters, fisher++));
+  for (size_t f = first; f < examples_.fishers.size(); ++f) {
+    found.scales.push_back(scale(f));
   }
   return found;
+}
+
+TensorPlan MemoryMerge::plan(
+    const TensorInfo& output,
+    const MemorySources& from) const {
+  TensorPlan tensor;
+  tensor.method = &method_;
+  tensor.output = output;
+  tensor.num_models = models_.size();
+  tensor.parameters = {parameters_of(output.name)};
+  for (size_t g = 0; g < from.grams.size(); ++g) {
+    tensor.grams.push_back({source_of(from.grams[g]), examples_.grams[g]});
+  }
+  const size_t base = method_.needs_base;
+  const size_t base_fisher = tensor.has_base_fisher();
+  add_sources(from.weights, 0, base, false, tensor.sources);
+  add_sources(from.fishers, 0, base_fisher, true, tensor.sources);
+  add_sources(from.weights, base, from.weights.size(), false, tensor.sources);
+  if (tensor.has_fishers()) {
+    add_sources(
+        from.fishers, base_fisher, from.fishers.size(), true, tensor.sources);
+    tensor.base_num_examples = base_fisher == 1 ? num_examples(0) : 0;
+    for (size_t t = 0; t < tensor.num_models; ++t) {
+      tensor.num_examples.push_back(num_examples(base_fisher + t));
+    }
+  }
+  tensor.float64 = !tensor.grams.empty();
+  for (const TensorSource& source : tensor.sources) {
+    tensor.float64 |= source.tensor.info().dtype == DType::kF64;
+  }
+  return tensor;
+}
+
+// Means of the tensor's Fishers, by TensorSource::input; empty where its
+// parameters do not ask for them.
+std::vector<double> MemoryMerge::fisher_means(const TensorPlan& tensor) const {
+  std::vector<double> means;
+  if (tensor.has_fishers() && tensor.parameters[0].normalize_fishers != 0) {
+    for (size_t f = 0; f < means_.size(); ++f) {
+      means.push_back(means_[f].mean(labels_[f]));
+    }
+  }
+  return means;
 }
 
 void MemoryMerge::merge(
     const TensorInfo& output,
     const MemorySources& sources,
     std::span<std::byte> out,
-    int threads) {
-  const MethodInfo& method = *plan_.recipe.method;
-  TensorPlan tensor;
-  tensor.output = output;
-  tensor.sources = plan_sources(method, sources);
-  tensor.scales.assign(models_.size(), 1);
-  if (sources.fishers.empty()) {
-    tensor.parameters = {parameters_of(output.name)};
-  } else {
-    MemoryScalars scalars = this->scalars(output.name);
-    tensor.scales = std::move(scalars.scales);
-    plan_.base_scale = scalars.base_scale;
-    scalars.parameters.normalize_fishers = 0; // the scales are as it says
-    tensor.parameters = {std::move(scalars.parameters)};
-  }
-  for (size_t g = 0; g < sources.grams.size(); ++g) {
-    tensor.grams.push_back(
-        {source_of(sources.grams[g], false), examples_.grams[g]});
-  }
-  tensor.float64 = !tensor.grams.empty();
-  for (const TensorSource& source : tensor.sources) {
-    tensor.float64 |= source.tensor.info().dtype == DType::kF64;
-  }
-  const bool is_copy = keeps_bytes(method, tensor);
-  plan_.tensors = {std::move(tensor)};
-
+    int threads) const {
+  const TensorPlan tensor = plan(output, sources);
+  const std::vector<double> means = fisher_means(tensor);
   threads = thread_count(threads);
-  const TensorStatistics statistics = measure_tensor(plan_, 0, 0, threads);
-  if (plan_.tensors.front().float64) {
-    merge_chunks<double>(plan_, statistics, out, threads);
+  const TensorStatistics statistics = measure_tensor(tensor, 0, threads);
+  if (tensor.float64) {
+    merge_chunks<double>(tensor, statistics, means, out, threads);
   } else {
-    merge_chunks<float>(plan_, statistics, out, threads);
+    merge_chunks<float>(tensor, statistics, means, out, threads);
   }
-  if (is_copy) { // looked at like all others
+  if (keeps_bytes(tensor)) { // checked like all others
     std::ranges::copy(sources.weights[0].data, out.begin());
   }
 }

@@ -3,12 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "merganser/base/error.h"
 #include "merganser/base/parallel.h"
 #include "merganser/base/version.h"
 #include "merganser/merge/fisher_means.h"
+#include "merganser/merge/measure_tensor.h"
+#include "merganser/merge/value_errors.h"
 
 namespace merganser {
 namespace {
@@ -37,14 +38,14 @@ void MergeRun::write_weights(
     Staging& staging,
     uint64_t shard_bytes,
     const ProgressCallback& progress) {
-  if (needs_fisher_means(plan_)) {
+  if (normalizes_fishers(plan_)) {
     fisher_means_ = fisher_means(plan_, threads_);
   }
   open_writers(staging, shard_bytes);
-  const std::vector<size_t> rest = take_up(staging);
+  const std::vector<size_t> rest = restore_finished(staging);
   if (plan_.recipe.method->needs_statistics()) {
-    // One after the other, so that a tensor is merged while the pages that its
-    // statistics were taken of are still in the page cache.
+    // Tensor by tensor: the pages that were read for its statistics are then
+    // still in the page cache.
     for (const size_t tensor : rest) {
       measure(tensor);
       merge_tensors({tensor}, staging, progress);
@@ -76,7 +77,7 @@ void MergeRun::measure(size_t tensor) {
     found.push_back(
         same < output ? found[same]
                       : std::make_shared<const TensorStatistics>(
-                            measure_tensor(plan_, tensor, output, threads_)));
+                            measure_tensor(row, output, threads_)));
   }
 }
 
@@ -101,8 +102,8 @@ std::vector<std::string> MergeRun::input_hashes() {
   return hashes_.finish(threads_);
 }
 
-// What an earlier run finished is taken over; returns the other tensors.
-std::vector<size_t> MergeRun::take_up(const Staging& staging) {
+// Takes over what an earlier run finished; returns the other tensors.
+std::vector<size_t> MergeRun::restore_finished(const Staging& staging) {
   std::vector<bool> finished(plan_.tensors.size());
   for (const std::string& line : staging.finished()) {
     const FinishedTensor done = FinishedTensor::parse(line);
@@ -110,7 +111,7 @@ std::vector<size_t> MergeRun::take_up(const Staging& staging) {
         done.digests.size() !=
             plan_.tensors[done.tensor].sources.size() + plan_.outputs.size()) {
       throw Error(fmt::format(
-          "the journal in {} is damaged: begin anew, without --resume",
+          "the journal in {} is damaged; rerun without --resume to start again",
           staging.folder().parent_path().string()));
     }
     const TensorPlan& tensor = plan_.tensors[done.tensor];
@@ -118,7 +119,7 @@ std::vector<size_t> MergeRun::take_up(const Staging& staging) {
     for (const auto& writer : writers_) {
       writer->skip(tensor.output.name);
     }
-    take(done);
+    record(done);
     bytes_done_ += tensor.bytes_read + writers_.size() * tensor.output.bytes();
     ++resumed_;
   }
@@ -131,7 +132,7 @@ std::vector<size_t> MergeRun::take_up(const Staging& staging) {
   return rest;
 }
 
-void MergeRun::take(const FinishedTensor& finished) {
+void MergeRun::record(const FinishedTensor& finished) {
   const size_t sources = plan_.tensors[finished.tensor].sources.size();
   const std::span<const Digest> digests = finished.digests;
   hashes_.add(finished.tensor, digests.first(sources));
@@ -148,9 +149,9 @@ void MergeRun::merge_tensors(
     const ProgressCallback& progress) {
   constexpr uint64_t kMegabyte = 1'000'000;
   const uint64_t total = (plan_.bytes_read + plan_.bytes_written) / kMegabyte;
-  const ChunkList strips(plan_, tensors, kStripElements);
+  const StripList strips(plan_.tensors, tensors);
   parallel_for(threads_, strips.size(), [&](int64_t i, int worker) {
-    work(strips[i], workers_[worker], staging);
+    merge_strip(strips[i], workers_[worker], staging);
     if (worker == 0 && progress) {
       progress(bytes_done_ / kMegabyte, total, "");
     }
@@ -161,71 +162,74 @@ void MergeRun::merge_tensors(
   }
 }
 
-void MergeRun::work(const Chunk& strip, Worker& worker, Staging& staging) {
+void MergeRun::merge_strip(
+    const Strip& strip,
+    Worker& worker,
+    Staging& staging) {
   const TensorPlan& tensor = plan_.tensors[strip.tensor];
   TensorState& state = tensors_[strip.tensor];
   const size_t digests = tensor.sources.size() + plan_.outputs.size();
   std::call_once(state.begun, [&] {
-    state.chunks = std::max<int64_t>(1, hash_blocks(tensor.output));
+    state.chunks = chunk_count(tensor.output.numel());
     state.blocks.resize(digests * static_cast<size_t>(state.chunks));
   });
   worker.digests.resize(digests);
   worker.strips.resize(plan_.outputs.size());
   worker.results.resize(plan_.outputs.size());
+  const Chunk& elements = strip.elements;
   const uint64_t bits = dtype_bits(tensor.output.dtype);
-  const uint64_t size = strip.n * bits / 8;
+  const uint64_t size = elements.n * bits / 8;
   for (auto& bytes : worker.strips) {
     bytes.resize(std::max(bytes.size(), size));
   }
-  Chunk chunk = strip;
-  chunk.index = strip.begin / kChunkElements;
-  do { // once for a tensor without elements
-    const int64_t done = chunk.begin - strip.begin;
-    chunk.n = std::min(kChunkElements, strip.n - done);
+  for (int64_t i = 0; i < chunk_count(elements.n); ++i) {
+    Chunk chunk = chunk_at(elements.n, i);
     for (size_t output = 0; output < worker.strips.size(); ++output) {
       worker.results[output] =
           std::span(worker.strips[output])
-              .subspan(done * bits / 8, chunk.n * bits / 8);
+              .subspan(chunk.begin * bits / 8, chunk.n * bits / 8);
     }
-    work(chunk, worker);
-    chunk.begin += chunk.n;
-    ++chunk.index;
-  } while (chunk.begin < strip.begin + strip.n);
+    chunk.begin += elements.begin;
+    chunk.index += elements.begin / kChunkElements;
+    process_chunk(strip.tensor, chunk, worker);
+  }
   for (size_t output = 0; output < worker.strips.size(); ++output) {
     writers_[output]->write(
         tensor.output.name,
         std::span(worker.strips[output]).first(size),
-        strip.begin * bits / 8);
+        elements.begin * bits / 8);
   }
   uint64_t moved = plan_.outputs.size() * bits;
   for (const TensorSource& source : tensor.sources) {
     moved += dtype_bits(source.tensor.info().dtype);
   }
-  bytes_done_ += strip.n * moved / 8;
+  bytes_done_ += elements.n * moved / 8;
   if (++state.done == strip.count) {
     finish(strip.tensor, staging);
   }
 }
 
-void MergeRun::work(const Chunk& chunk, Worker& worker) {
-  const TensorPlan& tensor = plan_.tensors[chunk.tensor];
-  TensorState& state = tensors_[chunk.tensor];
-  if (tensor.action == TensorAction::kMerge) {
-    merge(chunk, worker);
+void MergeRun::process_chunk(
+    size_t tensor,
+    const Chunk& chunk,
+    Worker& worker) {
+  if (plan_.tensors[tensor].action == TensorAction::kMerge) {
+    merge_chunk(tensor, chunk, worker);
   } else {
-    copy(chunk, worker);
+    copy_chunk(tensor, chunk, worker);
   }
+  TensorState& state = tensors_[tensor];
   for (size_t d = 0; d < worker.digests.size(); ++d) {
     state.blocks[d * state.chunks + chunk.index] = worker.digests[d];
   }
 }
 
-void MergeRun::merge(const Chunk& chunk, Worker& worker) {
-  const TensorPlan& tensor = plan_.tensors[chunk.tensor];
-  TensorState& state = tensors_[chunk.tensor];
+void MergeRun::merge_chunk(size_t index, const Chunk& chunk, Worker& worker) {
+  const TensorPlan& tensor = plan_.tensors[index];
+  TensorState& state = tensors_[index];
   const auto merge_with = [&](auto& merger) {
     if (!merger) {
-      merger.emplace(plan_, fisher_means_, allow_nonfinite_);
+      merger.emplace(fisher_means_, allow_nonfinite_);
     }
     merger->read(tensor, chunk, worker.digests);
     for (size_t output = 0; output < plan_.outputs.size(); ++output) {
@@ -248,48 +252,26 @@ void MergeRun::merge(const Chunk& chunk, Worker& worker) {
   }
 }
 
-void MergeRun::copy(const Chunk& chunk, Worker& worker) {
-  const TensorPlan& tensor = plan_.tensors[chunk.tensor];
-  const uint64_t bits = dtype_bits(tensor.output.dtype);
+void MergeRun::copy_chunk(size_t tensor, const Chunk& chunk, Worker& worker) {
+  const TensorSource& source = plan_.tensors[tensor].sources[0];
+  const uint64_t bits = dtype_bits(source.tensor.info().dtype);
   const std::span<std::byte> first = worker.results[0];
-  tensor.sources[0].tensor.read(first, chunk.begin * bits / 8);
+  source.tensor.read(first, chunk.begin * bits / 8);
   std::ranges::fill(worker.digests, hash_bytes(first)); // all the same bytes
-  tensors_[chunk.tensor].nonfinite +=
-      plan_.outputs.size() * check_copy(chunk, worker);
+  const int64_t nonfinite = check_finite(
+      source.tensor,
+      first,
+      chunk.begin,
+      allow_nonfinite_,
+      "only finite values are copied");
+  tensors_[tensor].nonfinite += plan_.outputs.size() * nonfinite;
   for (const std::span<std::byte> other :
        std::span(worker.results).subspan(1)) {
     std::ranges::copy(first, other.begin());
   }
 }
 
-// How many values of worker.results are not finite, where that is allowed.
-int64_t MergeRun::check_copy(const Chunk& chunk, Worker& worker) const {
-  const TensorSource& source = plan_.tensors[chunk.tensor].sources[0];
-  const TensorInfo& info = source.tensor.info();
-  if (!is_mergeable(info.dtype)) {
-    return 0;
-  }
-  worker.values.resize(chunk.n);
-  to_float64(
-      info.dtype, worker.results[0].data(), worker.values.data(), chunk.n);
-  int64_t count = 0;
-  for (int64_t i = 0; i < chunk.n; ++i) {
-    if (std::isfinite(worker.values[i])) {
-      continue;
-    }
-    if (!allow_nonfinite_) {
-      refuse_value(
-          source.tensor,
-          worker.values[i],
-          chunk.begin + i,
-          "only finite values are copied");
-    }
-    ++count;
-  }
-  return count;
-}
-
-// All chunks of a tensor are written.
+// Records a tensor whose strips are all written.
 void MergeRun::finish(size_t tensor, Staging& staging) {
   TensorState& state = tensors_[tensor];
   FinishedTensor finished = {
@@ -305,7 +287,7 @@ void MergeRun::finish(size_t tensor, Staging& staging) {
   state.blocks = {};
   state.statistics = {}; // may be as large as the tensor
   staging.add(finished.to_line());
-  take(finished);
+  record(finished);
 }
 
 } // namespace merganser

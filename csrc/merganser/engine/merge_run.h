@@ -11,26 +11,28 @@
 #include "merganser/engine/input_hashes.h"
 #include "merganser/engine/journal.h"
 #include "merganser/engine/staging.h"
+#include "merganser/engine/strips.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/merge/chunk_merger.h"
+#include "merganser/plan/plan.h"
 
 namespace merganser {
 
-// The data of one merge: every strip is read from its sources and merged, chunk
-// by chunk, and written by one of the threads, in whatever order they come;
-// what is finished goes into the staging's journal.
+// Merges the data: one thread reads the sources of a strip, merges them chunk
+// by chunk and writes the result. Strips finish in any order; finished tensors
+// go into the staging's journal.
 class MergeRun {
  public:
   MergeRun(const MergePlan& plan, int threads, bool allow_nonfinite);
 
-  // Writes the weights into the staging's folder, or the outputs' below it.
+  // Writes the weights into the staging directory, or the outputs' below it.
   void write_weights(
       Staging& staging,
       uint64_t shard_bytes,
       const ProgressCallback& progress);
 
-  // Afterwards:
-  std::vector<std::string> input_hashes(); // of plan.inputs
+  // Once the weights are written:
+  std::vector<std::string> input_hashes(); // content hashes of plan.inputs
   const std::vector<Digest>& output_digests(size_t output) const {
     return output_digests_[output];
   }
@@ -50,11 +52,10 @@ class MergeRun {
     std::optional<ChunkMerger<double>> float64;
     std::vector<std::vector<std::byte>> strips; // of the outputs
     std::vector<std::span<std::byte>> results; // a chunk's places in them
-    std::vector<double> values; // of a copied chunk, to look at
     std::vector<Digest> digests; // of a chunk's sources and results
   };
 
-  // A tensor that is being merged.
+  // State of a tensor during its merge.
   struct TensorState {
     std::once_flag begun;
     int64_t chunks = 0;
@@ -67,18 +68,17 @@ class MergeRun {
   };
 
   void open_writers(const Staging& staging, uint64_t shard_bytes);
-  std::vector<size_t> take_up(const Staging& staging);
-  void take(const FinishedTensor& finished);
+  std::vector<size_t> restore_finished(const Staging& staging);
+  void record(const FinishedTensor& finished);
   void measure(size_t tensor);
   void merge_tensors(
       const std::vector<size_t>& tensors,
       Staging& staging,
       const ProgressCallback& progress);
-  void work(const Chunk& strip, Worker& worker, Staging& staging);
-  void work(const Chunk& chunk, Worker& worker);
-  void merge(const Chunk& chunk, Worker& worker);
-  void copy(const Chunk& chunk, Worker& worker);
-  int64_t check_copy(const Chunk& chunk, Worker& worker) const;
+  void merge_strip(const Strip& strip, Worker& worker, Staging& staging);
+  void process_chunk(size_t tensor, const Chunk& chunk, Worker& worker);
+  void merge_chunk(size_t tensor, const Chunk& chunk, Worker& worker);
+  void copy_chunk(size_t tensor, const Chunk& chunk, Worker& worker);
   void finish(size_t tensor, Staging& staging);
 
   const MergePlan& plan_;

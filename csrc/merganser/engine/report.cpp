@@ -1,11 +1,10 @@
-// What a merge did, for people and for machines.
+#include "merganser/engine/report.h"
 
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/text_table.h"
-#include "merganser/engine/execute.h"
 
 namespace merganser {
 
@@ -28,8 +27,8 @@ std::string MergeReport::to_text() const {
         fmt::format("{} elements of the result are not finite\n", nonfinite);
   }
   if (tensors_resumed > 0) {
-    text += fmt::format(
-        "{} tensors had been finished by an earlier run\n", tensors_resumed);
+    text +=
+        fmt::format("{} tensors finished by an earlier run\n", tensors_resumed);
   }
   return text;
 }

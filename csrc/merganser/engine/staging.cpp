@@ -8,6 +8,7 @@
 
 #include "merganser/base/error.h"
 #include "merganser/base/system_error.h"
+#include "merganser/base/text_table.h"
 #include "merganser/io/atomic_file.h"
 #include "merganser/io/durable.h"
 
@@ -28,7 +29,7 @@ fs::path root_of(const fs::path& out) {
   return root;
 }
 
-// Files that a killed process had under temporary names.
+// Removes the temporary files of a killed process.
 void remove_temporaries(const fs::path& folder) {
   std::vector<fs::path> found;
   for (const auto& entry : fs::recursive_directory_iterator(folder)) {
@@ -55,21 +56,23 @@ void check_free(const fs::path& out) {
   }
   if (!fs::is_directory(out, ignored)) {
     throw InputError(fmt::format(
-        "{}: is there and is no folder; give another name", out.string()));
+        "{}: exists and is not a directory; choose another output path",
+        out.string()));
   }
   if (!fs::is_empty(out, ignored)) {
     throw InputError(fmt::format(
-        "{}: is there already; remove it or give another name", out.string()));
+        "{}: exists; remove it or choose another output path", out.string()));
   }
   if (device_of(out) != device_of(out.parent_path())) {
     throw InputError(fmt::format(
-        "{}: is a disk of its own, which a finished folder cannot take the "
-        "place of; give a folder in it",
+        "{}: is a mount point, which a finished directory cannot replace; "
+        "choose a directory inside it",
         out.string()));
   }
 }
 
-// A folder of that name with other things in it is not ours to remove.
+// Refuses a directory of that name with other contents: it is not ours to
+// remove.
 void check_own(const fs::path& root) {
   std::error_code ignored;
   if (!fs::exists(root, ignored)) {
@@ -77,15 +80,17 @@ void check_own(const fs::path& root) {
   }
   if (!fs::is_directory(root, ignored)) {
     throw InputError(fmt::format(
-        "{}: is needed for the merge and is no folder; rename it",
+        "{}: exists and is not a directory, but the merge needs this path; "
+        "rename it",
         root.string()));
   }
   for (const auto& entry : fs::directory_iterator(root)) {
     const std::string name = entry.path().filename().string();
     if (name != "lock" && name != "journal" && name != "model") {
       throw InputError(fmt::format(
-          "{}: is needed for the merge and holds {}, which is not of one; "
-          "rename that folder",
+          "{}: contains {}, which no merge has written, but the merge needs "
+          "this "
+          "path; rename the directory",
           root.string(),
           name));
     }
@@ -93,6 +98,21 @@ void check_own(const fs::path& root) {
 }
 
 } // namespace
+
+void check_space(const fs::path& out, uint64_t needed) {
+  fs::path folder = fs::absolute(out);
+  while (!fs::exists(folder)) {
+    folder = folder.parent_path();
+  }
+  const uint64_t free = fs::space(folder).available;
+  if (free < needed) {
+    throw Error(fmt::format(
+        "{} needs {}, but its disk has only {} free",
+        out.string(),
+        format_bytes(needed),
+        format_bytes(free)));
+  }
+}
 
 Staging::Staging(const fs::path& out, const std::string& identity, bool resume)
     : out_(with_name(out)) {
@@ -127,7 +147,7 @@ Staging::Staging(const fs::path& out, const std::string& identity, bool resume)
   }
 }
 
-// Keeps what ends in a line break: the last line may be torn.
+// Keeps lines that end in a line break: the last one may be torn.
 void Staging::read_journal(const std::string& head) {
   const fs::path journal = root_ / "journal";
   if (!fs::exists(journal)) {
@@ -143,9 +163,9 @@ void Staging::read_journal(const std::string& head) {
       finished_.push_back(std::move(line));
     } else if (line != head) {
       throw InputError(fmt::format(
-          "{} is of another merge: the recipe, an input or an option has "
-          "changed since, or the machine was restarted; without --resume the "
-          "merge begins anew",
+          "{} belongs to another merge: the recipe, an input or an option has "
+          "changed, or the machine was restarted; rerun without --resume to "
+          "start again",
           root_.string()));
     }
     end_ = begin;
@@ -179,7 +199,7 @@ void Staging::add(const std::string& line) {
 
 void Staging::commit() {
   sync_all_to_disk(model_);
-  // An empty folder at the final place gives way to a plain rename.
+  // rename replaces an empty directory at the final path.
   if (::rename(model_.c_str(), out_.c_str()) != 0) {
     throw Error(
         fmt::format("{}: cannot be written: {}", out_.string(), errno_text()));

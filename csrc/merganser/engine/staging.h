@@ -14,43 +14,46 @@
 
 namespace merganser {
 
-// Where a merge is written until it is whole, and what is done of it:
+// Throws Error if the disk of `out` has less than `needed` bytes free.
+void check_space(const std::filesystem::path& out, uint64_t needed);
+
+// The directory in which a merge is written until it is complete:
 //
-//   OUT.merging/model    becomes OUT, in one step
+//   OUT.merging/model    renamed to OUT at the end
 //   OUT.merging/journal  a line per finished part
-//   OUT.merging/lock     held while somebody is at work
+//   OUT.merging/lock     held by the process that writes
 //
 // A killed process leaves it behind, and a later one of the same identity can
-// go on from it. Lines are written after the data they speak of, into the same
+// resume from it. Lines are written after the data they describe, into the same
 // page cache, so that they hold after any kill; after a crash of the machine
-// (another boot id) nothing is believed.
+// (another boot id) the journal is not trusted.
 class MERGANSER_API Staging {
  public:
-  // `identity`: equal where two runs would write the same bytes. Throws
-  // InputError where `out` is there already, or, with `resume`, where what was
-  // left is of another identity; Error where another process is at work.
+  // `identity`: equal if two runs would write the same bytes. Throws InputError
+  // if `out` exists or, with `resume`, if the earlier run had another identity;
+  // Error if another process is writing.
   Staging(
       const std::filesystem::path& out,
       const std::string& identity,
       bool resume);
-  // Whether an earlier run left something; removes it.
+  // True if an earlier run left something.
   static bool is_begun(const std::filesystem::path& out);
   static void remove_leftovers(const std::filesystem::path& out);
 
-  // Removes the folder, and those around it that were made for it and are
-  // empty, unless keep() was called.
+  // Removes the directory, and parents that were created for it and are empty,
+  // unless keep() was called.
   ~Staging();
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
 
-  // What the folder will be called.
+  // The final path.
   const std::filesystem::path& out() const {
     return out_;
   }
   const std::filesystem::path& folder() const {
     return model_;
   }
-  // What an earlier run finished.
+  // Lines of an earlier run.
   const std::vector<std::string>& finished() const {
     return finished_;
   }

@@ -34,7 +34,7 @@ void merge_experts(Workplace& work, const ExperimentMerge& merge) {
        .inputs = inputs,
        .output = out,
        .work = [&](const ProgressCallback& progress) {
-         execute_merge(MergePlan(recipe), out, {}, progress);
+         execute_merge(make_plan(recipe), out, {}, progress);
        }});
 }
 

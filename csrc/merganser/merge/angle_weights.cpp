@@ -7,10 +7,11 @@ namespace merganser {
 
 template <typename T>
 std::vector<double> slerp_weights(double t, TensorScan<T>& scan) {
+  const TensorPlan& tensor = scan.tensor();
   const std::vector<double> sums = scan.sum_over_chunks(
-      3, [](const Chunk& chunk, auto& worker, std::span<double> out) {
-        const T* a = worker.reader.values(0);
-        const T* b = worker.reader.values(1);
+      3, [&](const Chunk& chunk, auto& worker, std::span<double> out) {
+        const T* a = worker.reader.values(tensor.base());
+        const T* b = worker.reader.values(tensor.model(0));
         for (int64_t i = 0; i < chunk.n; ++i) {
           const double x = a[i];
           const double y = b[i];
@@ -36,15 +37,17 @@ std::vector<double> slerp_weights(double t, TensorScan<T>& scan) {
 }
 
 template <typename T>
-std::vector<double> model_stock_weights(size_t models, TensorScan<T>& scan) {
+std::vector<double> model_stock_weights(TensorScan<T>& scan) {
+  const TensorPlan& tensor = scan.tensor();
+  const size_t models = tensor.num_models;
   const std::vector<double> products = scan.sum_over_chunks(
       models * models,
       [&](const Chunk& chunk, auto& worker, std::span<double> out) {
-        const T* base = worker.reader.values(0);
+        const T* base = worker.reader.values(tensor.base());
         for (size_t s = 0; s < models; ++s) {
           for (size_t t = s; t < models; ++t) {
-            const T* x = worker.reader.values(1 + s);
-            const T* y = worker.reader.values(1 + t);
+            const T* x = worker.reader.values(tensor.model(s));
+            const T* y = worker.reader.values(tensor.model(t));
             double sum = 0;
             for (int64_t i = 0; i < chunk.n; ++i) {
               sum += static_cast<double>(x[i] - base[i]) * (y[i] - base[i]);
@@ -74,7 +77,7 @@ std::vector<double> model_stock_weights(size_t models, TensorScan<T>& scan) {
 
 template std::vector<double> slerp_weights(double, TensorScan<float>&);
 template std::vector<double> slerp_weights(double, TensorScan<double>&);
-template std::vector<double> model_stock_weights(size_t, TensorScan<float>&);
-template std::vector<double> model_stock_weights(size_t, TensorScan<double>&);
+template std::vector<double> model_stock_weights(TensorScan<float>&);
+template std::vector<double> model_stock_weights(TensorScan<double>&);
 
 } // namespace merganser

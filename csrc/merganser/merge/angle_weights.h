@@ -8,12 +8,12 @@ namespace merganser {
 
 // Weights that follow from the angles between tensors.
 
-// slerp's, of base and model.
+// Returns slerp's weights of base and model.
 template <typename T>
 std::vector<double> slerp_weights(double t, TensorScan<T>& scan);
 
-// Model stock's, of the models' task vectors.
+// Returns Model Stock's weights of the models, from their task vectors.
 template <typename T>
-std::vector<double> model_stock_weights(size_t models, TensorScan<T>& scan);
+std::vector<double> model_stock_weights(TensorScan<T>& scan);
 
 } // namespace merganser

@@ -16,7 +16,8 @@
 namespace merganser {
 namespace {
 
-// Parameters and output: those need no pass of their own to be converted.
+// True if parameters and output are BFloat16, which the formula's loop converts
+// itself.
 bool is_bfloat16(const TensorPlan& tensor) {
   return tensor.grams.empty() && tensor.output.dtype == DType::kBF16 &&
       std::ranges::all_of(tensor.sources, [](const TensorSource& source) {
@@ -28,18 +29,18 @@ bool is_bfloat16(const TensorPlan& tensor) {
 
 } // namespace
 
-template <typename T>
-void ChunkMerger<T>::read(
+template <typename Compute>
+void ChunkMerger<Compute>::read(
     const TensorPlan& tensor,
     const Chunk& chunk,
     std::span<Digest> digests) {
-  as_stored_ = std::is_same_v<T, float> && is_bfloat16(tensor) &&
-      plan_.recipe.method->sparsify == Sparsify::kNone;
+  as_stored_ = std::is_same_v<Compute, float> && is_bfloat16(tensor) &&
+      tensor.method->sparsify == Sparsify::kNone;
   reader_.read(tensor.sources, chunk, digests, as_stored_);
 }
 
-template <typename T>
-void ChunkMerger<T>::set_scalars(
+template <typename Compute>
+void ChunkMerger<Compute>::set_scalars(
     const TensorPlan& tensor,
     size_t output,
     const TensorStatistics* statistics) {
@@ -49,105 +50,104 @@ void ChunkMerger<T>::set_scalars(
       ? statistics->weights
       : p.weights;
   weights_.assign(weights.begin(), weights.end());
-  scales_.assign(tensor.scales.begin(), tensor.scales.end());
+  normalize_fishers_ = p.normalize_fishers != 0;
+  scales_.assign(tensor.num_models, 1);
+  for (size_t t = 0; tensor.has_fishers() && t < tensor.num_models; ++t) {
+    scales_[t] = fisher_scale(tensor, tensor.fisher(t), tensor.num_examples[t]);
+  }
   scalars_ = {
       .count = static_cast<int>(weights_.size()),
       .weights = weights_.data(),
       .scales = scales_.data(),
-      .base_scale = static_cast<T>(plan_.base_scale),
-      .delta = static_cast<T>(p.delta),
-      .clamp = static_cast<T>(p.clamp),
-      .floor = static_cast<T>(p.floor),
-      .lambda = static_cast<T>(p.lambda),
+      .base_scale = tensor.has_base_fisher()
+          ? fisher_scale(tensor, tensor.base_fisher(), tensor.base_num_examples)
+          : Compute(0),
+      .delta = static_cast<Compute>(p.delta),
+      .clamp = static_cast<Compute>(p.clamp),
+      .floor = static_cast<Compute>(p.floor),
+      .lambda = static_cast<Compute>(p.lambda),
       .normalize = p.normalize != 0};
-  if (p.normalize_fishers != 0) {
-    normalize_fishers(tensor);
-  }
 }
 
-// The Fishers' scales are one over their means.
-template <typename T>
-void ChunkMerger<T>::normalize_fishers(const TensorPlan& tensor) {
-  bool base = plan_.recipe.method->needs_base_fisher; // comes first
-  size_t t = 0;
-  for (const TensorSource& source : tensor.sources) {
-    if (source.is_fisher) {
-      const auto scale = static_cast<T>(1 / fisher_means_[source.input]);
-      (base ? scalars_.base_scale : scales_[t++]) = scale;
-      base = false;
-    }
-  }
+// H = scale F: N, or one over the Fisher's mean.
+template <typename Compute>
+Compute ChunkMerger<Compute>::fisher_scale(
+    const TensorPlan& tensor,
+    size_t source,
+    double num_examples) const {
+  return static_cast<Compute>(
+      normalize_fishers_ ? 1 / fisher_means_[tensor.sources[source].input]
+                         : num_examples);
 }
 
-// The models' sparsified task vectors; returns whether the whole ones are
+// Sparsifies the models' task vectors; returns true if the whole ones are
 // finite.
-template <typename T>
-bool ChunkMerger<T>::sparsify_models(
+template <typename Compute>
+bool ChunkMerger<Compute>::sparsify_models(
     const TensorPlan& tensor,
     const Chunk& chunk,
     size_t output,
     const TensorStatistics& statistics) {
-  const size_t models = tensor.scales.size();
-  while (task_vectors_.size() < models) {
+  while (task_vectors_.size() < tensor.num_models) {
     task_vectors_.emplace_back(kChunkElements);
   }
   bool finite = true;
-  for (size_t t = 0; t < models; ++t) {
+  for (size_t t = 0; t < tensor.num_models; ++t) {
     finite &= sparsify(
-        plan_,
         tensor,
         chunk,
         {.model = t, .output = output, .statistics = statistics},
-        reader_.values(0),
-        reader_.values(1 + t),
+        reader_.values(tensor.base()),
+        reader_.values(tensor.model(t)),
         task_vectors_[t].data());
   }
   return finite;
 }
 
-// `parameters` is set to where they are, as P.
-template <typename T>
-template <typename P>
-MergeArrays<T, P> ChunkMerger<T>::arrays(
+// Points at what was read, with the parameters as numbers of Stored, and sets
+// `parameters` to the models' arrays.
+template <typename Compute>
+template <typename Stored>
+MergeArrays<Compute, Stored> ChunkMerger<Compute>::arrays(
     const TensorPlan& tensor,
-    std::vector<const P*>& parameters,
-    P* out) {
-  const MethodInfo& method = *plan_.recipe.method;
+    std::vector<const Stored*>& parameters,
+    Stored* out) {
+  const MethodInfo& method = *tensor.method;
+  const auto stored = [&](size_t source) {
+    return reinterpret_cast<const Stored*>(reader_.values(source));
+  };
   parameters.clear();
   fishers_.clear();
-  for (size_t s = 0; s < tensor.sources.size(); ++s) {
-    if (tensor.sources[s].is_fisher) {
-      fishers_.push_back(reader_.values(s));
-    } else {
-      parameters.push_back(reinterpret_cast<const P*>(reader_.values(s)));
+  if (method.weights == WeightRule::kSlerp) { // interpolates from the base on
+    parameters.push_back(stored(tensor.base()));
+  }
+  for (size_t t = 0; t < tensor.num_models; ++t) {
+    parameters.push_back(stored(tensor.model(t)));
+    if (tensor.has_fishers()) {
+      fishers_.push_back(reader_.values(tensor.fisher(t)));
     }
   }
-  MergeArrays<T, P> arrays;
-  arrays.out = out;
-  arrays.models = parameters.data();
-  arrays.fishers = fishers_.data();
-  if (method.needs_base) {
-    arrays.base = parameters[0];
-    // Between base and model: the base is one of the models.
-    arrays.models += method.weights != WeightRule::kSlerp;
-  }
-  if (method.needs_base_fisher) {
-    arrays.base_fisher = *arrays.fishers++;
-  }
-  return arrays;
+  return {
+      .base = method.needs_base ? stored(tensor.base()) : nullptr,
+      .base_fisher = tensor.has_base_fisher()
+          ? reader_.values(tensor.base_fisher())
+          : nullptr,
+      .models = parameters.data(),
+      .fishers = fishers_.data(),
+      .out = out};
 }
 
-// Of BFloat16 to BFloat16. False where there is something to look at, which is
-// done with numbers of T.
-template <typename T>
-bool ChunkMerger<T>::merge_stored(
+// Merges BFloat16 to BFloat16. Returns false if a value needs a closer look,
+// which works on numbers of Compute.
+template <typename Compute>
+bool ChunkMerger<Compute>::merge_stored(
     const TensorPlan& tensor,
     const Chunk& chunk,
     std::span<std::byte> out,
     int64_t& clamped) {
-  if constexpr (std::is_same_v<T, float>) {
-    const MergeFindings<T> found = merge_elements(
-        plan_.recipe.method->formula,
+  if constexpr (std::is_same_v<Compute, float>) {
+    const MergeFindings<Compute> found = merge_elements(
+        tensor.method->formula,
         scalars_,
         arrays(
             tensor,
@@ -155,19 +155,20 @@ bool ChunkMerger<T>::merge_stored(
             reinterpret_cast<BFloat16*>(out.data())),
         chunk.n);
     clamped = found.clamped;
-    return found.inputs_good && found.largest < overflow_bound<T>(DType::kBF16);
+    return found.inputs_good &&
+        found.largest < overflow_bound<Compute>(DType::kBF16);
   }
   return false;
 }
 
-template <typename T>
-MergeFindings<T> ChunkMerger<T>::calculate(
+template <typename Compute>
+MergeFindings<Compute> ChunkMerger<Compute>::calculate(
     const TensorPlan& tensor,
     const Chunk& chunk,
     size_t output,
     const TensorStatistics* statistics) {
-  const MethodInfo& method = *plan_.recipe.method;
-  MergeArrays<T, T> from = arrays(tensor, parameters_, merged_);
+  const MethodInfo& method = *tensor.method;
+  MergeArrays<Compute, Compute> from = arrays(tensor, parameters_, merged_);
   bool finite = true;
   if (method.sparsify != Sparsify::kNone) {
     // The formula does not see what was dropped.
@@ -178,29 +179,29 @@ MergeFindings<T> ChunkMerger<T>::calculate(
     }
     from.models = parameters_.data();
   }
-  MergeFindings<T> found =
+  MergeFindings<Compute> found =
       merge_elements(method.formula, scalars_, from, chunk.n);
   found.inputs_good &= finite;
   return found;
 }
 
-// Of a tensor that is merged already.
-template <typename T>
-MergeFindings<T> ChunkMerger<T>::take(
+// Takes a chunk of a tensor that was merged as a whole.
+template <typename Compute>
+MergeFindings<Compute> ChunkMerger<Compute>::take_merged(
     const std::vector<double>& merged,
     const Chunk& chunk) const {
-  auto most = magnitude_bits(T(0));
+  auto most = magnitude_bits(Compute(0));
   for (int64_t i = 0; i < chunk.n; ++i) {
-    merged_[i] = static_cast<T>(merged[chunk.begin + i]);
+    merged_[i] = static_cast<Compute>(merged[chunk.begin + i]);
     most = std::max(most, magnitude_bits(merged_[i]));
   }
-  MergeFindings<T> found;
-  found.largest = std::bit_cast<T>(most);
+  MergeFindings<Compute> found;
+  found.largest = std::bit_cast<Compute>(most);
   return found;
 }
 
-template <typename T>
-MergedChunk ChunkMerger<T>::merge(
+template <typename Compute>
+MergedChunk ChunkMerger<Compute>::merge(
     const TensorPlan& tensor,
     const Chunk& chunk,
     size_t output,
@@ -216,20 +217,20 @@ MergedChunk ChunkMerger<T>::merge(
     as_stored_ = false;
   }
   const DType dtype = tensor.output.dtype;
-  const bool same = dtype == kTypeOf<T>;
+  const bool same = dtype == kTypeOf<Compute>;
   result_.resize(same ? 0 : kChunkElements);
-  merged_ = same ? reinterpret_cast<T*>(out.data()) : result_.data();
-  const MergeFindings<T> found =
+  merged_ = same ? reinterpret_cast<Compute*>(out.data()) : result_.data();
+  const MergeFindings<Compute> found =
       statistics != nullptr && !statistics->merged.empty()
-      ? take(statistics->merged, chunk)
+      ? take_merged(statistics->merged, chunk)
       : calculate(tensor, chunk, output, statistics);
   if (!found.inputs_good) {
     check_inputs(tensor, chunk);
   }
   merged.clamped = found.clamped;
-  if (!(found.largest < overflow_bound<T>(dtype))) {
+  if (!(found.largest < overflow_bound<Compute>(dtype))) {
     if (!allow_nonfinite_) {
-      refuse_large_fishers(plan_, tensor, chunk, reader_);
+      check_scaled_fishers(tensor, chunk);
     }
     merged.nonfinite = check_result(tensor, chunk);
   }
@@ -239,19 +240,19 @@ MergedChunk ChunkMerger<T>::merge(
   return merged;
 }
 
-// The pass over the chunk found that something is wrong; this finds where.
-template <typename T>
-void ChunkMerger<T>::check_inputs(
+// Finds the value that the pass over the chunk has refused.
+template <typename Compute>
+void ChunkMerger<Compute>::check_inputs(
     const TensorPlan& tensor,
     const Chunk& chunk) {
   for (size_t s = 0; s < tensor.sources.size(); ++s) {
     const TensorSource& source = tensor.sources[s];
-    const T* values = reader_.values(s);
+    const Compute* values = reader_.values(s);
     for (int64_t i = 0; i < chunk.n; ++i) {
-      const T x = values[i];
+      const Compute x = values[i];
       if ((!allow_nonfinite_ && !std::isfinite(x)) ||
           (source.is_fisher && x < 0)) {
-        refuse_bad_update(source);
+        check_update(source);
         refuse_value(
             source.tensor,
             x,
@@ -263,16 +264,35 @@ void ChunkMerger<T>::check_inputs(
   }
 }
 
-// The number of values that the output's type cannot hold, where those are
-// allowed.
-template <typename T>
-int64_t ChunkMerger<T>::check_result(
+template <typename Compute>
+void ChunkMerger<Compute>::check_scaled_fishers(
+    const TensorPlan& tensor,
+    const Chunk& chunk) {
+  const auto check = [&](size_t source, Compute scale) {
+    check_scaled_fisher<Compute>(
+        tensor.sources[source].tensor,
+        std::span(reader_.values(source), chunk.n),
+        chunk.begin,
+        scale,
+        normalize_fishers_);
+  };
+  if (tensor.has_base_fisher()) {
+    check(tensor.base_fisher(), scalars_.base_scale);
+  }
+  for (size_t t = 0; tensor.has_fishers() && t < tensor.num_models; ++t) {
+    check(tensor.fisher(t), scales_[t]);
+  }
+}
+
+// Counts the values that the output's type cannot hold, or refuses the first.
+template <typename Compute>
+int64_t ChunkMerger<Compute>::check_result(
     const TensorPlan& tensor,
     const Chunk& chunk) const {
   const DType dtype = tensor.output.dtype;
   int64_t count = 0;
   for (int64_t i = 0; i < chunk.n; ++i) {
-    if (std::abs(merged_[i]) < overflow_bound<T>(dtype)) {
+    if (std::abs(merged_[i]) < overflow_bound<Compute>(dtype)) {
       continue;
     }
     if (!allow_nonfinite_) {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <vector>
 
 #include "merganser/merge/chunk_reader.h"
@@ -13,32 +15,28 @@ struct MergedChunk {
   int64_t nonfinite = 0; // elements of the result; 0 where they are refused
 };
 
-// Merges chunks of tensors as a plan says, in arithmetic of T: reads, hashes
-// and converts the chunk of every source, applies the formula and rounds once.
-// One per thread: it owns the buffers.
-template <typename T>
+// Merges chunks of tensors in arithmetic of Compute, float or double: reads,
+// hashes and converts the chunk of every source, applies the formula and rounds
+// once. One per thread: it owns the buffers.
+template <typename Compute>
 class ChunkMerger {
  public:
-  // fisher_means: where parameters ask for them, see there; else empty.
-  ChunkMerger(
-      const MergePlan& plan,
-      std::span<const double> fisher_means,
-      bool allow_nonfinite)
-      : plan_(plan),
-        fisher_means_(fisher_means),
-        allow_nonfinite_(allow_nonfinite) {}
+  // fisher_means: by TensorSource::input, where a tensor's parameters ask for
+  // normalize_fishers; may be empty otherwise.
+  ChunkMerger(std::span<const double> fisher_means, bool allow_nonfinite)
+      : fisher_means_(fisher_means), allow_nonfinite_(allow_nonfinite) {}
 
-  // Sets `digests` to what was read, one per source.
+  // Reads a chunk of all sources and sets `digests`, one per source.
   void read(
       const TensorPlan& tensor,
       const Chunk& chunk,
       std::span<Digest> digests);
 
-  // Of what was read, for one of the outputs; `out` is set to the merged
-  // elements. `statistics`: where the method needs them. Throws InputError
-  // naming file, tensor and index for a negative Fisher and, unless they are
-  // allowed, for a value that is not finite or a result that its type cannot
-  // hold.
+  // Merges the chunk that was read into `out`, with the parameters of one of
+  // the outputs and, where the method needs them, the tensor's statistics.
+  // Throws InputError naming file, tensor and index for a negative Fisher and,
+  // unless allowed, for a value that is not finite or a result that the
+  // output's type cannot hold.
   MergedChunk merge(
       const TensorPlan& tensor,
       const Chunk& chunk,
@@ -46,11 +44,11 @@ class ChunkMerger {
       const TensorStatistics* statistics,
       std::span<std::byte> out);
 
-  // Of its buffers.
+  // Size of its buffers in bytes.
   static constexpr uint64_t memory(size_t sources, size_t task_vectors) {
-    // These, and the result where the output is of another type.
-    return ChunkReader<T>::memory(sources + task_vectors) +
-        kChunkElements * sizeof(T);
+    // And the result, where the output is of another type.
+    return ChunkReader<Compute>::memory(sources + task_vectors) +
+        kChunkElements * sizeof(Compute);
   }
 
  private:
@@ -58,17 +56,21 @@ class ChunkMerger {
       const TensorPlan& tensor,
       size_t output,
       const TensorStatistics* statistics);
+  Compute fisher_scale(
+      const TensorPlan& tensor,
+      size_t source,
+      double num_examples) const;
   bool sparsify_models(
       const TensorPlan& tensor,
       const Chunk& chunk,
       size_t output,
       const TensorStatistics& statistics);
-  template <typename P>
-  MergeArrays<T, P> arrays(
+  template <typename Stored>
+  MergeArrays<Compute, Stored> arrays(
       const TensorPlan& tensor,
-      std::vector<const P*>& parameters,
-      P* out);
-  MergeFindings<T> calculate(
+      std::vector<const Stored*>& parameters,
+      Stored* out);
+  MergeFindings<Compute> calculate(
       const TensorPlan& tensor,
       const Chunk& chunk,
       size_t output,
@@ -78,26 +80,27 @@ class ChunkMerger {
       const Chunk& chunk,
       std::span<std::byte> out,
       int64_t& clamped);
-  void normalize_fishers(const TensorPlan& tensor);
-  MergeFindings<T> take(const std::vector<double>& merged, const Chunk& chunk)
-      const;
+  MergeFindings<Compute> take_merged(
+      const std::vector<double>& merged,
+      const Chunk& chunk) const;
   void check_inputs(const TensorPlan& tensor, const Chunk& chunk);
+  void check_scaled_fishers(const TensorPlan& tensor, const Chunk& chunk);
   int64_t check_result(const TensorPlan& tensor, const Chunk& chunk) const;
 
-  const MergePlan& plan_;
   const std::span<const double> fisher_means_;
   const bool allow_nonfinite_;
-  ChunkReader<T> reader_;
-  std::vector<T> weights_;
-  std::vector<T> scales_;
-  MergeScalars<T> scalars_;
-  std::vector<std::vector<T>> task_vectors_; // sparsified, of the models
-  std::vector<const T*> parameters_;
+  ChunkReader<Compute> reader_;
+  std::vector<Compute> weights_;
+  std::vector<Compute> scales_;
+  bool normalize_fishers_ = false;
+  MergeScalars<Compute> scalars_;
+  std::vector<std::vector<Compute>> task_vectors_; // sparsified, per model
+  std::vector<const Compute*> parameters_;
   std::vector<const BFloat16*> stored_parameters_;
-  std::vector<const T*> fishers_;
+  std::vector<const Compute*> fishers_;
   bool as_stored_ = false; // the parameters that were read are BFloat16
-  std::vector<T> result_; // where the output is of another type
-  T* merged_ = nullptr; // result_, or the output itself
+  std::vector<Compute> result_; // where the output is of another type
+  Compute* merged_ = nullptr; // result_, or the output itself
 };
 
 } // namespace merganser

@@ -1,12 +1,8 @@
 #include "merganser/merge/chunk_reader.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cstring>
 
-#include "merganser/base/error.h"
-#include "merganser/base/quote.h"
 #include "merganser/merge/arithmetic.h"
 #include "merganser/numeric/simd.h"
 
@@ -146,31 +142,6 @@ void ChunkReader<T>::add_update(
   }
 }
 
-template <typename T>
-void refuse_value(
-    const StoredTensor& tensor,
-    T x,
-    int64_t index,
-    std::string_view why) {
-  throw InputError(fmt::format(
-      "{}: tensor {} is {} at index {}, {}",
-      tensor.file().string(),
-      quote(tensor.info().name),
-      x,
-      index,
-      why));
-}
-
-template void refuse_value(
-    const StoredTensor&,
-    float,
-    int64_t,
-    std::string_view);
-template void refuse_value(
-    const StoredTensor&,
-    double,
-    int64_t,
-    std::string_view);
 template class ChunkReader<float>;
 template class ChunkReader<double>;
 

@@ -1,12 +1,11 @@
 #pragma once
 
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "merganser/io/content_hash.h"
 #include "merganser/merge/chunks.h"
-#include "merganser/plan/plan.h"
+#include "merganser/plan/tensor_plan.h"
 
 namespace merganser {
 
@@ -55,14 +54,5 @@ class ChunkReader {
   std::vector<Matrices> matrices_;
   std::vector<T> sum_; // of a row's part
 };
-
-// Throws InputError: file and tensor, that it is `x` at `index`, and why that
-// cannot be.
-template <typename T>
-[[noreturn]] void refuse_value(
-    const StoredTensor& tensor,
-    T x,
-    int64_t index,
-    std::string_view why);
 
 } // namespace merganser

@@ -14,13 +14,11 @@ namespace merganser {
 
 void FisherMean::add(const TensorSource& fisher, int threads) {
   const int64_t n = fisher.tensor.info().numel();
-  const int64_t chunks = (n + kChunkElements - 1) / kChunkElements;
+  const int64_t chunks = chunk_count(n);
   std::vector<double> parts(chunks); // added up in the chunks' order
   std::vector<ChunkReader<double>> readers(threads);
   parallel_for(threads, chunks, [&](int64_t i, int worker) {
-    Chunk chunk;
-    chunk.begin = i * kChunkElements;
-    chunk.n = std::min(kChunkElements, n - chunk.begin);
+    const Chunk chunk = chunk_at(n, i);
     Digest ignored;
     readers[worker].read({&fisher, 1}, chunk, {&ignored, 1});
     const double* values = readers[worker].values(0);
@@ -67,14 +65,6 @@ std::vector<double> fisher_means(const MergePlan& plan, int threads) {
     }
   }
   return means;
-}
-
-bool needs_fisher_means(const MergePlan& plan) {
-  return std::ranges::any_of(plan.tensors, [](const TensorPlan& tensor) {
-    return std::ranges::any_of(tensor.parameters, [](const auto& parameters) {
-      return parameters.normalize_fishers != 0;
-    });
-  });
 }
 
 } // namespace merganser

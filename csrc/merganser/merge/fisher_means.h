@@ -31,7 +31,4 @@ class FisherMean {
 // spread over files. Reads the Fishers; throws InputError as FisherMean does.
 std::vector<double> fisher_means(const MergePlan& plan, int threads);
 
-// Whether a parameter of the recipe asks for them.
-bool needs_fisher_means(const MergePlan& plan);
-
 } // namespace merganser

@@ -29,8 +29,8 @@ class SourceReader {
   template <typename Use>
   void read(const Use& use) {
     const int64_t n = source_.tensor.info().numel();
-    for (Chunk chunk; chunk.begin < n; chunk.begin += chunk.n) {
-      chunk.n = std::min(kChunkElements, n - chunk.begin);
+    for (int64_t index = 0; index < chunk_count(n); ++index) {
+      const Chunk chunk = chunk_at(n, index);
       Digest ignored;
       reader_.read(std::span(&source_, 1), chunk, std::span(&ignored, 1));
       for (int64_t i = 0; i < chunk.n; ++i) {
@@ -46,14 +46,10 @@ class SourceReader {
 
 class BlockMerge {
  public:
-  BlockMerge(
-      const MergePlan& plan,
-      const TensorPlan& tensor,
-      size_t output,
-      int threads)
+  BlockMerge(const TensorPlan& tensor, size_t output, int threads)
       : tensor_(tensor),
         parameters_(tensor.parameters[output]),
-        base_(plan.recipe.method->block == BlockRule::kGradientMatching),
+        base_(tensor.method->block == BlockRule::kGradientMatching),
         // Every matrix is as it is where the method has no such parameter.
         off_diagonal_(base_ ? 1 : parameters_.off_diagonal),
         threads_(threads),
@@ -69,16 +65,15 @@ class BlockMerge {
     const std::vector<double>& weights = parameters_.weights;
     double sum = 0;
     for (size_t t = 0; t < weights.size(); ++t) {
-      const size_t source = base_ ? 1 + t : t;
-      read_update(tensor_.sources[source]);
-      read_gram(tensor_.grams[source]);
+      read_update(tensor_.sources[tensor_.model(t)]);
+      read_gram(tensor_.grams[tensor_.gram(t)]);
       add(weights[t], update_, updates_);
       add(weights[t], gram_, total_);
       add_product(weights[t], update_);
       sum += weights[t];
     }
     if (base_) {
-      read_gram(tensor_.grams[0]);
+      read_gram(tensor_.grams[tensor_.base_gram()]);
       add(1, gram_, total_);
       add_product(1, updates_);
     }
@@ -98,8 +93,9 @@ class BlockMerge {
   void read_update(const TensorSource& source) {
     read_weight(source, [&](int64_t i, double x) { update_[i] = x; });
     if (base_) {
-      read_weight(
-          tensor_.sources[0], [&](int64_t i, double x) { update_[i] -= x; });
+      read_weight(tensor_.sources[tensor_.base()], [&](int64_t i, double x) {
+        update_[i] -= x;
+      });
     }
   }
 
@@ -107,7 +103,7 @@ class BlockMerge {
   void read_weight(const TensorSource& source, const Use& use) {
     SourceReader(source).read([&](int64_t i, double x) {
       if (!std::isfinite(x)) {
-        refuse_bad_update(source);
+        check_update(source);
         refuse_value(
             source.tensor, x, i, "only finite values can be solved with");
       }
@@ -127,7 +123,7 @@ class BlockMerge {
             i,
             "a Gram matrix is finite and its diagonal is not negative");
       }
-      gram_[i] = source.scale * (diagonal ? x : off_diagonal_ * x);
+      gram_[i] = source.num_examples * (diagonal ? x : off_diagonal_ * x);
     });
     check_symmetric(source.matrix);
   }
@@ -196,9 +192,8 @@ class BlockMerge {
 
   std::vector<double> result() {
     if (base_) {
-      SourceReader(tensor_.sources[0]).read([&](int64_t i, double x) {
-        products_[i] += x;
-      });
+      SourceReader(tensor_.sources[tensor_.base()])
+          .read([&](int64_t i, double x) { products_[i] += x; });
     }
     return std::move(products_);
   }
@@ -230,14 +225,13 @@ class BlockMerge {
 } // namespace
 
 std::vector<double> merge_with_grams(
-    const MergePlan& plan,
     const TensorPlan& tensor,
     size_t output,
     int threads) {
   if (tensor.output.numel() == 0) {
     return {};
   }
-  return BlockMerge(plan, tensor, output, threads).run();
+  return BlockMerge(tensor, output, threads).run();
 }
 
 uint64_t gram_memory(const TensorPlan& tensor) {

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "merganser/plan/plan.h"
+#include "merganser/plan/tensor_plan.h"
 
 namespace merganser {
 
@@ -19,12 +19,11 @@ namespace merganser {
 // Before, r I is added to every G_t (regmean) or to G_0, r being `ridge` times
 // the mean of the inverse matrix' diagonal: with one model, the result is still
 // that model. All in float64, by Cholesky's decomposition; the same bits for
-// any number of threads. (docs/method.md, section 3; Jin et al., 2212.09849.)
+// any number of threads. (docs/method.md, section 2; Jin et al., 2212.09849.)
 //
 // Returns W's elements. Throws InputError for a value that is not finite, for a
 // negative diagonal of a Gram matrix and for a sum that cannot be inverted.
 std::vector<double> merge_with_grams(
-    const MergePlan& plan,
     const TensorPlan& tensor,
     size_t output,
     int threads);

@@ -13,30 +13,31 @@ namespace {
 
 // Numbers as unsigned integers: of the same order for those without a sign,
 // infinity above all finite ones, NaN above infinity.
-template <typename T>
-using BitsOf = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+template <typename Compute>
+using BitsOf = std::conditional_t<sizeof(Compute) == 4, uint32_t, uint64_t>;
 
-template <typename T>
-constexpr BitsOf<T> kMagnitude = std::numeric_limits<BitsOf<T>>::max() >> 1;
+template <typename Compute>
+constexpr BitsOf<Compute> kMagnitude =
+    std::numeric_limits<BitsOf<Compute>>::max() >> 1;
 
-template <typename T>
-constexpr BitsOf<T> kInfinity =
-    std::bit_cast<BitsOf<T>>(std::numeric_limits<T>::infinity());
+template <typename Compute>
+constexpr BitsOf<Compute> kInfinity =
+    std::bit_cast<BitsOf<Compute>>(std::numeric_limits<Compute>::infinity());
 
-// A vector of N bytes, or for N = sizeof(T) one T.
-template <typename T, int N>
+// A vector of N bytes, or for N = sizeof(Compute) one Compute.
+template <typename Compute, int N>
 struct Lanes {
-  typedef T Values __attribute__((vector_size(N)));
-  typedef BitsOf<T> Bits __attribute__((vector_size(N)));
+  typedef Compute Values __attribute__((vector_size(N)));
+  typedef BitsOf<Compute> Bits __attribute__((vector_size(N)));
   typedef uint16_t Halves __attribute__((vector_size(N / 2)));
-  static constexpr int64_t kCount = N / sizeof(T);
+  static constexpr int64_t kCount = N / sizeof(Compute);
   using Mask = decltype(Values{} < Values{});
 };
 
-template <typename T>
-struct Lanes<T, sizeof(T)> {
-  using Values = T;
-  using Bits = BitsOf<T>;
+template <typename Compute>
+struct Lanes<Compute, sizeof(Compute)> {
+  using Values = Compute;
+  using Bits = BitsOf<Compute>;
   using Halves = uint16_t;
   static constexpr int64_t kCount = 1;
   using Mask = bool;
@@ -52,31 +53,31 @@ template <typename To, typename From>
 }
 
 // What MergeFindings is made of, in every lane.
-template <typename T, int N>
+template <typename Compute, int N>
 struct Seen {
-  using Bits = typename Lanes<T, N>::Bits;
-  using Values = typename Lanes<T, N>::Values;
-  using Halves = typename Lanes<T, N>::Halves;
+  using Bits = typename Lanes<Compute, N>::Bits;
+  using Values = typename Lanes<Compute, N>::Values;
+  using Halves = typename Lanes<Compute, N>::Halves;
 
   // always_inline: vectors wider than the machine's cannot be passed.
   [[gnu::always_inline]] static Bits max(Bits a, Bits b) {
     return a < b ? b : a;
   }
-  template <typename P>
-  [[gnu::always_inline]] Values parameter(const P* from) {
+  template <typename Stored>
+  [[gnu::always_inline]] Values parameter(const Stored* from) {
     const Values x = load(from);
-    worst = max(worst, std::bit_cast<Bits>(x) & kMagnitude<T>);
+    worst = max(worst, std::bit_cast<Bits>(x) & kMagnitude<Compute>);
     return x;
   }
-  [[gnu::always_inline]] Values fisher(const T* from) {
+  [[gnu::always_inline]] Values fisher(const Compute* from) {
     const Values x = load(from);
     worst = max(worst, std::bit_cast<Bits>(x)); // the sign bit is the highest
     return x;
   }
   [[gnu::always_inline]] void result(Values x) {
-    largest = max(largest, std::bit_cast<Bits>(x) & kMagnitude<T>);
+    largest = max(largest, std::bit_cast<Bits>(x) & kMagnitude<Compute>);
   }
-  [[gnu::always_inline]] static Values load(const T* from) {
+  [[gnu::always_inline]] static Values load(const Compute* from) {
     Values x;
     std::memcpy(&x, from, sizeof(x));
     return x;
@@ -86,7 +87,7 @@ struct Seen {
     std::memcpy(&halves, from, sizeof(halves));
     return std::bit_cast<Values>(convert<Bits>(halves) << 16);
   }
-  [[gnu::always_inline]] static void store(Values x, T* to) {
+  [[gnu::always_inline]] static void store(Values x, Compute* to) {
     std::memcpy(to, &x, sizeof(x));
   }
   [[gnu::always_inline]] static void store(Values x, BFloat16* to) {
@@ -100,16 +101,16 @@ struct Seen {
 
 // Elements [begin, end) as far as they fill vectors of N bytes; returns where
 // it stopped.
-template <MergeFormula M, int N, typename T, typename P>
+template <MergeFormula M, int N, typename Compute, typename Stored>
 [[gnu::always_inline]] inline int64_t merge_lanes(
-    const MergeScalars<T>& scalars,
-    const MergeArrays<T, P>& a,
+    const MergeScalars<Compute>& scalars,
+    const MergeArrays<Compute, Stored>& a,
     int64_t begin,
     int64_t end,
-    MergeFindings<T>& findings) {
-  using Lane = Lanes<T, N>;
+    MergeFindings<Compute>& findings) {
+  using Lane = Lanes<Compute, N>;
   using Values = typename Lane::Values;
-  Seen<T, N> seen;
+  Seen<Compute, N> seen;
   typename Lane::Bits clamped_count{};
   int64_t i = begin;
   for (; i + Lane::kCount <= end; i += Lane::kCount) {
@@ -132,40 +133,41 @@ template <MergeFormula M, int N, typename T, typename P>
     seen.result(merged);
     seen.store(merged, a.out + i);
   }
-  BitsOf<T> worst[Lane::kCount], largest[Lane::kCount], counts[Lane::kCount];
+  BitsOf<Compute> worst[Lane::kCount], largest[Lane::kCount],
+      counts[Lane::kCount];
   std::memcpy(worst, &seen.worst, sizeof(worst));
   std::memcpy(largest, &seen.largest, sizeof(largest));
   std::memcpy(counts, &clamped_count, sizeof(counts));
-  auto most = std::bit_cast<BitsOf<T>>(findings.largest);
+  auto most = std::bit_cast<BitsOf<Compute>>(findings.largest);
   for (int64_t lane = 0; lane < Lane::kCount; ++lane) {
-    findings.inputs_good &= worst[lane] < kInfinity<T>;
+    findings.inputs_good &= worst[lane] < kInfinity<Compute>;
     findings.clamped += static_cast<int64_t>(counts[lane]);
     most = std::max(most, largest[lane]);
   }
-  findings.largest = std::bit_cast<T>(most);
+  findings.largest = std::bit_cast<Compute>(most);
   return i;
 }
 
-template <MergeFormula M, typename T, typename P>
-MergeFindings<T> merge_loop(
-    const MergeScalars<T>& scalars,
-    const MergeArrays<T, P>& arrays,
+template <MergeFormula M, typename Compute, typename Stored>
+MergeFindings<Compute> merge_loop(
+    const MergeScalars<Compute>& scalars,
+    const MergeArrays<Compute, Stored>& arrays,
     int64_t n) {
-  MergeFindings<T> findings;
+  MergeFindings<Compute> findings;
   widest([&]<int N>(VectorBytes<N>) {
     const int64_t rest = merge_lanes<M, N>(scalars, arrays, 0, n, findings);
-    merge_lanes<M, sizeof(T)>(scalars, arrays, rest, n, findings);
+    merge_lanes<M, sizeof(Compute)>(scalars, arrays, rest, n, findings);
   });
   return findings;
 }
 
 } // namespace
 
-template <typename T, typename P>
-MergeFindings<T> merge_elements(
+template <typename Compute, typename Stored>
+MergeFindings<Compute> merge_elements(
     MergeFormula method,
-    const MergeScalars<T>& scalars,
-    const MergeArrays<T, P>& arrays,
+    const MergeScalars<Compute>& scalars,
+    const MergeArrays<Compute, Stored>& arrays,
     int64_t n) {
   switch (method) {
     case MergeFormula::kLinear:

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <span>
 
-#include "merganser/plan/plan.h"
+#include "merganser/plan/tensor_plan.h"
 
 namespace merganser {
 

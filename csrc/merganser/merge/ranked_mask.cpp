@@ -6,7 +6,7 @@
 #include "merganser/base/parallel.h"
 #include "merganser/merge/random_mask.h"
 #include "merganser/merge/rank_selection.h"
-#include "merganser/merge/task_vector.h"
+#include "merganser/merge/tensor_scan.h"
 
 namespace merganser {
 namespace {
@@ -207,7 +207,7 @@ bool has_long_rows(const TensorInfo& tensor) {
 }
 
 template <typename T>
-std::vector<uint64_t> choose_in_long_rows(
+std::vector<uint64_t> mask_long_rows(
     const TensorPlan& tensor,
     size_t model,
     size_t output,
@@ -226,16 +226,16 @@ std::vector<uint64_t> choose_in_long_rows(
   return kept;
 }
 
-uint64_t choice_memory(const TensorInfo& tensor) {
+uint64_t mask_memory(const TensorInfo& tensor) {
   return has_long_rows(tensor) ? tensor.numel() / 8 + sizeof(uint64_t) : 0;
 }
 
-template std::vector<uint64_t> choose_in_long_rows<float>(
+template std::vector<uint64_t> mask_long_rows<float>(
     const TensorPlan&,
     size_t,
     size_t,
     int);
-template std::vector<uint64_t> choose_in_long_rows<double>(
+template std::vector<uint64_t> mask_long_rows<double>(
     const TensorPlan&,
     size_t,
     size_t,

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "merganser/merge/chunks.h"
+#include "merganser/plan/tensor_plan.h"
 
 namespace merganser {
 
@@ -16,17 +16,17 @@ bool has_long_rows(const TensorInfo& tensor);
 // its rank in its row, of equal magnitudes the later above the earlier. Reads
 // the tensor three times, and neither holds nor sorts a row.
 template <typename T>
-std::vector<uint64_t> choose_in_long_rows(
+std::vector<uint64_t> mask_long_rows(
     const TensorPlan& tensor,
     size_t model,
     size_t output,
     int threads);
 
-inline bool is_chosen(const std::vector<uint64_t>& chosen, int64_t element) {
-  return (chosen[element / 64] >> (element % 64) & 1) != 0;
+inline bool is_kept(const std::vector<uint64_t>& mask, int64_t element) {
+  return (mask[element / 64] >> (element % 64) & 1) != 0;
 }
 
 // Bytes of that, of one model; 0 for a tensor without such rows.
-uint64_t choice_memory(const TensorInfo& tensor);
+uint64_t mask_memory(const TensorInfo& tensor);
 
 } // namespace merganser

@@ -8,7 +8,7 @@
 #include "merganser/merge/random_mask.h"
 #include "merganser/merge/rank_selection.h"
 #include "merganser/merge/ranked_mask.h"
-#include "merganser/merge/task_vector.h"
+#include "merganser/merge/tensor_scan.h"
 
 namespace merganser {
 namespace {
@@ -84,7 +84,6 @@ void keep_by_chance(
 
 template <typename T>
 bool sparsify(
-    const MergePlan& plan,
     const TensorPlan& tensor,
     const Chunk& chunk,
     const SparsifyArguments& a,
@@ -101,20 +100,20 @@ bool sparsify(
   if (density >= 1 || chunk.n == 0) {
     return finite;
   }
-  const Sparsify kind = plan.recipe.method->sparsify;
+  const Sparsify kind = tensor.method->sparsify;
   if (kind == Sparsify::kMagnitude || kind == Sparsify::kOutliers) {
-    const auto least = static_cast<T>(a.statistics.least[a.model]);
-    const auto most = static_cast<T>(a.statistics.most[a.model]);
+    const auto min = static_cast<T>(a.statistics.min_magnitude[a.model]);
+    const auto max = static_cast<T>(a.statistics.max_magnitude[a.model]);
     for (int64_t i = 0; i < chunk.n; ++i) {
       const T magnitude = std::abs(out[i]);
-      out[i] = magnitude < least || magnitude > most ? T(0) : rescale * out[i];
+      out[i] = magnitude < min || magnitude > max ? T(0) : rescale * out[i];
     }
     return finite;
   }
-  if (!a.statistics.chosen.empty()) {
-    const std::vector<uint64_t>& chosen = a.statistics.chosen[a.model];
+  if (!a.statistics.mask.empty()) {
+    const std::vector<uint64_t>& mask = a.statistics.mask[a.model];
     for (int64_t i = 0; i < chunk.n; ++i) {
-      out[i] = is_chosen(chosen, chunk.begin + i) ? rescale * out[i] : T(0);
+      out[i] = is_kept(mask, chunk.begin + i) ? rescale * out[i] : T(0);
     }
     return finite;
   }
@@ -137,7 +136,6 @@ uint64_t chance_memory(const MethodInfo& method) {
 }
 
 template bool sparsify(
-    const MergePlan&,
     const TensorPlan&,
     const Chunk&,
     const SparsifyArguments&,
@@ -145,7 +143,6 @@ template bool sparsify(
     const float*,
     float*);
 template bool sparsify(
-    const MergePlan&,
     const TensorPlan&,
     const Chunk&,
     const SparsifyArguments&,

@@ -2,21 +2,21 @@
 
 #include "merganser/merge/chunks.h"
 #include "merganser/merge/tensor_statistics.h"
+#include "merganser/plan/tensor_plan.h"
 
 namespace merganser {
 
 struct SparsifyArguments {
-  size_t model = 0; // in the tensor's sources
+  size_t model = 0;
   size_t output = 0;
   const TensorStatistics& statistics;
 };
 
-// out[i] = rescale * (theta[i] - base[i]) where the method keeps it, else 0, of
-// a chunk's elements. Returns whether all of theta - base is finite, also where
-// it is not kept.
+// Sets out[i] = rescale * (theta[i] - base[i]) where the method keeps the
+// element, and 0 elsewhere. Returns true if all of theta - base is finite,
+// dropped elements included.
 template <typename T>
 bool sparsify(
-    const MergePlan& plan,
     const TensorPlan& tensor,
     const Chunk& chunk,
     const SparsifyArguments& arguments,
@@ -24,7 +24,7 @@ bool sparsify(
     const T* theta,
     T* out);
 
-// Bytes that one thread holds meanwhile for what is kept by chance.
+// Bytes that one thread holds while it draws random masks.
 uint64_t chance_memory(const MethodInfo& method);
 
 } // namespace merganser

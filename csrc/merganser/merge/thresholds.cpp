@@ -9,7 +9,7 @@
 namespace merganser {
 namespace {
 
-// Of a model, what becomes a threshold.
+// A rank of one model's magnitudes that becomes a threshold.
 template <typename T>
 struct Selection {
   size_t model;
@@ -17,7 +17,7 @@ struct Selection {
   RankSelection<T> rank;
 };
 
-// mergekit's counts: int(density n), of magnitudes at least one.
+// Counts as mergekit does: int(density n), for magnitudes at least one.
 template <typename T>
 std::vector<Selection<T>> selections(
     bool outliers,
@@ -36,16 +36,19 @@ std::vector<Selection<T>> selections(
       kept = std::max<int64_t>(kept, 1);
     }
     if (kept == 0) {
-      found.least[t] = std::numeric_limits<double>::infinity();
+      found.min_magnitude[t] = std::numeric_limits<double>::infinity();
       continue;
     }
     const int64_t above =
         outliers ? static_cast<int64_t>(parameters.gamma[t] * n) : 0;
     const int64_t first = std::max<int64_t>(0, numel - kept - above);
-    all.push_back({t, &TensorStatistics::least, RankSelection<T>(first)});
+    all.push_back(
+        {t, &TensorStatistics::min_magnitude, RankSelection<T>(first)});
     if (outliers) {
       all.push_back(
-          {t, &TensorStatistics::most, RankSelection<T>(first + kept - 1)});
+          {t,
+           &TensorStatistics::max_magnitude,
+           RankSelection<T>(first + kept - 1)});
     }
   }
   return all;
@@ -55,14 +58,13 @@ std::vector<Selection<T>> selections(
 
 template <typename T>
 void find_thresholds(
-    const MethodInfo& method,
     const TensorPlan& tensor,
     const TensorParameters& parameters,
     TensorScan<T>& scan,
     TensorStatistics& found) {
   using Histogram = typename RankSelection<T>::Histogram;
   auto wanted = selections<T>(
-      method.sparsify == Sparsify::kOutliers,
+      tensor.method->sparsify == Sparsify::kOutliers,
       tensor.output.numel(),
       parameters,
       found);
@@ -103,13 +105,11 @@ uint64_t thresholds_memory(const MethodInfo& method, size_t models) {
 }
 
 template void find_thresholds(
-    const MethodInfo&,
     const TensorPlan&,
     const TensorParameters&,
     TensorScan<float>&,
     TensorStatistics&);
 template void find_thresholds(
-    const MethodInfo&,
     const TensorPlan&,
     const TensorParameters&,
     TensorScan<double>&,

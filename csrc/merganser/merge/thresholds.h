@@ -5,17 +5,16 @@
 
 namespace merganser {
 
-// Sets least and most of `found` where the method keeps task vectors by their
-// magnitudes, as TIES and breadcrumbs do.
+// Sets min_magnitude and max_magnitude of `found` for methods that keep task
+// vectors by magnitude (TIES, breadcrumbs).
 template <typename T>
 void find_thresholds(
-    const MethodInfo& method,
     const TensorPlan& tensor,
     const TensorParameters& parameters,
     TensorScan<T>& scan,
     TensorStatistics& found);
 
-// Bytes that one thread holds meanwhile.
+// Bytes that one thread holds while it counts.
 uint64_t thresholds_memory(const MethodInfo& method, size_t models);
 
 } // namespace merganser

@@ -1,25 +1,45 @@
 #pragma once
 
-#include "merganser/merge/chunk_reader.h"
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
 
+#include "merganser/plan/tensor_plan.h"
+
+// InputErrors about single values: each names the file, the tensor and the
+// index in it, and says why the value is refused.
 namespace merganser {
 
-// Who is to blame where a pass over a chunk has found a value that it refuses.
-
-// Throws InputError naming file, tensor and index where a value is not finite.
-void refuse_nonfinite(const StoredTensor& tensor, std::string_view why);
-
-// Throws InputError naming file, tensor and index where the source has an
-// adapter with a value that is not finite.
-void refuse_bad_update(const TensorSource& source);
-
-// Throws InputError naming file, tensor and index where a Fisher of the chunk
-// that was read, times N, is more than T holds.
 template <typename T>
-void refuse_large_fishers(
-    const MergePlan& plan,
-    const TensorPlan& tensor,
-    const Chunk& chunk,
-    ChunkReader<T>& reader);
+[[noreturn]] void refuse_value(
+    const StoredTensor& tensor,
+    T x,
+    int64_t index,
+    std::string_view why);
+
+// Counts the values that are not finite among `data`, a tensor's elements from
+// `begin` on as they are stored. Unless allow_nonfinite, throws for the first
+// one. Integers count as finite.
+int64_t check_finite(
+    const StoredTensor& tensor,
+    std::span<const std::byte> data,
+    int64_t begin,
+    bool allow_nonfinite,
+    std::string_view why);
+
+// Throws if the source has an adapter with a value that is not finite.
+void check_update(const TensorSource& source);
+
+// Throws for the first element of a Fisher whose product with `scale` T cannot
+// hold; `values` are its elements from `begin` on. `normalized`: scale is one
+// over the Fisher's mean instead of N.
+template <typename T>
+void check_scaled_fisher(
+    const StoredTensor& fisher,
+    std::span<const T> values,
+    int64_t begin,
+    T scale,
+    bool normalized);
 
 } // namespace merganser

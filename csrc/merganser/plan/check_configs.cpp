@@ -90,7 +90,7 @@ constexpr const char* kVocabularies[] = {
 
 } // namespace
 
-void compare_directories(
+void check_configs(
     const ModelDir& model,
     const ModelDir& reference,
     bool skip_heads,

@@ -9,7 +9,7 @@ namespace merganser {
 // config.json that give tensors their meaning, the vocabulary and, unless
 // skip_heads, the classes; with any_depth, the number of layers may differ.
 // Adds a sentence per difference, naming both files.
-void compare_directories(
+void check_configs(
     const ModelDir& model,
     const ModelDir& reference,
     bool skip_heads,

@@ -48,7 +48,7 @@ void check_adapter(
 
 } // namespace
 
-void compare_inputs(const MergePlan& plan, Problems& problems) {
+void check_inputs(const MergePlan& plan, Problems& problems) {
   const bool skip_heads = plan.recipe.heads != HeadMode::kMerge;
   const bool sliced = !plan.recipe.slices.empty();
   const Checkpoint& reference = *plan.inputs[plan.reference_weights];
@@ -72,7 +72,7 @@ void compare_inputs(const MergePlan& plan, Problems& problems) {
       }
       compared.push_back(&weights);
       problems.collect([&] {
-        compare_directories(
+        check_configs(
             ModelDir(weights.path()),
             *plan.reference,
             skip_heads,

@@ -10,7 +10,7 @@
 namespace merganser {
 
 // Models, adapters, Fishers and Gram matrices, by their tensors and folders.
-void compare_inputs(const MergePlan& plan, Problems& problems);
+void check_inputs(const MergePlan& plan, Problems& problems);
 
 // Fishers and Gram matrices belong to the very weights that they were taken of.
 // Their metadata name the weights' content hash, where it is known. `hash_of`:

@@ -11,7 +11,7 @@ namespace merganser {
 namespace {
 
 // The recipe's number of examples, or else the file's.
-double read_scale(
+double num_examples_of(
     const Checkpoint& statistic,
     const std::optional<double>& given,
     const char* key) {
@@ -99,7 +99,7 @@ void sort_models(PlanSlice& slice) {
 
 } // namespace
 
-void open_files(MergePlan& plan, Problems& problems) {
+void open_inputs(MergePlan& plan, Problems& problems) {
   const Recipe& recipe = plan.recipe;
   if (recipe.base_model) {
     problems.collect([&] {
@@ -141,7 +141,7 @@ void open_files(MergePlan& plan, Problems& problems) {
   }
 }
 
-void read_scales(MergePlan& plan, Problems& problems) {
+void read_num_examples(MergePlan& plan, Problems& problems) {
   const Recipe& recipe = plan.recipe;
   if (!recipe.method->needs_num_examples) {
     return;
@@ -149,22 +149,23 @@ void read_scales(MergePlan& plan, Problems& problems) {
   const auto read = [&](std::optional<size_t> input,
                         const std::optional<double>& given,
                         const char* key,
-                        double& scale) {
+                        double& num_examples) {
     if (input) {
-      problems.collect(
-          [&] { scale = read_scale(*plan.inputs[*input], given, key); });
+      problems.collect([&] {
+        num_examples = num_examples_of(*plan.inputs[*input], given, key);
+      });
     }
   };
   for (PlanSlice& slice : plan.slices) {
     for (PlanModel& model : slice.models) {
       const auto& given = model.recipe.num_examples;
-      read(model.fisher, given, "num_examples", model.scale);
-      read(model.gram, given, "num_examples", model.gram_scale);
+      read(model.fisher, given, "num_examples", model.num_examples);
+      read(model.gram, given, "num_examples", model.gram_num_examples);
     }
   }
   const auto& given = recipe.base_num_examples;
-  read(plan.base_fisher, given, "base_num_examples", plan.base_scale);
-  read(plan.base_gram, given, "base_num_examples", plan.base_gram_scale);
+  read(plan.base_fisher, given, "base_num_examples", plan.base_num_examples);
+  read(plan.base_gram, given, "base_num_examples", plan.base_gram_num_examples);
 }
 
 } // namespace merganser

@@ -7,9 +7,9 @@
 namespace merganser {
 
 // Base, models, adapters and the Fishers that the method uses: headers only.
-void open_files(MergePlan& plan, Problems& problems);
+void open_inputs(MergePlan& plan, Problems& problems);
 
 // N_0 and N_t: the recipe's, or else those of the metadata.
-void read_scales(MergePlan& plan, Problems& problems);
+void read_num_examples(MergePlan& plan, Problems& problems);
 
 } // namespace merganser

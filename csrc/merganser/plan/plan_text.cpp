@@ -1,4 +1,4 @@
-// A plan for people and for machines.
+#include "merganser/plan/plan_text.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -6,9 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "merganser/base/parallel.h"
 #include "merganser/base/text_table.h"
-#include "merganser/plan/plan.h"
 #include "merganser/recipe/recipe_options.h"
 
 namespace merganser {
@@ -49,8 +47,8 @@ Rows describe_inputs(const MergePlan& plan) {
   };
   if (plan.base) {
     rows.push_back({"base", "", recipe.base_model->string()});
-    add_file(method.needs_fishers, plan.base_fisher, plan.base_scale);
-    add_file(method.needs_grams(), plan.base_gram, plan.base_gram_scale);
+    add_file(method.needs_fishers, plan.base_fisher, plan.base_num_examples);
+    add_file(method.needs_grams(), plan.base_gram, plan.base_gram_num_examples);
   }
   for (const PlanSlice& slice : plan.slices) {
     for (const PlanModel& model : slice.models) {
@@ -68,8 +66,8 @@ Rows describe_inputs(const MergePlan& plan) {
           {fmt::format("model {}", rows.size() - !!plan.base),
            describe_weight(plan, slice, model),
            std::move(name)});
-      add_file(method.needs_fishers, model.fisher, model.scale);
-      add_file(method.needs_grams(), model.gram, model.gram_scale);
+      add_file(method.needs_fishers, model.fisher, model.num_examples);
+      add_file(method.needs_grams(), model.gram, model.gram_num_examples);
     }
   }
   return rows;
@@ -134,39 +132,42 @@ ordered_json describe_sources(const MergePlan& plan, const TensorPlan& row) {
 
 } // namespace
 
-std::string MergePlan::to_text(int threads) const {
-  const MethodInfo& method = *recipe.method;
+std::string plan_text(const MergePlan& plan, const BufferMemory& memory) {
+  const MethodInfo& method = *plan.recipe.method;
   std::string text = fmt::format(
       "{}: {}\n\n{}\n",
       method.name,
       method.text,
-      format_table(describe_inputs(*this)));
-  text += format_table(describe_tensors(*this)) + '\n';
-  for (const TaskHead& head : heads) {
+      format_table(describe_inputs(plan)));
+  text += format_table(describe_tensors(plan)) + '\n';
+  for (const TaskHead& head : plan.heads) {
     text += fmt::format("{}: {} tensors\n", head.file, head.tensors.size());
   }
-  if (outputs.size() > 1) {
+  if (plan.outputs.size() > 1) {
     text += fmt::format(
-        "{} models, in {}\n", outputs.size(), fmt::join(outputs, ", "));
+        "{} models, in {}\n",
+        plan.outputs.size(),
+        fmt::join(plan.outputs, ", "));
   }
-  for (const std::string& note : notes) {
+  for (const std::string& note : plan.notes) {
     text += fmt::format("note: {}\n", note);
   }
-  const auto merged =
-      std::ranges::count(tensors, TensorAction::kMerge, &TensorPlan::action);
+  const auto merged = std::ranges::count(
+      plan.tensors, TensorAction::kMerge, &TensorPlan::action);
   text += fmt::format(
       "{} tensors merged, {} copied; {} to read, {} to write, {} of memory "
       "for buffers with {} threads\n",
       merged,
-      tensors.size() - merged,
-      format_bytes(bytes_read),
-      format_bytes(bytes_written),
-      format_bytes(peak_memory(threads)),
-      thread_count(threads));
+      plan.tensors.size() - merged,
+      format_bytes(plan.bytes_read),
+      format_bytes(plan.bytes_written),
+      format_bytes(memory.bytes),
+      memory.threads);
   return text;
 }
 
-std::string MergePlan::to_json(int threads) const {
+std::string plan_json(const MergePlan& plan, const BufferMemory& memory) {
+  const Recipe& recipe = plan.recipe;
   const MethodInfo& method = *recipe.method;
   ordered_json json = {
       {"recipe", recipe.source},
@@ -175,28 +176,28 @@ std::string MergePlan::to_json(int threads) const {
       {"base", nullptr},
       {"models", ordered_json::array()},
       {"heads_mode", head_mode_name(recipe.heads)},
-      {"outputs", outputs},
+      {"outputs", plan.outputs},
       {"tensors", ordered_json::array()},
       {"heads", ordered_json::array()},
-      {"notes", notes},
-      {"bytes_read", bytes_read},
-      {"bytes_written", bytes_written},
-      {"threads", thread_count(threads)},
-      {"peak_memory", peak_memory(threads)}};
-  if (base) {
+      {"notes", plan.notes},
+      {"bytes_read", plan.bytes_read},
+      {"bytes_written", plan.bytes_written},
+      {"threads", memory.threads},
+      {"peak_memory", memory.bytes}};
+  if (plan.base) {
     json["base"] = describe_model(
-        *this,
+        plan,
         *recipe.base_model,
-        {base_fisher, base_scale},
-        {base_gram, base_gram_scale});
+        {plan.base_fisher, plan.base_num_examples},
+        {plan.base_gram, plan.base_gram_num_examples});
   }
-  for (const PlanSlice& slice : slices) {
+  for (const PlanSlice& slice : plan.slices) {
     for (const PlanModel& model : slice.models) {
       ordered_json entry = describe_model(
-          *this,
+          plan,
           model.recipe.model,
-          {model.fisher, model.scale},
-          {model.gram, model.gram_scale});
+          {model.fisher, model.num_examples},
+          {model.gram, model.gram_num_examples});
       if (model.recipe.adapter) {
         entry["adapter"] = model.recipe.adapter->string();
       }
@@ -204,11 +205,11 @@ std::string MergePlan::to_json(int threads) const {
         entry["layer_range"] = {
             model.recipe.first_layer, model.recipe.last_layer};
       }
-      entry["weight"] = describe_weight(*this, slice, model);
+      entry["weight"] = describe_weight(plan, slice, model);
       json["models"].push_back(std::move(entry));
     }
   }
-  for (const TensorPlan& row : tensors) {
+  for (const TensorPlan& row : plan.tensors) {
     const bool merge = row.action == TensorAction::kMerge;
     json["tensors"].push_back(
         {{"name", row.output.name},
@@ -220,11 +221,11 @@ std::string MergePlan::to_json(int threads) const {
               : row.float64 ? "float64"
                             : "float32"},
          {"reason", row.reason},
-         {"sources", describe_sources(*this, row)},
+         {"sources", describe_sources(plan, row)},
          {"bytes_read", row.bytes_read},
-         {"bytes_written", outputs.size() * row.output.bytes()}});
+         {"bytes_written", plan.outputs.size() * row.output.bytes()}});
   }
-  for (const TaskHead& head : heads) {
+  for (const TaskHead& head : plan.heads) {
     ordered_json names = ordered_json::array();
     for (const TensorInfo& tensor : head.tensors) {
       names.push_back(tensor.name);

@@ -1,150 +1,200 @@
 #include "merganser/plan/planner.h"
 
-#include <algorithm>
+#include <fmt/format.h>
 
-#include "merganser/base/quote.h"
-#include "merganser/plan/tensor_planner.h"
-#include "merganser/recipe/layer_name.h"
+#include <algorithm>
+#include <set>
+
+#include "merganser/base/problems.h"
+#include "merganser/plan/check_inputs.h"
+#include "merganser/plan/check_tensors.h"
+#include "merganser/plan/open_inputs.h"
+#include "merganser/plan/output_config.h"
+#include "merganser/plan/plan_tensors.h"
 
 namespace merganser {
 namespace {
 
-class Planner {
- public:
-  Planner(MergePlan& plan, Problems& problems)
-      : plan_(plan),
-        problems_(problems),
-        reference_(*plan.inputs[plan.reference_weights]) {}
+namespace fs = std::filesystem;
 
-  void add_whole() {
-    std::vector<std::string> names;
-    for (const TensorInfo& tensor : reference_.tensors()) {
-      names.push_back(tensor.name);
+// Every setting of a recipe, with its parameter's name.
+std::vector<std::pair<std::string, const Setting*>> all_settings(
+    const Recipe& recipe) {
+  std::vector<std::pair<std::string, const Setting*>> all;
+  const auto add = [&](const Settings& settings) {
+    for (const auto& [name, setting] : settings) {
+      all.emplace_back(name, &setting);
     }
-    const std::vector<double> depths = layer_depths(names);
-    const PlanSlice& slice = plan_.slices.front();
-    for (size_t i = 0; i < names.size(); ++i) {
-      add(slice, same_names(slice, reference_.tensors()[i], depths[i]));
+  };
+  add(recipe.parameters);
+  for (const RecipeModel& model : recipe.models) {
+    add(model.parameters);
+  }
+  for (const RecipeSlice& slice : recipe.slices) {
+    add(slice.parameters);
+    for (const RecipeModel& model : slice.models) {
+      add(model.parameters);
     }
   }
+  return all;
+}
 
-  void add_slices() {
-    for (const TensorInfo& tensor : reference_.tensors()) {
-      if (!layer_of(tensor.name)) {
-        const PlanSlice& slice = is_before_layers(tensor.name)
-            ? plan_.slices.front()
-            : plan_.slices.back();
-        add(slice, same_names(slice, tensor, kOuterDepth));
-      }
+// "weight=0.2" where one setting is swept, else "1", "2", ...
+std::vector<std::string> name_outputs(
+    const Recipe& recipe,
+    Problems& problems) {
+  std::vector<std::string> names = {""};
+  const Setting* swept = nullptr;
+  for (const auto& [name, setting] : all_settings(recipe)) {
+    if (!setting->is_sweep()) {
+      continue;
     }
-    check_outer(plan_.slices.front(), /*before=*/true);
-    check_outer(plan_.slices.back(), /*before=*/false);
-    int output_layer = 0;
-    for (const PlanSlice& slice : plan_.slices) {
-      const RecipeModel& first = slice.models.front().recipe;
-      const int count = first.last_layer - first.first_layer;
-      for (int i = 0; i < count; ++i, ++output_layer) {
-        add_layer(slice, i, output_layer, layer_depth(i, count));
-      }
+    if (swept != nullptr && setting->outputs() != swept->outputs()) {
+      problems.add(fmt::format(
+          "one sweep has {} values, another one {}: they go side by side, so "
+          "that all have equally many",
+          swept->outputs(),
+          setting->outputs()));
+      return names;
+    }
+    names.clear();
+    for (size_t i = 0; i < setting->outputs(); ++i) {
+      names.push_back(
+          swept == nullptr ? fmt::format("{}={}", name, *setting->at("", 0, i))
+                           : fmt::format("{}", i + 1));
+    }
+    swept = setting;
+  }
+  if (std::set(names.begin(), names.end()).size() < names.size()) {
+    problems.add("a sweep has the same value twice");
+  }
+  return names;
+}
+
+TaskHead plan_head(const MergePlan& plan, const PlanModel& model) {
+  TaskHead head;
+  head.file = fmt::format(
+      "heads/{}.safetensors", model.recipe.model.filename().string());
+  head.model = model.weights;
+  for (const TensorInfo& tensor : plan.inputs[model.weights]->tensors()) {
+    if (is_head_tensor(tensor.name)) {
+      head.tensors.push_back(tensor);
     }
   }
+  return head;
+}
 
- private:
-  static TensorNames same_names(
-      const PlanSlice& slice,
-      const TensorInfo& tensor,
-      double depth) {
-    return {
-        tensor.name,
-        tensor.name,
-        std::vector<std::string>(slice.models.size(), tensor.name),
-        depth};
-  }
-
-  void add_layer(
-      const PlanSlice& slice,
-      int i,
-      int output_layer,
-      double depth) {
-    const PlanModel& first = slice.models[slice.first];
-    const int source = first.recipe.first_layer + i;
-    bool found = false;
-    for (const PlanModel& model : slice.models) {
-      check_extra(first, model, i);
-    }
-    for (const TensorInfo& tensor : plan_.inputs[first.weights]->tensors()) {
-      if (layer_of(tensor.name) != source) {
-        continue;
-      }
-      found = true;
-      TensorNames names;
-      names.output = with_layer(tensor.name, output_layer);
-      names.base = with_layer(tensor.name, slice.base_first_layer + i);
-      for (const PlanModel& model : slice.models) {
-        names.models.push_back(
-            with_layer(tensor.name, model.recipe.first_layer + i));
-      }
-      names.depth = depth;
-      add(slice, names);
-    }
-    if (!found) {
-      problems_.add(fmt::format(
-          "{} has no layer {}", first.recipe.model.string(), source));
+void plan_heads(MergePlan& plan, Problems& problems) {
+  std::set<std::string> files;
+  for (const PlanModel& model : plan.slices.front().models) {
+    plan.heads.push_back(plan_head(plan, model));
+    if (!files.insert(plan.heads.back().file).second) {
+      problems.add(fmt::format(
+          "two models would have the head file {}, which is named after "
+          "their folders: rename one",
+          plan.heads.back().file));
     }
   }
+}
 
-  // Tensors before or behind the layers that the reference has not, and that
-  // would be lost with no word.
-  void check_outer(const PlanSlice& slice, bool before) {
-    for (const PlanModel& model : slice.models) {
-      for (const TensorInfo& tensor : plan_.inputs[model.weights]->tensors()) {
-        if (!layer_of(tensor.name) && is_before_layers(tensor.name) == before &&
-            reference_.find(tensor.name) == nullptr) {
-          problems_.add(fmt::format(
-              "{} has tensor {}, which {} lacks",
-              model.recipe.model.string(),
-              quote(tensor.name),
-              reference_.path().string()));
-        }
-      }
+void note_unused(MergePlan& plan) {
+  const Recipe& recipe = plan.recipe;
+  const MethodInfo& method = *recipe.method;
+  const auto note = [&](bool given, bool used, std::string_view what) {
+    if (given && !used) {
+      plan.notes.push_back(
+          fmt::format("{} does not use {}", method.name, what));
+    }
+  };
+  const auto any = [&](auto member) {
+    return std::ranges::any_of(recipe.models, [&](const RecipeModel& model) {
+      return (model.*member).has_value();
+    });
+  };
+  note(recipe.base_fisher.has_value(), method.needs_base_fisher, "base_fisher");
+  note(any(&RecipeModel::fisher), method.needs_fishers, "fisher");
+  note(recipe.base_gram.has_value(), method.needs_base_gram(), "base_gram");
+  note(any(&RecipeModel::gram), method.needs_grams(), "gram");
+  note(
+      any(&RecipeModel::num_examples) || recipe.base_num_examples,
+      method.needs_num_examples,
+      "num_examples");
+  note(
+      recipe.base_model.has_value(),
+      method.needs_base,
+      "the base's weights (only its config.json, tokenizer and what is "
+      "copied)");
+  std::set<std::string> names;
+  for (const auto& [name, setting] : all_settings(recipe)) {
+    if (names.insert(name).second) {
+      note(true, method.find_parameter(name) != nullptr, "parameter " + name);
     }
   }
+}
 
-  // A tensor of a model's layer that the first model's has not.
-  void check_extra(const PlanModel& first, const PlanModel& model, int i) {
-    for (const TensorInfo& tensor : plan_.inputs[model.weights]->tensors()) {
-      if (layer_of(tensor.name) == model.recipe.first_layer + i &&
-          plan_.inputs[first.weights]->find(with_layer(
-              tensor.name, first.recipe.first_layer + i)) == nullptr) {
-        problems_.add(fmt::format(
-            "{} has tensor {}, and layer {} of {} has none of the kind",
-            model.recipe.model.string(),
-            quote(tensor.name),
-            first.recipe.first_layer + i,
-            first.recipe.model.string()));
-      }
+// What is read again before a tensor is merged, beyond bytes_read.
+void note_statistics(MergePlan& plan) {
+  const MethodInfo& method = *plan.recipe.method;
+  if (method.needs_grams()) {
+    plan.notes.push_back(fmt::format(
+        "{} holds one layer with Gram matrices at a time as a whole",
+        method.name));
+  } else if (method.needs_statistics()) {
+    plan.notes.push_back(fmt::format(
+        "{} must know a whole tensor before it merges it, and reads it several "
+        "times",
+        method.name));
+  }
+  if (normalizes_fishers(plan)) {
+    plan.notes.push_back(
+        "normalize_fishers reads all Fishers once before the merge");
+  }
+}
+
+void count_bytes(MergePlan& plan) {
+  for (const TensorPlan& tensor : plan.tensors) {
+    plan.bytes_read += tensor.bytes_read;
+    plan.bytes_written += plan.outputs.size() * tensor.output.bytes();
+  }
+  for (const TaskHead& head : plan.heads) {
+    for (const TensorInfo& tensor : head.tensors) {
+      plan.bytes_read += tensor.bytes();
+      plan.bytes_written += tensor.bytes();
     }
   }
-
-  void add(const PlanSlice& slice, const TensorNames& names) {
-    problems_.collect(
-        [&] { plan_.tensors.push_back(plan_tensor(plan_, slice, names)); });
-  }
-
-  MergePlan& plan_;
-  Problems& problems_;
-  const Checkpoint& reference_;
-};
+}
 
 } // namespace
 
-void plan_tensors(MergePlan& plan, Problems& problems) {
-  Planner planner(plan, problems);
-  if (plan.recipe.slices.empty()) {
-    planner.add_whole();
-  } else {
-    planner.add_slices();
+MergePlan make_plan(Recipe recipe) {
+  MergePlan plan;
+  plan.recipe = std::move(recipe);
+  const std::string& source = plan.recipe.source;
+  Problems problems;
+  open_inputs(plan, problems);
+  plan.outputs = name_outputs(plan.recipe, problems);
+  problems.throw_if_any(source); // what is not open cannot be compared
+  check_inputs(plan, problems);
+  read_num_examples(plan, problems);
+  check_hashes(
+      plan,
+      [&](size_t input) { return plan.inputs[input]->head_hash(); },
+      problems);
+  if (plan.recipe.out_dtype || !plan.recipe.slices.empty()) {
+    problems.collect(
+        [&] { check_config(plan.reference->path() / "config.json"); });
   }
+  problems.throw_if_any(source);
+  if (plan.recipe.heads == HeadMode::kPerTask) {
+    plan_heads(plan, problems);
+  }
+  problems.throw_if_any(source);
+  plan_tensors(plan, problems);
+  problems.throw_if_any(source);
+  count_bytes(plan);
+  note_unused(plan);
+  note_statistics(plan);
+  return plan;
 }
 
 } // namespace merganser

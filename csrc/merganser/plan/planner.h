@@ -1,12 +1,14 @@
 #pragma once
 
-#include "merganser/base/problems.h"
+#include "merganser/base/api.h"
 #include "merganser/plan/plan.h"
 
 namespace merganser {
 
-// The rows of a plan whose inputs are open and fit together: every tensor of
-// the output, and where it comes from.
-void plan_tensors(MergePlan& plan, Problems& problems);
+// Opens what the recipe names and checks that it fits together. Reads headers,
+// config.json, tokenizer files and, of models with Fishers, the first bytes of
+// each tensor; without a base also the integer and bool tensors, which must
+// agree. Throws InputError that lists all problems at once.
+MERGANSER_API MergePlan make_plan(Recipe recipe);
 
 } // namespace merganser

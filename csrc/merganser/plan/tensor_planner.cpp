@@ -11,126 +11,149 @@
 namespace merganser {
 namespace {
 
-class RowPlanner {
+class TensorPlanner {
  public:
-  RowPlanner(
+  TensorPlanner(
       const MergePlan& plan,
       const PlanSlice& slice,
       const TensorNames& names)
-      : plan_(plan), slice_(slice), names_(names) {}
+      : plan_(plan),
+        slice_(slice),
+        names_(names),
+        like_(
+            plan.base ? source(*plan.base, names.base)
+                      : source(
+                            slice.models[slice.first].weights,
+                            names.models[slice.first])) {}
 
-  TensorPlan row() const {
-    const MethodInfo& method = *plan_.recipe.method;
-    const size_t like_input =
-        plan_.base ? *plan_.base : slice_.models[slice_.first].weights;
-    const Checkpoint& like = *plan_.inputs[like_input];
-    const std::string& like_name =
-        plan_.base ? names_.base : names_.models[slice_.first];
-    TensorPlan row;
-    row.output = like.at(like_name).info();
-    row.output.name = names_.output;
-    if (plan_.recipe.heads != HeadMode::kMerge &&
-        is_head_tensor(names_.output)) {
-      row.action = TensorAction::kCopy;
-      row.reason = "the base's head";
-    } else if (tensor_kind(row.output.dtype) == TensorKind::kInteger) {
-      row.action = TensorAction::kCopy;
-      row.reason = plan_.base ? "the base's integers" : "integers that agree";
-    }
-    if (row.action == TensorAction::kCopy) {
-      row.sources = {{like.at(like_name), like_input}};
+  TensorPlan run() const {
+    TensorPlan tensor;
+    tensor.method = plan_.recipe.method;
+    tensor.num_models = slice_.models.size();
+    tensor.output = like_.tensor.info();
+    tensor.output.name = names_.output;
+    tensor.reason = copy_reason();
+    if (!tensor.reason.empty()) {
+      tensor.action = TensorAction::kCopy;
+      tensor.sources = {like_};
     } else {
-      add_grams(row);
-      add_sources(row);
-      add_parameters(row);
-      row.float64 = plan_.recipe.float64 || !row.grams.empty();
-      for (const TensorSource& source : row.sources) {
-        row.float64 |= source.tensor.info().dtype == DType::kF64;
-        check(source, row.output);
-      }
-      row.output.dtype = plan_.recipe.out_dtype.value_or(row.output.dtype);
-      if (keeps_bytes(method, row)) {
-        row.action = TensorAction::kCopy;
-        row.reason = "of " +
-            plan_.inputs[row.sources[0].input]->path().filename().string();
-      }
+      plan_merge(tensor);
     }
-    for (const TensorSource& source : row.sources) {
-      row.bytes_read += source.tensor.info().bytes();
-      if (source.update != nullptr) {
-        row.bytes_read +=
-            source.update->a.info().bytes() + source.update->b.info().bytes();
-      }
-    }
-    for (const GramSource& gram : row.grams) {
-      row.bytes_read += gram.matrix.tensor.info().bytes();
-    }
-    return row;
+    count_bytes(tensor);
+    return tensor;
   }
 
  private:
-  void add_sources(TensorPlan& row) const {
-    const MethodInfo& method = *plan_.recipe.method;
-    if (method.needs_base) {
-      row.sources.push_back(
-          {plan_.inputs[*plan_.base]->at(names_.base), *plan_.base});
+  std::string copy_reason() const {
+    if (plan_.recipe.heads != HeadMode::kMerge &&
+        is_head_tensor(names_.output)) {
+      return "the base's head";
     }
-    const bool fishers = row.grams.empty();
-    if (method.needs_base_fisher && fishers) {
-      row.sources.push_back(
-          {plan_.inputs[*plan_.base_fisher]->at(names_.base),
-           *plan_.base_fisher,
-           /*is_fisher=*/true});
+    if (tensor_kind(like_.tensor.info().dtype) == TensorKind::kInteger) {
+      return plan_.base ? "the base's integers" : "integers that agree";
     }
-    for (size_t t = 0; t < slice_.models.size(); ++t) {
-      const PlanModel& model = slice_.models[t];
-      TensorSource source = {
-          plan_.inputs[model.weights]->at(names_.models[t]), model.weights};
-      if (model.adapter) {
-        source.update = model.adapter->find(names_.models[t]);
-        if (const auto whole = model.adapter->replacement(names_.models[t])) {
-          source.tensor = *whole;
-          source.input = input_of(model.adapter->checkpoint());
-        }
+    return "";
+  }
+
+  void plan_merge(TensorPlan& tensor) const {
+    add_grams(tensor);
+    add_sources(tensor);
+    add_parameters(tensor);
+    tensor.float64 = plan_.recipe.float64 || !tensor.grams.empty();
+    for (const TensorSource& source : tensor.sources) {
+      tensor.float64 |= source.tensor.info().dtype == DType::kF64;
+      check(source, tensor.output);
+    }
+    tensor.output.dtype = plan_.recipe.out_dtype.value_or(tensor.output.dtype);
+    if (keeps_bytes(tensor)) {
+      tensor.action = TensorAction::kCopy;
+      tensor.reason = "of " +
+          plan_.inputs[tensor.sources[0].input]->path().filename().string();
+    }
+  }
+
+  static void count_bytes(TensorPlan& tensor) {
+    for (const TensorSource& source : tensor.sources) {
+      tensor.bytes_read += source.tensor.info().bytes();
+      if (source.update != nullptr) {
+        tensor.bytes_read +=
+            source.update->a.info().bytes() + source.update->b.info().bytes();
       }
-      row.sources.push_back(source);
-      row.scales.push_back(model.scale);
+    }
+    for (const GramSource& gram : tensor.grams) {
+      tensor.bytes_read += gram.matrix.tensor.info().bytes();
+    }
+  }
+
+  // At TensorPlan's positions, which depend on the Gram matrices.
+  void add_sources(TensorPlan& tensor) const {
+    if (tensor.method->needs_base) {
+      tensor.sources.push_back(source(*plan_.base, names_.base));
+    }
+    if (tensor.has_base_fisher()) {
+      tensor.sources.push_back(fisher(*plan_.base_fisher, names_.base));
+      tensor.base_num_examples = plan_.base_num_examples;
     }
     for (size_t t = 0; t < slice_.models.size(); ++t) {
-      if (const auto fisher = slice_.models[t].fisher; fisher && fishers) {
-        row.sources.push_back(
-            {plan_.inputs[*fisher]->at(names_.models[t]),
-             *fisher,
-             /*is_fisher=*/true});
+      tensor.sources.push_back(
+          model_source(slice_.models[t], names_.models[t]));
+      tensor.num_examples.push_back(slice_.models[t].num_examples);
+    }
+    if (tensor.has_fishers()) {
+      for (size_t t = 0; t < slice_.models.size(); ++t) {
+        tensor.sources.push_back(
+            fisher(*slice_.models[t].fisher, names_.models[t]));
       }
     }
   }
 
-  // The Gram matrices of all models and, if the method uses it, of the base; or
-  // of none.
-  void add_grams(TensorPlan& row) const {
+  TensorSource source(size_t input, const std::string& name) const {
+    return {plan_.inputs[input]->at(name), input};
+  }
+
+  TensorSource fisher(size_t input, const std::string& name) const {
+    return {plan_.inputs[input]->at(name), input, /*is_fisher=*/true};
+  }
+
+  TensorSource model_source(const PlanModel& model, const std::string& name)
+      const {
+    TensorSource found = source(model.weights, name);
+    if (model.adapter) {
+      found.update = model.adapter->find(name);
+      if (const auto whole = model.adapter->replacement(name)) {
+        found.tensor = *whole;
+        found.input = input_of(model.adapter->checkpoint());
+      }
+    }
+    return found;
+  }
+
+  // Adds the Gram matrices of all models and, if the method uses it, of the
+  // base, or none of them.
+  void add_grams(TensorPlan& tensor) const {
     size_t wanted = 0;
     const Checkpoint* without = nullptr;
-    const auto add = [&](size_t input, const std::string& name, double scale) {
-      ++wanted;
-      if (plan_.inputs[input]->find(name) == nullptr) {
-        without = plan_.inputs[input].get();
-      } else {
-        row.grams.push_back({{plan_.inputs[input]->at(name), input}, scale});
-      }
-    };
+    const auto add =
+        [&](size_t input, const std::string& name, double num_examples) {
+          ++wanted;
+          if (plan_.inputs[input]->find(name) == nullptr) {
+            without = plan_.inputs[input].get();
+          } else {
+            tensor.grams.push_back({source(input, name), num_examples});
+          }
+        };
     if (plan_.base_gram) {
-      add(*plan_.base_gram, names_.base, plan_.base_gram_scale);
+      add(*plan_.base_gram, names_.base, plan_.base_gram_num_examples);
     }
     for (size_t t = 0; t < slice_.models.size(); ++t) {
       const PlanModel& model = slice_.models[t];
       if (model.gram) {
-        add(*model.gram, names_.models[t], model.gram_scale);
+        add(*model.gram, names_.models[t], model.gram_num_examples);
       }
     }
-    if (!row.grams.empty() && row.grams.size() < wanted) {
+    if (!tensor.grams.empty() && tensor.grams.size() < wanted) {
       throw InputError(fmt::format(
-          "{} has no Gram matrix for tensor {}, and others have one",
+          "{} has no Gram matrix for tensor {}, but other files have one",
           without->path().string(),
           quote(names_.output)));
     }
@@ -143,53 +166,54 @@ class RowPlanner {
     return found - plan_.inputs.begin();
   }
 
-  void add_parameters(TensorPlan& row) const {
+  void add_parameters(TensorPlan& tensor) const {
     std::vector<const Settings*> models;
     for (const PlanModel& model : slice_.models) {
       models.push_back(&model.recipe.parameters);
     }
     const TensorPlace place = {names_.output, names_.models, names_.depth};
     for (size_t output = 0; output < plan_.outputs.size(); ++output) {
-      row.parameters.push_back(resolve_parameters(
-          plan_.recipe, models, slice_.parameters, place, output));
+      tensor.parameters.push_back(resolve_parameters(
+          *plan_.recipe.method,
+          plan_.recipe.parameters,
+          models,
+          slice_.parameters,
+          place,
+          output));
     }
   }
 
-  // What compare_tensors has found where whole models are merged.
+  // Repeats for slices what compare_tensors checks for whole models.
   static void check(const TensorSource& source, const TensorInfo& output) {
     const TensorInfo& info = source.tensor.info();
     if (info.shape != output.shape ||
         tensor_kind(info.dtype) != TensorKind::kFloat) {
       throw InputError(fmt::format(
-          "{}: tensor {} is {} {}, and {} {} is to be made with it",
+          "{}: tensor {} is {} {}; expected a floating-point tensor of shape "
+          "{} "
+          "to merge into {}",
           source.tensor.file().string(),
           quote(info.name),
           dtype_name(info.dtype),
           info.shape_text(),
-          quote(output.name),
-          output.shape_text()));
+          output.shape_text(),
+          quote(output.name)));
     }
   }
 
   const MergePlan& plan_;
   const PlanSlice& slice_;
   const TensorNames& names_;
+  const TensorSource like_; // the base's, or the first model's
 };
 
 } // namespace
-
-bool keeps_bytes(const MethodInfo& method, const TensorPlan& row) {
-  return method.weights == WeightRule::kScale && row.parameters.size() == 1 &&
-      row.parameters[0].weights[0] == 1 &&
-      row.output.dtype == row.sources[0].tensor.info().dtype &&
-      row.sources[0].update == nullptr;
-}
 
 TensorPlan plan_tensor(
     const MergePlan& plan,
     const PlanSlice& slice,
     const TensorNames& names) {
-  return RowPlanner(plan, slice, names).row();
+  return TensorPlanner(plan, slice, names).run();
 }
 
 } // namespace merganser

@@ -7,20 +7,18 @@
 
 namespace merganser {
 
-// A tensor of the output, by its names in what it is made of.
+// The names of a tensor in the output, in the base and in each model, which
+// differ where slices renumber layers.
 struct TensorNames {
   std::string output;
   std::string base;
   std::vector<std::string> models;
-  double depth = 0;
+  double depth =
+      0; // 0: in the first layer or outside the layers; 1: in the last
 };
 
-// Whether the result has the model's own bytes: passthrough with scale 1. (The
-// formula, a sum from 0 on, would lose the sign of zeros.)
-bool keeps_bytes(const MethodInfo& method, const TensorPlan& row);
-
-// The row of a plan for a tensor that is made of a slice's models. The plan's
-// inputs are open. Throws InputError for what is wrong with it.
+// Plans one tensor of a slice. Expects the plan's inputs to be open; throws
+// InputError for sources that do not fit.
 TensorPlan plan_tensor(
     const MergePlan& plan,
     const PlanSlice& slice,

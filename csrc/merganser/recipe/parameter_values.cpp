@@ -132,12 +132,12 @@ std::vector<double> formula_weights(
 }
 
 TensorParameters resolve_parameters(
-    const Recipe& recipe,
+    const MethodInfo& method,
+    const Settings& merge,
     const std::vector<const Settings*>& models,
     const Settings& slice,
     const TensorPlace& place,
     size_t output) {
-  const MethodInfo& method = *recipe.method;
   TensorParameters found;
   for (const auto& [name, values] : kModelFields) {
     const ParameterInfo* parameter = method.find_parameter(name);
@@ -146,7 +146,7 @@ TensorParameters resolve_parameters(
           .push_back(resolve(
               method,
               *parameter,
-              {models[t], &slice, &recipe.parameters},
+              {models[t], &slice, &merge},
               place.in_models[t],
               place,
               output));
@@ -155,12 +155,7 @@ TensorParameters resolve_parameters(
   for (const auto& [name, value] : kMergeFields) {
     if (const ParameterInfo* parameter = method.find_parameter(name)) {
       found.*value = resolve(
-          method,
-          *parameter,
-          {&slice, &recipe.parameters},
-          place.output,
-          place,
-          output);
+          method, *parameter, {&slice, &merge}, place.output, place, output);
     }
   }
   const bool normalize = found.normalize != 0;

@@ -59,7 +59,8 @@ MERGANSER_API std::vector<double> formula_weights(
 // the recipe. Throws InputError for a parameter that is missing, or weights
 // that sum to 0 and are divided by their sum.
 MERGANSER_API TensorParameters resolve_parameters(
-    const Recipe& recipe,
+    const MethodInfo& method,
+    const Settings& merge,
     const std::vector<const Settings*>& models,
     const Settings& slice,
     const TensorPlace& place,

@@ -122,7 +122,7 @@ TEST_F(Engine, KeepsSharding) {
       "{{model: b, parameters: {{weight: 0.5}}}}]}}",
       sharded.path().string());
   execute_merge(
-      MergePlan(Recipe::parse(recipe, folder_.path(), "r.yaml")),
+      make_plan(Recipe::parse(recipe, folder_.path(), "r.yaml")),
       folder_ / "many");
   EXPECT_EQ(Checkpoint(folder_ / "one").files().size(), 1u);
   EXPECT_EQ(Checkpoint(folder_ / "many").files().size(), 3u);

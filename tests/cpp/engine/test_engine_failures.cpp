@@ -124,7 +124,7 @@ TEST_F(EngineFailure, TooLittleMemory) {
       [&] {
         execute_merge(plan("linear"), folder_ / "out", {.memory = 100000});
       },
-      {"one thread needs", "100.0 kB"});
+      {"one thread of this merge needs", "100.0 kB"});
 }
 
 TEST_F(EngineFailure, ResultTooLargeForItsType) {

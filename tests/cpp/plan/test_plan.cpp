@@ -5,7 +5,9 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
-#include "merganser/plan/plan.h"
+#include "merganser/engine/buffer_memory.h"
+#include "merganser/plan/plan_text.h"
+#include "merganser/plan/planner.h"
 #include "support/model_files.h"
 #include "support/temporary_folder.h"
 
@@ -29,7 +31,7 @@ class Plan : public ::testing::Test {
   }
 
   MergePlan plan(const std::string& more = "") const {
-    return MergePlan(
+    return make_plan(
         Recipe::parse(recipe_ + more, folder_.path(), "recipe.yaml"));
   }
 
@@ -86,17 +88,18 @@ TEST_F(Plan, SaysWhatHappensToEveryTensor) {
   EXPECT_EQ(plan.tensors[2].output.dtype, DType::kI64);
   EXPECT_EQ(plan.bytes_read, 6u * 5 * 4 + 16);
   EXPECT_EQ(plan.bytes_written, 5u * 2 + 16);
-  EXPECT_EQ(plan.base_scale, 50);
-  EXPECT_EQ(plan.slices[0].models[0].scale, 50);
-  EXPECT_EQ(plan.slices[0].models[1].scale, 70);
+  EXPECT_EQ(plan.base_num_examples, 50);
+  EXPECT_EQ(plan.slices[0].models[0].num_examples, 50);
+  EXPECT_EQ(plan.slices[0].models[1].num_examples, 70);
   EXPECT_TRUE(plan.notes.empty());
 
-  const auto json = nlohmann::json::parse(plan.to_json());
+  const auto json =
+      nlohmann::json::parse(plan_json(plan, buffer_memory(plan, 0)));
   EXPECT_EQ(json["tensors"][0]["name"], "w");
   EXPECT_EQ(json["tensors"][0]["dtype"], "BF16");
   EXPECT_EQ(json["tensors"][2]["action"], "copy");
   EXPECT_EQ(json["models"][1]["num_examples"], 70);
-  const std::string text = plan.to_text();
+  const std::string text = plan_text(plan, buffer_memory(plan, 0));
   for (const char* word : {"gradient_matching", "position_ids", "70"}) {
     EXPECT_NE(text.find(word), std::string::npos) << text;
   }
@@ -393,7 +396,8 @@ TEST_F(PlanOfAnAdapter, CountsItsMemory) {
   recipe_ = "{merge_method: linear, models: [{model: a}]}";
   for (const int threads : {1, 4}) {
     EXPECT_EQ(
-        with.peak_memory(threads) - plan().peak_memory(threads),
+        buffer_memory(with, threads).bytes -
+            buffer_memory(plan(), threads).bytes,
         threads * 3u * kRank * kWidth * sizeof(float));
   }
 }

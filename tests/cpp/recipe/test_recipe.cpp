@@ -23,7 +23,9 @@ std::vector<double> weights(const Recipe& recipe) {
   }
   const TensorPlace place = {
       "t", std::vector<std::string>(models.size(), "t"), 0};
-  return resolve_parameters(recipe, models, {}, place, 0).weights;
+  return resolve_parameters(
+             *recipe.method, recipe.parameters, models, {}, place, 0)
+      .weights;
 }
 
 TEST(Recipe, ReadsEveryKey) {

@@ -5,9 +5,9 @@
 
 #include <cmath>
 
-#include "support/elements.h"
 #include "merganser/engine/execute.h"
-#include "merganser/merge/chunks.h"
+#include "merganser/engine/strips.h"
+#include "support/elements.h"
 #include "support/model_files.h"
 #include "support/temporary_folder.h"
 
@@ -51,7 +51,7 @@ class Engine : public ::testing::Test {
   }
 
   MergePlan plan(const std::string& method, const std::string& more = "") {
-    return MergePlan(Recipe::parse(
+    return make_plan(Recipe::parse(
         "merge_method: " + method + R"(
 base_model: base
 base_fisher: base_fisher.safetensors

@@ -1,4 +1,4 @@
-#include "merganser/merge/tensor_statistics.h"
+#include "merganser/merge/measure_tensor.h"
 
 #include <cmath>
 #include <limits>
@@ -13,26 +13,24 @@
 namespace merganser {
 namespace {
 
-// Per model: the sum of the task vector's magnitudes by that of what is kept.
+// Returns per model sum |tau| / sum |kept tau|, over the task vector tau.
 template <typename T>
 std::vector<double> find_rescales(
-    const MergePlan& plan,
     const TensorPlan& tensor,
     size_t output,
     const TensorStatistics& found,
     TensorScan<T>& scan) {
-  const size_t models = tensor.scales.size();
+  const size_t models = tensor.num_models;
   const std::vector<double> sums = scan.sum_over_chunks(
       2 * models, [&](const Chunk& chunk, auto& worker, std::span<double> out) {
         std::vector<T> kept(kChunkElements);
         for (size_t t = 0; t < models; ++t) {
           sparsify(
-              plan,
               tensor,
               chunk,
               {.model = t, .output = output, .statistics = found},
-              worker.reader.values(0),
-              worker.reader.values(1 + t),
+              worker.reader.values(tensor.base()),
+              worker.reader.values(tensor.model(t)),
               kept.data());
           const auto whole = scan.task_vector(worker, chunk, t);
           for (int64_t i = 0; i < chunk.n; ++i) {
@@ -52,39 +50,34 @@ std::vector<double> find_rescales(
 }
 
 template <typename T>
-TensorStatistics measure(
-    const MergePlan& plan,
-    size_t index,
-    size_t output,
-    int threads) {
-  const MethodInfo& method = *plan.recipe.method;
-  const TensorPlan& tensor = plan.tensors[index];
+TensorStatistics measure(const TensorPlan& tensor, size_t output, int threads) {
+  const MethodInfo& method = *tensor.method;
   const TensorParameters& parameters = tensor.parameters[output];
-  const size_t models = tensor.scales.size();
-  TensorScan<T> scan(plan, index, threads);
+  const size_t models = tensor.num_models;
+  TensorScan<T> scan(tensor, threads);
   TensorStatistics found;
-  found.least.assign(models, 0);
-  found.most.assign(models, std::numeric_limits<double>::infinity());
+  found.min_magnitude.assign(models, 0);
+  found.max_magnitude.assign(models, std::numeric_limits<double>::infinity());
   found.rescale.assign(models, 1);
   if (method.sparsify == Sparsify::kMagnitude ||
       method.sparsify == Sparsify::kOutliers) {
-    find_thresholds(method, tensor, parameters, scan, found);
+    find_thresholds(tensor, parameters, scan, found);
   }
   if (method.sparsify == Sparsify::kRanked && has_long_rows(tensor.output)) {
     for (size_t t = 0; t < models; ++t) {
-      found.chosen.push_back(
+      found.mask.push_back(
           parameters.density[t] < 1
-              ? choose_in_long_rows<T>(tensor, t, output, threads)
+              ? mask_long_rows<T>(tensor, t, output, threads)
               : std::vector<uint64_t>());
     }
   }
   if (method.sparsify != Sparsify::kNone && parameters.rescale != 0) {
-    found.rescale = find_rescales(plan, tensor, output, found, scan);
+    found.rescale = find_rescales(tensor, output, found, scan);
   }
   if (method.weights == WeightRule::kSlerp) {
     found.weights = slerp_weights(parameters.t, scan);
   } else if (method.weights == WeightRule::kModelStock) {
-    found.weights = model_stock_weights(models, scan);
+    found.weights = model_stock_weights(scan);
   }
   return found;
 }
@@ -92,19 +85,16 @@ TensorStatistics measure(
 } // namespace
 
 TensorStatistics measure_tensor(
-    const MergePlan& plan,
-    size_t tensor,
+    const TensorPlan& tensor,
     size_t output,
     int threads) {
-  if (!plan.tensors[tensor].grams.empty()) {
+  if (!tensor.grams.empty()) {
     TensorStatistics found;
-    found.merged =
-        merge_with_grams(plan, plan.tensors[tensor], output, threads);
+    found.merged = merge_with_grams(tensor, output, threads);
     return found;
   }
-  return plan.tensors[tensor].float64
-      ? measure<double>(plan, tensor, output, threads)
-      : measure<float>(plan, tensor, output, threads);
+  return tensor.float64 ? measure<double>(tensor, output, threads)
+                        : measure<float>(tensor, output, threads);
 }
 
 bool same_statistics(
@@ -120,7 +110,7 @@ bool same_statistics(
 }
 
 uint64_t statistics_memory(const MethodInfo& method, size_t models) {
-  // Read beside what the merge itself holds.
+  // In addition to what the merge itself holds.
   const uint64_t reader =
       method.needs_statistics() ? ChunkReader<double>::memory(models + 2) : 0;
   return reader + thresholds_memory(method, models) + chance_memory(method);

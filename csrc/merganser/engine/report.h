@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "merganser/base/api.h"
+
+namespace merganser {
+
+// What a merge did.
+struct MERGANSER_API MergeReport {
+  std::string_view method;
+  int64_t tensors_merged = 0;
+  int64_t tensors_copied = 0;
+  int64_t tensors_resumed = 0; // of both, finished by an earlier run
+  int64_t elements = 0; // merged
+  bool counts_clamped = false; // removal
+  int64_t clamped = 0; // removal: elements whose denominator was clamped
+  int64_t nonfinite = 0; // elements of the result
+  uint64_t bytes_read = 0;
+  uint64_t bytes_written = 0;
+  int threads = 0; // 0: the merge was already complete
+  double seconds = 0;
+
+  std::string to_text() const; // one or two lines
+  std::string to_json() const;
+};
+
+} // namespace merganser

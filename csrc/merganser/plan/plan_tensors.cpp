@@ -1,0 +1,150 @@
+#include "merganser/plan/plan_tensors.h"
+
+#include <algorithm>
+
+#include "merganser/base/quote.h"
+#include "merganser/plan/tensor_planner.h"
+#include "merganser/recipe/layer_name.h"
+
+namespace merganser {
+namespace {
+
+class Planner {
+ public:
+  Planner(MergePlan& plan, Problems& problems)
+      : plan_(plan),
+        problems_(problems),
+        reference_(*plan.inputs[plan.reference_weights]) {}
+
+  void add_whole() {
+    std::vector<std::string> names;
+    for (const TensorInfo& tensor : reference_.tensors()) {
+      names.push_back(tensor.name);
+    }
+    const std::vector<double> depths = layer_depths(names);
+    const PlanSlice& slice = plan_.slices.front();
+    for (size_t i = 0; i < names.size(); ++i) {
+      add(slice, same_names(slice, reference_.tensors()[i], depths[i]));
+    }
+  }
+
+  void add_slices() {
+    for (const TensorInfo& tensor : reference_.tensors()) {
+      if (!layer_of(tensor.name)) {
+        const PlanSlice& slice = is_before_layers(tensor.name)
+            ? plan_.slices.front()
+            : plan_.slices.back();
+        add(slice, same_names(slice, tensor, kOuterDepth));
+      }
+    }
+    check_outer(plan_.slices.front(), /*before=*/true);
+    check_outer(plan_.slices.back(), /*before=*/false);
+    int output_layer = 0;
+    for (const PlanSlice& slice : plan_.slices) {
+      const RecipeModel& first = slice.models.front().recipe;
+      const int count = first.last_layer - first.first_layer;
+      for (int i = 0; i < count; ++i, ++output_layer) {
+        add_layer(slice, i, output_layer, layer_depth(i, count));
+      }
+    }
+  }
+
+ private:
+  static TensorNames same_names(
+      const PlanSlice& slice,
+      const TensorInfo& tensor,
+      double depth) {
+    return {
+        tensor.name,
+        tensor.name,
+        std::vector<std::string>(slice.models.size(), tensor.name),
+        depth};
+  }
+
+  void add_layer(
+      const PlanSlice& slice,
+      int i,
+      int output_layer,
+      double depth) {
+    const PlanModel& first = slice.models[slice.first];
+    const int source = first.recipe.first_layer + i;
+    bool found = false;
+    for (const PlanModel& model : slice.models) {
+      check_extra(first, model, i);
+    }
+    for (const TensorInfo& tensor : plan_.inputs[first.weights]->tensors()) {
+      if (layer_of(tensor.name) != source) {
+        continue;
+      }
+      found = true;
+      TensorNames names;
+      names.output = with_layer(tensor.name, output_layer);
+      names.base = with_layer(tensor.name, slice.base_first_layer + i);
+      for (const PlanModel& model : slice.models) {
+        names.models.push_back(
+            with_layer(tensor.name, model.recipe.first_layer + i));
+      }
+      names.depth = depth;
+      add(slice, names);
+    }
+    if (!found) {
+      problems_.add(fmt::format(
+          "{} has no layer {}", first.recipe.model.string(), source));
+    }
+  }
+
+  // Tensors before or behind the layers that the reference has not, and that
+  // would be lost with no word.
+  void check_outer(const PlanSlice& slice, bool before) {
+    for (const PlanModel& model : slice.models) {
+      for (const TensorInfo& tensor : plan_.inputs[model.weights]->tensors()) {
+        if (!layer_of(tensor.name) && is_before_layers(tensor.name) == before &&
+            reference_.find(tensor.name) == nullptr) {
+          problems_.add(fmt::format(
+              "{} has tensor {}, which {} lacks",
+              model.recipe.model.string(),
+              quote(tensor.name),
+              reference_.path().string()));
+        }
+      }
+    }
+  }
+
+  // A tensor of a model's layer that the first model's has not.
+  void check_extra(const PlanModel& first, const PlanModel& model, int i) {
+    for (const TensorInfo& tensor : plan_.inputs[model.weights]->tensors()) {
+      if (layer_of(tensor.name) == model.recipe.first_layer + i &&
+          plan_.inputs[first.weights]->find(with_layer(
+              tensor.name, first.recipe.first_layer + i)) == nullptr) {
+        problems_.add(fmt::format(
+            "{} has tensor {}, and layer {} of {} has none of the kind",
+            model.recipe.model.string(),
+            quote(tensor.name),
+            first.recipe.first_layer + i,
+            first.recipe.model.string()));
+      }
+    }
+  }
+
+  void add(const PlanSlice& slice, const TensorNames& names) {
+    problems_.collect(
+        [&] { plan_.tensors.push_back(plan_tensor(plan_, slice, names)); });
+  }
+
+  MergePlan& plan_;
+  Problems& problems_;
+  const Checkpoint& reference_;
+};
+
+} // namespace
+
+void plan_tensors(MergePlan& plan, Problems& problems) {
+  Planner planner(plan, problems);
+  if (plan.recipe.slices.empty()) {
+    planner.add_whole();
+  } else {
+    planner.add_slices();
+  }
+}
+
+} // namespace merganser

@@ -1,0 +1,85 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "merganser/io/lora.h"
+#include "merganser/io/safetensors.h"
+#include "merganser/recipe/method.h"
+#include "merganser/recipe/parameter_values.h"
+
+namespace merganser {
+
+enum class TensorAction {
+  kMerge, // by the method's formula
+  kCopy, // the bytes of the base, or of the first model where there is no base
+};
+
+// A stored tensor that another one is computed from.
+struct TensorSource {
+  StoredTensor tensor;
+  size_t input = 0; // position in MergePlan::inputs
+  bool is_fisher = false;
+  const LoraUpdate* update = nullptr; // added to the tensor when it is read
+};
+
+// The mean Gram matrix of a linear layer's inputs.
+struct GramSource {
+  TensorSource matrix; // (in, in)
+  double num_examples = 1; // N: G = N times the mean
+};
+
+// Everything needed to compute one tensor of a merged model.
+struct TensorPlan {
+  const MethodInfo* method = nullptr;
+  TensorInfo output;
+  TensorAction action = TensorAction::kMerge;
+  std::string reason; // for the copy; empty for merged tensors
+  bool float64 = false; // arithmetic in float64, otherwise in float32
+  size_t num_models = 0;
+  // Of a merged tensor: base, base Fisher, models, Fishers, as far as the
+  // method uses them, at the positions below. Of a copied one: itself.
+  std::vector<TensorSource> sources;
+  double base_num_examples = 0; // N_0
+  std::vector<double> num_examples; // N_t, one per model
+  // For the weight of a linear layer under a block rule: the base's matrix if
+  // the method uses it, and one per model. Replaces the Fishers.
+  std::vector<GramSource> grams;
+  std::vector<TensorParameters> parameters; // one per output
+  uint64_t bytes_read = 0;
+
+  // Positions in `sources` of a merged tensor.
+  size_t base() const {
+    return 0;
+  }
+  size_t base_fisher() const {
+    return method->needs_base;
+  }
+  size_t model(size_t t) const {
+    return base_fisher() + has_base_fisher() + t;
+  }
+  size_t fisher(size_t t) const {
+    return model(num_models) + t;
+  }
+  bool has_base_fisher() const {
+    return method->needs_base_fisher && grams.empty();
+  }
+  bool has_fishers() const {
+    return method->needs_fishers && grams.empty();
+  }
+
+  // Positions in `grams`.
+  size_t base_gram() const {
+    return 0;
+  }
+  size_t gram(size_t t) const {
+    return method->needs_base_gram() + t;
+  }
+};
+
+// True if the output has the bytes of its only source: passthrough with scale
+// 1. (The formula, a sum that starts at 0, would lose the sign of zeros.)
+MERGANSER_API bool keeps_bytes(const TensorPlan& tensor);
+
+} // namespace merganser
