@@ -114,5 +114,5 @@ def test_bytes(tmp_path, seed):
         text=True,
         check=False,
     )
-    assert refused.returncode == 2 and "give it more memory" in refused.stderr
+    assert refused.returncode == 2 and "raise --memory" in refused.stderr
     assert run(cut, "cut", "--shard-size", "100kB") == expected

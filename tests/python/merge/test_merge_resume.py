@@ -124,7 +124,7 @@ def test_changed_input(tmp_path):
     (folder / "out.merging" / "journal").write_text("merganser merge, 0, 0\n0 0 0\n")
     process = merge(folder, "--resume")
     assert process.returncode == 2
-    assert "out.merging is of another merge" in process.stderr
+    assert "out.merging belongs to another merge" in process.stderr
     assert not (folder / "out").exists()
     merge(folder).check_returncode()
 
@@ -186,7 +186,7 @@ def test_links_and_folders_of_others(tmp_path):
     folder = enlarged(tmp_path)
     (folder / "nothing").symlink_to("nowhere")
     process = merge(folder, out="nothing")
-    assert process.returncode == 2 and "is a link to nothing" in process.stderr
+    assert process.returncode == 2 and "is a link to a path that does not exist" in process.stderr
     (folder / "target").mkdir()
     (folder / "link").symlink_to("target")
     merge(folder, out="link").check_returncode()
@@ -227,7 +227,7 @@ def test_an_output_that_was_damaged_is_not_done(tmp_path):
     merge(folder).check_returncode()
     (folder / "out" / "model.safetensors").write_bytes(b"x")
     process = merge(folder, "--resume")
-    assert process.returncode == 2 and "is there already" in process.stderr
+    assert process.returncode == 2 and "exists; remove it or choose" in process.stderr
 
 
 def test_verify_looks_at_numbers_of_examples(tmp_path):

@@ -29,11 +29,11 @@ def files(tmp_path_factory):
         ("ties", {"weights": [1]}, "weights must be 2, one per model, not 1"),
         ("ties", {"weights": [1, {"value": 1, "on": 2}]}, r"weights\[1\]:1:.*'on'"),
         ("slerp", {"weights": None}, "slerp takes one model beside the base, not 2"),
-        ("model_stock", {}, "model_stock has no parameter weight; it has none"),
+        ("model_stock", {}, "model_stock has no parameter weight; available: none"),
         (
             "linear",
             {"parameters": {"delta": 1}},
-            "linear has no parameter delta; it has weight, normalize",
+            "linear has no parameter delta; available: weight, normalize",
         ),
     ],
 )
