@@ -1,6 +1,9 @@
-"""The README's examples, run as they are printed on small stand-ins for their files."""
+"""The examples of README.md and docs/python.md, run as printed on small stand-ins for
+their models and files."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +12,7 @@ import pytest
 import tiny_experiment
 import tiny_models
 import torch
+import transformers
 from command import executable, run
 from repository import ROOT
 from safetensors.torch import load_file
@@ -16,18 +20,21 @@ from safetensors.torch import load_file
 README = ROOT / "README.md"
 
 
-def blocks(section):
-    """The indented blocks of a section, without their indentation."""
+def blocks(document, section, *languages):
+    """The fenced blocks of a section, one for each language, in this order."""
     if not README.exists():
         pytest.skip("no README: the tests run away from their clone")
-    text = README.read_text(encoding="utf-8").split(f"\n## {section}\n")[1]
-    found = [[]]
-    for line in text.split("\n## ")[0].splitlines():
-        if line.startswith("    ") or not line:
-            found[-1].append(line[4:])
-        elif found[-1]:
-            found.append([])
-    return ["\n".join(lines).strip() for lines in found if any(lines)]
+    text = document.read_text(encoding="utf-8").split(f"\n## {section}\n")[1]
+    found = re.findall(
+        r"^```(\w+)\n(.*?)^```$", text.split("\n## ")[0], re.DOTALL | re.MULTILINE
+    )
+    assert [language for language, _ in found] == list(languages)
+    return [code for _, code in found]
+
+
+def run_python(document, section, names):
+    (code,) = blocks(document, section, "python")
+    exec(compile(code, document, "exec"), names)
 
 
 @pytest.fixture
@@ -39,6 +46,28 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_python(folder):
+    tokenizer = transformers.AutoTokenizer.from_pretrained("encoder")
+
+    def load(seed, data):
+        torch.manual_seed(seed)
+        lines = Path(f"{data}-train.jsonl").read_text().splitlines()
+        texts = [json.loads(line)["text"] for line in lines]
+        batch = tokenizer(texts, padding=True, return_tensors="pt")
+        return tiny_models.bert(num_labels=2), [dict(batch)]
+
+    base, base_batches = load(0, "movie")
+    experts, batches = zip(load(1, "amazon"), load(2, "nyt"), strict=True)
+    names = {"base_batches": base_batches, "experts": experts, "batches": batches}
+    before = base.classifier.weight.detach().clone()
+
+    run_python(README, "Python", {"base": base} | names)
+
+    merged = load_file("merged/model.safetensors")["classifier.weight"]
+    assert torch.equal(merged, base.classifier.weight)
+    assert not torch.equal(merged, before)
+
+
+def test_complete_script(folder):
     for name in ("base", "amazon", "tweets"):
         model = Path("out/snippets/models") / name
         tiny_models.bert(num_labels=2).save_pretrained(model)
@@ -49,8 +78,7 @@ def test_python(folder):
         texts.mkdir(parents=True)
         shutil.copy(f"{data}-train.jsonl", texts / "train.jsonl")
 
-    (code,) = blocks("Python")
-    exec(compile(code, README, "exec"), {})
+    run_python(ROOT / "docs" / "python.md", "A complete script", {})
 
     merged = load_file("merged/model.safetensors")
     base = load_file("out/snippets/models/base/model.safetensors")
@@ -63,7 +91,7 @@ def test_command_line(folder):
     for name, data in {"movie": "movie", "tweets": "nyt"}.items():
         shutil.copy(f"{data}-train.jsonl", f"{name}.jsonl")
         shutil.copy(f"{data}-test.jsonl", f"{name}.test.jsonl")
-    commands, recipe = blocks("Command line")
+    commands, recipe = blocks(README, "Command line", "sh", "yaml")
     Path("recipe.yaml").write_text(recipe)
     path = f"{Path(executable()).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(

@@ -1,0 +1,180 @@
+"""The documents: links and anchors have targets, the site has every page, and none of
+the retired phrases of CONTRIBUTING.md ("Words") has come back."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+DOCUMENTS = [
+    ROOT / name
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+        "csrc/README.md",
+    )
+] + sorted((ROOT / "docs").glob("*.md"))
+
+# Phrases of a literal translation, each with what to say.
+RETIRED = {
+    r"\banew\b": "again",
+    r"\bmeanwhile\b": "during the run",
+    r"\bbeside\b": "next to, compared with, off the",
+    r"\bbehind (one|the) (other|last|first)\b": "after",
+    r"\b(those|ones|stages|layers|tensors|files) behind\b": "after",
+    r"\bis there(,| and\b|;|\.)": "exists",
+    r"\b(is|are) not there\b": "does not exist, is missing",
+    r"\bwhere (it|there) is (one|none)\b": "if it exists, without one",
+    r"\b(is|are) told\b": "is documented, is recognised",
+    r"\bspeaks? of\b": "targets, names",
+    r"\bgo(es)? on (from|with|where)\b": "resumes, continues",
+    r"\bgone on with\b": "resumable",
+    r"\bto be made\b": "to create",
+    r"\bthat is made\b": "output, result",
+    r"\bfolder to make\b": "output directory",
+    r"\bmakes the folder\b": "creates the directory",
+    r"\bfolders?\b": "directory",
+    r"\bverbs?\b": "command",
+    r"\bso many\b": "N",
+    r"\bevery so many\b": "every N",
+    r"\b(has|have) not[.,;:]": "lacks",
+    r"\blooked at\b": "checked",
+    r"\b(least|most) (bytes|values?|denominators?)\b": "minimum, maximum",
+    r"\b(very )?greatest\b": "largest",
+    r"\bto be had\b": "available",
+    r"\bcarr(y|ies|ied) out\b": "runs",
+    r"\bis whole\b": "is complete",
+    r"(?-i:\bMETHOD( \d|\.md))": "docs/method.md",
+}
+
+
+@pytest.fixture(autouse=True)
+def clone():
+    if not (ROOT / "README.md").exists():
+        pytest.skip("no README: the tests run away from their clone")
+
+
+def without_code(text):
+    """Headings, paragraphs, lists and tables: no blocks of code."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    kept, in_block, blank = [], False, True
+    for line in text.split("\n"):
+        indented = line.startswith("    ")
+        in_block = indented and (in_block or blank) or in_block and not line
+        if not in_block:
+            kept.append(line)
+        blank = not line
+    return "\n".join(kept)
+
+
+def prose(document):
+    """What is written for people, on one line: without code, without the tables that
+    scripts/update_recipes writes from C++, without the phrases about phrases."""
+    text = document.read_text(encoding="utf-8")
+    text = re.sub(
+        r"<!-- methods: .*?<!-- end of methods -->", "", text, flags=re.DOTALL
+    )
+    text = re.sub(r"^## Words$.*?(?=^## )", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"`[^`\n]+`", "`code`", without_code(text))
+    return re.sub(r"\s+", " ", text)
+
+
+def slugs(document):
+    """GitHub's anchors of a document's headings."""
+    found = []
+    text = without_code(document.read_text(encoding="utf-8"))
+    for heading in re.findall(r"^#{1,6} (.+)$", text, re.MULTILINE):
+        heading = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        number = 0
+        while f"{slug}-{number}" in found if number else slug in found:
+            number += 1
+        found.append(f"{slug}-{number}" if number else slug)
+    return found
+
+
+def links(document):
+    """Targets of links and images that are not on the web."""
+    text = re.sub(
+        r"`[^`\n]+`", "code", without_code(document.read_text(encoding="utf-8"))
+    )
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    targets += re.findall(r"^\[[^\]]+\]:\s+(\S+)", text, re.MULTILINE)
+    return [t for t in targets if not re.match(r"(https?|mailto):", t)]
+
+
+def identify(document):
+    return str(document.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=identify)
+def test_links_have_targets(document):
+    broken = []
+    for link in links(document):
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        if not target.exists():
+            broken.append(f"{link}: no such file")
+        elif not target.resolve().is_relative_to(ROOT.resolve()):
+            broken.append(f"{link}: outside the repository")
+        elif anchor and anchor not in slugs(target):
+            broken.append(f"{link}: no such heading")
+    assert not broken
+
+
+def test_links_are_found():
+    """The patterns above see the links that the documents are known to have."""
+    assert "docs/benchmarks.md#merges" in links(ROOT / "README.md")
+    assert "docs/images/snippets.png" in links(ROOT / "README.md")
+    assert "3-fisher-estimators" in slugs(ROOT / "docs" / "method.md")
+
+
+def nav_pages(entries):
+    for entry in entries:
+        for value in entry.values() if isinstance(entry, dict) else [entry]:
+            yield from [value] if isinstance(value, str) else nav_pages(value)
+
+
+def test_site_has_every_page():
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    pages = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    assert sorted(nav_pages(site["nav"])) == pages
+
+
+def test_every_method_has_advice():
+    """docs/choose-a-method.md names all methods of docs/recipes.md in every table."""
+    recipes = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    table = recipes.split("| `merge_method` | result |")[1].split("\n\n")[0]
+    methods = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert len(methods) >= 19
+    page = (ROOT / "docs" / "choose-a-method.md").read_text(encoding="utf-8")
+    parts = {
+        "decisions": page.split("\n## ")[0],
+        "needs": page.split("## What each method needs")[1].split("\n## ")[0],
+        "passes": page.split("### Passes over the data")[1],
+        "README": (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .split("## Methods")[1],
+    }
+    missing = [
+        (name, method)
+        for name, text in parts.items()
+        for method in methods
+        if f"`{method}`" not in text
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=identify)
+def test_no_retired_phrases(document):
+    text = prose(document)
+    found = [
+        f"...{text[max(0, match.start() - 30) : match.end() + 30]}...: say {say}"
+        for phrase, say in RETIRED.items()
+        for match in re.finditer(phrase, text, re.IGNORECASE)
+    ]
+    assert not found
