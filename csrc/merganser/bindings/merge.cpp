@@ -2,6 +2,7 @@
 #include "merganser/engine/execute.h"
 #include "merganser/provenance/inspect.h"
 #include "merganser/provenance/verify.h"
+#include "merganser/recipe/methods.h"
 #include "merganser/recipe/recipe_options.h"
 
 namespace merganser::bindings {

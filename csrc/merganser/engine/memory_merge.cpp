@@ -10,6 +10,7 @@
 #include "merganser/merge/chunk_merger.h"
 #include "merganser/plan/tensor_planner.h"
 #include "merganser/recipe/layer_name.h"
+#include "merganser/recipe/methods.h"
 #include "merganser/recipe/recipe_options.h"
 
 namespace merganser {

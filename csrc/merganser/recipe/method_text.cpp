@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "merganser/base/text_table.h"
-#include "merganser/recipe/method.h"
+#include "merganser/recipe/methods.h"
 
 namespace merganser {
 namespace {

@@ -8,6 +8,7 @@
 #include "merganser/base/problems.h"
 #include "merganser/io/atomic_file.h"
 #include "merganser/io/yaml_value.h"
+#include "merganser/recipe/methods.h"
 #include "merganser/recipe/parameter_values.h"
 #include "merganser/recipe/recipe_models.h"
 #include "merganser/recipe/recipe_options.h"

@@ -9,6 +9,7 @@
 
 #include "merganser/base/error.h"
 #include "merganser/base/problems.h"
+#include "merganser/recipe/methods.h"
 
 namespace merganser {
 namespace {

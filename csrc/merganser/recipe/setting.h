@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "merganser/base/api.h"
-#include "merganser/recipe/parameter.h"
+#include "merganser/recipe/method.h"
 
 namespace merganser {
 

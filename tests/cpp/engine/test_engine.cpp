@@ -1,6 +1,7 @@
 // Whole merges on disk.
 
 #include "merganser/base/interrupt.h"
+#include "merganser/recipe/methods.h"
 #include "support/engine_fixture.h"
 
 namespace merganser::test {

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "merganser/recipe/parameter.h"
+#include "merganser/recipe/method.h"
 
 // Parameters that several methods have.
 namespace merganser::methods {
