@@ -3,7 +3,7 @@
 #include "merganser/provenance/inspect.h"
 #include "merganser/provenance/verify.h"
 #include "merganser/recipe/methods.h"
-#include "merganser/recipe/recipe_options.h"
+#include "merganser/recipe/read_options.h"
 
 namespace merganser::bindings {
 namespace {

@@ -11,7 +11,7 @@
 #include "merganser/plan/tensor_planner.h"
 #include "merganser/recipe/layer_name.h"
 #include "merganser/recipe/methods.h"
-#include "merganser/recipe/recipe_options.h"
+#include "merganser/recipe/read_options.h"
 
 namespace merganser {
 namespace {

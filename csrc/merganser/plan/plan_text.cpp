@@ -9,7 +9,7 @@
 #include "merganser/base/parallel.h"
 #include "merganser/base/text_table.h"
 #include "merganser/plan/plan.h"
-#include "merganser/recipe/recipe_options.h"
+#include "merganser/recipe/setting.h"
 
 namespace merganser {
 namespace {

@@ -20,9 +20,9 @@ struct ParameterInfo {
   Scope scope = Scope::kMerge;
   bool is_flag = false; // true or false, kept as 1 or 0
   bool is_whole = false; // a whole number, not interpolated over the layers
-  double least = std::numeric_limits<double>::lowest();
-  double most = std::numeric_limits<double>::max();
-  bool above_least = false; // `least` itself is not allowed
+  double min = std::numeric_limits<double>::lowest();
+  double max = std::numeric_limits<double>::max();
+  bool above_min = false; // `min` itself is not allowed
   // Absent: a recipe must have it.
   std::optional<double> fallback = std::nullopt;
   std::string_view meaning = {}; // for people
@@ -67,8 +67,8 @@ struct MERGANSER_API MethodInfo {
   bool needs_fishers = false; // one per model
   bool needs_base_fisher = false;
   bool needs_num_examples = false; // of Fishers and Grams: H = N F
-  int least_models = 1; // beside the base
-  int most_models = 0; // 0: any number
+  int min_models = 1; // beside the base
+  int max_models = 0; // 0: any number
   std::span<const ParameterInfo> parameters = {};
 
   const ParameterInfo* find_parameter(std::string_view name) const;

@@ -20,18 +20,18 @@ std::string range(const ParameterInfo& parameter) {
   if (parameter.is_flag) {
     return "true, false";
   }
-  if (parameter.least == -kLargest && parameter.most == kLargest) {
+  if (parameter.min == -kLargest && parameter.max == kLargest) {
     return "any number";
   }
-  if (parameter.most == kLargest) {
+  if (parameter.max == kLargest) {
     return fmt::format(
-        "{} {}", parameter.above_least ? ">" : "≥", parameter.least);
+        "{} {}", parameter.above_min ? ">" : "≥", parameter.min);
   }
   return fmt::format(
       "{}{}, {}]",
-      parameter.above_least ? "(" : "[",
-      parameter.least,
-      parameter.most);
+      parameter.above_min ? "(" : "[",
+      parameter.min,
+      parameter.max);
 }
 
 std::string fallback(const ParameterInfo& parameter) {

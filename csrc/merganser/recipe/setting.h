@@ -1,5 +1,8 @@
 #pragma once
 
+#include <functional>
+#include <initializer_list>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -61,5 +64,12 @@ class MERGANSER_API Setting {
   std::vector<Rule> rules_;
   bool is_sweep_ = false;
 };
+
+using Settings = std::map<std::string, Setting, std::less<>>; // by parameter
+
+// In the first of the levels that has it; nullptr: none.
+MERGANSER_API const Setting* find_setting(
+    std::string_view name,
+    std::initializer_list<const Settings*> levels);
 
 } // namespace merganser

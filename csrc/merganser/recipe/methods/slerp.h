@@ -7,8 +7,8 @@ namespace merganser::methods {
 
 inline constexpr ParameterInfo kSlerpParameters[] = {
     {.name = "t",
-     .least = 0,
-     .most = 1,
+     .min = 0,
+     .max = 1,
      .meaning = "0: the base, 1: the model"}};
 
 inline constexpr MethodInfo kSlerp = {
@@ -20,7 +20,7 @@ inline constexpr MethodInfo kSlerp = {
     .formula = MergeFormula::kLinear,
     .weights = WeightRule::kSlerp,
     .needs_base = true,
-    .most_models = 1,
+    .max_models = 1,
     .parameters = kSlerpParameters};
 
 } // namespace merganser::methods
