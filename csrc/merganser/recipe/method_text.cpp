@@ -24,8 +24,7 @@ std::string range(const ParameterInfo& parameter) {
     return "any number";
   }
   if (parameter.max == kLargest) {
-    return fmt::format(
-        "{} {}", parameter.above_min ? ">" : "≥", parameter.min);
+    return fmt::format("{} {}", parameter.above_min ? ">" : "≥", parameter.min);
   }
   return fmt::format(
       "{}{}, {}]",
