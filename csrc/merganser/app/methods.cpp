@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "merganser/app/verbs.h"
-#include "merganser/recipe/method.h"
+#include "merganser/recipe/methods.h"
 
 namespace merganser::app {
 

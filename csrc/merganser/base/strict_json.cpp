@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "merganser/base/error.h"
-#include "merganser/base/json_reason.h"
 #include "merganser/base/quote.h"
 
 namespace merganser {
@@ -80,6 +79,19 @@ void refuse_nul(std::string_view text, const std::string& file) {
     throw InputError(fmt::format(
         "{}: is not valid JSON at byte {}: a NUL byte", file, nul + 1));
   }
+}
+
+std::string json_reason(std::string_view what) {
+  const size_t number = what.find("] ");
+  if (number != std::string_view::npos) {
+    what.remove_prefix(number + 2);
+  }
+  what = what.substr(0, what.find("; last read:"));
+  const size_t place = what.find(" - ");
+  if (place != std::string_view::npos) {
+    what.remove_prefix(place + 3);
+  }
+  return std::string(what);
 }
 
 } // namespace merganser

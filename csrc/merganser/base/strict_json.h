@@ -20,4 +20,9 @@ MERGANSER_API nlohmann::json parse_strict_json(
 // what follows; JSON has none. Throws InputError that names `file`.
 MERGANSER_API void refuse_nul(std::string_view text, const std::string& file);
 
+// What is wrong, out of the text of a nlohmann::json exception, without its
+// error number and without a repetition of the input (which may be long, or not
+// UTF-8): "invalid string: ill-formed UTF-8 byte".
+MERGANSER_API std::string json_reason(std::string_view what);
+
 } // namespace merganser

@@ -3,7 +3,8 @@
 #include "merganser/plan/plan_text.h"
 #include "merganser/provenance/inspect.h"
 #include "merganser/provenance/verify.h"
-#include "merganser/recipe/recipe_options.h"
+#include "merganser/recipe/methods.h"
+#include "merganser/recipe/read_options.h"
 
 namespace merganser::bindings {
 namespace {

@@ -10,7 +10,8 @@
 #include "merganser/merge/chunk_merger.h"
 #include "merganser/merge/measure_tensor.h"
 #include "merganser/recipe/layer_name.h"
-#include "merganser/recipe/recipe_options.h"
+#include "merganser/recipe/methods.h"
+#include "merganser/recipe/read_options.h"
 
 namespace merganser {
 namespace {

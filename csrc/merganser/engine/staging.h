@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "merganser/base/api.h"
+#include "merganser/io/durable.h"
 #include "merganser/io/file_lock.h"
-#include "merganser/io/new_folders.h"
 #include "merganser/io/output_file.h"
 
 namespace merganser {

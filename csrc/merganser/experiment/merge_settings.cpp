@@ -4,7 +4,7 @@
 
 #include "merganser/experiment/layout.h"
 #include "merganser/experiment/names.h"
-#include "merganser/recipe/recipe_options.h"
+#include "merganser/recipe/read_options.h"
 
 namespace merganser {
 namespace {

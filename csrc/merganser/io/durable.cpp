@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <random>
 #include <string>
 #include <string_view>
@@ -14,41 +15,42 @@
 
 namespace merganser {
 
+namespace fs = std::filesystem;
+
 namespace {
 
 constexpr std::string_view kSuffix = ".tmp";
 
-std::string prefix(const std::filesystem::path& path) {
+std::string prefix(const fs::path& path) {
   constexpr size_t kNameKept = 100; // a file name has at most 255 bytes
   return fmt::format(".{}.", path.filename().string().substr(0, kNameKept));
 }
 
 } // namespace
 
-std::filesystem::path with_name(const std::filesystem::path& path) {
-  std::filesystem::path full =
-      std::filesystem::absolute(path).lexically_normal();
+fs::path with_name(const fs::path& path) {
+  fs::path full = fs::absolute(path).lexically_normal();
   return full.has_filename() ? full : full.parent_path();
 }
 
-std::filesystem::path temporary_beside(const std::filesystem::path& path) {
+fs::path temporary_beside(const fs::path& path) {
   std::random_device random;
   return path.parent_path() /
       fmt::format("{}{:08x}{}", prefix(path), random(), kSuffix);
 }
 
-void remove_temporaries_beside(const std::filesystem::path& path) {
+void remove_temporaries_beside(const fs::path& path) {
   std::error_code ignored; // a folder that is not there holds none
   for (const auto& entry :
-       std::filesystem::directory_iterator(path.parent_path(), ignored)) {
+       fs::directory_iterator(path.parent_path(), ignored)) {
     const std::string name = entry.path().filename().string();
     if (name.starts_with(prefix(path)) && name.ends_with(kSuffix)) {
-      std::filesystem::remove_all(entry.path(), ignored);
+      fs::remove_all(entry.path(), ignored);
     }
   }
 }
 
-void sync_to_disk(const std::filesystem::path& path) {
+void sync_to_disk(const fs::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0 || ::fsync(fd) != 0) {
     const std::string reason = errno_text();
@@ -61,14 +63,43 @@ void sync_to_disk(const std::filesystem::path& path) {
   ::close(fd);
 }
 
-void sync_all_to_disk(const std::filesystem::path& folder) {
-  for (const auto& entry :
-       std::filesystem::recursive_directory_iterator(folder)) {
+void sync_all_to_disk(const fs::path& folder) {
+  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
     if (entry.is_regular_file() || entry.is_directory()) {
       sync_to_disk(entry.path());
     }
   }
   sync_to_disk(folder);
+}
+
+NewFolders::NewFolders(const fs::path& folder) {
+  std::vector<fs::path> missing;
+  for (fs::path path = fs::absolute(folder); !fs::exists(path);
+       path = path.parent_path()) {
+    missing.push_back(path);
+  }
+  std::ranges::reverse(missing);
+  try {
+    for (const fs::path& path : missing) {
+      if (fs::create_directory(path)) { // else somebody else has, meanwhile
+        made_.push_back(path);
+      }
+    }
+  } catch (...) {
+    remove_empty();
+    throw;
+  }
+}
+
+NewFolders::~NewFolders() {
+  remove_empty();
+}
+
+void NewFolders::remove_empty() {
+  std::error_code not_empty;
+  for (; !made_.empty(); made_.pop_back()) {
+    fs::remove(made_.back(), not_empty);
+  }
 }
 
 } // namespace merganser

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <vector>
 
 #include "merganser/base/api.h"
 
@@ -22,5 +23,21 @@ MERGANSER_API void sync_to_disk(const std::filesystem::path& path);
 
 // Of a folder and everything below it.
 MERGANSER_API void sync_all_to_disk(const std::filesystem::path& folder);
+
+// A folder and its parents, made where they were missing. Those that are empty
+// in the end are removed again.
+class NewFolders {
+ public:
+  // Throws std::filesystem::filesystem_error.
+  explicit NewFolders(const std::filesystem::path& folder);
+  ~NewFolders();
+  NewFolders(const NewFolders&) = delete;
+  NewFolders& operator=(const NewFolders&) = delete;
+
+ private:
+  void remove_empty();
+
+  std::vector<std::filesystem::path> made_; // parents first
+};
 
 } // namespace merganser

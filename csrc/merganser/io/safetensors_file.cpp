@@ -69,7 +69,7 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
   const uint64_t data = kLengthBytes + length;
   SafetensorsHeader header =
       parse_safetensors_header(json, file.size() - data, file.path().string());
-  for (TensorPlace& tensor : header.tensors) {
+  for (PlacedTensor& tensor : header.tensors) {
     impl_->index.emplace(tensor.info.name, impl_->tensors.size());
     impl_->tensors.push_back(std::move(tensor.info));
     impl_->begins.push_back(data + tensor.begin);

@@ -6,8 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
-#include "merganser/base/json_reason.h"
 #include "merganser/base/quote.h"
+#include "merganser/base/strict_json.h"
 
 namespace merganser {
 
@@ -15,13 +15,13 @@ namespace {
 
 [[noreturn]] void fail_tensor(
     const std::string& file,
-    const TensorPlace& tensor,
+    const PlacedTensor& tensor,
     const std::string& what) {
   throw InputError(
       fmt::format("{}: tensor {}: {}", file, quote(tensor.info.name), what));
 }
 
-void check_size(const std::string& file, const TensorPlace& tensor) {
+void check_size(const std::string& file, const PlacedTensor& tensor) {
   if (tensor.begin > tensor.end) {
     fail_tensor(
         file,
@@ -56,16 +56,16 @@ SafetensorsHeader parse_safetensors_header(
     const std::string& file) {
   SafetensorsHeader header = parse_header_json(json, file);
   auto& tensors = header.tensors;
-  for (const TensorPlace& tensor : tensors) {
+  for (const PlacedTensor& tensor : tensors) {
     check_size(file, tensor);
   }
   // Stable, and by the end too: tensors without elements share their place with
   // the one that follows.
-  std::ranges::stable_sort(tensors, {}, [](const TensorPlace& t) {
+  std::ranges::stable_sort(tensors, {}, [](const PlacedTensor& t) {
     return std::pair(t.begin, t.end);
   });
   uint64_t end = 0;
-  for (const TensorPlace& tensor : tensors) {
+  for (const PlacedTensor& tensor : tensors) {
     if (tensor.begin != end) {
       fail_tensor(
           file,
@@ -105,7 +105,7 @@ std::string format_safetensors_header(
   if (!header.metadata.empty()) {
     object["__metadata__"] = header.metadata;
   }
-  for (const TensorPlace& tensor : header.tensors) {
+  for (const PlacedTensor& tensor : header.tensors) {
     // push_back: operator[] of an ordered_json searches all names so far.
     object.push_back(
         {tensor.info.name,

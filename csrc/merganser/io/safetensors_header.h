@@ -12,14 +12,14 @@ namespace merganser {
 constexpr uint64_t kLargestHeader = 100'000'000; // that of the package
 
 // A tensor and where its data lie, counted from the end of the header.
-struct TensorPlace {
+struct PlacedTensor {
   TensorInfo info;
   uint64_t begin = 0;
   uint64_t end = 0;
 };
 
 struct SafetensorsHeader {
-  std::vector<TensorPlace> tensors; // in the order of their data
+  std::vector<PlacedTensor> tensors; // in the order of their data
   Metadata metadata;
 };
 

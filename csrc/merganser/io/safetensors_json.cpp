@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
-#include "merganser/base/json_reason.h"
 #include "merganser/base/quote.h"
 #include "merganser/base/strict_json.h"
 #include "merganser/io/safetensors_header.h"
@@ -193,7 +192,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     seen_ |= part;
   }
 
-  TensorPlace& current() {
+  PlacedTensor& current() {
     return header_.tensors.back();
   }
 

@@ -73,7 +73,7 @@ SafetensorsWriter::Impl::Impl(
     SafetensorsHeader h,
     Appearance how)
     : path(p), header(std::move(h)) {
-  for (const TensorPlace& tensor : header.tensors) {
+  for (const PlacedTensor& tensor : header.tensors) {
     const std::string& name = tensor.info.name;
     if (name == "__metadata__" || !index.emplace(name, index.size()).second) {
       throw InputError(fmt::format(
@@ -116,7 +116,7 @@ void SafetensorsWriter::write(
   if (found == impl_->index.end()) {
     impl_->fail(name, "was not declared");
   }
-  const TensorPlace& tensor = impl_->header.tensors[found->second];
+  const PlacedTensor& tensor = impl_->header.tensors[found->second];
   const uint64_t size = tensor.end - tensor.begin;
   if (offset > size || data.size() > size - offset) {
     impl_->fail(
@@ -149,7 +149,7 @@ void SafetensorsWriter::skip(const std::string& name) {
   if (found == impl_->index.end()) {
     impl_->fail(name, "was not declared");
   }
-  const TensorPlace& tensor = impl_->header.tensors[found->second];
+  const PlacedTensor& tensor = impl_->header.tensors[found->second];
   const std::lock_guard lock(impl_->mutex);
   if (!impl_->written.add(tensor.begin, tensor.end)) {
     impl_->fail(name, "the same bytes were written twice");
@@ -158,7 +158,7 @@ void SafetensorsWriter::skip(const std::string& name) {
 
 void SafetensorsWriter::finish() {
   const uint64_t missing = impl_->written.first_missing();
-  for (const TensorPlace& tensor : impl_->header.tensors) {
+  for (const PlacedTensor& tensor : impl_->header.tensors) {
     if (missing < tensor.end) {
       impl_->fail(
           tensor.info.name,

@@ -13,7 +13,7 @@
 #include "merganser/ops/checks.h"
 #include "merganser/ops/dispatcher.h"
 #include "merganser/ops/ops.h"
-#include "merganser/recipe/method.h"
+#include "merganser/recipe/methods.h"
 
 namespace merganser::ops {
 

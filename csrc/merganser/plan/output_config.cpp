@@ -8,7 +8,7 @@
 
 #include "merganser/base/error.h"
 #include "merganser/io/atomic_file.h"
-#include "merganser/recipe/recipe_options.h"
+#include "merganser/recipe/read_options.h"
 
 namespace merganser {
 

@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/text_table.h"
-#include "merganser/recipe/recipe_options.h"
+#include "merganser/recipe/setting.h"
 
 namespace merganser {
 namespace {

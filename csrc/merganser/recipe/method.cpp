@@ -1,58 +1,8 @@
 #include "merganser/recipe/method.h"
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
 #include <algorithm>
-#include <vector>
-
-#include "merganser/base/error.h"
-#include "merganser/recipe/methods/block_gradient_matching.h"
-#include "merganser/recipe/methods/breadcrumbs.h"
-#include "merganser/recipe/methods/breadcrumbs_ties.h"
-#include "merganser/recipe/methods/dare_linear.h"
-#include "merganser/recipe/methods/dare_ties.h"
-#include "merganser/recipe/methods/della.h"
-#include "merganser/recipe/methods/della_linear.h"
-#include "merganser/recipe/methods/ewr.h"
-#include "merganser/recipe/methods/fisher.h"
-#include "merganser/recipe/methods/fisher_base.h"
-#include "merganser/recipe/methods/gradient_matching.h"
-#include "merganser/recipe/methods/linear.h"
-#include "merganser/recipe/methods/model_stock.h"
-#include "merganser/recipe/methods/passthrough.h"
-#include "merganser/recipe/methods/regmean.h"
-#include "merganser/recipe/methods/removal.h"
-#include "merganser/recipe/methods/slerp.h"
-#include "merganser/recipe/methods/task_arithmetic.h"
-#include "merganser/recipe/methods/ties.h"
 
 namespace merganser {
-namespace {
-
-constexpr const MethodInfo* kMethods[] = {
-    &methods::kLinear,
-    &methods::kTaskArithmetic,
-    &methods::kFisher,
-    &methods::kFisherBase,
-    &methods::kGradientMatching,
-    &methods::kRemoval,
-    &methods::kEwr,
-    &methods::kBlockGradientMatching,
-    &methods::kRegMean,
-    &methods::kTies,
-    &methods::kDareLinear,
-    &methods::kDareTies,
-    &methods::kBreadcrumbs,
-    &methods::kBreadcrumbsTies,
-    &methods::kDella,
-    &methods::kDellaLinear,
-    &methods::kSlerp,
-    &methods::kModelStock,
-    &methods::kPassthrough,
-};
-
-} // namespace
 
 const ParameterInfo* MethodInfo::find_parameter(std::string_view wanted) const {
   const auto found =
@@ -68,34 +18,6 @@ double MethodInfo::fallback(std::string_view wanted) const {
 bool MethodInfo::needs_statistics() const {
   return sparsify != Sparsify::kNone || weights == WeightRule::kSlerp ||
       weights == WeightRule::kModelStock || needs_grams();
-}
-
-std::span<const MethodInfo* const> merge_methods() {
-  return kMethods;
-}
-
-const MethodInfo& find_method(std::string_view name) {
-  std::vector<std::string_view> names;
-  for (const MethodInfo* method : kMethods) {
-    if (method->name == name) {
-      return *method;
-    }
-    names.push_back(method->name);
-  }
-  throw InputError(fmt::format(
-      "there is no merge method '{}'; the methods are {}",
-      name,
-      fmt::join(names, ", ")));
-}
-
-const MethodInfo& method_of(MergeFormula formula) {
-  for (const MethodInfo* method : kMethods) {
-    if (method->formula == formula && method->sparsify == Sparsify::kNone &&
-        method->weights == WeightRule::kGiven && !method->needs_grams()) {
-      return *method;
-    }
-  }
-  throw Error("a formula without a method of its own");
 }
 
 } // namespace merganser

@@ -1,14 +1,32 @@
 #pragma once
 
+#include <limits>
+#include <optional>
 #include <span>
-#include <string>
 #include <string_view>
 
 #include "merganser/base/api.h"
 #include "merganser/numeric/merge_formula.h"
-#include "merganser/recipe/parameter.h"
 
 namespace merganser {
+
+// A parameter of a merge method, as recipes have it.
+struct ParameterInfo {
+  enum class Scope {
+    kModel, // a value for every model
+    kMerge, // one for all
+  };
+  std::string_view name = {};
+  Scope scope = Scope::kMerge;
+  bool is_flag = false; // true or false, kept as 1 or 0
+  bool is_whole = false; // a whole number, not interpolated over the layers
+  double min = std::numeric_limits<double>::lowest();
+  double max = std::numeric_limits<double>::max();
+  bool above_min = false; // `min` itself is not allowed
+  // Absent: a recipe must have it.
+  std::optional<double> fallback = std::nullopt;
+  std::string_view meaning = {}; // for people
+};
 
 // What becomes of task vectors before the formula sees them.
 enum class Sparsify {
@@ -36,7 +54,7 @@ enum class BlockRule {
 };
 
 // One per method: what recipes, plan, engine and documents need to know of it.
-// Each has a file in merge/methods, and a row in method.cpp.
+// They are defined in recipe/methods and listed in methods.cpp.
 struct MERGANSER_API MethodInfo {
   std::string_view name = {}; // in recipes
   std::string_view text = {}; // the formula, for people
@@ -49,8 +67,8 @@ struct MERGANSER_API MethodInfo {
   bool needs_fishers = false; // one per model
   bool needs_base_fisher = false;
   bool needs_num_examples = false; // of Fishers and Grams: H = N F
-  int least_models = 1; // beside the base
-  int most_models = 0; // 0: any number
+  int min_models = 1; // beside the base
+  int max_models = 0; // 0: any number
   std::span<const ParameterInfo> parameters = {};
 
   const ParameterInfo* find_parameter(std::string_view name) const;
@@ -65,18 +83,5 @@ struct MERGANSER_API MethodInfo {
   // Whether it must go through a tensor before it can merge it.
   bool needs_statistics() const;
 };
-
-MERGANSER_API std::span<const MethodInfo* const> merge_methods();
-
-// All methods and their parameters: tables for people, the part of
-// docs/recipes.md that is made of them, and JSON.
-MERGANSER_API std::string methods_text();
-MERGANSER_API std::string methods_markdown();
-MERGANSER_API std::string methods_json();
-
-// Throws InputError listing the names there are.
-MERGANSER_API const MethodInfo& find_method(std::string_view name);
-// The method that is nothing but this formula.
-MERGANSER_API const MethodInfo& method_of(MergeFormula formula);
 
 } // namespace merganser

@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "merganser/base/text_table.h"
-#include "merganser/recipe/method.h"
+#include "merganser/recipe/methods.h"
 
 namespace merganser {
 namespace {
@@ -17,18 +20,17 @@ std::string range(const ParameterInfo& parameter) {
   if (parameter.is_flag) {
     return "true, false";
   }
-  if (parameter.least == -kLargest && parameter.most == kLargest) {
+  if (parameter.min == -kLargest && parameter.max == kLargest) {
     return "any number";
   }
-  if (parameter.most == kLargest) {
-    return fmt::format(
-        "{} {}", parameter.above_least ? ">" : "≥", parameter.least);
+  if (parameter.max == kLargest) {
+    return fmt::format("{} {}", parameter.above_min ? ">" : "≥", parameter.min);
   }
   return fmt::format(
       "{}{}, {}]",
-      parameter.above_least ? "(" : "[",
-      parameter.least,
-      parameter.most);
+      parameter.above_min ? "(" : "[",
+      parameter.min,
+      parameter.max);
 }
 
 std::string fallback(const ParameterInfo& parameter) {

@@ -6,7 +6,6 @@
 
 #include "merganser/base/error.h"
 #include "merganser/base/quote.h"
-#include "merganser/recipe/recipe_options.h"
 
 namespace merganser {
 namespace {
@@ -102,7 +101,7 @@ double sum_of(std::span<const double> weights) {
 
 } // namespace
 
-bool vanish(
+bool weights_sum_to_zero(
     const MethodInfo& method,
     std::span<const double> weights,
     bool normalize) {
@@ -159,7 +158,7 @@ TensorParameters resolve_parameters(
     }
   }
   const bool normalize = found.normalize != 0;
-  if (vanish(method, found.weights, normalize)) {
+  if (weights_sum_to_zero(method, found.weights, normalize)) {
     throw InputError(fmt::format(
         "the weights of the models sum to 0 for tensor {}",
         quote(place.output)));

@@ -42,7 +42,7 @@ struct TensorPlace {
 };
 
 // Whether the weights sum to 0 where a formula divides by them.
-MERGANSER_API bool vanish(
+MERGANSER_API bool weights_sum_to_zero(
     const MethodInfo& method,
     std::span<const double> weights,
     bool normalize);

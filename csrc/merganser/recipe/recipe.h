@@ -1,7 +1,6 @@
 #pragma once
 
 #include <filesystem>
-#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,8 +17,6 @@ namespace merganser {
 // the base's; or the base's, with each task's own in a file beside the model.
 enum class HeadMode { kMerge, kPerTask, kBase };
 MERGANSER_API std::string_view head_mode_name(HeadMode mode);
-
-using Settings = std::map<std::string, Setting, std::less<>>; // by parameter
 
 struct RecipeModel {
   std::filesystem::path model;

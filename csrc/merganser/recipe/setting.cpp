@@ -18,15 +18,15 @@ double parse_one(const YamlValue& value, const ParameterInfo& parameter) {
   }
   if (parameter.is_whole) {
     return static_cast<double>(value.integer(
-        static_cast<int64_t>(parameter.least),
-        static_cast<int64_t>(parameter.most)));
+        static_cast<int64_t>(parameter.min),
+        static_cast<int64_t>(parameter.max)));
   }
-  const bool bounded = parameter.most != std::numeric_limits<double>::max();
-  if (bounded || !parameter.above_least) {
-    value.number(parameter.least, parameter.most);
+  const bool bounded = parameter.max != std::numeric_limits<double>::max();
+  if (bounded || !parameter.above_min) {
+    value.number(parameter.min, parameter.max);
   }
   // All parameters that cannot have their least value begin behind 0.
-  return parameter.above_least ? value.positive() : value.number();
+  return parameter.above_min ? value.positive() : value.number();
 }
 
 std::vector<double> parse_items(
@@ -122,6 +122,18 @@ std::optional<double> Setting::at(
   const size_t right = std::min(values.size() - 1, left + 1);
   const double share = place - static_cast<double>(left);
   return (1 - share) * values[left] + share * values[right];
+}
+
+const Setting* find_setting(
+    std::string_view name,
+    std::initializer_list<const Settings*> levels) {
+  for (const Settings* level : levels) {
+    const auto found = level->find(name);
+    if (found != level->end()) {
+      return &found->second;
+    }
+  }
+  return nullptr;
 }
 
 } // namespace merganser

@@ -1,12 +1,15 @@
 #pragma once
 
+#include <functional>
+#include <initializer_list>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "merganser/base/api.h"
-#include "merganser/recipe/parameter.h"
+#include "merganser/recipe/method.h"
 
 namespace merganser {
 
@@ -61,5 +64,12 @@ class MERGANSER_API Setting {
   std::vector<Rule> rules_;
   bool is_sweep_ = false;
 };
+
+using Settings = std::map<std::string, Setting, std::less<>>; // by parameter
+
+// In the first of the levels that has it; nullptr: none.
+MERGANSER_API const Setting* find_setting(
+    std::string_view name,
+    std::initializer_list<const Settings*> levels);
 
 } // namespace merganser

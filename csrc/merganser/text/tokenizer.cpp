@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
-#include "merganser/base/json_reason.h"
+#include "merganser/base/strict_json.h"
 #include "merganser/base/utf8.h"
 #include "merganser/text/tokenizer_config.h"
 #include "merganser/text/tokenizer_json.h"

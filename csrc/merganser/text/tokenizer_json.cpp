@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
-#include "merganser/base/json_reason.h"
+#include "merganser/base/strict_json.h"
 #include "merganser/text/tokenizer_json_parts.h"
 
 namespace merganser {

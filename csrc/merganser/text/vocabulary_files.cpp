@@ -1,6 +1,10 @@
 #include "merganser/text/vocabulary_files.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <map>
+#include <string>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -9,7 +13,6 @@
 #include "merganser/base/quote.h"
 #include "merganser/base/utf8.h"
 #include "merganser/io/atomic_file.h"
-#include "merganser/text/added_token_list.h"
 #include "merganser/text/tokenizer_config.h"
 #include "merganser/text/unicode.h"
 
@@ -18,6 +21,101 @@ namespace {
 
 using nlohmann::json;
 namespace fs = std::filesystem;
+
+// In the order in which transformers adds those that a vocabulary lacks.
+constexpr const char* kSpecialTokens[] = {
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token"};
+
+// The added tokens that transformers makes of a tokenizer_config.json, in the
+// form of a tokenizer.json.
+class AddedTokenList {
+ public:
+  // The special tokens of a tokenizer class, such as "cls_token": "[CLS]".
+  using Defaults = std::map<std::string, std::string>;
+
+  AddedTokenList(
+      const json& config,
+      const json& vocabulary,
+      const Defaults& defaults);
+
+  const json& tokens() const {
+    return tokens_;
+  }
+
+  // The text and the id of a listed token, as BertProcessing and
+  // RobertaProcessing name it.
+  json named(const std::string& content) const;
+
+ private:
+  void add(const json& token, bool normalized);
+
+  const json& vocabulary_;
+  int64_t next_;
+  json tokens_ = json::array();
+  std::map<std::string, json> ids_;
+};
+
+AddedTokenList::AddedTokenList(
+    const json& config,
+    const json& vocabulary,
+    const Defaults& defaults)
+    : vocabulary_(vocabulary), next_(static_cast<int64_t>(vocabulary.size())) {
+  std::map<int64_t, json> listed; // by id
+  const json decoder = config.value("added_tokens_decoder", json::object());
+  for (const auto& [id, token] : decoder.items()) {
+    listed[std::strtoll(id.c_str(), nullptr, 10)] = token;
+  }
+  for (const auto& [id, token] : listed) {
+    add(token, true);
+  }
+  for (const char* key : kSpecialTokens) {
+    const auto fallback = defaults.find(key);
+    const auto given = config.find(key);
+    if (given != config.end() && !given->is_null()) {
+      add(*given, false);
+    } else if (fallback != defaults.end()) {
+      add(fallback->second, false);
+    }
+  }
+  for (const char* key :
+       {"additional_special_tokens", "extra_special_tokens"}) {
+    for (const json& token : config.value(key, json::array())) {
+      add(token, false);
+    }
+  }
+}
+
+// `token` is a string or an object with flags. The first of equal ones holds.
+void AddedTokenList::add(const json& token, bool normalized) {
+  json entry = {
+      {"single_word", false},
+      {"lstrip", false},
+      {"rstrip", false},
+      {"normalized", normalized}};
+  if (token.is_object()) {
+    entry.update(token);
+  } else {
+    entry["content"] = token;
+  }
+  const std::string content = entry.at("content");
+  if (ids_.contains(content)) {
+    return;
+  }
+  const auto known = vocabulary_.find(content);
+  ids_[content] = known != vocabulary_.end() ? *known : json(next_++);
+  entry["id"] = ids_[content];
+  tokens_.push_back(std::move(entry));
+}
+
+json AddedTokenList::named(const std::string& content) const {
+  return {content, ids_.at(content)};
+}
 
 const AddedTokenList::Defaults kBert = {
     {"unk_token", "[UNK]"},

@@ -1,6 +1,7 @@
 // Whole merges on disk.
 
 #include "merganser/base/interrupt.h"
+#include "merganser/recipe/methods.h"
 #include "support/engine_fixture.h"
 
 namespace merganser::test {
@@ -39,7 +40,7 @@ TEST_F(Engine, GivesTheSameBytesForAnyNumberOfThreads) {
       {5, 3 * kChunkElements + 1, kChunkElements, kStripElements + 70001},
       DType::kF32);
   for (const MethodInfo* method : merge_methods()) {
-    if (method->most_models == 1 || method->needs_grams()) {
+    if (method->max_models == 1 || method->needs_grams()) {
       continue; // tests/python
     }
     const std::string name(method->name);

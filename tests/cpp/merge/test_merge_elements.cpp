@@ -8,7 +8,7 @@
 #include <span>
 
 #include "merganser/io/dtype.h"
-#include "merganser/recipe/method.h"
+#include "merganser/recipe/methods.h"
 #include "oracle.h"
 #include "support/elements.h"
 

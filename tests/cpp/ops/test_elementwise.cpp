@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "merganser/ops/reference.h"
-#include "merganser/recipe/method.h"
+#include "merganser/recipe/methods.h"
 #include "support.h"
 
 namespace merganser::ops {

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "merganser/base/error.h"
+#include "merganser/recipe/methods.h"
 #include "merganser/recipe/parameter_values.h"
 #include "merganser/recipe/recipe.h"
 

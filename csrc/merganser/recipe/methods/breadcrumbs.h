@@ -19,4 +19,19 @@ inline constexpr MethodInfo kBreadcrumbs = {
     .needs_base = true,
     .parameters = kBreadcrumbsParameters};
 
+inline constexpr ParameterInfo kBreadcrumbsTiesParameters[] =
+    {kWeight, kDensity, kGamma, normalize(false), rescale(false), kLambda};
+
+inline constexpr MethodInfo kBreadcrumbsTies = {
+    .name = "breadcrumbs_ties",
+    .text =
+        "theta_0 + lambda sum m_t w_t tau_t / sum m_t w_t, m_t = 1 where the "
+        "sign of w_t tau_t is that of sum w_s tau_s; tau_t without its least "
+        "and its very greatest magnitudes",
+    .source = "Davari & Belilovsky, arXiv 2312.06795",
+    .formula = MergeFormula::kSignElection,
+    .sparsify = Sparsify::kOutliers,
+    .needs_base = true,
+    .parameters = kBreadcrumbsTiesParameters};
+
 } // namespace merganser::methods

@@ -8,8 +8,8 @@ namespace merganser::methods {
 inline constexpr ParameterInfo kEwrParameters[] = {
     kFisherWeight,
     {.name = "floor",
-     .least = 0,
-     .above_least = true,
+     .min = 0,
+     .above_min = true,
      .fallback = 1e-6,
      .meaning = "least value of every Fisher"}};
 

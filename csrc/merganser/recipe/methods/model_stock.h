@@ -14,7 +14,7 @@ inline constexpr MethodInfo kModelStock = {
     .formula = MergeFormula::kTaskArithmetic,
     .weights = WeightRule::kModelStock,
     .needs_base = true,
-    .least_models = 2,
+    .min_models = 2,
 };
 
 } // namespace merganser::methods

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "merganser/recipe/parameter.h"
+#include "merganser/recipe/method.h"
 
 // Parameters that several methods have.
 namespace merganser::methods {
@@ -16,7 +16,7 @@ inline constexpr ParameterInfo kWeight = {
 inline constexpr ParameterInfo kFisherWeight = {
     .name = "weight",
     .scope = ParameterInfo::Scope::kModel,
-    .least = 0,
+    .min = 0,
     .fallback = 1,
     .meaning = "w, of a model"};
 
@@ -25,7 +25,7 @@ inline constexpr ParameterInfo kGramWeight = kFisherWeight;
 
 inline constexpr ParameterInfo kRidge = {
     .name = "ridge",
-    .least = 0,
+    .min = 0,
     .fallback = 1e-4,
     .meaning =
         "what is added to the diagonals of Gram matrices, as a share of "
@@ -52,15 +52,15 @@ inline constexpr ParameterInfo kNormalizeFishers = {
 
 inline constexpr ParameterInfo kDelta = {
     .name = "delta",
-    .least = 0,
+    .min = 0,
     .fallback = 1e-12,
     .meaning = "delta in H_0 = N_0 F_0 + delta, the base's weight decay"};
 
 inline constexpr ParameterInfo kDensity = {
     .name = "density",
     .scope = ParameterInfo::Scope::kModel,
-    .least = 0,
-    .most = 1,
+    .min = 0,
+    .max = 1,
     .fallback = 1,
     .meaning = "share of a task vector that is kept"};
 
@@ -75,16 +75,16 @@ inline constexpr ParameterInfo rescale(bool by_default) {
 inline constexpr ParameterInfo kGamma = {
     .name = "gamma",
     .scope = ParameterInfo::Scope::kModel,
-    .least = 0,
-    .most = 1,
+    .min = 0,
+    .max = 1,
     .fallback = 0.01,
     .meaning = "share of the greatest magnitudes that is dropped"};
 
 inline constexpr ParameterInfo kEpsilon = {
     .name = "epsilon",
     .scope = ParameterInfo::Scope::kModel,
-    .least = 0,
-    .most = 1,
+    .min = 0,
+    .max = 1,
     .fallback = 0.15,
     .meaning =
         "probabilities of being kept are density - epsilon for the "
@@ -93,8 +93,8 @@ inline constexpr ParameterInfo kEpsilon = {
 inline constexpr ParameterInfo kSeed = {
     .name = "seed",
     .is_whole = true,
-    .least = 0,
-    .most = 9007199254740992, // 2^53: all whole numbers up to it are doubles
+    .min = 0,
+    .max = 9007199254740992, // 2^53: all whole numbers up to it are doubles
     .fallback = 0,
     .meaning = "of the random choices"};
 

@@ -17,7 +17,7 @@ inline constexpr MethodInfo kPassthrough = {
     .source = "mergekit",
     .formula = MergeFormula::kLinear,
     .weights = WeightRule::kScale,
-    .most_models = 1,
+    .max_models = 1,
     .parameters = kPassthroughParameters};
 
 } // namespace merganser::methods

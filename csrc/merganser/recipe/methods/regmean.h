@@ -9,8 +9,8 @@ inline constexpr ParameterInfo kRegMeanParameters[] = {
     kGramWeight,
     normalize(true),
     {.name = "off_diagonal",
-     .least = 0,
-     .most = 1,
+     .min = 0,
+     .max = 1,
      .fallback = 0.9,
      .meaning = "factor of the Gram matrices beside their diagonals"},
     kRidge};

@@ -10,9 +10,9 @@ inline constexpr ParameterInfo kRemovalParameters[] = {
     kNormalizeFishers,
     kDelta,
     {.name = "clamp",
-     .least = 0,
-     .most = 1,
-     .above_least = true,
+     .min = 0,
+     .max = 1,
+     .above_min = true,
      .fallback = 0.25,
      .meaning = "least denominator, as a share of H_0 + sum w_t H_t"}};
 

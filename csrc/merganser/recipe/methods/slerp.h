@@ -6,10 +6,7 @@
 namespace merganser::methods {
 
 inline constexpr ParameterInfo kSlerpParameters[] = {
-    {.name = "t",
-     .least = 0,
-     .most = 1,
-     .meaning = "0: the base, 1: the model"}};
+    {.name = "t", .min = 0, .max = 1, .meaning = "0: the base, 1: the model"}};
 
 inline constexpr MethodInfo kSlerp = {
     .name = "slerp",
@@ -20,7 +17,7 @@ inline constexpr MethodInfo kSlerp = {
     .formula = MergeFormula::kLinear,
     .weights = WeightRule::kSlerp,
     .needs_base = true,
-    .most_models = 1,
+    .max_models = 1,
     .parameters = kSlerpParameters};
 
 } // namespace merganser::methods

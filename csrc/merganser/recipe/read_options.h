@@ -1,6 +1,5 @@
 #pragma once
 
-#include <initializer_list>
 #include <string_view>
 
 #include "merganser/base/api.h"
@@ -28,11 +27,6 @@ MERGANSER_API Settings parse_settings(
 
 // Throws InputError where a method cannot merge so many models beside the base.
 MERGANSER_API void check_count(const MethodInfo& method, int models);
-
-// In the first of the levels that has it; nullptr: none.
-const Setting* find_setting(
-    std::string_view name,
-    std::initializer_list<const Settings*> levels);
 
 // As torch and mergekit name it: "float32". The type must be one that recipes
 // can ask for (F16, BF16, F32, F64).

@@ -1,4 +1,4 @@
-#include "merganser/recipe/recipe_options.h"
+#include "merganser/recipe/read_options.h"
 
 #include <fmt/format.h>
 
@@ -9,6 +9,7 @@
 
 #include "merganser/base/error.h"
 #include "merganser/base/problems.h"
+#include "merganser/recipe/methods.h"
 
 namespace merganser {
 namespace {
@@ -95,18 +96,6 @@ Setting parse_setting(
 
 } // namespace
 
-std::string_view head_mode_name(HeadMode mode) {
-  switch (mode) {
-    case HeadMode::kMerge:
-      return "merge";
-    case HeadMode::kPerTask:
-      return "per_task";
-    case HeadMode::kBase:
-      return "base";
-  }
-  return "";
-}
-
 std::string_view torch_dtype_name(DType dtype) {
   for (const auto& [value, name] : kTorchDTypes) {
     if (value == dtype) {
@@ -146,33 +135,21 @@ Settings parse_settings(
 }
 
 void check_count(const MethodInfo& method, int models) {
-  if (models < method.least_models) {
+  if (models < method.min_models) {
     throw InputError(fmt::format(
         "the method {} needs at least {} {} beside the base, not {}",
         method.name,
-        method.least_models,
-        method.least_models == 1 ? "model" : "models",
+        method.min_models,
+        method.min_models == 1 ? "model" : "models",
         models));
   }
-  if (method.most_models > 0 && models > method.most_models) {
+  if (method.max_models > 0 && models > method.max_models) {
     throw InputError(fmt::format(
         "the method {} takes one model{}, not {}",
         method.name,
         method.needs_base ? " beside the base" : "",
         models));
   }
-}
-
-const Setting* find_setting(
-    std::string_view name,
-    std::initializer_list<const Settings*> levels) {
-  for (const Settings* level : levels) {
-    const auto found = level->find(name);
-    if (found != level->end()) {
-      return &found->second;
-    }
-  }
-  return nullptr;
 }
 
 void parse_recipe_options(const YamlValue& mapping, Recipe& recipe) {

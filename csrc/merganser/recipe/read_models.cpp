@@ -1,9 +1,9 @@
-#include "merganser/recipe/recipe_models.h"
+#include "merganser/recipe/read_models.h"
 
 #include <fmt/format.h>
 
 #include "merganser/base/problems.h"
-#include "merganser/recipe/recipe_options.h"
+#include "merganser/recipe/read_options.h"
 
 namespace merganser {
 namespace {

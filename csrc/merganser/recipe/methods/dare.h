@@ -5,6 +5,18 @@
 
 namespace merganser::methods {
 
+inline constexpr ParameterInfo kDareLinearParameters[] =
+    {kWeight, kDensity, normalize(false), rescale(true), kLambda, kSeed};
+
+inline constexpr MethodInfo kDareLinear = {
+    .name = "dare_linear",
+    .text = "theta_0 + lambda sum w_t tau_t; tau_t at random places only",
+    .source = "Yu et al., arXiv 2311.03099",
+    .formula = MergeFormula::kTaskSum,
+    .sparsify = Sparsify::kRandom,
+    .needs_base = true,
+    .parameters = kDareLinearParameters};
+
 inline constexpr ParameterInfo kDareTiesParameters[] =
     {kWeight, kDensity, normalize(false), rescale(true), kLambda, kSeed};
 

@@ -1,0 +1,194 @@
+#include "merganser/recipe/recipe.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "merganser/base/error.h"
+#include "merganser/base/problems.h"
+#include "merganser/io/atomic_file.h"
+#include "merganser/io/yaml_value.h"
+#include "merganser/recipe/methods.h"
+#include "merganser/recipe/parameter_values.h"
+#include "merganser/recipe/read_models.h"
+#include "merganser/recipe/read_options.h"
+
+namespace merganser {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kKeys[] = {
+    "merge_method",
+    "base_model",
+    "base_fisher",
+    "base_gram",
+    "base_num_examples",
+    "models",
+    "slices",
+    "parameters",
+    "heads",
+    "dtype",
+    "out_dtype",
+    "tokenizer_source"};
+
+void parse_base(
+    const YamlValue& root,
+    const MethodInfo& method,
+    const fs::path& folder,
+    Recipe& recipe) {
+  Problems problems;
+  // Returns whether it is there.
+  const auto take = [&](std::string_view key, bool needed, const auto& use) {
+    const auto value = root.find(key);
+    if (value) {
+      problems.collect([&] { use(*value); });
+    } else if (needed) {
+      problems.collect([&] {
+        root.at("merge_method")
+            .fail(fmt::format("the method {} needs {}", method.name, key));
+      });
+    }
+    return value.has_value();
+  };
+  const auto to = [&](auto& path) {
+    return [&](const YamlValue& value) { path = value.path(folder); };
+  };
+  const bool base =
+      take("base_model", method.needs_base, to(recipe.base_model));
+  if (!base && !method.needs_base && recipe.heads != HeadMode::kMerge) {
+    problems.collect([&] {
+      root.at("heads").fail(fmt::format(
+          "heads: {} needs base_model", head_mode_name(recipe.heads)));
+    });
+  }
+  take("base_fisher", method.needs_base_fisher, to(recipe.base_fisher));
+  take("base_gram", method.needs_base_gram(), to(recipe.base_gram));
+  take("base_num_examples", false, [&](const YamlValue& count) {
+    recipe.base_num_examples = count.positive();
+  });
+  take("tokenizer_source", false, [](const YamlValue& tokenizer) {
+    if (tokenizer.text() != "base") {
+      tokenizer.fail(fmt::format(
+          "tokenizer_source must be base, not '{}': vocabularies are not "
+          "merged",
+          tokenizer.text()));
+    }
+  });
+  problems.throw_if_any();
+}
+
+// Methods that take the base as `base_model` do not take it once more as a
+// model, as in mergekit, whose recipes often list it in both places.
+void leave_out_base(std::vector<RecipeModel>& models, const Recipe& recipe) {
+  if (recipe.method->needs_base) {
+    std::erase_if(models, [&](const RecipeModel& model) {
+      return model.model == *recipe.base_model && !model.adapter;
+    });
+  }
+}
+
+// The complaint gets the list's place.
+void check_count_of(
+    const YamlValue& list,
+    const MethodInfo& method,
+    const std::vector<RecipeModel>& models) {
+  try {
+    check_count(method, static_cast<int>(models.size()));
+  } catch (const InputError& error) {
+    list.fail(error.what());
+  }
+}
+
+void finish_slices(const YamlValue& list, Recipe& recipe) {
+  const std::vector<YamlValue> entries = list.items();
+  for (size_t i = 0; i < entries.size(); ++i) {
+    RecipeSlice& slice = recipe.slices[i];
+    slice.base_first_layer = slice.models.front().first_layer;
+    for (const RecipeModel& model : slice.models) {
+      if (model.model == recipe.base_model) {
+        slice.base_first_layer = model.first_layer;
+      }
+    }
+    leave_out_base(slice.models, recipe);
+    check_count_of(entries[i], *recipe.method, slice.models);
+  }
+}
+
+// What can be said of the weights without the tensors; the plan looks at those
+// that depend on them.
+void check_weights(const YamlValue& models, const Recipe& recipe) {
+  if (recipe.method->find_parameter("weight") == nullptr) {
+    return;
+  }
+  std::vector<double> weights;
+  for (const RecipeModel& model : recipe.models) {
+    const Setting* setting =
+        find_setting("weight", {&model.parameters, &recipe.parameters});
+    if (setting != nullptr && !setting->is_constant()) {
+      return;
+    }
+    weights.push_back(
+        setting == nullptr ? recipe.method->fallback("weight")
+                           : *setting->at("", 0));
+  }
+  const Setting* normalize = find_setting("normalize", {&recipe.parameters});
+  const bool divides = normalize != nullptr && normalize->is_constant()
+      ? *normalize->at("", 0) != 0
+      : recipe.method->fallback("normalize") != 0;
+  if (weights_sum_to_zero(*recipe.method, weights, divides)) {
+    models.fail("the weights of the models must not sum to 0");
+  }
+}
+
+} // namespace
+
+Recipe Recipe::load(const fs::path& path) {
+  return parse(read_file(path), path.parent_path(), path.string());
+}
+
+Recipe Recipe::parse(
+    const std::string& yaml,
+    const fs::path& folder,
+    const std::string& source_name) {
+  const YamlValue root = YamlValue::parse(yaml, source_name);
+  Problems problems;
+  root.expect_keys(kKeys, problems);
+  Recipe recipe;
+  recipe.source = source_name;
+  recipe.text = yaml;
+  // If it is none, the simplest stands for it: the rest is looked at, too.
+  recipe.method = &method_of(MergeFormula::kLinear);
+  problems.collect(
+      [&] { recipe.method = &parse_method(root.at("merge_method")); });
+  const MethodInfo& method = *recipe.method;
+  problems.collect([&] { parse_recipe_options(root, recipe); });
+  problems.collect([&] { parse_base(root, method, folder, recipe); });
+  const auto slices = root.find("slices");
+  problems.collect([&] {
+    if (slices && root.find("models")) {
+      slices->fail("there are models too, and a recipe has either or");
+    }
+    if (slices) {
+      recipe.slices = parse_slices(*slices, method, folder);
+    } else {
+      recipe.models = parse_models(root.at("models"), method, folder);
+    }
+  });
+  problems.throw_if_any(); // what is not there cannot be counted
+
+  if (slices) {
+    finish_slices(*slices, recipe);
+    if (recipe.heads != HeadMode::kMerge) {
+      root.at("heads").fail("slices have no heads of their own");
+    }
+  } else {
+    const YamlValue models = root.at("models");
+    leave_out_base(recipe.models, recipe);
+    check_count_of(models, method, recipe.models);
+    check_weights(models, recipe);
+  }
+  return recipe;
+}
+
+} // namespace merganser
