@@ -6,8 +6,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "merganser/app/commands.h"
 #include "merganser/app/torch_options.h"
-#include "merganser/app/verbs.h"
 #include "merganser/base/progress.h"
 #include "merganser/eval/evaluate.h"
 #include "merganser/model/classifier.h"

@@ -9,8 +9,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "merganser/app/commands.h"
 #include "merganser/app/torch_options.h"
-#include "merganser/app/verbs.h"
 #include "merganser/base/error.h"
 #include "merganser/base/progress.h"
 #include "merganser/io/checkpoint.h"

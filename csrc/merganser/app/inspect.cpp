@@ -5,7 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
-#include "merganser/app/verbs.h"
+#include "merganser/app/commands.h"
 #include "merganser/provenance/inspect.h"
 
 namespace merganser::app {

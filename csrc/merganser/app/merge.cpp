@@ -5,7 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
-#include "merganser/app/verbs.h"
+#include "merganser/app/commands.h"
 #include "merganser/base/error.h"
 #include "merganser/base/progress.h"
 #include "merganser/engine/execute.h"

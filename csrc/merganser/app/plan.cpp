@@ -5,7 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
-#include "merganser/app/verbs.h"
+#include "merganser/app/commands.h"
 #include "merganser/engine/buffer_memory.h"
 #include "merganser/plan/plan_text.h"
 #include "merganser/plan/planner.h"

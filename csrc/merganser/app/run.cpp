@@ -6,7 +6,7 @@
 #include <memory>
 #include <optional>
 
-#include "merganser/app/verbs.h"
+#include "merganser/app/commands.h"
 #include "merganser/base/progress.h"
 #include "merganser/experiment/experiment.h"
 

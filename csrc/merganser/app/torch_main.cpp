@@ -5,12 +5,12 @@
 
 #include <cstdio>
 
-#include "merganser/app/command.h"
-#include "merganser/app/verbs.h"
+#include "merganser/app/commands.h"
+#include "merganser/app/program.h"
 
 int main(int argc, char** argv) {
   using namespace merganser::app;
-  constexpr VerbDefinition kTorchVerbs[] = {
+  constexpr CommandDefinition kTorchCommands[] = {
       {"train", define_train},
       {"fisher", define_fisher},
       {"eval", define_eval},
@@ -25,5 +25,5 @@ int main(int argc, char** argv) {
   // again.
   mallopt(M_MMAP_THRESHOLD, 32 << 20);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
-  return run_program(argc, argv, kTorchVerbs, elsewhere);
+  return run_program(argc, argv, kTorchCommands, elsewhere);
 }

@@ -3,7 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <string>
 
-#include "merganser/model/autocast.h"
+#include "merganser/model/compute_dtype.h"
 
 namespace merganser::app {
 

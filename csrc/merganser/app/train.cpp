@@ -7,8 +7,8 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "merganser/app/commands.h"
 #include "merganser/app/torch_options.h"
-#include "merganser/app/verbs.h"
 #include "merganser/base/progress.h"
 
 namespace merganser::app {

@@ -3,6 +3,7 @@
 #include "merganser/base/error.h"
 #include "merganser/bindings/encoder.h"
 #include "merganser/bindings/long_call.h"
+#include "merganser/bindings/module.h"
 #include "merganser/eval/evaluate.h"
 #include "merganser/fisher/directions.h"
 

@@ -5,6 +5,7 @@
 
 #include "merganser/base/error.h"
 #include "merganser/bindings/long_call.h"
+#include "merganser/bindings/module.h"
 #include "merganser/fisher/result.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/io/fisher_file.h"

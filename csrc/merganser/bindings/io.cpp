@@ -1,4 +1,5 @@
 #include "merganser/bindings/long_call.h"
+#include "merganser/bindings/module.h"
 #include "merganser/io/checkpoint.h"
 
 // Files as raw bytes, for checkpoints whose types torch may lack and for the

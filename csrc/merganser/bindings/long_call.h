@@ -1,6 +1,6 @@
 #pragma once
 
-#include "merganser/bindings/module.h"
+#include "merganser/bindings/pybind.h"
 
 namespace merganser::bindings {
 
@@ -20,7 +20,7 @@ class LongCall {
   py::gil_scoped_release released_;
 };
 
-// Makes check_interrupt() of io/interrupt.h ask Python for signals.
+// Makes check_interrupt() of base/interrupt.h ask Python for signals.
 void install_python_interrupts();
 
 } // namespace merganser::bindings

@@ -5,6 +5,7 @@
 
 #include "merganser/base/error.h"
 #include "merganser/bindings/long_call.h"
+#include "merganser/bindings/module.h"
 
 namespace merganser::bindings {
 namespace {

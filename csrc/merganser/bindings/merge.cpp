@@ -1,4 +1,5 @@
 #include "merganser/bindings/long_call.h"
+#include "merganser/bindings/module.h"
 #include "merganser/engine/execute.h"
 #include "merganser/plan/plan_text.h"
 #include "merganser/provenance/inspect.h"

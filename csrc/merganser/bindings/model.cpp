@@ -1,5 +1,6 @@
 #include "merganser/bindings/encoder.h"
 #include "merganser/bindings/long_call.h"
+#include "merganser/bindings/module.h"
 #include "merganser/io/atomic_file.h"
 #include "merganser/model/autocast.h"
 

@@ -1,17 +1,12 @@
 #pragma once
 
-#include <pybind11/functional.h>
-#include <pybind11/stl.h>
-#include <pybind11/stl/filesystem.h>
-#include <torch/csrc/utils/pybind.h>
+#include "merganser/bindings/pybind.h"
 
 // merganser._C carries what a dispatcher schema cannot: objects, paths,
 // progress callbacks. Functions of tensors are operators (ops/library.cpp). One
 // subject per file, each with one function here; module.cpp calls them all.
 // Their types and documentation for people are in python/merganser/_C.pyi.
 namespace merganser::bindings {
-
-namespace py = pybind11;
 
 void bind_errors(py::module_& m);
 void bind_io(py::module_& m);

@@ -1,4 +1,5 @@
 #include "merganser/bindings/long_call.h"
+#include "merganser/bindings/module.h"
 #include "merganser/text/dataset.h"
 #include "merganser/text/tokenizer.h"
 

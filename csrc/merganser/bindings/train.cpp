@@ -1,6 +1,6 @@
 #include "merganser/bindings/long_call.h"
 #include "merganser/bindings/module.h"
-#include "merganser/model/autocast.h"
+#include "merganser/model/compute_dtype.h"
 #include "merganser/text/batching.h"
 #include "merganser/train/trainer.h"
 

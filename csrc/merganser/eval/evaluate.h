@@ -4,16 +4,11 @@
 
 #include "merganser/base/api.h"
 #include "merganser/base/progress.h"
+#include "merganser/eval/eval_result.h"
 #include "merganser/model/encoder.h"
 #include "merganser/text/dataset.h"
 
 namespace merganser {
-
-struct EvalResult {
-  int64_t examples = 0;
-  double accuracy = 0; // in [0, 1]
-  double loss = 0; // mean negative log-likelihood, nats
-};
 
 // Model in eval mode; left in the mode it was in. Progress counts examples.
 MERGANSER_API EvalResult evaluate(

@@ -1,25 +1,13 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
-#include <string>
 
 #include "merganser/base/api.h"
-#include "merganser/base/progress.h"
+#include "merganser/experiment/events.h"
 #include "merganser/experiment/results.h"
 #include "merganser/experiment/settings.h"
 
 namespace merganser {
-
-// What is said while an experiment runs. Called from one thread.
-struct ExperimentEvents {
-  // A stage begins to work (one that is cached never does): its name and the
-  // unit of its progress.
-  std::function<
-      ProgressCallback(const std::string& stage, const std::string& unit)>
-      begin;
-  std::function<void(const StageRecord& record)> end;
-};
 
 // Trains the base, the experts from it and the target, estimates their Fishers,
 // merges the experts and evaluates every model on every test set. In `out`:

@@ -1,5 +1,6 @@
 #include "merganser/experiment/layout.h"
 #include "merganser/experiment/stages.h"
+#include "merganser/fisher/fisher.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/model/classifier.h"
 

@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "merganser/io/yaml_value.h"
+
 // Where an experiment keeps what it makes, relative to its folder.
 namespace merganser::layout {
 
@@ -33,5 +35,10 @@ inline std::string evaluation(const std::string& name) {
 
 // From a recipe's folder back to the experiment's.
 inline const std::string kUpFromRecipe = "../../";
+
+// Checks a name that the user gave to a data set or a merge: names become file
+// names and words of the recipes that are written. Throws InputError at
+// `place`.
+void check_name(const YamlValue& place, const std::string& name);
 
 } // namespace merganser::layout

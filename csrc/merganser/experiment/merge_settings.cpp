@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "merganser/experiment/layout.h"
-#include "merganser/experiment/names.h"
 #include "merganser/recipe/read_options.h"
 
 namespace merganser {
@@ -48,7 +47,7 @@ ExperimentMerge parse_merge(
   ExperimentMerge merge;
   const YamlValue name = entry.at("name");
   merge.name = name.text();
-  check_name(name, merge.name);
+  layout::check_name(name, merge.name);
   Recipe& recipe = merge.recipe;
   recipe.method = &parse_method(entry.at("method"));
   parse_recipe_options(entry, recipe);

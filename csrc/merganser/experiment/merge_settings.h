@@ -1,13 +1,17 @@
 #pragma once
 
-#include <filesystem>
 #include <string>
 #include <vector>
 
-#include "merganser/experiment/settings.h"
 #include "merganser/io/yaml_value.h"
+#include "merganser/recipe/recipe.h"
 
 namespace merganser {
+
+struct ExperimentMerge {
+  std::string name;
+  Recipe recipe; // of the experts, with paths as in merges/NAME/recipe.yaml
+};
 
 // One entry of `merges`: the recipe that merges the named experts.
 ExperimentMerge parse_merge(

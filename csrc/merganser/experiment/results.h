@@ -5,18 +5,10 @@
 #include <vector>
 
 #include "merganser/base/api.h"
-#include "merganser/eval/evaluate.h"
+#include "merganser/eval/eval_result.h"
+#include "merganser/experiment/events.h"
 
 namespace merganser {
-
-// How a stage ended.
-struct StageRecord {
-  std::string name; // "train base"
-  std::string inputs; // JSON: settings and content hashes
-  std::string output; // content hash
-  double seconds = 0; // of the run that made it
-  bool cached = false; // made by an earlier run
-};
 
 // A model of the experiment on every test set.
 struct ModelResult {

@@ -5,13 +5,11 @@
 #include <set>
 
 #include "merganser/experiment/layout.h"
-#include "merganser/experiment/merge_settings.h"
-#include "merganser/experiment/names.h"
 #include "merganser/experiment/training_settings.h"
 #include "merganser/io/atomic_file.h"
 #include "merganser/io/model_dir.h"
 #include "merganser/io/yaml_value.h"
-#include "merganser/model/autocast.h"
+#include "merganser/model/compute_dtype.h"
 
 namespace merganser {
 namespace {
@@ -31,7 +29,7 @@ std::vector<ExperimentData> parse_data(
     const fs::path& folder) {
   std::vector<ExperimentData> data;
   for (const auto& [name, value] : mapping.entries()) {
-    check_name(value, name);
+    layout::check_name(value, name);
     if (name == layout::kBase || name == layout::kTarget) {
       value.fail(fmt::format(
           "a data set cannot be called '{}': a model is called that", name));

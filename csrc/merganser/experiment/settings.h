@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "merganser/base/api.h"
-#include "merganser/fisher/fisher.h"
-#include "merganser/recipe/recipe.h"
-#include "merganser/train/trainer.h"
+#include "merganser/experiment/merge_settings.h"
+#include "merganser/fisher/fisher_options.h"
+#include "merganser/train/train_options.h"
 
 namespace merganser {
 
@@ -24,11 +24,6 @@ struct ExperimentTraining {
   TrainOptions options; // without paths
   // Weight of 1/2 |theta - theta_0|^2 in the norm of the base's H_0; 0: none.
   double proximal = 0;
-};
-
-struct ExperimentMerge {
-  std::string name;
-  Recipe recipe; // of the experts, with paths as in merges/NAME/recipe.yaml
 };
 
 // A parsed experiment; docs/experiments.md has the keys. Paths are resolved

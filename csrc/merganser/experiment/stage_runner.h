@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "merganser/experiment/content_hashes.h"
-#include "merganser/experiment/experiment.h"
+#include "merganser/experiment/events.h"
 #include "merganser/io/file_lock.h"
 
 namespace merganser {

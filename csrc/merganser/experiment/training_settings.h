@@ -1,10 +1,10 @@
 #pragma once
 
-#include <span>
+#include <initializer_list>
 #include <string_view>
 
 #include "merganser/io/yaml_value.h"
-#include "merganser/train/trainer.h"
+#include "merganser/train/train_options.h"
 
 namespace merganser {
 

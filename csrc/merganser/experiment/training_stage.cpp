@@ -1,6 +1,7 @@
 #include "merganser/experiment/layout.h"
 #include "merganser/experiment/stages.h"
 #include "merganser/train/fingerprint.h"
+#include "merganser/train/trainer.h"
 
 namespace merganser {
 namespace {

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "merganser/base/api.h"
-#include "merganser/fisher/fisher.h"
 
 namespace merganser {
 

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "merganser/fisher/fisher.h"
+#include "merganser/model/encoder.h"
 #include "merganser/model/layers.h"
 
 namespace merganser {

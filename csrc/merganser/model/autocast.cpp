@@ -1,18 +1,6 @@
 #include "merganser/model/autocast.h"
 
-#include <fmt/format.h>
-
-#include "merganser/base/error.h"
-
 namespace merganser {
-
-bool parse_bfloat16(const std::string& name) {
-  if (name != "float32" && name != "bfloat16") {
-    throw InputError(
-        fmt::format("the dtype must be float32 or bfloat16, not \"{}\"", name));
-  }
-  return name == "bfloat16";
-}
 
 Autocast::Autocast(at::DeviceType device, bool bfloat16)
     : device_(device),

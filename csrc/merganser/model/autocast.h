@@ -2,15 +2,9 @@
 
 #include <ATen/autocast_mode.h>
 
-#include <string>
-
 #include "merganser/base/api.h"
 
 namespace merganser {
-
-// Whether "bfloat16" (true) or "float32" (false) is meant; InputError for any
-// other name.
-MERGANSER_API bool parse_bfloat16(const std::string& name);
 
 // While it lives, matrix products of this thread are bfloat16 if `bfloat16`,
 // with each weight converted once; LayerNorm, softmax and what else needs the

@@ -4,7 +4,7 @@
 
 #include "merganser/base/api.h"
 #include "merganser/train/arena.h"
-#include "merganser/train/trainer.h"
+#include "merganser/train/train_options.h"
 
 namespace merganser {
 

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "merganser/base/api.h"
-#include "merganser/train/trainer.h"
+#include "merganser/train/train_options.h"
 
 namespace merganser {
 

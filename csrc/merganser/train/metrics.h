@@ -3,9 +3,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "merganser/base/api.h"
-#include "merganser/train/trainer.h"
 
 namespace merganser {
 
@@ -18,6 +21,23 @@ struct StepMetrics {
   double learning_rate = 0;
   double gradient_norm = 0; // before clipping
 };
+
+struct EpochEval {
+  std::string file;
+  double accuracy = 0; // in [0, 1]
+  double loss = 0; // mean negative log-likelihood, nats
+};
+
+struct EpochMetrics {
+  int64_t epoch = 0; // from 1
+  int64_t step = 0; // steps done by its end
+  double train_loss = 0; // mean over the examples, each before its update
+  std::vector<EpochEval> eval; // one per file of options.eval
+};
+
+// An epoch's metrics as metrics.jsonl, checkpoints and reports hold them.
+nlohmann::ordered_json epoch_to_json(const EpochMetrics& epoch);
+EpochMetrics epoch_from_json(const nlohmann::ordered_json& json);
 
 // A line of JSON per step and per epoch. Holds no times, so that a resumed run
 // leaves the same file as one that was never interrupted.

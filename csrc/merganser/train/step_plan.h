@@ -6,7 +6,7 @@
 
 #include "merganser/base/api.h"
 #include "merganser/text/dataset.h"
-#include "merganser/train/trainer.h"
+#include "merganser/train/train_options.h"
 
 namespace merganser {
 

@@ -5,7 +5,6 @@
 #include "merganser/io/checkpoint.h"
 #include "merganser/model/classifier.h"
 #include "merganser/text/tokenizer.h"
-#include "merganser/train/options.h"
 
 namespace merganser {
 namespace {

@@ -2,9 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include "merganser/base/error.h"
 #include "merganser/io/safetensors.h"
-#include "merganser/train/epoch_json.h"
 
 namespace merganser {
 namespace {

@@ -10,7 +10,7 @@
 
 #include "merganser/base/api.h"
 #include "merganser/io/safetensors.h"
-#include "merganser/train/trainer.h"
+#include "merganser/train/metrics.h"
 
 namespace merganser {
 

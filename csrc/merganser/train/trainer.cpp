@@ -11,7 +11,7 @@
 #include "merganser/train/clipping.h"
 #include "merganser/train/fingerprint.h"
 #include "merganser/train/metrics.h"
-#include "merganser/train/run_folder.h"
+#include "merganser/train/run_directory.h"
 #include "merganser/train/step_plan.h"
 #include "merganser/train/stepper.h"
 #include "merganser/train/task.h"
@@ -35,7 +35,7 @@ class Trainer {
   Trainer(const TrainOptions& options, const ProgressCallback& progress)
       : options_(options),
         progress_(progress),
-        folder_(options.out),
+        directory_(options.out),
         task_(load_task(options)),
         fingerprint_(fingerprint(options, task_.model_hash)),
         plan_(task_.train, options),
@@ -63,7 +63,7 @@ class Trainer {
 
   const TrainOptions& options_;
   const ProgressCallback& progress_;
-  RunFolder folder_;
+  RunDirectory directory_;
   TrainingTask task_;
   std::string fingerprint_;
   StepPlan plan_;
@@ -79,7 +79,7 @@ TrainResult Trainer::run() {
     throw Error(fmt::format(
         "{}; remove {} to begin again with other options",
         diverged.what(),
-        folder_.partial().string()));
+        directory_.partial().string()));
   }
 }
 
@@ -103,14 +103,14 @@ TrainResult Trainer::train_to_the_end() {
 }
 
 void Trainer::resume() {
-  folder_.open();
-  if (std::filesystem::exists(folder_.state())) {
-    state_ = load_state(folder_.state(), fingerprint_, arrays());
+  directory_.open();
+  if (std::filesystem::exists(directory_.state())) {
+    state_ = load_state(directory_.state(), fingerprint_, arrays());
     if (stepper_.fisher) {
       stepper_.fisher->examples = state_.fisher_examples;
     }
   }
-  metrics_.emplace(folder_.metrics(), state_.metrics_bytes);
+  metrics_.emplace(directory_.metrics(), state_.metrics_bytes);
 }
 
 bool Trainer::epoch_over() const {
@@ -149,7 +149,7 @@ void Trainer::end_epoch() {
   if (accuracy > state_.best_accuracy) {
     state_.best_accuracy = accuracy;
     state_.best_epoch = metrics.epoch;
-    save_arrays(folder_.best(), {{"parameters", stepper_.arena.parameters}});
+    save_arrays(directory_.best(), {{"parameters", stepper_.arena.parameters}});
   }
   state_.epochs.push_back(std::move(metrics));
   state_.epoch_loss = 0;
@@ -204,7 +204,7 @@ void Trainer::checkpoint() {
   if (stepper_.fisher) {
     state_.fisher_examples = stepper_.fisher->examples;
   }
-  save_state(folder_.state(), state_, fingerprint_, arrays());
+  save_state(directory_.state(), state_, fingerprint_, arrays());
 }
 
 FlatArrays Trainer::arrays() const {
@@ -238,10 +238,10 @@ TrainResult Trainer::finish() {
   } else if (state_.best_epoch != 0 && state_.best_epoch != plan_.epochs()) {
     result.model_epoch = state_.best_epoch;
     load_arrays(
-        SafetensorsFile(folder_.best()),
+        SafetensorsFile(directory_.best()),
         {{"parameters", stepper_.arena.parameters}});
   }
-  result.fisher = folder_.publish(task_.model, options_.model, fisher);
+  result.fisher = directory_.publish(task_.model, options_.model, fisher);
   return result;
 }
 

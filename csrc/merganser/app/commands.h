@@ -1,18 +1,33 @@
 #pragma once
 
+#include <functional>
 #include <string_view>
 
-#include "merganser/app/command.h"
+namespace CLI {
+class App;
+}
 
 namespace merganser::app {
 
-// Every verb of `merganser`, in the order of its help.
-struct VerbInfo {
+struct CommonOptions {
+  bool quiet = false; // no progress on stderr
+  bool verbose = false; // more of it
+  bool json = false; // the result on stdout for machines
+};
+
+// A command's own options and arguments, added to `parser`; returns the work to
+// do once they are parsed. The work returns normally (exit code 0) or throws:
+// InputError for exit code 2, anything else for 1.
+using Work = std::function<void()>;
+using DefineCommand = Work (*)(CLI::App& parser, const CommonOptions& common);
+
+// Every command of `merganser`, in the order of its help.
+struct CommandInfo {
   std::string_view name;
   std::string_view summary;
 };
 
-inline constexpr VerbInfo kVerbs[] = {
+inline constexpr CommandInfo kCommands[] = {
     {"train", "fine-tune a model, and collect its Fisher meanwhile"},
     {"fisher", "estimate the diagonal Fisher of a model on data"},
     {"merge", "merge models as a recipe says"},
@@ -24,14 +39,14 @@ inline constexpr VerbInfo kVerbs[] = {
     {"run", "an experiment: fine-tune, Fisher, merge, evaluate"},
 };
 
-// Of the executable `merganser`: no torch.
+// Commands of the executable `merganser`, without torch.
 Work define_merge(CLI::App& parser, const CommonOptions& common);
 Work define_plan(CLI::App& parser, const CommonOptions& common);
 Work define_inspect(CLI::App& parser, const CommonOptions& common);
 Work define_methods(CLI::App& parser, const CommonOptions& common);
 Work define_verify(CLI::App& parser, const CommonOptions& common);
 
-// Of the executable `merganser-torch`.
+// Commands of the executable `merganser-torch`.
 Work define_train(CLI::App& parser, const CommonOptions& common);
 Work define_fisher(CLI::App& parser, const CommonOptions& common);
 Work define_eval(CLI::App& parser, const CommonOptions& common);

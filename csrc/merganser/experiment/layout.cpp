@@ -1,11 +1,11 @@
-#include "merganser/experiment/names.h"
+#include "merganser/experiment/layout.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <string_view>
 
-namespace merganser {
+namespace merganser::layout {
 
 void check_name(const YamlValue& place, const std::string& name) {
   constexpr std::string_view kAllowed =
@@ -19,4 +19,4 @@ void check_name(const YamlValue& place, const std::string& name) {
   }
 }
 
-} // namespace merganser
+} // namespace merganser::layout

@@ -1,4 +1,4 @@
-#include "merganser/train/options.h"
+#include "merganser/train/train_options.h"
 
 #include <fmt/format.h>
 

@@ -15,10 +15,10 @@ namespace merganser {
 //   OUT.partial/state.safetensors   the last checkpoint
 //   OUT.partial/best.safetensors    parameters of the best epoch
 //   OUT.partial/metrics.jsonl
-class MERGANSER_API RunFolder {
+class MERGANSER_API RunDirectory {
  public:
   // Throws InputError when `out` exists and is not an empty folder.
-  explicit RunFolder(const std::filesystem::path& out);
+  explicit RunDirectory(const std::filesystem::path& out);
 
   // Makes OUT.partial where it is not there. Throws Error while another process
   // trains there.

@@ -1,4 +1,4 @@
-#include "merganser/train/run_folder.h"
+#include "merganser/train/run_directory.h"
 
 #include <fmt/format.h>
 
@@ -19,7 +19,7 @@ fs::path without_trailing_slash(const fs::path& path) {
 
 } // namespace
 
-RunFolder::RunFolder(const fs::path& out)
+RunDirectory::RunDirectory(const fs::path& out)
     : out_(without_trailing_slash(out)), partial_(out_) {
   partial_ += ".partial";
   if (fs::exists(out_) && !(fs::is_directory(out_) && fs::is_empty(out_))) {
@@ -28,7 +28,7 @@ RunFolder::RunFolder(const fs::path& out)
   }
 }
 
-void RunFolder::open() {
+void RunDirectory::open() {
   std::error_code failed;
   fs::create_directories(partial_, failed);
   if (failed) {
@@ -38,19 +38,19 @@ void RunFolder::open() {
   lock_.emplace(partial_ / "lock");
 }
 
-fs::path RunFolder::state() const {
+fs::path RunDirectory::state() const {
   return partial_ / "state.safetensors";
 }
 
-fs::path RunFolder::best() const {
+fs::path RunDirectory::best() const {
   return partial_ / "best.safetensors";
 }
 
-fs::path RunFolder::metrics() const {
+fs::path RunDirectory::metrics() const {
   return partial_ / "metrics.jsonl";
 }
 
-std::optional<fs::path> RunFolder::publish(
+std::optional<fs::path> RunDirectory::publish(
     const Encoder& model,
     const fs::path& source,
     std::optional<FisherResult> fisher) const {

@@ -1,8 +1,9 @@
+#include "merganser/train/train_result.h"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "merganser/train/epoch_json.h"
-#include "merganser/train/trainer.h"
+#include <nlohmann/json.hpp>
 
 namespace merganser {
 

@@ -1,4 +1,4 @@
-#include "merganser/app/command.h"
+#include "merganser/app/program.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -12,7 +12,6 @@
 #include <system_error>
 #include <vector>
 
-#include "merganser/app/verbs.h"
 #include "merganser/base/error.h"
 #include "merganser/base/interrupt.h"
 #include "merganser/base/version.h"
@@ -37,8 +36,8 @@ std::string help() {
       "checkpoints.\n"
       "\n"
       "Verbs (merganser VERB --help says more):\n";
-  for (const auto& verb : kVerbs) {
-    text += fmt::format("  {:<9} {}\n", verb.name, verb.summary);
+  for (const auto& command : kCommands) {
+    text += fmt::format("  {:<9} {}\n", command.name, command.summary);
   }
   text +=
       "\n"
@@ -57,12 +56,13 @@ void flush_output() {
 }
 
 int parse_and_work(
-    const VerbDefinition& verb,
+    const CommandDefinition& command,
     std::string_view summary,
     std::vector<std::string> arguments) {
-  CLI::App parser(std::string(summary), fmt::format("merganser {}", verb.name));
+  CLI::App parser(
+      std::string(summary), fmt::format("merganser {}", command.name));
   CommonOptions common;
-  const Work work = verb.define(parser, common);
+  const Work work = command.define(parser, common);
   parser.add_flag("-q,--quiet", common.quiet, "No progress on stderr");
   parser.add_flag("-v,--verbose", common.verbose, "More of what is done");
   parser.add_flag("--json", common.json, "The result as JSON on stdout");
@@ -84,7 +84,8 @@ int parse_and_work(
   } catch (const CLI::ParseError& error) {
     return fail(
         kBadInput,
-        fmt::format("{} (see merganser {} --help)", error.what(), verb.name));
+        fmt::format(
+            "{} (see merganser {} --help)", error.what(), command.name));
   }
   install_interrupt_handler();
   work();
@@ -102,13 +103,13 @@ std::string first_line(std::string text) {
 int run_program(
     int argc,
     char** argv,
-    std::span<const VerbDefinition> verbs,
+    std::span<const CommandDefinition> commands,
     int (*elsewhere)(char** argv)) try {
   // The verb is the first argument that is not an option.
   char** const end = argv + argc;
-  char** const verb = std::find_if(
+  char** const command = std::find_if(
       argv + std::min(argc, 1), end, [](char* a) { return a[0] != '-'; });
-  if (verb == end) {
+  if (command == end) {
     const std::string_view option = argc > 1 ? argv[1] : "";
     if (option == "--version") {
       fmt::print("merganser {}\n", merganser::version());
@@ -121,15 +122,15 @@ int run_program(
     flush_output();
     return kDone;
   }
-  std::rotate(argv + 1, verb, verb + 1);
+  std::rotate(argv + 1, command, command + 1);
   const std::string_view name = argv[1];
   const auto info = std::find_if(
-      std::begin(kVerbs), std::end(kVerbs), [&](const VerbInfo& row) {
+      std::begin(kCommands), std::end(kCommands), [&](const CommandInfo& row) {
         return row.name == name;
       });
-  if (info == std::end(kVerbs)) {
+  if (info == std::end(kCommands)) {
     std::vector<std::string_view> names;
-    for (const auto& row : kVerbs) {
+    for (const auto& row : kCommands) {
       names.push_back(row.name);
     }
     return fail(
@@ -139,7 +140,7 @@ int run_program(
             name,
             fmt::join(names, ", ")));
   }
-  for (const auto& definition : verbs) {
+  for (const auto& definition : commands) {
     if (definition.name == name) {
       return parse_and_work(definition, info->summary, {argv + 2, end});
     }

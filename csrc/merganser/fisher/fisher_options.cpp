@@ -1,0 +1,73 @@
+#include "merganser/fisher/fisher_options.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <stdexcept>
+#include <utility>
+
+#include "merganser/base/error.h"
+
+namespace merganser {
+namespace {
+
+constexpr std::array<std::pair<Estimator, const char*>, 4> kNames = {{
+    {Estimator::kExact, "exact"},
+    {Estimator::kMc, "mc"},
+    {Estimator::kEmpirical, "empirical"},
+    {Estimator::kMcBatch, "mc_batch"},
+}};
+
+constexpr int64_t kMaxSamples = 1'000'000;
+
+bool draws_labels(Estimator estimator) {
+  return estimator == Estimator::kMc || estimator == Estimator::kMcBatch;
+}
+
+} // namespace
+
+Estimator parse_estimator(const std::string& name) {
+  for (const auto& [estimator, its_name] : kNames) {
+    if (name == its_name) {
+      return estimator;
+    }
+  }
+  throw InputError(fmt::format(
+      "the estimator must be exact, mc, empirical or mc_batch, not '{}'",
+      name));
+}
+
+std::string estimator_name(Estimator estimator) {
+  for (const auto& [value, name] : kNames) {
+    if (value == estimator) {
+      return name;
+    }
+  }
+  throw std::logic_error("an estimator without a name");
+}
+
+void check_options(const FisherOptions& options) {
+  const auto require = [](bool condition, const char* what, int64_t value) {
+    if (!condition) {
+      throw InputError(fmt::format("{}, not {}", what, value));
+    }
+  };
+  require(
+      options.batch_size >= 1,
+      "batch_size must be 1 or more",
+      options.batch_size);
+  require(
+      options.limit >= 1 || options.limit == -1,
+      "limit must be 1 or more, or -1 for all examples",
+      options.limit);
+  require(
+      options.samples >= 1 && options.samples <= kMaxSamples,
+      "samples must be between 1 and a million",
+      options.samples);
+  require(
+      options.samples == 1 || draws_labels(options.estimator),
+      "samples must be 1 for an estimator that draws no labels",
+      options.samples);
+}
+
+} // namespace merganser

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "merganser/base/api.h"
+
+namespace merganser {
+
+enum class Estimator { kExact, kMc, kEmpirical, kMcBatch };
+
+// Throws InputError for a name that is not one of exact, mc, empirical,
+// mc_batch.
+MERGANSER_API Estimator parse_estimator(const std::string& name);
+MERGANSER_API std::string estimator_name(Estimator estimator);
+
+struct FisherOptions {
+  Estimator estimator = Estimator::kExact;
+  int64_t samples = 1; // mc, mc_batch: labels drawn per example
+  int64_t limit = -1; // use this many examples, drawn with `seed`; < 0: all
+  uint64_t seed = 0;
+  int64_t batch_size = 32;
+  bool bfloat16 = false; // autocast; the sums stay float32
+};
+
+// Throws InputError for options out of range.
+void check_options(const FisherOptions& options);
+
+} // namespace merganser

@@ -1,0 +1,17 @@
+#include "merganser/model/compute_dtype.h"
+
+#include <fmt/format.h>
+
+#include "merganser/base/error.h"
+
+namespace merganser {
+
+bool parse_bfloat16(const std::string& name) {
+  if (name != "float32" && name != "bfloat16") {
+    throw InputError(
+        fmt::format("the dtype must be float32 or bfloat16, not \"{}\"", name));
+  }
+  return name == "bfloat16";
+}
+
+} // namespace merganser

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "merganser/base/api.h"
+#include "merganser/model/config.h"
+#include "merganser/train/schedule.h"
+
+namespace merganser {
+
+enum class TrainingFisher { kNone, kAdam, kOnlineMc };
+MERGANSER_API TrainingFisher parse_training_fisher(const std::string& name);
+MERGANSER_API std::string training_fisher_name(TrainingFisher fisher);
+
+// Limit of epochs, batch sizes and the like: products of them, numbers of steps
+// and of examples, stay far within int64.
+constexpr int64_t kMaxCount = 1'000'000;
+
+struct TrainOptions {
+  std::filesystem::path model; // model directory to start from
+  std::vector<std::filesystem::path> train; // concatenated
+  std::vector<std::filesystem::path> eval; // after every epoch
+  std::filesystem::path out;
+  double epochs = 1;
+  int64_t max_steps = -1; // >= 1 replaces epochs; -1: as epochs say
+  double learning_rate = 2e-5;
+  int64_t batch_size = 32; // examples per forward pass
+  int64_t accumulate = 1; // forward passes per step
+  int64_t max_length = 128;
+  int64_t num_labels = 0; // 0: from config.json
+  uint64_t seed = 0;
+  bool bfloat16 = false;
+  Schedule schedule = Schedule::kLinear;
+  double warmup = 0.06; // < 1: share of the steps; otherwise steps
+  double weight_decay = 0.01;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double clip = 1.0; // gradient norm; 0: none
+  std::optional<double> dropout; // replaces all of config.json's
+  TrainingFisher fisher = TrainingFisher::kNone;
+  int64_t fisher_interval = 4; // online_mc: an extra backward every k-th step
+  std::optional<std::filesystem::path> proximal; // H_0 = N_0 F_0 of this file
+  double proximal_weight = 1.0;
+  int64_t checkpoint_steps = 0; // 0: at the end of every epoch
+};
+
+// Throws InputError naming the option whose value makes no sense, on its own or
+// for a model of this configuration.
+MERGANSER_API void check_options(
+    const TrainOptions& options,
+    const EncoderConfig& config);
+
+} // namespace merganser
