@@ -1,148 +1,132 @@
 // One AdamW step and the running sums of squared gradients, in one pass. The
 // formula is in kernels/adam_formula.h.
 
+#include "merganser/ops/adam_fisher_step.h"
+
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
-#include "merganser/numeric/adam_formula.h"
 #include "merganser/numeric/simd.h"
 #include "merganser/ops/checks.h"
 #include "merganser/ops/dispatch.h"
-#include "merganser/ops/dispatcher.h"
+#include "merganser/ops/library.h"
 #include "merganser/ops/reference.h"
 
 namespace merganser::ops {
 
-void adam_fisher_step_(
-    at::TensorList params,
-    at::TensorList grads,
-    at::TensorList exp_avgs,
-    at::TensorList exp_avg_sqs,
-    at::TensorList fishers,
-    at::IntArrayRef steps,
-    double lr,
-    double beta1,
-    double beta2,
-    double eps,
-    double weight_decay,
-    double grad_scale,
-    double fisher_weight) {
-  static const auto op =
-      find_op("merganser::adam_fisher_step_", adam_fisher_step_);
+void adam_fisher_step_(const AdamFisherStep& step) {
+  static const auto op = find_op(
+      "merganser::adam_fisher_step_",
+      unpack_adam_fisher_step_<check_adam_fisher_step_>);
   op.call(
-      params,
-      grads,
-      exp_avgs,
-      exp_avg_sqs,
-      fishers,
-      steps,
-      lr,
-      beta1,
-      beta2,
-      eps,
-      weight_decay,
-      grad_scale,
-      fisher_weight);
+      step.params,
+      step.grads,
+      step.exp_avgs,
+      step.exp_avg_sqs,
+      step.fishers,
+      step.steps,
+      step.lr,
+      step.beta1,
+      step.beta2,
+      step.eps,
+      step.weight_decay,
+      step.grad_scale,
+      step.fisher_weight);
 }
 
-void adam_fisher_step_reference_(
-    at::TensorList params,
-    at::TensorList grads,
-    at::TensorList exp_avgs,
-    at::TensorList exp_avg_sqs,
-    at::TensorList fishers,
-    at::IntArrayRef steps,
-    double lr,
-    double beta1,
-    double beta2,
-    double eps,
-    double weight_decay,
-    double grad_scale,
-    double fisher_weight) {
-  for (size_t i = 0; i < params.size(); ++i) {
-    const at::ScalarType type = params[i].scalar_type();
-    const double correction1 = 1 - std::pow(beta1, steps[i]);
-    const double correction2 = 1 - std::pow(beta2, steps[i]);
-    const at::Tensor g = grads[i].to(type).mul(grad_scale);
+void adam_fisher_step_reference_(const AdamFisherStep& step) {
+  for (size_t i = 0; i < step.params.size(); ++i) {
+    const at::Tensor& param = step.params[i];
+    const at::Tensor& exp_avg = step.exp_avgs[i];
+    const at::Tensor& exp_avg_sq = step.exp_avg_sqs[i];
+    const at::ScalarType type = param.scalar_type();
+    const double correction1 = 1 - std::pow(step.beta1, step.steps[i]);
+    const double correction2 = 1 - std::pow(step.beta2, step.steps[i]);
+    const at::Tensor g = step.grads[i].to(type).mul(step.grad_scale);
     const at::Tensor square = g.mul(g);
-    exp_avgs[i].mul_(beta1).add_(g.mul(1 - beta1));
-    exp_avg_sqs[i].mul_(beta2).add_(square.mul(1 - beta2));
+    exp_avg.mul_(step.beta1).add_(g.mul(1 - step.beta1));
+    exp_avg_sq.mul_(step.beta2).add_(square.mul(1 - step.beta2));
     // By way of float64, because ATen's float32 root (MKL's) is not always
     // rounded correctly.
-    const at::Tensor root = exp_avg_sqs[i].to(at::kDouble).sqrt().to(type);
-    const at::Tensor denominator = root.div(std::sqrt(correction2)).add_(eps);
-    params[i]
-        .mul_(1 - lr * weight_decay)
-        .sub_(exp_avgs[i].div(denominator).mul_(lr / correction1));
-    if (!fishers.empty()) {
-      fishers[i].add_(square.mul(fisher_weight));
+    const at::Tensor root = exp_avg_sq.to(at::kDouble).sqrt().to(type);
+    const at::Tensor denominator =
+        root.div(std::sqrt(correction2)).add_(step.eps);
+    param.mul_(1 - step.lr * step.weight_decay)
+        .sub_(exp_avg.div(denominator).mul_(step.lr / correction1));
+    if (!step.fishers.empty()) {
+      step.fishers[i].add_(square.mul(step.fisher_weight));
     }
   }
 }
 
-void check_adam_fisher_step_(
-    at::TensorList params,
-    at::TensorList grads,
-    at::TensorList exp_avgs,
-    at::TensorList exp_avg_sqs,
-    at::TensorList fishers,
-    at::IntArrayRef steps,
-    double lr,
-    double beta1,
-    double beta2,
-    double eps,
-    double weight_decay,
-    double grad_scale,
-    double fisher_weight) {
-  constexpr const char* kOp = "adam_fisher_step_";
+namespace {
+
+constexpr const char* kOp = "adam_fisher_step_";
+
+void check_lengths(const AdamFisherStep& step) {
+  const size_t expected = step.params.size();
   const auto check_length = [&](const char* name, size_t length) {
     TORCH_CHECK(
-        length == params.size(),
+        length == expected,
         kOp,
         ": needs one of ",
         name,
         " per parameter, ",
-        params.size(),
+        expected,
         ", got ",
         length);
   };
-  check_length("grads", grads.size());
-  check_length("exp_avgs", exp_avgs.size());
-  check_length("exp_avg_sqs", exp_avg_sqs.size());
-  check_length("steps", steps.size());
-  if (!fishers.empty()) {
-    check_length("fishers", fishers.size());
+  check_length("grads", step.grads.size());
+  check_length("exp_avgs", step.exp_avgs.size());
+  check_length("exp_avg_sqs", step.exp_avg_sqs.size());
+  check_length("steps", step.steps.size());
+  if (!step.fishers.empty()) {
+    check_length("fishers", step.fishers.size());
   }
-  for (size_t i = 0; i < params.size(); ++i) {
-    const at::Tensor& param = params[i];
-    check_accumulator(kOp, "params", param);
-    check_device(kOp, "params", param, params[0]);
-    check_input(kOp, "grads", grads[i], param);
-    check_shape(kOp, "grads", grads[i], param.sizes());
-    const auto check_state = [&](const char* name, const at::Tensor& state) {
-      check_accumulator(kOp, name, state);
-      check_same_dtype(kOp, name, state, "params", param);
-      check_device(kOp, name, state, param);
-      check_shape(kOp, name, state, param.sizes());
-    };
-    check_state("exp_avgs", exp_avgs[i]);
-    check_state("exp_avg_sqs", exp_avg_sqs[i]);
-    if (!fishers.empty()) {
-      check_state("fishers", fishers[i]);
-    }
-    TORCH_CHECK(steps[i] >= 1, kOp, ": steps count from 1, got ", steps[i]);
-  }
-  const auto check_range = [&](const char* name, double value, bool good) {
-    TORCH_CHECK(good, kOp, ": ", name, " is out of range: ", value);
+}
+
+void check_parameter(const AdamFisherStep& step, size_t i) {
+  const at::Tensor& param = step.params[i];
+  check_accumulator(kOp, "params", param);
+  check_device(kOp, "params", param, step.params[0]);
+  check_input(kOp, "grads", step.grads[i], param);
+  check_shape(kOp, "grads", step.grads[i], param.sizes());
+  const auto check_state = [&](const char* name, const at::Tensor& state) {
+    check_accumulator(kOp, name, state);
+    check_same_dtype(kOp, name, state, "params", param);
+    check_device(kOp, name, state, param);
+    check_shape(kOp, name, state, param.sizes());
   };
-  check_range("lr", lr, lr >= 0 && std::isfinite(lr));
-  check_range("beta1", beta1, beta1 >= 0 && beta1 < 1);
-  check_range("beta2", beta2, beta2 >= 0 && beta2 < 1);
-  check_range("eps", eps, eps >= 0 && std::isfinite(eps));
-  check_range("weight_decay", weight_decay, std::isfinite(weight_decay));
-  check_range("grad_scale", grad_scale, std::isfinite(grad_scale));
-  check_range("fisher_weight", fisher_weight, std::isfinite(fisher_weight));
+  check_state("exp_avgs", step.exp_avgs[i]);
+  check_state("exp_avg_sqs", step.exp_avg_sqs[i]);
+  if (!step.fishers.empty()) {
+    check_state("fishers", step.fishers[i]);
+  }
+  TORCH_CHECK(
+      step.steps[i] >= 1, kOp, ": steps count from 1, got ", step.steps[i]);
+}
+
+void check_range(const char* name, double value, bool good) {
+  TORCH_CHECK(good, kOp, ": ", name, " is out of range: ", value);
+}
+
+} // namespace
+
+void check_adam_fisher_step_(const AdamFisherStep& step) {
+  check_lengths(step);
+  for (size_t i = 0; i < step.params.size(); ++i) {
+    check_parameter(step, i);
+  }
+  check_range("lr", step.lr, step.lr >= 0 && std::isfinite(step.lr));
+  check_range("beta1", step.beta1, step.beta1 >= 0 && step.beta1 < 1);
+  check_range("beta2", step.beta2, step.beta2 >= 0 && step.beta2 < 1);
+  check_range("eps", step.eps, step.eps >= 0 && std::isfinite(step.eps));
+  check_range(
+      "weight_decay", step.weight_decay, std::isfinite(step.weight_decay));
+  check_range("grad_scale", step.grad_scale, std::isfinite(step.grad_scale));
+  check_range(
+      "fisher_weight", step.fisher_weight, std::isfinite(step.fisher_weight));
 }
 
 namespace {
@@ -185,63 +169,31 @@ void step_elements(
       });
 }
 
-void adam_fisher_step_cpu(
-    at::TensorList params,
-    at::TensorList grads,
-    at::TensorList exp_avgs,
-    at::TensorList exp_avg_sqs,
-    at::TensorList fishers,
-    at::IntArrayRef steps,
-    double lr,
-    double beta1,
-    double beta2,
-    double eps,
-    double weight_decay,
-    double grad_scale,
-    double fisher_weight) {
-  check_adam_fisher_step_(
-      params,
-      grads,
-      exp_avgs,
-      exp_avg_sqs,
-      fishers,
-      steps,
-      lr,
-      beta1,
-      beta2,
-      eps,
-      weight_decay,
-      grad_scale,
-      fisher_weight);
-  for (size_t i = 0; i < params.size(); ++i) {
-    const at::Tensor grad = kernel_input(grads[i], params[i].scalar_type());
-    dispatch_types(params[i], grad, [&]<typename T, typename In>() {
+void adam_fisher_step_cpu(const AdamFisherStep& step) {
+  check_adam_fisher_step_(step);
+  for (size_t i = 0; i < step.params.size(); ++i) {
+    const at::Tensor& param = step.params[i];
+    const at::Tensor grad = kernel_input(step.grads[i], param.scalar_type());
+    dispatch_types(param, grad, [&]<typename T, typename In>() {
       step_elements(
           grad.const_data_ptr<In>(),
-          params[i].data_ptr<T>(),
-          exp_avgs[i].data_ptr<T>(),
-          exp_avg_sqs[i].data_ptr<T>(),
-          fishers.empty() ? nullptr : fishers[i].data_ptr<T>(),
-          params[i].numel(),
-          make_adam_scalars<T>(
-              lr,
-              beta1,
-              beta2,
-              eps,
-              weight_decay,
-              steps[i],
-              grad_scale,
-              fisher_weight));
+          param.data_ptr<T>(),
+          step.exp_avgs[i].data_ptr<T>(),
+          step.exp_avg_sqs[i].data_ptr<T>(),
+          step.fishers.empty() ? nullptr : step.fishers[i].data_ptr<T>(),
+          param.numel(),
+          adam_scalars<T>(step, i));
     });
   }
 }
 
 TORCH_LIBRARY_IMPL(merganser, CPU, m) {
-  m.impl("adam_fisher_step_", &adam_fisher_step_cpu);
+  m.impl("adam_fisher_step_", &unpack_adam_fisher_step_<adam_fisher_step_cpu>);
 }
 
 TORCH_LIBRARY_IMPL(merganser, Meta, m) {
-  m.impl("adam_fisher_step_", &check_adam_fisher_step_);
+  m.impl(
+      "adam_fisher_step_", &unpack_adam_fisher_step_<check_adam_fisher_step_>);
 }
 
 } // namespace

@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <optional>
 #include <string>
 #include <utility>
 
@@ -85,37 +84,6 @@ void check_square_accumulate_(
     at::Tensor& fisher,
     const at::Tensor& grad,
     double weight);
-
-void check_adam_fisher_step_(
-    at::TensorList params,
-    at::TensorList grads,
-    at::TensorList exp_avgs,
-    at::TensorList exp_avg_sqs,
-    at::TensorList fishers,
-    at::IntArrayRef steps,
-    double lr,
-    double beta1,
-    double beta2,
-    double eps,
-    double weight_decay,
-    double grad_scale,
-    double fisher_weight);
-
-void check_merge(
-    const std::optional<at::Tensor>& base,
-    const std::optional<at::Tensor>& base_fisher,
-    at::TensorList models,
-    at::TensorList fishers,
-    at::ArrayRef<double> weights,
-    at::ArrayRef<double> scales,
-    int64_t method);
-
-// What merge computes in: float64 where any tensor is, else float32.
-at::ScalarType merge_type(
-    const std::optional<at::Tensor>& base,
-    const std::optional<at::Tensor>& base_fisher,
-    at::TensorList models,
-    at::TensorList fishers);
 
 void check_linear_square_accumulate_(
     at::Tensor& fisher,

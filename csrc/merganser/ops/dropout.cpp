@@ -10,7 +10,7 @@
 #include "merganser/numeric/simd.h"
 #include "merganser/ops/checks.h"
 #include "merganser/ops/dispatch.h"
-#include "merganser/ops/dispatcher.h"
+#include "merganser/ops/library.h"
 #include "merganser/ops/reference.h"
 
 namespace merganser::ops {

@@ -7,7 +7,7 @@
 
 #include "merganser/ops/checks.h"
 #include "merganser/ops/dispatch.h"
-#include "merganser/ops/dispatcher.h"
+#include "merganser/ops/library.h"
 #include "merganser/ops/reference.h"
 #include "merganser/ops/token_sums.h"
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <ATen/core/dispatch/Dispatcher.h>
+
 namespace merganser::ops {
 
 // The names of all ops that take tensors.
@@ -14,5 +16,13 @@ inline constexpr const char* kOpNames[] = {
     "sample_labels",
     "dropout",
 };
+
+// The op `name` of library.cpp; `f` has the C++ signature of its schema.
+template <typename Signature>
+auto find_op(const char* name, Signature* /*f*/) {
+  return c10::Dispatcher::singleton()
+      .findSchemaOrThrow(name, "")
+      .template typed<Signature>();
+}
 
 } // namespace merganser::ops

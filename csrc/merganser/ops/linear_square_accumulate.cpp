@@ -14,7 +14,7 @@
 
 #include "merganser/ops/checks.h"
 #include "merganser/ops/dispatch.h"
-#include "merganser/ops/dispatcher.h"
+#include "merganser/ops/library.h"
 #include "merganser/ops/reference.h"
 #include "merganser/ops/square_products.h"
 

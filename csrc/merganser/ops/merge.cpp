@@ -1,6 +1,8 @@
 // One merged tensor from n models and their Fishers in one pass. The formulas
 // are in merge/formula.h; the streaming engine calls the same loop.
 
+#include "merganser/ops/merge.h"
+
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
@@ -11,117 +13,127 @@
 #include "merganser/merge/merge_elements.h"
 #include "merganser/numeric/simd.h"
 #include "merganser/ops/checks.h"
-#include "merganser/ops/dispatcher.h"
-#include "merganser/ops/ops.h"
+#include "merganser/ops/library.h"
+#include "merganser/ops/reference.h"
 #include "merganser/recipe/methods.h"
 
 namespace merganser::ops {
 
-at::Tensor merge(
-    const std::optional<at::Tensor>& base,
-    const std::optional<at::Tensor>& base_fisher,
-    at::TensorList models,
-    at::TensorList fishers,
-    at::ArrayRef<double> weights,
-    at::ArrayRef<double> scales,
-    double base_scale,
-    int64_t method,
-    double delta,
-    double clamp,
-    double floor) {
-  static const auto op = find_op("merganser::merge", merge);
+at::Tensor merge(const TensorMerge& merge) {
+  static const auto op =
+      find_op("merganser::merge", unpack_merge<merge_reference>);
   return op.call(
-      base,
-      base_fisher,
-      models,
-      fishers,
-      weights,
-      scales,
-      base_scale,
-      method,
-      delta,
-      clamp,
-      floor);
+      merge.base,
+      merge.base_fisher,
+      merge.models,
+      merge.fishers,
+      merge.weights,
+      merge.num_examples,
+      merge.base_num_examples,
+      merge.method,
+      merge.delta,
+      merge.clamp,
+      merge.floor);
 }
 
-at::ScalarType merge_type(
-    const std::optional<at::Tensor>& base,
-    const std::optional<at::Tensor>& base_fisher,
-    at::TensorList models,
-    at::TensorList fishers) {
-  bool wide = (base && base->scalar_type() == at::kDouble) ||
-      (base_fisher && base_fisher->scalar_type() == at::kDouble);
-  for (const at::TensorList list : {models, fishers}) {
-    for (const at::Tensor& tensor : list) {
-      wide = wide || tensor.scalar_type() == at::kDouble;
-    }
+at::ScalarType merge_type(const TensorMerge& merge) {
+  const auto wide = [](const auto& tensor) {
+    return tensor.scalar_type() == at::kDouble;
+  };
+  return (merge.base && wide(*merge.base)) ||
+          (merge.base_fisher && wide(*merge.base_fisher)) ||
+          std::any_of(merge.models.begin(), merge.models.end(), wide) ||
+          std::any_of(merge.fishers.begin(), merge.fishers.end(), wide)
+      ? at::kDouble
+      : at::kFloat;
+}
+
+namespace {
+
+// `like`: a tensor of the same shape on the same device.
+void check_tensor(
+    const char* name,
+    const at::Tensor& tensor,
+    const at::Tensor& like) {
+  const at::ScalarType type = tensor.scalar_type();
+  TORCH_CHECK(
+      type == at::kFloat || type == at::kBFloat16 || type == at::kHalf ||
+          type == at::kDouble,
+      "merge: ",
+      name,
+      " must be float32, bfloat16, float16 or float64, got ",
+      dtype_name(tensor));
+  check_device("merge", name, tensor, like);
+  check_shape("merge", name, tensor, like.sizes());
+}
+
+void check_list(const char* name, at::TensorList list, const at::Tensor& like) {
+  for (const at::Tensor& tensor : list) {
+    check_tensor(name, tensor, like);
   }
-  return wide ? at::kDouble : at::kFloat;
 }
 
-void check_merge(
-    const std::optional<at::Tensor>& base,
-    const std::optional<at::Tensor>& base_fisher,
-    at::TensorList models,
-    at::TensorList fishers,
-    at::ArrayRef<double> weights,
-    at::ArrayRef<double> scales,
-    int64_t method) {
+void check_optional(
+    const char* name,
+    const std::optional<at::Tensor>& tensor,
+    const at::Tensor& like,
+    const MethodInfo& method,
+    bool needed) {
+  TORCH_CHECK(
+      tensor.has_value() || !needed,
+      "merge: method ",
+      method.name,
+      " needs ",
+      name);
+  if (tensor) {
+    check_tensor(name, *tensor, like);
+  }
+}
+
+void check_count(
+    const char* name,
+    size_t count,
+    size_t models,
+    const MethodInfo& method,
+    bool needed) {
+  TORCH_CHECK(
+      count == (needed ? models : 0),
+      "merge: method ",
+      method.name,
+      needed ? " needs one of " : " takes none of ",
+      name,
+      needed ? " per model (" : " (",
+      models,
+      " models), got ",
+      count);
+}
+
+} // namespace
+
+void check_merge(const TensorMerge& merge) {
   constexpr auto kLast = static_cast<int64_t>(MergeFormula::kEwr);
   TORCH_CHECK(
-      method >= 0 && method <= kLast,
+      merge.method >= 0 && merge.method <= kLast,
       "merge: there is no method with number ",
-      method);
-  const MethodInfo* info = &method_of(static_cast<MergeFormula>(method));
-  TORCH_CHECK(!models.empty(), "merge: needs at least one model");
-  const auto check_tensor = [&](const char* name, const at::Tensor& tensor) {
-    const at::ScalarType type = tensor.scalar_type();
-    TORCH_CHECK(
-        type == at::kFloat || type == at::kBFloat16 || type == at::kHalf ||
-            type == at::kDouble,
-        "merge: ",
-        name,
-        " must be float32, bfloat16, float16 or float64, got ",
-        dtype_name(tensor));
-    check_device("merge", name, tensor, models[0]);
-    check_shape("merge", name, tensor, models[0].sizes());
-  };
-  for (const at::Tensor& model : models) {
-    check_tensor("models", model);
-  }
-  const auto check_count = [&](const char* name, size_t count, bool needed) {
-    TORCH_CHECK(
-        count == (needed ? models.size() : 0),
-        "merge: method ",
-        info->name,
-        needed ? " needs one of " : " takes none of ",
-        name,
-        needed ? " per model (" : " (",
-        models.size(),
-        " models), got ",
-        count);
-  };
-  check_count("weights", weights.size(), true);
-  check_count("fishers", fishers.size(), info->needs_fishers);
-  check_count("scales", scales.size(), info->needs_fishers);
-  for (const at::Tensor& fisher : fishers) {
-    check_tensor("fishers", fisher);
-  }
-  const auto check_optional = [&](const char* name,
-                                  const std::optional<at::Tensor>& tensor,
-                                  bool needed) {
-    TORCH_CHECK(
-        tensor.has_value() || !needed,
-        "merge: method ",
-        info->name,
-        " needs ",
-        name);
-    if (tensor) {
-      check_tensor(name, *tensor);
-    }
-  };
-  check_optional("base", base, info->needs_base);
-  check_optional("base_fisher", base_fisher, info->needs_base_fisher);
+      merge.method);
+  const MethodInfo& method = method_of(static_cast<MergeFormula>(merge.method));
+  const size_t models = merge.models.size();
+  TORCH_CHECK(models > 0, "merge: needs at least one model");
+  const at::Tensor& first = merge.models[0];
+  const bool needs_fishers = method.needs_fishers;
+  check_list("models", merge.models, first);
+  check_count("weights", merge.weights.size(), models, method, true);
+  check_count("fishers", merge.fishers.size(), models, method, needs_fishers);
+  check_count(
+      "scales", merge.num_examples.size(), models, method, needs_fishers);
+  check_list("fishers", merge.fishers, first);
+  check_optional("base", merge.base, first, method, method.needs_base);
+  check_optional(
+      "base_fisher",
+      merge.base_fisher,
+      first,
+      method,
+      method.needs_base_fisher);
 }
 
 namespace {
@@ -193,62 +205,42 @@ void merge_range(
   }
 }
 
-at::Tensor merge_meta(
-    const std::optional<at::Tensor>& base,
-    const std::optional<at::Tensor>& base_fisher,
-    at::TensorList models,
-    at::TensorList fishers,
-    at::ArrayRef<double> weights,
-    at::ArrayRef<double> scales,
-    double /*base_scale*/,
-    int64_t method,
-    double /*delta*/,
-    double /*clamp*/,
-    double /*floor*/) {
-  check_merge(base, base_fisher, models, fishers, weights, scales, method);
-  return at::empty(models[0].sizes(), models[0].options());
+at::Tensor merge_meta(const TensorMerge& merge) {
+  check_merge(merge);
+  return at::empty(merge.models[0].sizes(), merge.models[0].options());
 }
 
-at::Tensor merge_cpu(
-    const std::optional<at::Tensor>& base,
-    const std::optional<at::Tensor>& base_fisher,
-    at::TensorList models,
-    at::TensorList fishers,
-    at::ArrayRef<double> weights,
-    at::ArrayRef<double> scales,
-    double base_scale,
-    int64_t method,
-    double delta,
-    double clamp,
-    double floor) {
-  check_merge(base, base_fisher, models, fishers, weights, scales, method);
+// base, base_fisher, models, fishers; undefined where there is none.
+std::vector<at::Tensor> contiguous_sources(const TensorMerge& merge) {
   std::vector<at::Tensor> sources;
-  sources.push_back(base ? base->contiguous() : at::Tensor());
-  sources.push_back(base_fisher ? base_fisher->contiguous() : at::Tensor());
-  for (const at::TensorList list : {models, fishers}) {
+  for (const auto* tensor : {&merge.base, &merge.base_fisher}) {
+    sources.push_back(*tensor ? (*tensor)->contiguous() : at::Tensor());
+  }
+  for (const at::TensorList list : {merge.models, merge.fishers}) {
     for (const at::Tensor& tensor : list) {
       sources.push_back(tensor.contiguous());
     }
   }
-  at::Tensor out = at::empty(models[0].sizes(), models[0].options());
+  return sources;
+}
+
+at::Tensor merge_cpu(const TensorMerge& merge) {
+  at::Tensor out = merge_meta(merge);
+  const std::vector<at::Tensor> sources = contiguous_sources(merge);
   const auto run = [&]<typename T>(T) {
-    const std::vector<T> alpha(weights.begin(), weights.end());
-    const std::vector<T> n(scales.begin(), scales.end());
-    MergeScalars<T> scalars;
-    scalars.count = static_cast<int>(models.size());
+    const std::vector<T> alpha(merge.weights.begin(), merge.weights.end());
+    const std::vector<T> n(
+        merge.num_examples.begin(), merge.num_examples.end());
+    MergeScalars<T> scalars = merge_scalars<T>(merge);
     scalars.weights = alpha.data();
     scalars.scales = n.data();
-    scalars.base_scale = static_cast<T>(base_scale);
-    scalars.delta = static_cast<T>(delta);
-    scalars.clamp = static_cast<T>(clamp);
-    scalars.floor = static_cast<T>(floor);
     at::parallel_for(
         0,
         out.numel(),
         at::internal::GRAIN_SIZE,
         [&](int64_t begin, int64_t end) {
           merge_range(
-              static_cast<MergeFormula>(method),
+              static_cast<MergeFormula>(merge.method),
               scalars,
               sources,
               out,
@@ -256,7 +248,7 @@ at::Tensor merge_cpu(
               end);
         });
   };
-  if (merge_type(base, base_fisher, models, fishers) == at::kDouble) {
+  if (merge_type(merge) == at::kDouble) {
     run(double());
   } else {
     run(float());
@@ -265,11 +257,11 @@ at::Tensor merge_cpu(
 }
 
 TORCH_LIBRARY_IMPL(merganser, CPU, m) {
-  m.impl("merge", &merge_cpu);
+  m.impl("merge", &unpack_merge<merge_cpu>);
 }
 
 TORCH_LIBRARY_IMPL(merganser, Meta, m) {
-  m.impl("merge", &merge_meta);
+  m.impl("merge", &unpack_merge<merge_meta>);
 }
 
 } // namespace

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "merganser/ops/cuda_launch.h"
+#include "merganser/ops/merge.h"
 
 namespace merganser::ops {
 namespace {
@@ -26,62 +27,49 @@ kernels::Source kernel_source(const at::Tensor& tensor) {
   return {tensor.const_data_ptr(), kernel_type(tensor.scalar_type())};
 }
 
-at::Tensor merge_cuda(
-    const std::optional<at::Tensor>& base,
-    const std::optional<at::Tensor>& base_fisher,
-    at::TensorList models,
-    at::TensorList fishers,
-    at::ArrayRef<double> weights,
-    at::ArrayRef<double> scales,
-    double base_scale,
-    int64_t method,
-    double delta,
-    double clamp,
-    double floor) {
-  check_merge(base, base_fisher, models, fishers, weights, scales, method);
+at::Tensor merge_cuda(const TensorMerge& merge) {
+  check_merge(merge);
+  const size_t models = merge.models.size();
   TORCH_CHECK(
-      models.size() <= kernels::kMaxMergeModels,
+      models <= kernels::kMaxMergeModels,
       "merge: at most ",
       kernels::kMaxMergeModels,
       " models on a GPU, got ",
-      models.size(),
+      models,
       "; merge them on the CPU");
-  const c10::cuda::CUDAGuard guard(models[0].device());
+  const at::Tensor& first = merge.models[0];
+  const c10::cuda::CUDAGuard guard(first.device());
   std::vector<at::Tensor> kept; // contiguous copies live until the launch
   const auto source = [&](const at::Tensor& tensor) {
     return kernel_source(kept.emplace_back(tensor.contiguous()));
   };
-  at::Tensor out = at::empty(models[0].sizes(), models[0].options());
+  at::Tensor out = at::empty(first.sizes(), first.options());
   const auto run = [&]<typename T>(T) {
     kernels::MergeArguments<T> arguments{};
-    if (base) {
-      arguments.base = source(*base);
+    if (merge.base) {
+      arguments.base = source(*merge.base);
     }
-    if (base_fisher) {
-      arguments.base_fisher = source(*base_fisher);
+    if (merge.base_fisher) {
+      arguments.base_fisher = source(*merge.base_fisher);
     }
-    for (size_t t = 0; t < models.size(); ++t) {
-      arguments.models[t] = source(models[t]);
-      arguments.weights[t] = static_cast<T>(weights[t]);
+    for (size_t t = 0; t < models; ++t) {
+      arguments.models[t] = source(merge.models[t]);
+      arguments.weights[t] = static_cast<T>(merge.weights[t]);
     }
-    for (size_t t = 0; t < fishers.size(); ++t) {
-      arguments.fishers[t] = source(fishers[t]);
-      arguments.scales[t] = static_cast<T>(scales[t]);
+    for (size_t t = 0; t < merge.fishers.size(); ++t) {
+      arguments.fishers[t] = source(merge.fishers[t]);
+      arguments.scales[t] = static_cast<T>(merge.num_examples[t]);
     }
-    arguments.scalars.count = static_cast<int>(models.size());
-    arguments.scalars.base_scale = static_cast<T>(base_scale);
-    arguments.scalars.delta = static_cast<T>(delta);
-    arguments.scalars.clamp = static_cast<T>(clamp);
-    arguments.scalars.floor = static_cast<T>(floor);
+    arguments.scalars = merge_scalars<T>(merge);
     arguments.out = out.data_ptr();
     arguments.out_type = kernel_type(out.scalar_type());
     arguments.n = out.numel();
     kernels::launch_merge(
-        static_cast<MergeFormula>(method),
+        static_cast<MergeFormula>(merge.method),
         arguments,
         c10::cuda::getCurrentCUDAStream());
   };
-  if (merge_type(base, base_fisher, models, fishers) == at::kDouble) {
+  if (merge_type(merge) == at::kDouble) {
     run(double());
   } else {
     run(float());
@@ -91,7 +79,7 @@ at::Tensor merge_cuda(
 }
 
 TORCH_LIBRARY_IMPL(merganser, CUDA, m) {
-  m.impl("merge", &merge_cuda);
+  m.impl("merge", &unpack_merge<merge_cuda>);
 }
 
 } // namespace

@@ -1,103 +1,94 @@
 // The definition of the merge op, written with whole tensors and without
-// merge/formula.h, so that each checks the other.
+// numeric/merge_formula.h, so that each checks the other.
 
 #include <ATen/ATen.h>
 
-#include "merganser/numeric/merge_formula.h"
-#include "merganser/ops/checks.h"
+#include "merganser/ops/merge.h"
 #include "merganser/ops/reference.h"
 
 namespace merganser::ops {
 
-at::Tensor merge_reference(
-    const std::optional<at::Tensor>& base,
-    const std::optional<at::Tensor>& base_fisher,
-    at::TensorList models,
-    at::TensorList fishers,
-    at::ArrayRef<double> weights,
-    at::ArrayRef<double> scales,
-    double base_scale,
-    int64_t method,
-    double delta,
-    double clamp,
-    double floor) {
-  const at::ScalarType type = merge_type(base, base_fisher, models, fishers);
-  const int64_t n = static_cast<int64_t>(models.size());
-  const auto theta = [&](int64_t t) { return models[t].to(type); };
-  const auto f = [&](int64_t t) { return fishers[t].to(type); };
-  const at::Tensor zero = at::zeros_like(models[0], type);
-  const at::Tensor theta0 = base ? base->to(type) : zero;
-  const at::Tensor f0 = base_fisher ? base_fisher->to(type) : zero;
+at::Tensor merge_reference(const TensorMerge& merge) {
+  const at::ScalarType type = merge_type(merge);
+  const int64_t n = static_cast<int64_t>(merge.models.size());
+  const auto theta = [&](int64_t t) { return merge.models[t].to(type); };
+  const auto f = [&](int64_t t) { return merge.fishers[t].to(type); };
+  const at::Tensor zero = at::zeros_like(merge.models[0], type);
+  const at::Tensor theta0 = merge.base ? merge.base->to(type) : zero;
+  const at::Tensor f0 = merge.base_fisher ? merge.base_fisher->to(type) : zero;
   const auto tau = [&](int64_t t) { return theta(t) - theta0; };
-  const auto h = [&](int64_t t) { return f(t) * scales[t]; };
+  const auto h = [&](int64_t t) { return f(t) * merge.num_examples[t]; };
   at::Tensor sum = zero;
   at::Tensor total = zero;
   at::Tensor result;
-  switch (static_cast<MergeFormula>(method)) {
+  switch (static_cast<MergeFormula>(merge.method)) {
     case MergeFormula::kLinear:
       for (int64_t t = 0; t < n; ++t) {
-        sum = sum + theta(t) * weights[t];
+        sum = sum + theta(t) * merge.weights[t];
       }
       result = sum;
       break;
     case MergeFormula::kTaskArithmetic:
       for (int64_t t = 0; t < n; ++t) {
-        sum = sum + tau(t) * weights[t];
+        sum = sum + tau(t) * merge.weights[t];
       }
       result = theta0 + sum;
       break;
     case MergeFormula::kFisher: {
       at::Tensor plain = at::zeros({}, zero.options());
       for (int64_t t = 0; t < n; ++t) {
-        total = total + h(t) * weights[t];
-        plain = plain + weights[t];
+        total = total + h(t) * merge.weights[t];
+        plain = plain + merge.weights[t];
       }
       for (int64_t t = 0; t < n; ++t) {
-        const at::Tensor weight = at::full_like(plain, weights[t]);
+        const at::Tensor weight = at::full_like(plain, merge.weights[t]);
         sum = sum +
-            at::where(total == 0, weight / plain, h(t) * weights[t] / total) *
+            at::where(
+                total == 0, weight / plain, h(t) * merge.weights[t] / total) *
                 theta(t);
       }
       result = sum;
       break;
     }
     case MergeFormula::kEwr: {
-      const at::Tensor lowest = at::full_like(zero, floor);
+      const at::Tensor lowest = at::full_like(zero, merge.floor);
       const auto floored = [&](const at::Tensor& x) {
         return at::where(x < lowest, lowest, x);
       };
       const at::Tensor first = floored(f0);
       total = first;
       for (int64_t t = 0; t < n; ++t) {
-        total = total + floored(f(t)) * weights[t];
+        total = total + floored(f(t)) * merge.weights[t];
       }
       result = first / total * theta0;
       for (int64_t t = 0; t < n; ++t) {
-        result = result - floored(f(t)) * weights[t] / total * tau(t);
+        result = result - floored(f(t)) * merge.weights[t] / total * tau(t);
       }
       break;
     }
     case MergeFormula::kFisherBase:
     case MergeFormula::kGradientMatching:
     case MergeFormula::kRemoval: {
-      const bool removal = method == static_cast<int>(MergeFormula::kRemoval);
+      const bool removal =
+          merge.method == static_cast<int>(MergeFormula::kRemoval);
       const bool fisher_base =
-          method == static_cast<int>(MergeFormula::kFisherBase);
-      const at::Tensor h0 = f0 * base_scale + delta;
+          merge.method == static_cast<int>(MergeFormula::kFisherBase);
+      const at::Tensor h0 = f0 * merge.base_num_examples + merge.delta;
       for (int64_t t = 0; t < n; ++t) {
-        total = total + h(t) * weights[t];
+        total = total + h(t) * merge.weights[t];
       }
       at::Tensor denominator = removal ? h0 - total : h0 + total;
       if (removal) {
-        const at::Tensor lowest = (h0 + total) * clamp;
+        const at::Tensor lowest = (h0 + total) * merge.clamp;
         denominator = at::where(denominator < lowest, lowest, denominator);
       }
       for (int64_t t = 0; t < n; ++t) {
         const at::Tensor a = fisher_base ? h(t) : h0 + h(t);
         const at::Tensor none =
-            at::full_like(zero, fisher_base ? 0.0 : weights[t]);
+            at::full_like(zero, fisher_base ? 0.0 : merge.weights[t]);
         sum = sum +
-            at::where(denominator == 0, none, a * weights[t] / denominator) *
+            at::where(
+                denominator == 0, none, a * merge.weights[t] / denominator) *
                 tau(t);
       }
       result = removal ? theta0 - sum : theta0 + sum;
@@ -107,7 +98,7 @@ at::Tensor merge_reference(
     case MergeFormula::kSignElection:
       TORCH_CHECK(false, "merge: formulas of task vectors are not for the op");
   }
-  return result.to(models[0].scalar_type());
+  return result.to(merge.models[0].scalar_type());
 }
 
 } // namespace merganser::ops

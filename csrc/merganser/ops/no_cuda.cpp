@@ -1,6 +1,5 @@
 // What a CUDA tensor meets in a build without CUDA kernels.
 
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
 #include "merganser/ops/library.h"

@@ -21,9 +21,26 @@ MERGANSER_API void square_accumulate_(
     const at::Tensor& grad,
     double weight);
 
+// Arguments of adam_fisher_step_. The lists are views: what they view must
+// outlive the call. The k-th items are those of one parameter.
+struct AdamFisherStep {
+  at::TensorList params;
+  at::TensorList grads;
+  at::TensorList exp_avgs;
+  at::TensorList exp_avg_sqs;
+  at::TensorList fishers; // or empty
+  at::IntArrayRef steps; // from 1
+  double lr = 0;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double weight_decay = 0;
+  double grad_scale = 1;
+  double fisher_weight = 1;
+};
+
 // One AdamW step (decoupled decay, bias correction) of some parameters, and in
-// the same pass the running sums of squared gradients. The k-th items of the
-// lists are those of one parameter:
+// the same pass the running sums of squared gradients:
 //   g = grad * grad_scale;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
 //   param -= lr * (weight_decay * param
 //                  + m / (1-b1^step) / (sqrt(v / (1-b2^step)) + eps))
@@ -33,36 +50,27 @@ MERGANSER_API void square_accumulate_(
 // 1 / grad_scale^2 into fisher_weight. Steps count from 1. A GPU does some
 // forty parameters in one launch.
 // Source: Loshchilov & Hutter 2019; Li 2025, "Fishers for free?".
-MERGANSER_API void adam_fisher_step_(
-    at::TensorList params,
-    at::TensorList grads,
-    at::TensorList exp_avgs,
-    at::TensorList exp_avg_sqs,
-    at::TensorList fishers,
-    at::IntArrayRef steps,
-    double lr,
-    double beta1,
-    double beta2,
-    double eps,
-    double weight_decay,
-    double grad_scale,
-    double fisher_weight);
+MERGANSER_API void adam_fisher_step_(const AdamFisherStep& step);
 
-// One merged tensor from n models (and their mean Fishers) in one pass; method
-// is a MergeFormula of merge/formula.h, whose scalars the other arguments are.
-// base may be absent for linear and fisher.
-MERGANSER_API at::Tensor merge(
-    const std::optional<at::Tensor>& base,
-    const std::optional<at::Tensor>& base_fisher,
-    at::TensorList models,
-    at::TensorList fishers,
-    at::ArrayRef<double> weights,
-    at::ArrayRef<double> scales,
-    double base_scale,
-    int64_t method,
-    double delta,
-    double clamp,
-    double floor);
+// Arguments of merge: a tensor of each of n models, their mean Fishers and the
+// scalars of the formula (numeric/merge_formula.h). The lists are views: what
+// they view must outlive the call.
+struct TensorMerge {
+  std::optional<at::Tensor> base; // optional for linear and fisher
+  std::optional<at::Tensor> base_fisher;
+  at::TensorList models;
+  at::TensorList fishers; // empty for methods without Fishers
+  at::ArrayRef<double> weights; // alpha_t
+  at::ArrayRef<double> num_examples; // N_t, one per Fisher; `scales` in Python
+  double base_num_examples = 1; // N_0; `base_scale` in Python
+  int64_t method = 0; // a MergeFormula, up to kEwr
+  double delta = 1e-12;
+  double clamp = 0.25;
+  double floor = 1e-6;
+};
+
+// One merged tensor in one pass, with the shape and dtype of the first model.
+MERGANSER_API at::Tensor merge(const TensorMerge& merge);
 
 // fisher (out, in) += weight * sum_i (D_i^T A_i)^2, the squares per example.
 // input A: (B, L, in) or (B, in); grad_output D: (B, L, out) or (B, out). A

@@ -14,33 +14,9 @@ MERGANSER_API void square_accumulate_reference_(
     const at::Tensor& grad,
     double weight);
 
-MERGANSER_API void adam_fisher_step_reference_(
-    at::TensorList params,
-    at::TensorList grads,
-    at::TensorList exp_avgs,
-    at::TensorList exp_avg_sqs,
-    at::TensorList fishers,
-    at::IntArrayRef steps,
-    double lr,
-    double beta1,
-    double beta2,
-    double eps,
-    double weight_decay,
-    double grad_scale,
-    double fisher_weight);
+MERGANSER_API void adam_fisher_step_reference_(const AdamFisherStep& step);
 
-MERGANSER_API at::Tensor merge_reference(
-    const std::optional<at::Tensor>& base,
-    const std::optional<at::Tensor>& base_fisher,
-    at::TensorList models,
-    at::TensorList fishers,
-    at::ArrayRef<double> weights,
-    at::ArrayRef<double> scales,
-    double base_scale,
-    int64_t method,
-    double delta,
-    double clamp,
-    double floor);
+MERGANSER_API at::Tensor merge_reference(const TensorMerge& merge);
 
 MERGANSER_API void linear_square_accumulate_reference_(
     at::Tensor& fisher,

@@ -8,7 +8,7 @@
 
 #include "merganser/numeric/label_formula.h"
 #include "merganser/ops/checks.h"
-#include "merganser/ops/dispatcher.h"
+#include "merganser/ops/library.h"
 #include "merganser/ops/reference.h"
 
 namespace merganser::ops {

@@ -32,19 +32,19 @@ void AdamW::step(
       fisher = {range(squares->sum)};
     }
     ops::adam_fisher_step_(
-        range(arena_.parameters),
-        range(arena_.gradients),
-        range(exp_avg),
-        range(exp_avg_sq),
-        fisher,
-        step,
-        learning_rate,
-        beta1_,
-        beta2_,
-        epsilon_,
-        weight_decay,
-        grad_scale,
-        square_weight);
+        {.params = range(arena_.parameters),
+         .grads = range(arena_.gradients),
+         .exp_avgs = range(exp_avg),
+         .exp_avg_sqs = range(exp_avg_sq),
+         .fishers = fisher,
+         .steps = step,
+         .lr = learning_rate,
+         .beta1 = beta1_,
+         .beta2 = beta2_,
+         .eps = epsilon_,
+         .weight_decay = weight_decay,
+         .grad_scale = grad_scale,
+         .fisher_weight = square_weight});
   };
   step_range(0, arena_.decayed, weight_decay_);
   step_range(arena_.decayed, size, 0);

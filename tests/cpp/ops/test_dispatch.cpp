@@ -1,7 +1,6 @@
 // Bad arguments, and builds without CUDA: each is a sentence that says what to
 // do.
 
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <gtest/gtest.h>
 
 #include "merganser/ops/library.h"
@@ -56,19 +55,14 @@ TEST(Checks, OfTheAdamStep) {
     return message([&] {
       const auto grads = at::TensorList(two).slice(0, params.size());
       adam_fisher_step_(
-          params,
-          grads,
-          grads,
-          grads,
-          fishers,
-          steps,
-          1e-3,
-          beta1,
-          0.9,
-          1e-8,
-          0,
-          1,
-          1);
+          {.params = params,
+           .grads = grads,
+           .exp_avgs = grads,
+           .exp_avg_sqs = grads,
+           .fishers = fishers,
+           .steps = steps,
+           .lr = 1e-3,
+           .beta1 = beta1});
     });
   };
   EXPECT_EQ(step(x, x, 0.9, 1), "no error");
@@ -99,17 +93,13 @@ TEST(Checks, OfMerge) {
                        int64_t method) {
     return message([&] {
       merge(
-          base,
-          base,
-          models,
-          fishers,
-          std::vector<double>(models.size(), 1.0),
-          scales,
-          1,
-          method,
-          0,
-          0,
-          0);
+          {.base = base,
+           .base_fisher = base,
+           .models = models,
+           .fishers = fishers,
+           .weights = std::vector<double>(models.size(), 1.0),
+           .num_examples = scales,
+           .method = method});
     });
   };
   EXPECT_EQ(run(x, {x, x}, {x, x}, {1, 1}, 4), "no error");

@@ -67,21 +67,19 @@ TEST(AdamFisherStep, HasTheBitsOfItsDefinition) {
       }
       for (int64_t step = 1; step <= 3; ++step) {
         const at::Tensor grad = hard_numbers(n, in);
-        const auto run = [&](auto function, at::Tensor* s) {
+        const auto run = [&](void (*function)(const AdamFisherStep&),
+                             at::Tensor* s) {
           function(
-              s[0],
-              grad,
-              s[1],
-              s[2],
-              with_fisher ? at::TensorList(s[3]) : at::TensorList(),
-              step,
-              1e-2,
-              0.9,
-              0.999,
-              1e-8,
-              0.1,
-              0.7,
-              1.3);
+              {.params = s[0],
+               .grads = grad,
+               .exp_avgs = s[1],
+               .exp_avg_sqs = s[2],
+               .fishers = with_fisher ? at::TensorList(s[3]) : at::TensorList(),
+               .steps = step,
+               .lr = 1e-2,
+               .weight_decay = 0.1,
+               .grad_scale = 0.7,
+               .fisher_weight = 1.3});
         };
         run(adam_fisher_step_, state[0]);
         run(adam_fisher_step_reference_, state[1]);
@@ -123,19 +121,16 @@ TEST(AdamFisherStep, OfAListIsThatOfEachItem) {
       return at::TensorList(list).slice(begin, count);
     };
     adam_fisher_step_(
-        part(l[0]),
-        part(grads),
-        part(l[1]),
-        part(l[2]),
-        part(l[3]),
-        at::IntArrayRef(steps).slice(begin, count),
-        1e-2,
-        0.9,
-        0.999,
-        1e-8,
-        0.1,
-        0.7,
-        1.3);
+        {.params = part(l[0]),
+         .grads = part(grads),
+         .exp_avgs = part(l[1]),
+         .exp_avg_sqs = part(l[2]),
+         .fishers = part(l[3]),
+         .steps = at::IntArrayRef(steps).slice(begin, count),
+         .lr = 1e-2,
+         .weight_decay = 0.1,
+         .grad_scale = 0.7,
+         .fisher_weight = 1.3});
   };
   step(lists[0], 0, steps.size());
   for (size_t i = 0; i < steps.size(); ++i) {
@@ -154,7 +149,7 @@ struct MergeCase {
   std::vector<at::Tensor> models;
   std::vector<at::Tensor> fishers;
   std::vector<double> weights;
-  std::vector<double> scales;
+  std::vector<double> num_examples;
 
   MergeCase(int64_t n, int64_t count, at::ScalarType type) {
     base = hard_numbers(n, type);
@@ -164,25 +159,31 @@ struct MergeCase {
       fishers.push_back(hard_numbers(n, at::kFloat).square() * 1e-8);
       fishers.back().slice(0, 0, n, 2).zero_();
       weights.push_back(0.5 + 0.1 * t);
-      scales.push_back(1000 + t);
+      num_examples.push_back(1000 + t);
     }
     base_fisher.slice(0, 0, n, 4).zero_();
   }
 
   at::Tensor run(decltype(&merge) function, const MethodInfo& method) const {
-    const bool fisher = method.needs_fishers;
-    return function(
-        method.needs_base ? std::optional(base) : std::nullopt,
-        method.needs_base_fisher ? std::optional(base_fisher) : std::nullopt,
-        models,
-        fisher ? at::TensorList(fishers) : at::TensorList(),
-        weights,
-        fisher ? at::ArrayRef<double>(scales) : at::ArrayRef<double>(),
-        500,
-        static_cast<int64_t>(method.formula),
-        0, // coordinates without any Fisher are a case of their own
-        0.1,
-        1e-10);
+    TensorMerge merge{
+        .models = models,
+        .weights = weights,
+        .base_num_examples = 500,
+        .method = static_cast<int64_t>(method.formula),
+        .delta = 0, // coordinates without any Fisher are a case of their own
+        .clamp = 0.1,
+        .floor = 1e-10};
+    if (method.needs_base) {
+      merge.base = base;
+    }
+    if (method.needs_base_fisher) {
+      merge.base_fisher = base_fisher;
+    }
+    if (method.needs_fishers) {
+      merge.fishers = fishers;
+      merge.num_examples = num_examples;
+    }
+    return function(merge);
   }
 };
 
