@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from ._batches import Batch
-from ._C import InputError
+from .._C import InputError
+from .._fisher.batches import Batch
 
 # What a row's number within its example may need of the 64 bits of a key.
 _ROW_BITS = 24

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from . import ops
-from ._batches import Batch
-from ._model_state import trainable_parameters
-from ._per_example import accumulator, with_last
+from .. import ops
+from .batches import Batch
+from .model_state import trainable_parameters
+from .per_example import accumulator, with_last
 
 
 class BatchMeanSquares:

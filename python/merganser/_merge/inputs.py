@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import _C, _merge_states
-from ._C import InputError, MethodInfo
-from ._merge_states import FLOATS
-from .fisher_result import FisherResult
-from .gram import GramResult
+from .. import _C
+from .._C import InputError, MethodInfo
+from ..fisher_result import FisherResult
+from ..gram import GramResult
+from . import states
+from .states import FLOATS
 
 
 @dataclass(frozen=True)
@@ -67,24 +68,22 @@ def read_inputs(
     base_gram: Any,
 ) -> Inputs:
     """Raises InputError for what is missing, extra or does not fit."""
-    states = [
-        Part(f"models[{t}]", _merge_states.state_of(model, f"models[{t}]"))
+    parts = [
+        Part(f"models[{t}]", states.state_of(model, f"models[{t}]"))
         for t, model in enumerate(_list_of(models, "models"))
     ]
-    _C.check_count(method, len(states))
+    _C.check_count(method, len(parts))
     if base is not None:
-        reference = Part("base", _merge_states.state_of(base, "base"))
+        reference = Part("base", states.state_of(base, "base"))
     elif method.needs_base:
         raise InputError(
             f"{method.name} needs base, the model that the others come from"
         )
     else:
-        reference = states[0]
-    for part in states:
-        _merge_states.check_state(
-            part.tensors, reference.tensors, part.label, reference.label
-        )
-    inputs = Inputs(method, reference, [reference] * method.needs_base + states, [], [])
+        reference = parts[0]
+    for part in parts:
+        states.check_state(part.tensors, reference.tensors, part.label, reference.label)
+    inputs = Inputs(method, reference, [reference] * method.needs_base + parts, [], [])
     if method.needs_grams:
         given = _with_models(inputs, "gram", grams, base_gram, method.needs_base_gram)
         inputs = replace(inputs, grams=[_gram_of(*item) for item in given])
@@ -138,7 +137,7 @@ def _fisher_of(fisher: Any, label: str, model: Part, inputs: Inputs) -> Part:
     ]
     if missing:
         raise InputError(
-            f"{label} lacks tensors of its model: {_merge_states.some(missing)}; only "
+            f"{label} lacks tensors of its model: {states.some(missing)}; only "
             "a tensor that is the same in all models and the base needs no Fisher, and "
             "for ewr all do: estimate it without freezing, or give all models the "
             "base's tensor"
@@ -153,8 +152,7 @@ def _gram_of(gram: Any, label: str, model: Part) -> Part:
 def is_unchanged(inputs: Inputs, name: str) -> bool:
     """Whether all models have the base's tensor, or without a base one another's."""
     return all(
-        _merge_states.same_values(part[name], inputs.reference[name])
-        for part in inputs.models
+        states.same_values(part[name], inputs.reference[name]) for part in inputs.models
     )
 
 
@@ -187,27 +185,24 @@ def _load(statistic, label: str, kind: type) -> FisherResult | GramResult:
 def _assigned(statistic: FisherResult | GramResult, label: str, model: Part) -> Part:
     """To the names of a model: of tied tensors one has what is of all."""
     floats = _floats(model)
-    _merge_states.check_extra(statistic, floats, label, "its model")
+    states.check_extra(statistic, floats, label, "its model")
     for name, tensor in statistic.items():
         shape = floats[name].shape
         if isinstance(statistic, GramResult):
             shape = shape[1:] * 2  # (in, in); of a weight that is no matrix, none fits
-        _merge_states.check_shape(tensor, shape, label, name, "its model")
+        states.check_shape(tensor, shape, label, name, "its model")
         if tensor.dtype not in (torch.float32, torch.float64):
             raise InputError(
                 f"{label}: tensor {name!r} is {tensor.dtype}, but must be float32 or "
                 "float64: small values matter"
             )
     known = {
-        _merge_states.memory_of(floats[name]): tensor
-        for name, tensor in statistic.items()
+        states.memory_of(floats[name]): tensor for name, tensor in statistic.items()
     }
     tensors = {
-        name: statistic[name]
-        if name in statistic
-        else known[_merge_states.memory_of(tensor)]
+        name: statistic[name] if name in statistic else known[states.memory_of(tensor)]
         for name, tensor in floats.items()
-        if name in statistic or _merge_states.memory_of(tensor) in known
+        if name in statistic or states.memory_of(tensor) in known
     }
     return Part(label, tensors, float(statistic.num_examples))
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ._batches import Batch
-from ._C import InputError
-from ._losses import Loss
+from .._C import InputError
+from .._fisher.batches import Batch
+from .._losses.loss import Loss
 
 # How far a loss in bfloat16 may be from what it is taken for.
 _TOLERANCE = 0.02

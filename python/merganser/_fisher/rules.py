@@ -2,7 +2,7 @@
 
 A rule has the arguments of the torch function that it is for, behind the layout of
 the batch and the gradient of the function's output. It yields pairs: an argument
-that may be a parameter, and a function that makes its Use (_uses.py). It yields
+that may be a parameter, and a function that makes its Use (uses.py). It yields
 nothing where the gradient would not be what the Use says, and that use of the
 parameter counts as one without a rule. The gradient is None in the forward pass,
 when only the arguments are asked for.
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._uses import PerExample, Product, Rows, ScaledSum, TokenSum, Use
+from .uses import PerExample, Product, Rows, ScaledSum, TokenSum, Use
 
 
 class NotPerExample(Exception):

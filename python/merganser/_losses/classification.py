@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from . import _C, ops
-from ._batches import INTEGERS, Batch
-from ._C import InputError
-from ._loss import NO_LABELS, Loss, row_keys, shape_text
+from .. import _C, ops
+from .._C import InputError
+from .._fisher.batches import INTEGERS, Batch
+from .loss import NO_LABELS, Loss, row_keys, shape_text
 
 # Rows whose probabilities are held in float64 at a time, by their elements.
 _CHUNK = 1 << 20

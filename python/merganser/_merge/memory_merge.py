@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _C, ops
-from ._C import InputError
-from ._merge_inputs import Inputs, Part, is_unchanged
-from ._merge_states import finite
+from .. import _C, ops
+from .._C import InputError
+from .inputs import Inputs, Part, is_unchanged
+from .states import finite
 
 
 def make_engine(inputs: Inputs, weights: Any, parameters: Any) -> _C.MemoryMerge:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from ._batches import Batch
-from ._sequences import Owners, find_owners, masks_of, shapes_tell
-from ._watch import attention
+from .batches import Batch
+from .sequences import Owners, find_owners, masks_of, shapes_tell
+from .watch import attention
 
 
 class Rows(Enum):

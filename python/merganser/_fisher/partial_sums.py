@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
-from ._batches import Batch
-from ._C import Error, InputError
+from .._C import Error, InputError
+from .batches import Batch
 
 SECONDS = 60.0  # between two writes
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ._C import InputError
+from .._C import InputError
 
 
 @contextmanager

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ._C import Error
-from ._graph import Graph, read_graph
-from ._rules import RULES, Layout
-from ._uses import Product, Use
+from .._C import Error
+from .graph import Graph, read_graph
+from .rules import RULES, Layout
+from .uses import Product, Use
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Call:
 class Watch(TorchFunctionMode):
     """Takes down the calls of torch functions that use parameters.
 
-    A function with a rule (_rules.py) is given parameters without gradient, and the
+    A function with a rule (rules.py) is given parameters without gradient, and the
     gradient of its output is handed on in the backward pass. What autograd still
     sees of a parameter is thus a use that has no rule.
     """

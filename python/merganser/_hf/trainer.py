@@ -3,8 +3,11 @@
 import math
 
 from accelerate import PartialState
+from torch import nn
 
-from ._C import InputError
+from .._C import InputError
+from .._fisher.model_state import trainable_parameters
+from ..adamw_fisher import AdamWFisher
 
 
 def check_trainer(args, estimator: str) -> None:
@@ -50,3 +53,23 @@ def count_examples(train_dataloader) -> int:
             "the data have no length: give FisherCallback num_examples, what a merge "
             "scales the Fisher by"
         ) from None
+
+
+def find_adamw_fisher(args, optimizer) -> AdamWFisher | None:
+    """The Trainer's optimizer, if it is one; it collects nothing from here on."""
+    inner = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper
+    if not isinstance(inner, AdamWFisher):
+        return None
+    if inner.max_grad_norm is not None and args.max_grad_norm > 0:
+        raise InputError(
+            "clip in one place: give the norm to the Trainer (max_grad_norm), and "
+            "none to AdamWFisher"
+        )
+    inner.collect_fisher = False
+    return inner
+
+
+def trains_all(optimizer: AdamWFisher, model: nn.Module) -> bool:
+    """Whether the optimizer has the model's trainable parameters and no others."""
+    held = {p for group in optimizer.param_groups for p in group["params"]}
+    return held == set(trainable_parameters(model).values())

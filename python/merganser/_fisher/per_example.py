@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from . import ops
-from ._batches import Batch
-from ._C import Error, InputError
-from ._model_state import trainable_parameters
-from ._rules import Layout, NotPerExample
-from ._uses import Use, add_squares, can_join
-from ._watch import Call, Place, Watch
+from .. import ops
+from .._C import Error, InputError
+from .batches import Batch
+from .model_state import trainable_parameters
+from .rules import Layout, NotPerExample
+from .uses import Use, add_squares, can_join
+from .watch import Call, Place, Watch
 
 # Examples with which a first look is taken.
 _FEW = 3
@@ -23,7 +23,7 @@ _FEW = 3
 class PerExampleSquares:
     """sum_i (gradient of v_i . outputs_i)^2 of every trainable parameter.
 
-    From the inputs and output gradients of the operations that use it (_watch.py). A
+    From the inputs and output gradients of the operations that use it (watch.py). A
     parameter that is also used in another way is computed example by example instead,
     with a warning (or refused: `unsupported="error"`). So is one whose gradient's rows
     are not the examples of the batch: the gradient of one example must not reach
@@ -39,7 +39,7 @@ class PerExampleSquares:
         self._by_example: dict[str, str] = {}  # without a rule, and why
         self._one_by_one = False  # batches are taken apart
         # By (several examples, graph): the parameters whose rows were seen to be the
-        # examples', and whether they are minor (_rules.Layout).
+        # examples', and whether they are minor (rules.Layout).
         self._layouts: dict[tuple[bool, int], dict[str, bool]] = {}
         self._layout: dict[str, bool] = {}  # of the current batch
         # Rows per example in the first look at the current batch.
@@ -294,9 +294,14 @@ def _close(a: Tensor, b: Tensor) -> bool:
 def _warn(message: str) -> None:
     """A warning of the caller's line, however deep in the package it was found."""
     level, frame = 1, sys._getframe()
-    while frame is not None and frame.f_globals.get("__package__") == __package__:
+    while frame is not None and _is_ours(frame):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)
+
+
+def _is_ours(frame) -> bool:
+    package = frame.f_globals.get("__package__") or ""
+    return package.partition(".")[0] == __package__.partition(".")[0]
 
 
 def with_last(items: Iterable) -> Iterator[tuple]:

@@ -11,7 +11,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from ._batches import Batch
+from .batches import Batch
 
 TOKENS = ("input_ids", "inputs_embeds")
 
