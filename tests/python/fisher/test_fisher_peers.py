@@ -5,15 +5,13 @@ needs an environment of its own.
 """
 
 import json
-from pathlib import Path
 
 import merganser
 import pytest
 from fisher_oracle import assert_fishers_close
+from repository import GOLDEN
 from safetensors import safe_open
 from torch import nn
-
-GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def mlp(config):

@@ -6,21 +6,21 @@ an environment of its own.
 
 import json
 import subprocess
-from pathlib import Path
 
 import numpy
 import pytest
 from command import executable
 from merge_inputs import load_model
+from repository import GOLDEN
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "merges.safetensors"
+MERGES = GOLDEN / "merges.safetensors"
 
 
 def read_golden():
     groups = {}
-    with safe_open(GOLDEN, "numpy") as file:
+    with safe_open(MERGES, "numpy") as file:
         for key in file.keys():
             group, _, name = key.rpartition("/")
             groups.setdefault(group, {})[name] = file.get_tensor(key)

@@ -3,9 +3,9 @@
 import merganser
 import pytest
 import torch
-from merganser import _memory_merge
 from merganser._C import find_method
-from merganser._merge_inputs import read_inputs
+from merganser._merge import memory_merge
+from merganser._merge.inputs import read_inputs
 from merging_files import ELEMENTWISE, GRAMS, WEIGHTS, Files, assert_equal_bits
 from safetensors.torch import save_file
 
@@ -168,9 +168,9 @@ def test_by_the_op(files, method, dtype):
         parameters["normalize_fishers"] = True
     given = [a.get(name) for name in ("base", "models", "fishers", "base_fisher")]
     inputs = read_inputs(find_method(method), *given, None, None)
-    engine = _memory_merge.make_engine(inputs, a["weights"], parameters)
-    _memory_merge.measure_fishers(engine, inputs)
+    engine = memory_merge.make_engine(inputs, a["weights"], parameters)
+    memory_merge.measure_fishers(engine, inputs)
     merged = merganser.merge(**a, parameters=parameters)
     for name, tensor in merged.items():
-        by_op = _memory_merge.merge_by_op(engine, inputs, name)
+        by_op = memory_merge.merge_by_op(engine, inputs, name)
         assert torch.equal(by_op, tensor), name

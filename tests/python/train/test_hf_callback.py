@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import hf_training
 import merganser
@@ -18,9 +17,10 @@ from accelerate import PartialState
 from fisher_oracle import assert_fishers_close
 from hf_training import bert, define_adam, examples, gpt2, make_trainer, sentences
 from merganser import FisherResult, InputError
-from merganser._hf_trainer import check_trainer
+from merganser._hf.trainer import check_trainer
 from merganser.adamw_fisher import AdamWFisher
 from merganser.hf import FisherCallback
+from repository import SUPPORT
 from transformers import BertForTokenClassification, TrainerCallback
 
 SPLITS = {
@@ -488,7 +488,7 @@ def test_two_processes(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    worker = Path(__file__).parent / "hf_worker.py"
+    worker = SUPPORT / "hf_worker.py"
     processes = [
         subprocess.Popen(
             [sys.executable, worker, tmp_path],

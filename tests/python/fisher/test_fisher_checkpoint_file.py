@@ -1,7 +1,6 @@
 """The file of a Fisher's partial sums: damaged, foreign, in the wrong place, and of a
 process that was killed."""
 
-import os
 import random
 import signal
 import subprocess
@@ -11,8 +10,7 @@ import time
 import merganser
 import pytest
 import torch
-from merganser import _partial_sums
-from test_fisher_checkpoint import (
+from fisher_checkpoints import (
     assert_identical,
     data_of,
     plain,
@@ -20,11 +18,13 @@ from test_fisher_checkpoint import (
     run,
     stopped,
 )
+from merganser._fisher import partial_sums
+from repository import SUPPORT
 
 
 @pytest.fixture(autouse=True)
 def write_after_each_batch(monkeypatch):
-    monkeypatch.setattr(_partial_sums, "SECONDS", 0)
+    monkeypatch.setattr(partial_sums, "SECONDS", 0)
 
 
 def damaged_files(whole):
@@ -100,10 +100,10 @@ def test_path_that_cannot_be_written(tmp_path):
 KILLED = """
 import sys, time
 import merganser
-import test_fisher_checkpoint as tests
-from merganser import _partial_sums
+import fisher_checkpoints as tests
+from merganser._fisher import partial_sums
 
-_partial_sums.SECONDS = 0
+partial_sums.SECONDS = 0
 model = tests.recurrent()
 print("ready", flush=True)
 merganser.fisher(model, tests.data_of(model) * 8, "mc", checkpoint=sys.argv[1])
@@ -119,7 +119,7 @@ def test_killed(tmp_path):
         worker = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", KILLED, str(path)],
             stdout=subprocess.PIPE,
-            cwd=os.path.dirname(__file__),
+            cwd=SUPPORT,
         )
         worker.stdout.readline()
         time.sleep(generator.uniform(0.02, 0.2))

@@ -1,12 +1,12 @@
 """Ids equal those of the `tokenizers` package."""
 
 import json
-from pathlib import Path
 
 import merganser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from repository import GOLDEN
 from tokenizer_folders import (
     Pair,
     minilm_folder,
@@ -15,7 +15,6 @@ from tokenizer_folders import (
 )
 from transformers import RobertaTokenizer
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = [
     json.loads(line) for line in (GOLDEN / "hard_texts.jsonl").read_text().splitlines()
 ]

@@ -2,21 +2,13 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import merganser
 import pytest
-from training_inputs import make_bert, make_data, train
+from repository import SUPPORT
+from training_inputs import make_bert, make_data
+from training_runs import run
 
-# Steps 1 to 12, four per epoch; a checkpoint every three steps.
-OPTIONS = {
-    "batch_size": 4,
-    "accumulate": 2,
-    "epochs": 3,
-    "lr": 3e-3,
-    "dropout": 0.1,
-    "checkpoint_steps": 3,
-}
 KINDS = {
     "plain": {},
     "adam": {"fisher": "adam"},
@@ -30,11 +22,6 @@ def folder(tmp_path):
     make_data(tmp_path / "train.jsonl", 30, seed=1)
     make_data(tmp_path / "dev.jsonl", 20, seed=2)
     return tmp_path
-
-
-def run(folder, out, progress=None, **options):
-    options = OPTIONS | {"eval": folder / "dev.jsonl"} | options
-    return train(folder, out, progress, **options)
 
 
 def stop_after(step):
@@ -79,8 +66,8 @@ def test_stopped_at_several_points(kind, folder):
 
 KILLED = """
 import os, signal, sys
-from training_inputs import train
-from test_trainer_resume import OPTIONS, Path, run
+from pathlib import Path
+from training_runs import run
 
 folder, step = Path(sys.argv[1]), int(sys.argv[2])
 steps = 0
@@ -102,7 +89,7 @@ def test_killed_between_steps(folder):
     for step in (2, 8, 5):
         done = subprocess.run(
             [sys.executable, "-c", KILLED, str(folder), str(step)],
-            cwd=Path(__file__).parent,
+            cwd=SUPPORT,
             check=False,
         )
         assert done.returncode == -9

@@ -2,15 +2,15 @@
 
 import ast
 import json
-from pathlib import Path
 
 import merganser
 import pytest
 import tiny_experiment
 import tiny_models
 from command import run
+from repository import ROOT
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 if not EXAMPLES.exists():
     pytest.skip(
         "no examples: the tests run away from their clone", allow_module_level=True

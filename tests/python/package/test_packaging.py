@@ -13,9 +13,9 @@ from pathlib import Path
 import merganser
 import pytest
 import torch
+from repository import ROOT
 from safetensors.torch import load_file, save_file
 
-ROOT = Path(__file__).resolve().parents[2]
 # <build tree>/python/merganser/__init__.py
 BUILD_TREE = Path(merganser.__file__).absolute().parents[2]
 VERSION = merganser.__version__

@@ -10,9 +10,10 @@ import tiny_experiment
 import tiny_models
 import torch
 from command import executable, run
+from repository import ROOT
 from safetensors.torch import load_file
 
-README = Path(__file__).parents[2] / "README.md"
+README = ROOT / "README.md"
 
 
 def blocks(section):

@@ -5,11 +5,11 @@ import importlib.util
 import io
 import json
 import tarfile
-from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "fetch_data"
+SCRIPT = ROOT / "scripts" / "fetch_data"
 
 
 @pytest.fixture(scope="module")
