@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ._arguments import check_autocast, check_choice, check_count
-from ._batch_mean import BatchMeanSquares
-from ._batches import Batch, Data
 from ._C import Error, InputError, content_hash
-from ._losses import Loss, find_loss, guess_loss
-from ._model_state import (
+from ._fisher.batch_mean import BatchMeanSquares
+from ._fisher.batches import Batch, Data
+from ._fisher.model_state import (
     all_trainable,
     autocast_dtype,
     code_of,
@@ -23,8 +22,10 @@ from ._model_state import (
     uncompiled,
     weights_hash,
 )
-from ._partial_sums import PartialSums
-from ._per_example import PerExampleSquares
+from ._fisher.partial_sums import PartialSums
+from ._fisher.per_example import PerExampleSquares
+from ._losses.choice import find_loss, guess_loss
+from ._losses.loss import Loss
 from .fisher_result import FisherResult
 
 ESTIMATORS = ("exact", "mc", "empirical", "mc_batch")

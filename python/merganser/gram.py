@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from . import _C
 from ._arguments import check_autocast
-from ._batches import Data
 from ._C import Error, InputError
-from ._gram_sums import GramSums
-from ._model_state import device_of, eval_mode, moved, uncompiled
+from ._fisher.batches import Data
+from ._fisher.gram_sums import GramSums
+from ._fisher.model_state import device_of, eval_mode, moved, uncompiled
 from .fisher_result import GRAM
 
 
@@ -126,7 +126,7 @@ def gram(
         InputError: arguments or data that do not fit.
         Error: a matrix that is not finite; names the parameter.
 
-    Source: Jin et al., arXiv 2212.09849, section 3; docs/method.md, section 3.
+    Source: Jin et al., arXiv 2212.09849, section 3; docs/method.md, section 2.
     """
     check_autocast(dtype)
     examples = Data(

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from . import _C
-from ._memory_merge import make_engine, measure_fishers, merge_tensor
-from ._merge_inputs import read_inputs
+from ._merge.inputs import read_inputs
+from ._merge.memory_merge import make_engine, measure_fishers, merge_tensor
 from .fisher_result import FisherResult
 from .gram import GramResult
 

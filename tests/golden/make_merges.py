@@ -1,7 +1,8 @@
-"""Writes merges.safetensors: what mergekit 0.1.5 makes of RECIPES, in float32.
+r"""Writes merges.safetensors: what mergekit 0.1.5 makes of RECIPES, in float32.
 
     benchmarks/peers/setup mergekit
-    PYTHONPATH=tests/python build/peers/mergekit/bin/python tests/golden/make_merges.py
+    PYTHONPATH=tests/python/support \
+        build/peers/mergekit/bin/python tests/golden/make_merges.py
 
 Its random masks are taken from the numbers that Merganser draws (merge_oracle.draw),
 so that dare and della can be compared.

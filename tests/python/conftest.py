@@ -1,12 +1,15 @@
-"""What all Python tests share: devices, the rule for skipping, random state."""
+"""Shared by all Python tests: helper modules, devices, skipping, random state."""
 
 import os
 import random
+import sys
+from pathlib import Path
 
 import numpy
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parent / "support"))
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 

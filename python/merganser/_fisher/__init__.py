@@ -1,0 +1,1 @@
+"""Per-example statistics of a running model: Fishers and Gram matrices."""

@@ -1,0 +1,213 @@
+"""Batches as people have them: dicts of a collator, or (inputs, labels) pairs."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import DataLoader
+
+from .._arguments import check_count
+from .._C import InputError
+
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+@dataclass
+class Batch:
+    args: tuple  # for model(*args, **kwargs)
+    kwargs: dict
+    labels: Tensor | None  # (B, ...)
+    indices: Tensor  # (B,) int64, the examples' numbers
+    size: int  # B
+
+    def rows(self, begin: int, end: int) -> "Batch":
+        """The examples [begin, end) as a batch of their own."""
+        parts = (self.args, self.kwargs, self.labels, self.indices)
+        return Batch(*_rows(parts, begin, end, self.size), end - begin)
+
+
+class Data:
+    """The first `limit` examples of a data set, in batches."""
+
+    def __init__(
+        self,
+        data: Iterable,
+        model: nn.Module,
+        *,
+        collator: Callable | None,
+        batch_size: int,
+        limit: int | None,
+        num_examples: int | None,
+    ):
+        """num_examples: of the data set, beyond `limit` too; None: as it says."""
+        check_count("batch_size", batch_size)
+        for name, value in (("limit", limit), ("num_examples", num_examples)):
+            if value is not None:
+                check_count(name, value)
+        self._batches = _make_loader(data, collator, batch_size, model)
+        self._total = _count_examples(self._batches)
+        self._limit = limit
+        self._num_examples = num_examples
+        self.used = 0  # examples read
+        if limit is not None and num_examples is None and self._total is None:
+            raise InputError(
+                "with limit, data of unknown length need num_examples: a merge scales "
+                "by the number of examples in all"
+            )
+
+    def read(self, device: torch.device, progress: Callable | None) -> Iterator[Batch]:
+        """The batches on `device`; `progress` is called after each.
+
+        Examples are numbered in the order in which they come, unless the batches have
+        an "index" of their own.
+        """
+        total, limit = self._total, self._limit
+        expected = limit if total is None or limit is None else min(limit, total)
+        for item in self._batches:
+            args, kwargs = _split(item)
+            size = _size(args, kwargs)
+            keep = size if limit is None else min(size, limit - self.used)
+            if size == 0:
+                continue
+            yield _make_batch(args, kwargs, size, keep, self.used, device)
+            self.used += keep
+            if progress is not None:
+                progress(self.used, expected or total, "")
+            if self.used == limit:
+                return
+        if self.used == 0:
+            raise InputError("data has no examples")
+
+    @property
+    def num_examples(self) -> int:
+        """N, what a merge scales by; known when all is read."""
+        return self._num_examples or self._total or self.used
+
+
+def _make_loader(
+    data: Iterable, collator: Callable | None, batch_size: int, model: nn.Module
+) -> Iterable:
+    """Batches of `data`: as they are, or of its examples put together by a collator."""
+    is_iterable = hasattr(data, "__iter__") or hasattr(data, "__getitem__")
+    if not is_iterable or isinstance(data, Tensor | Mapping | str):
+        raise InputError(
+            "data must be a DataLoader or another iterable of batches, not "
+            f"{type(data).__name__}: a single batch is given in a list"
+        )
+    columns = getattr(data, "column_names", None)
+    if collator is None:
+        if columns is not None:
+            raise InputError(
+                "a datasets.Dataset needs a collator, such as transformers' "
+                "DataCollatorWithPadding(tokenizer)"
+            )
+        return data
+    if isinstance(data, DataLoader):
+        raise InputError("a DataLoader has a collator of its own: leave collator away")
+    if columns is not None:
+        # What the model does not take, such as the text, no collator can pad.
+        wanted = _parameters(model) | {"label", "label_ids", "labels", "index"}
+        data = data.select_columns([name for name in columns if name in wanted])
+    return DataLoader(data, batch_size=batch_size, collate_fn=collator)
+
+
+def _parameters(model: nn.Module) -> set[str]:
+    # PEFT's wrapper takes everything and hands it on.
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return set(inspect.signature(inner.forward).parameters)
+
+
+def _count_examples(data: Iterable) -> int | None:
+    """How many examples there are in all, if that can be known beforehand."""
+    if isinstance(data, DataLoader):
+        if data.batch_size is None:  # a sampler of batches, whatever they hold
+            return None
+        try:
+            count = len(data.sampler)
+        except TypeError:
+            return None
+        return count - count % data.batch_size if data.drop_last else count
+    if isinstance(data, list | tuple):
+        return sum(_size(*_split(item)) for item in data)
+    return None
+
+
+def _split(item) -> tuple[tuple, dict]:
+    if isinstance(item, Mapping):
+        return (), dict(item)
+    if isinstance(item, Tensor):
+        return (item,), {}
+    if isinstance(item, list | tuple) and len(item) == 2:
+        inputs, labels = item
+        if not isinstance(inputs, Mapping):
+            return (inputs,), {"labels": labels}
+        if "labels" not in inputs:
+            return (), {**inputs, "labels": labels}
+        raise InputError("a batch has labels twice: in the dict and beside it")
+    raise InputError(
+        "a batch must be a dict of tensors, a pair (inputs, labels) or a tensor, not "
+        f"{type(item).__name__}"
+    )
+
+
+def _size(args: tuple, kwargs: dict) -> int:
+    """B. Positions may come as (1, L), for all examples: other tensors tell B."""
+    if isinstance(ids := kwargs.get("input_ids"), Tensor) and ids.dim() > 0:
+        return len(ids)
+    inputs = {k: x for k, x in kwargs.items() if k not in ("labels", "index")}
+    leaves = tree_leaves((args, inputs, kwargs))
+    tensors = [x for x in leaves if isinstance(x, Tensor) and x.dim() > 0]
+    if not tensors:
+        raise InputError("a batch has no tensor: give the collator return_tensors='pt'")
+    return next((len(x) for x in tensors if len(x) != 1), 1)
+
+
+def _make_batch(args, kwargs, size: int, keep: int, start: int, device) -> Batch:
+    _check_rows("labels", kwargs.get("labels"), size, None)
+    _check_rows("index", kwargs.get("index"), size, INTEGERS)
+    args, kwargs = tree_map(
+        lambda x: _ready(x, device) if isinstance(x, Tensor) else x,
+        _rows((args, kwargs), 0, keep, size),
+    )
+    labels = kwargs.pop("labels", None)
+    indices = kwargs.pop("index", None)
+    if indices is None:
+        indices = torch.arange(start, start + keep, device=device)
+    return Batch(args, kwargs, labels, indices.long(), keep)
+
+
+def _ready(x: Tensor, device) -> Tensor:
+    x = x.detach().to(device)
+    return x.clone() if x.is_inference() else x  # autograd takes no others
+
+
+def _rows(tree, begin: int, end: int, size: int):
+    """`tree` with the rows [begin, end) of every tensor that has a row per example."""
+
+    def cut(x):
+        has_rows = isinstance(x, Tensor) and x.dim() > 0 and len(x) == size
+        return x[begin:end] if has_rows else x
+
+    return tree_map(cut, tree)
+
+
+def _check_rows(name: str, value, size: int, dtypes) -> None:
+    """Checked whatever the estimator: what is no labels may be part of the inputs."""
+    if value is None:
+        return
+    what = "integers" if dtypes else "rows"
+    if not isinstance(value, Tensor):
+        given = type(value).__name__
+    elif value.shape[:1] != (size,) or (dtypes and value.dim() != 1):
+        given = f"one of shape {tuple(value.shape)}"
+    elif dtypes and value.dtype not in dtypes:
+        given = str(value.dtype)
+    else:
+        return
+    raise InputError(
+        f"{name} must be a tensor of {size} {what}, one per example, not {given}; "
+        "inputs of several tensors are given as a dict"
+    )

@@ -1,0 +1,314 @@
+"""Sums of squares of per-example gradients, seen as a model's parameters are used."""
+
+import sys
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from .._C import Error, InputError
+from .batches import Batch
+from .model_state import trainable_parameters
+from .rules import Layout, NotPerExample
+from .uses import Use, add_squares, can_join
+from .watch import Call, Place, Watch
+
+# Examples with which a first look is taken.
+_FEW = 3
+
+
+class PerExampleSquares:
+    """sum_i (gradient of v_i . outputs_i)^2 of every trainable parameter.
+
+    From the inputs and output gradients of the operations that use it (watch.py). A
+    parameter that is also used in another way is computed example by example instead,
+    with a warning (or refused: `unsupported="error"`). So is one whose gradient's rows
+    are not the examples of the batch: the gradient of one example must not reach
+    another's rows. A first look at three examples tells, and another one wherever the
+    model's graph is a new one.
+    """
+
+    def __init__(self, model: nn.Module, unsupported: str = "per_example"):
+        self._parameters = trainable_parameters(model)
+        # sum_i g_i^2 as model.named_parameters() names them
+        self.sums = {name: accumulator(p) for name, p in self._parameters.items()}
+        self._refuse = unsupported == "error"
+        self._by_example: dict[str, str] = {}  # without a rule, and why
+        self._one_by_one = False  # batches are taken apart
+        # By (several examples, graph): the parameters whose rows were seen to be the
+        # examples', and whether they are minor (rules.Layout).
+        self._layouts: dict[tuple[bool, int], dict[str, bool]] = {}
+        self._layout: dict[str, bool] = {}  # of the current batch
+        # Rows per example in the first look at the current batch.
+        self._lengths: dict[str, set[int]] = defaultdict(set)
+        self._pending: dict[Place, list[Use]] = defaultdict(list)
+        self._unproven: dict[str, str] = {}
+        self._watch = Watch(self._parameters, self._by_example)
+
+    def add(
+        self,
+        outputs_of: Callable[[Batch], Tensor],
+        batch: Batch,
+        directions_of: Callable[[Tensor, Batch], Iterable[Tensor]],
+    ) -> None:
+        """Adds a batch's squares: one forward pass, a backward pass per direction.
+
+        outputs_of: a forward pass of the model, (B, ...). directions_of: the v like
+        those outputs.
+        """
+        parts = [batch]
+        if self._one_by_one:
+            parts = [batch.rows(i, i + 1) for i in range(batch.size)]
+        for part in parts:
+            outputs = self._look(outputs_of, part)
+            if outputs is None:
+                self.add(outputs_of, batch, directions_of)  # one by one
+                return
+            for v, last in with_last(directions_of(outputs, part)):
+                self._watch.backward(outputs, v, not last, self._accumulate)
+                # What waits for uses that the backward pass did not reach.
+                for place in list(self._pending):
+                    self._add(place)
+            self._leave_to_examples(self._unproven)
+            if self._by_example:
+                self._add_examples(outputs_of, part, directions_of)
+            self._watch.start(1)  # lets go of the batch
+            self._lengths.clear()
+            self._unproven.clear()
+
+    # The forward pass
+
+    def _look(self, outputs_of, batch: Batch) -> Tensor | None:
+        """The batch's outputs, ready for backward passes; None: not in one batch."""
+        outputs = self._watched(outputs_of, batch)
+        if batch.size > 1 and self._watch.graph.moves_rows:
+            self._take_one_by_one(self._watch.graph.moves_rows)
+            return None
+        if (batch.size > 1, self._watch.graph.signature) not in self._layouts:
+            outputs = None  # makes room
+            layout, few = self._first_look(outputs_of, batch)
+            outputs = self._watched(outputs_of, batch)
+            _check_close(few, outputs[: len(few)])
+            self._layouts[batch.size > 1, self._watch.graph.signature] = layout
+        if not outputs.requires_grad:
+            raise InputError("no trainable parameter of the model reaches its output")
+        self._layout = self._layouts[batch.size > 1, self._watch.graph.signature]
+        self._leave_to_examples(self._watch.uses_without_rule())
+        return outputs
+
+    def _first_look(self, outputs_of, batch: Batch) -> tuple[dict[str, bool], Tensor]:
+        """Finds, with a few examples, what has a rule and how its rows lie: the
+        layouts. Also returns the few examples' outputs."""
+        few = batch.rows(0, min(_FEW, batch.size))
+        outputs = self._watched(outputs_of, few)
+        if self._watch.shared_now:
+            with torch.no_grad():
+                plain = outputs_of(few)
+            if not _close(plain, outputs):
+                self._watch.share = False
+                outputs = self._watched(outputs_of, few)
+        if few.size > 1:
+            with torch.no_grad():
+                singles = [outputs_of(few.rows(i, i + 1)) for i in range(few.size)]
+            _check_close(torch.cat(singles), outputs)
+        layout = {}
+        if outputs.requires_grad:
+            problems = self._watch.uses_without_rule()
+            layout, misfits = self._probe(outputs)
+            self._leave_to_examples(misfits | problems)
+        return layout, outputs.detach()
+
+    def _watched(self, outputs_of, batch: Batch) -> Tensor:
+        """A forward pass, with what is shared given to each example if that works."""
+        try:
+            return self._watch.forward(lambda: outputs_of(batch), batch.size)
+        except Exception:
+            if not self._watch.shared_now:
+                raise
+            self._watch.share = False
+            return self._watch.forward(lambda: outputs_of(batch), batch.size)
+
+    # What has no rule
+
+    def _take_one_by_one(self, mover: str) -> None:
+        why = f"the model moves or chooses rows of its batches ({mover})"
+        if self._refuse:
+            raise NotImplementedError(f"{why}: use batches of one example")
+        _warn(
+            f"{why}, so that every single example takes a forward and a backward pass"
+        )
+        self._one_by_one = True
+
+    def _leave_to_examples(self, problems: dict[str, str]) -> None:
+        new = {n: why for n, why in problems.items() if n not in self._by_example}
+        if not new:
+            return
+        listed = ", ".join(f"{name} ({why})" for name, why in new.items())
+        if self._refuse:
+            raise NotImplementedError(
+                f"no rule gives the per-example gradients of {listed}"
+            )
+        _warn(
+            "no rule gives the per-example gradients of these parameters, so that they "
+            "take a forward and a backward pass for every single example: " + listed
+        )
+        self._by_example.update(new)
+
+    def _add_examples(self, outputs_of, batch: Batch, directions_of) -> None:
+        names = list(self._by_example)
+        parameters = [self._parameters[name] for name in names]
+        for i in range(batch.size):
+            example = batch.rows(i, i + 1)
+            outputs = outputs_of(example)
+            for v, last in with_last(directions_of(outputs, example)):
+                gradients = torch.autograd.grad(
+                    outputs, parameters, v, retain_graph=not last, allow_unused=True
+                )
+                for name, gradient in zip(names, gradients, strict=True):
+                    if gradient is not None:
+                        ops.square_accumulate_(self.sums[name], gradient.contiguous())
+
+    # The backward pass
+
+    def _probe(self, outputs: Tensor) -> tuple[dict[str, bool], dict[str, str]]:
+        """Finds the layouts of the parameters in use.
+
+        Gradients of one example must reach no other example's rows. They do where
+        dimensions only happen to fit. Returns the layouts that are right, and the
+        parameters for which none is, and why.
+        """
+        size = self._watch.batch_size
+        layouts = [Layout(size, minor) for minor in (False, True)]
+        fits: dict[str, set[bool]] = {}
+        kinds: dict[str, set[type]] = defaultdict(set)
+        seen: set[str] = set()
+
+        def look(call: Call, grad: Tensor) -> None:
+            for number, place in call.places.items():
+                right = set()
+                for layout in layouts:
+                    try:
+                        use = call.use(number, layout, grad)
+                    except NotPerExample:
+                        continue
+                    others = use.grad[:example], use.grad[example + 1 :]
+                    if not any(x.any() for x in others):
+                        right.add(layout.minor)
+                        self._lengths[place.name].add(use.grad.shape[1])
+                        kinds[place.name].add(type(use))
+                if grad.any():
+                    seen.add(place.name)
+                fits[place.name] = fits.get(place.name, right) & right
+
+        for example in range(size):
+            v = torch.zeros_like(outputs, requires_grad=False)
+            v[example] = torch.arange(1.0, v[0].numel() + 1).cos().view_as(v[0])
+            self._watch.backward(outputs, v, True, look)
+        found, problems = {}, {}
+        for name, right in fits.items():
+            if not can_join(kinds[name]):
+                problems[name] = "is used in ways that do not add up"
+            elif not right:
+                problems[name] = (
+                    "has gradients whose rows are not the examples of the batch"
+                )
+            elif name in seen or size == 1:
+                found[name] = False not in right
+                if size > 1:
+                    self._watch.proven.add(name)
+        return found, problems
+
+    def _accumulate(self, call: Call, grad: Tensor) -> None:
+        if not call.is_unchanged():
+            raise Error("an input of the model's layers changed in the backward pass")
+        with torch.autocast(grad.device.type, enabled=False):
+            for number, place in call.places.items():
+                if place.name in self._by_example:
+                    continue
+                minor = self._layout.get(place.name)
+                if minor is None:
+                    # No gradient came in the probes. None now adds nothing.
+                    if grad.any():
+                        self._unproven[place.name] = (
+                            "had no gradient when layouts were looked at"
+                        )
+                    continue
+                try:
+                    use = call.use(number, Layout(self._watch.batch_size, minor), grad)
+                except NotPerExample:
+                    use = None
+                # The few examples were padded as the whole batch is.
+                lengths = self._lengths.get(place.name)
+                if use is None or (lengths and use.grad.shape[1] not in lengths):
+                    raise Error(
+                        f"{place.name} is not used as often for every example, as "
+                        "where tokens are routed: use batches of one example"
+                    )
+                self._pending[place].append(use)
+                if len(self._pending[place]) == self._watch.counts[place]:
+                    self._add(place)
+
+    def _add(self, place: Place) -> None:
+        uses = self._pending.pop(place)
+        if not can_join({type(use) for use in uses}):
+            raise Error(f"{place.name} is not used in the same way in every batch")
+        add_squares(place.of(self.sums[place.name]), uses)
+
+
+def accumulator(parameter: Tensor) -> Tensor:
+    """Zeros in the parameter's shape, float32 or wider whatever its dtype."""
+    return torch.zeros_like(
+        parameter,
+        dtype=torch.promote_types(parameter.dtype, torch.float32),
+        memory_format=torch.contiguous_format,
+        requires_grad=False,
+    )
+
+
+def _check_close(few: Tensor, outputs: Tensor) -> None:
+    if not _close(few, outputs):
+        raise InputError(
+            "examples have other outputs by themselves than in their batch: the model "
+            "mixes them, or a tensor that has no row per example happens to be as long "
+            "as the batch; use batches of one example"
+        )
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """Equal but for rounding, which under autocast is that of half types."""
+    a, b = a.detach(), b.detach()
+    if a.shape != b.shape:
+        return False
+    finite = a.isfinite()
+    if not torch.equal(finite, b.isfinite()):
+        return False
+    half = torch.is_autocast_enabled(a.device.type) or a.dtype.itemsize < 4
+    tolerance = 5e-2 if half else 1e-4 if a.dtype.itemsize == 4 else 1e-9
+    difference = (a - b).where(finite, 0).abs_().max()
+    return bool(difference <= tolerance * b.where(finite, 0).abs_().max())
+
+
+def _warn(message: str) -> None:
+    """A warning of the caller's line, however deep in the package it was found."""
+    level, frame = 1, sys._getframe()
+    while frame is not None and _is_ours(frame):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
+
+
+def _is_ours(frame) -> bool:
+    package = frame.f_globals.get("__package__") or ""
+    return package.partition(".")[0] == __package__.partition(".")[0]
+
+
+def with_last(items: Iterable) -> Iterator[tuple]:
+    """Each item, and whether it is the last."""
+    items = iter(items)
+    item = next(items, None)
+    while item is not None:
+        following = next(items, None)
+        yield item, following is None
+        item = following

@@ -1,0 +1,86 @@
+"""The token sequences of a batch, and which of their tokens count.
+
+A sequence is known by what stands before "attention_mask", "input_ids" or
+"inputs_embeds" in the names of its tensors: "" or "decoder_", for instance.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from .batches import Batch
+
+TOKENS = ("input_ids", "inputs_embeds")
+
+# By a weight's name and the number of its use in a forward pass, the sequences that an
+# input's shape depends on.
+Owners = dict[str, list[set[str]]]
+
+
+def masks_of(batch: Batch) -> dict[str, Tensor]:
+    """(B, L) by sequence, True where a token counts; without a mask of its own all."""
+    masks = {}
+    for name, value in batch.kwargs.items():
+        if name.endswith("attention_mask") and isinstance(value, Tensor):
+            masks[name.removesuffix("attention_mask")] = value.bool()
+    for sequence, tokens in _tokens(batch).items():
+        whole = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        masks.setdefault(sequence, whole)
+    return masks
+
+
+def shapes_tell(masks: dict[str, Tensor]) -> bool:
+    """Whether masks of one shape are equal: it does not matter then whose they are."""
+    pairs = combinations(masks.values(), 2)
+    return all(a.shape != b.shape or a.equal(b) for a, b in pairs)
+
+
+def find_owners(
+    batch: Batch, shapes_of: Callable[[Batch], dict[str, list[torch.Size]]]
+) -> Owners | None:
+    """Tells by running without the last token of each sequence; shapes_of runs.
+
+    None: a sequence cannot be cut, by its tensors or by the model.
+    """
+    masks, tokens = masks_of(batch), _tokens(batch)
+    if masks.keys() != tokens.keys():
+        return None
+    if any(mask.dim() != 2 or mask.shape[1] < 2 for mask in masks.values()):
+        return None
+    whole = shapes_of(batch)
+    owners = {name: [set() for _ in shapes] for name, shapes in whole.items()}
+    for sequence in masks:
+        try:
+            cut = shapes_of(_shortened(batch, sequence, masks))
+        except (RuntimeError, ValueError, IndexError):
+            return None  # as of a model with a fixed number of positions
+        for name, shapes in whole.items():
+            # Uses that come and go with the tokens are nobody's.
+            del owners[name][len(cut[name]) :]
+            for owner, a, b in zip(owners[name], shapes, cut[name], strict=False):
+                if a != b:
+                    owner.add(sequence)
+    return owners
+
+
+def _tokens(batch: Batch) -> dict[str, Tensor]:
+    return {
+        name.removesuffix(ending): value
+        for name, value in batch.kwargs.items()
+        for ending in TOKENS
+        if name.endswith(ending) and isinstance(value, Tensor) and value.dim() > 1
+    }
+
+
+def _shortened(batch: Batch, sequence: str, masks: dict[str, Tensor]) -> Batch:
+    length = masks[sequence].shape[1]
+
+    def cut(name, value):
+        of = max((s for s in masks if name.startswith(s)), key=len, default=None)
+        fits = isinstance(value, Tensor) and value.shape[1:2] == (length,)
+        return value[:, :-1] if of == sequence and fits else value
+
+    return replace(batch, kwargs={n: cut(n, v) for n, v in batch.kwargs.items()})

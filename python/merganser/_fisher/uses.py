@@ -1,0 +1,134 @@
+"""A parameter's gradient per example, as the factors that an operation leaves of it.
+
+Each class holds what one use of a parameter contributes to the gradients of the B
+examples of a batch and adds the sum of their squares to an accumulator in the
+parameter's shape. Where a parameter is used several times in a forward pass its
+gradients add up before the square: uses of one class are joined along the tokens.
+The formulas are those of docs/method.md, section 3.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import ops
+
+
+class Product(NamedTuple):
+    """D_i^T A_i of a matrix product, (G, out, in) for G groups of channels."""
+
+    input: Tensor  # A (B, L, G, in)
+    grad: Tensor  # D (B, L, G, out)
+    transposed: bool = False  # A_i^T D_i, of a weight (in, out)
+
+    def add_to(self, sums: Tensor) -> None:
+        # Under autocast an operation works in another dtype than its input's.
+        rows, columns = self.grad, self.input.to(self.grad.dtype)
+        if self.transposed:
+            rows, columns = columns, rows
+        groups = sums.view(rows.shape[2], rows.shape[3], columns.shape[3])
+        for group, total in enumerate(groups):
+            ops.linear_square_accumulate_(
+                total, columns[:, :, group], rows[:, :, group]
+            )
+
+
+class Rows(NamedTuple):
+    """Rows of a table that the tokens of an example look up."""
+
+    indices: Tensor  # (B, L)
+    grad: Tensor  # (B, L, D)
+    padding_idx: int = -1  # of no gradient; -1: none
+
+    def add_to(self, sums: Tensor) -> None:
+        ops.embedding_square_accumulate_(
+            sums, self.indices, self.grad, padding_idx=self.padding_idx
+        )
+
+
+class TokenSum(NamedTuple):
+    """sum_l D_il, of what is added to every token."""
+
+    grad: Tensor  # (B, L, C)
+
+    def add_to(self, sums: Tensor) -> None:
+        ops.bias_square_accumulate_(sums.view(-1), self.grad)
+
+
+class ScaledSum(NamedTuple):
+    """sum_l D_il x_il, of what multiplies every token."""
+
+    input: Tensor  # x (B, L, C)
+    grad: Tensor  # (B, L, C)
+
+    def add_to(self, sums: Tensor) -> None:
+        # In at least float32: this is no matrix product, and half types would
+        # save nothing.
+        dtype = torch.promote_types(self.grad.dtype, torch.float32)
+        ops.layer_norm_square_accumulate_(
+            sums.view(-1), self.input.to(dtype), self.grad.to(dtype)
+        )
+
+
+class PerExample(NamedTuple):
+    """The gradients themselves, of small parameters: positions, class tokens."""
+
+    grad: Tensor  # (B, *shape)
+
+    def add_to(self, sums: Tensor) -> None:
+        total = self.grad.to(sums.dtype).sum(1)
+        sums.add_(total.square().sum(0).view_as(sums))
+
+
+Use = Product | Rows | TokenSum | ScaledSum | PerExample
+
+
+def can_join(kinds: set[type]) -> bool:
+    return len(kinds) <= 1 or kinds == {Product, Rows}
+
+
+def add_squares(sums: Tensor, uses: list[Use]) -> None:
+    """sums += sum_i (the sum of the uses' gradients of example i)^2."""
+    kinds = {type(use) for use in uses}
+    joined = [_join([use for use in uses if type(use) is kind]) for kind in kinds]
+    if len(joined) == 1:
+        joined[0].add_to(sums)
+        return
+    product, rows = sorted(joined, key=lambda use: isinstance(use, Rows))
+    _add_tied(sums, product, rows)
+
+
+def _join(uses: list[Use]) -> Use:
+    if len(uses) == 1:
+        return uses[0]
+    joined = []
+    for values in zip(*uses, strict=True):
+        is_tensor = isinstance(values[0], Tensor)
+        joined.append(torch.cat(values, 1) if is_tensor else values[0])
+    return type(uses[0])(*joined)
+
+
+def _add_tied(sums: Tensor, product: Product, rows: Rows) -> None:
+    """A table (V, D) that tokens look up and that a product uses as its weight.
+
+    Of an example, the rows of its own tokens have both gradients; they are worked
+    out one by one, and taken out of the product that all other rows come from.
+    """
+    wide, narrow = product.grad[:, :, 0], product.input[:, :, 0]
+    if product.transposed:
+        wide, narrow = narrow, wide
+    dtype = sums.dtype
+    taken = []
+    for i, ids in enumerate(rows.indices):
+        tokens, place = ids.unique(return_inverse=True)
+        gradient = wide[i][:, tokens].to(dtype).t() @ narrow[i].to(dtype)
+        looked_up = rows.grad[i].to(dtype)
+        looked_up = looked_up * (ids != rows.padding_idx)[:, None]
+        gradient.index_add_(0, place, looked_up)
+        sums.index_add_(0, tokens, gradient.square_())
+        taken.append((i, tokens, wide[i][:, tokens]))
+        wide[i][:, tokens] = 0
+    ops.linear_square_accumulate_(sums, narrow.to(wide.dtype), wide)
+    for i, tokens, columns in taken:  # others see this gradient, too
+        wide[i][:, tokens] = columns

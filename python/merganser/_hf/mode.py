@@ -1,0 +1,53 @@
+"""The interface between FisherCallback and the ways to collect a Fisher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from .._fisher.batches import Batch
+from .._fisher.model_state import trainable_parameters
+from .._fisher.per_example import accumulator
+from .outputs import Outputs
+
+
+class Mode:
+    """Sums of squared gradients over the window; FisherCallback calls the methods in
+    this order. This class does nothing with a step."""
+
+    labels = "data"  # as in FisherResult
+
+    def __init__(self, model: nn.Module, args: Any, outputs: Outputs):
+        """args: the Trainer's."""
+        self.model = model
+        self.args = args
+        self.outputs = outputs
+        self.parameters = trainable_parameters(model)
+        self.sums: dict[str, Tensor] = {}
+        self.examples = 0  # that the sums are over
+
+    def has_resumed(self) -> bool:
+        """Whether the sums came back with a checkpoint."""
+        return False
+
+    def begin_window(self) -> None:
+        self.sums = {name: accumulator(p) for name, p in self.parameters.items()}
+
+    def begin_step(self, collecting: bool) -> None:
+        """collecting: the step belongs to the window."""
+
+    def see(self, batch: Batch, raw, num_items) -> None:
+        """A forward pass of training; raw: what the model returned."""
+
+    def end_backward(self) -> None:
+        """After a backward pass, unless it was the last one of a step."""
+
+    def before_update(self, step: int) -> None:
+        """With all gradients of a step; step: its number in the window, if it is in."""
+
+    def after_update(self) -> None:
+        """After the optimizer's step. Also called after an interrupted run."""
+
+    def finish(self) -> None:
+        """After the last step: completes `sums` and `examples`."""

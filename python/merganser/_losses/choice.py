@@ -1,0 +1,94 @@
+"""The losses by name, and the choice of one for a model and its data."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .._C import InputError
+from .._fisher.batches import Batch
+from .classification import Classification
+from .loss import Loss, shape_text
+from .values import Multilabel, Regression
+
+
+class Given(Loss):
+    """A user's function of the model's output and the labels: (B,) negative
+    log-likelihoods. Nothing is known of the distribution, so that labels cannot be
+    drawn from it."""
+
+    name = "callable"
+
+    def __init__(self, function: Callable):
+        self._function = function
+
+    def outputs(self, raw, batch):
+        losses = self._function(raw, batch.labels)
+        if not isinstance(losses, Tensor) or losses.shape != (batch.size,):
+            given = (
+                tuple(losses.shape)
+                if isinstance(losses, Tensor)
+                else type(losses).__name__
+            )
+            raise InputError(
+                "loss(output, labels) must return one negative log-likelihood per "
+                f"example, a tensor ({batch.size},), not {given}"
+            )
+        return losses
+
+    def given(self, outputs, batch):
+        return torch.ones_like(outputs, requires_grad=False)
+
+
+_NAMED = {
+    "classification": Classification,
+    "multilabel": Multilabel,
+    "regression": Regression,
+    "causal_lm": lambda: Classification(shift=True),
+}
+LOSSES = ("auto", *_NAMED)
+
+_PROBLEM_TYPES = {  # transformers' names
+    "regression": "regression",
+    "single_label_classification": "classification",
+    "multi_label_classification": "multilabel",
+}
+
+
+def find_loss(loss: str | Callable, model: nn.Module) -> Loss | None:
+    """The loss of a name or function; None for "auto" where the model does not say,
+    so that `guess_loss` must look at a batch."""
+    if callable(loss):
+        return Given(loss)
+    if loss in _NAMED:
+        return _NAMED[loss]()
+    if loss != "auto":
+        raise InputError(
+            f"loss must be one of {', '.join(LOSSES)} or a function, not {loss!r}"
+        )
+    config = getattr(model, "config", None)
+    problem = getattr(config, "problem_type", None)
+    if problem in _PROBLEM_TYPES:
+        return find_loss(_PROBLEM_TYPES[problem], model)
+    if type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")):
+        return find_loss("causal_lm", model)
+    if type(model).__name__.endswith(("ForTokenClassification", "ForMaskedLM")):
+        return find_loss("classification", model)
+    return None
+
+
+def guess_loss(raw, batch: Batch) -> Loss:
+    """The loss that the outputs' shape and the labels' type speak for."""
+    outputs = Loss().outputs(raw, batch)
+    labels = batch.labels
+    real = labels is not None and labels.dtype.is_floating_point
+    if outputs.dim() == 1 or (outputs.dim() == 2 and outputs.shape[1] == 1):
+        return Regression()
+    if outputs.dim() == 2 and not (real and labels.shape == outputs.shape):
+        return Classification()
+    if outputs.dim() == 2 and bool(((labels == 0) | (labels == 1)).all()):
+        return Multilabel()
+    raise InputError(
+        f"loss='auto' does not know what outputs {shape_text(outputs)} mean: give "
+        f"loss as one of {', '.join(_NAMED)} or as a function"
+    )

@@ -1,0 +1,132 @@
+"""Tensors merged in memory: by the engine on the CPU, by the op on a GPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _C, ops
+from .._C import InputError
+from .inputs import Inputs, Part, is_unchanged
+from .states import finite
+
+
+def make_engine(inputs: Inputs, weights: Any, parameters: Any) -> _C.MemoryMerge:
+    """What recipes say of parameters, it checks and knows."""
+    count = len(inputs.models)
+    if isinstance(parameters, Mapping) and "weight" in parameters:
+        raise InputError("the weights of the models are given as weights")
+    return _C.MemoryMerge(
+        inputs.method.name,
+        _yaml({} if parameters is None else parameters, "parameters"),
+        [_yaml(settings, "weights") for settings in _settings(weights, count)],
+        list(inputs.reference.tensors),
+        [part.num_examples for part in inputs.fishers],
+        [part.num_examples for part in inputs.grams],
+    )
+
+
+def _settings(weights: Any, count: int) -> list[dict]:
+    """Those of each model, in a recipe."""
+    if weights is None:
+        return [{}] * count
+    if hasattr(weights, "tolist"):  # an array or tensor, maybe of one number
+        weights = weights.tolist()
+    if not isinstance(weights, Iterable) or isinstance(weights, Mapping):
+        return [{"weight": weights}] * count
+    found = [{"weight": weight} for weight in weights]
+    if len(found) != count:
+        raise InputError(f"weights must be {count}, one per model, not {len(found)}")
+    return found
+
+
+def _yaml(value: Any, label: str) -> str:
+    """JSON, of which YAML is made; arrays and tensors as lists and numbers."""
+
+    def plain(item):
+        if hasattr(item, "tolist"):
+            return item.tolist()
+        raise TypeError(f"not {type(item).__name__}")
+
+    try:
+        return json.dumps(value, default=plain)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{label} must be as in a recipe: {error}") from None
+
+
+def measure_fishers(engine: _C.MemoryMerge, inputs: Inputs) -> None:
+    """What normalize_fishers divides by."""
+    names = [
+        name
+        for name in inputs.reference.tensors
+        if inputs.fishers and inputs.is_merged(name) and not inputs.has_grams(name)
+    ]
+    if any(map(engine.normalizes_fishers, names)):
+        for name in sorted(names):
+            for i, part in enumerate(inputs.fishers):
+                engine.add_fisher(i, name, _on_cpu(part, name))
+
+
+def merge_tensor(engine: _C.MemoryMerge, inputs: Inputs, name: str) -> Tensor:
+    """On the first model's device, in the reference's dtype."""
+    if not inputs.is_merged(name):
+        return copy(inputs, name)
+    is_elementwise = not inputs.method.needs_statistics
+    if is_elementwise and inputs.models[0][name].is_cuda:
+        return merge_by_op(engine, inputs, name)
+    return merge_by_engine(engine, inputs, name)
+
+
+def merge_by_engine(engine: _C.MemoryMerge, inputs: Inputs, name: str) -> Tensor:
+    like = inputs.reference[name]
+    out = torch.empty(like.shape, dtype=like.dtype)
+    has_grams = inputs.has_grams(name)
+    engine.merge(
+        name,
+        out,
+        [_on_cpu(part, name) for part in inputs.weights],
+        [_on_cpu(part, name) for part in inputs.fishers if not has_grams],
+        [_on_cpu(part, name) for part in inputs.grams if has_grams],
+    )
+    return out.to(inputs.models[0][name].device)
+
+
+def merge_by_op(engine: _C.MemoryMerge, inputs: Inputs, name: str) -> Tensor:
+    method = inputs.method
+    device = inputs.models[0][name].device
+    dtype = inputs.reference[name].dtype
+    weights = [finite(p[name], p.label, name).to(device) for p in inputs.weights]
+    fishers = [finite(p[name], p.label, name, 0.0).to(device) for p in inputs.fishers]
+    base = weights.pop(0) if method.needs_base else None
+    base_fisher = fishers.pop(0) if method.needs_base_fisher else None
+    # The op rounds to the first model's dtype: wide enough for the result's.
+    weights[0] = weights[0].to(torch.promote_types(weights[0].dtype, dtype))
+    merged = ops.merge(
+        base,
+        weights,
+        fishers,
+        method=method.name,
+        base_fisher=base_fisher,
+        **engine.scalars(name),
+    )
+    return finite(merged.to(dtype), "the merged model", name)
+
+
+def copy(inputs: Inputs, name: str) -> Tensor:
+    """Of the base, or of the models where they agree."""
+    reference = inputs.reference
+    if reference is inputs.models[0] and not is_unchanged(inputs, name):
+        raise InputError(
+            f"tensor {name!r} differs between the models and is not merged, being "
+            "of integers; with base it would come from there"
+        )
+    tensor = finite(reference[name], reference.label, name)
+    return tensor.to(inputs.models[0][name].device, copy=True)
+
+
+def _on_cpu(part: Part, name: str) -> tuple[str, Tensor]:
+    return part.label, part[name].cpu().contiguous()

@@ -1,0 +1,149 @@
+"""LoRA adapters in recipes."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import merganser
+import numpy
+import pytest
+import yaml
+from command import executable
+from merge_runs import assert_close, run
+from safetensors.numpy import save_file
+
+
+@pytest.mark.parametrize("rank_stabilised", [False, True])
+def test_adapters_against_peft(folder, tmp_path, rank_stabilised):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "base")
+    torch.manual_seed(0)
+    adapted = get_peft_model(
+        model,
+        LoraConfig(
+            r=5,
+            lora_alpha=7,
+            use_rslora=rank_stabilised,
+            target_modules=["query", "dense"],
+            rank_pattern={"query": 3},
+            task_type="SEQ_CLS",
+        ),
+    )
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(0.1 * torch.randn_like(parameter))
+    adapted.save_pretrained(tmp_path / "adapter")
+    expected = adapted.merge_and_unload().state_dict()
+    recipe = {
+        "merge_method": "linear",
+        "models": [{"model": f"base+{tmp_path / 'adapter'}"}],
+    }
+    found = run(folder, recipe, out=tmp_path / "out")
+    assert found.keys() == expected.keys()
+    for name, values in found.items():
+        assert_close(values, expected[name].numpy())
+
+
+def test_adapters_are_read_once_per_tensor(tmp_path):
+    """And not for every chunk of it, where several models have one."""
+    counters = Path("/proc/self/io")
+    if not counters.exists():
+        pytest.skip("the system does not count what is read")
+    random = numpy.random.default_rng(0)
+    size, rank = 512, 64
+    models = []
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    weights = random.standard_normal((size, size), numpy.float32)
+    save_file({"w.weight": weights}, tmp_path / "base" / "model.safetensors")
+    for name in ("x", "y"):
+        adapter = tmp_path / name
+        adapter.mkdir()
+        config = {"peft_type": "LORA", "lora_alpha": 4, "r": rank}
+        (adapter / "adapter_config.json").write_text(json.dumps(config))
+        shapes = {"A": (rank, size), "B": (size, rank)}
+        tensors = {
+            f"base_model.model.w.lora_{matrix}.weight": random.standard_normal(
+                shape, numpy.float32
+            )
+            for matrix, shape in shapes.items()
+        }
+        save_file(tensors, adapter / "adapter_model.safetensors")
+        models.append({"model": "base", "adapter": name})
+    recipe = {"merge_method": "linear", "models": models}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+
+    def read():
+        return int(counters.read_text().split()[1])
+
+    before = read()
+    merganser.merge_recipe(tmp_path / "r.yaml", tmp_path / "out", threads=1)
+    # The base for each model, the adapters for the merge and for their hashes.
+    expected = 4 * (2 * size * size + 2 * 2 * 2 * rank * size)
+    assert read() - before < 1.2 * expected
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_adapters_of_two_models(tmp_path, transposed):
+    """Weights as (out, in), or (in, out) as in GPT-2's Conv1D; several chunks."""
+    random = numpy.random.default_rng(0)
+    width, height, rank = 517, 130, 3
+    weights = random.standard_normal((height, width))
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    save_file({"w.weight": weights}, tmp_path / "base" / "model.safetensors")
+    updates = []
+    for name in ("x", "y"):
+        adapter = tmp_path / name
+        adapter.mkdir()
+        config = {"peft_type": "LORA", "lora_alpha": 6, "r": rank}
+        (adapter / "adapter_config.json").write_text(
+            json.dumps(config | {"fan_in_fan_out": transposed})
+        )
+        a = random.standard_normal((rank, height if transposed else width))
+        b = random.standard_normal((width if transposed else height, rank))
+        prefix = "base_model.model.w"
+        save_file(
+            {f"{prefix}.lora_A.weight": a, f"{prefix}.lora_B.weight": b},
+            adapter / "adapter_model.safetensors",
+        )
+        updates.append(2 * (b @ a).T if transposed else 2 * b @ a)
+    models = [{"model": "base", "adapter": name} for name in ("x", "y")]
+    found = run(
+        tmp_path, {"merge_method": "linear", "models": models}, out=tmp_path / "out"
+    )
+    assert numpy.abs(found["w.weight"] - weights - sum(updates) / 2).max() < 1e-12
+
+
+@pytest.mark.parametrize("matrix", ["A", "B"])
+def test_adapters_that_are_not_finite(folder, tmp_path, matrix):
+    """The adapter's file and tensor are named, not the model's."""
+    name = "bert.pooler.dense"
+    tensors = {
+        f"base_model.model.{name}.lora_A.weight": numpy.ones((2, 32), numpy.float32),
+        f"base_model.model.{name}.lora_B.weight": numpy.ones((32, 2), numpy.float32),
+    }
+    bad = f"base_model.model.{name}.lora_{matrix}.weight"
+    tensors[bad].reshape(-1)[7] = numpy.nan
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "lora_alpha": 4, "r": 2}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "r.yaml").write_text(
+        f"merge_method: linear\nmodels: [{{model: base, adapter: {adapter}}}]\n"
+    )
+    process = subprocess.run(
+        [executable(), "merge", "r.yaml", tmp_path / "out", "--quiet"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 2
+    place = f"{adapter}/adapter_model.safetensors: tensor '{bad}' is nan at index 7"
+    assert place in process.stderr

@@ -1,0 +1,113 @@
+"""Recipes with slices of layers."""
+
+import json
+import shutil
+import subprocess
+
+import merge_oracle
+import numpy
+import yaml
+from command import executable
+from merge_inputs import load_model
+from merge_runs import assert_close, run
+from safetensors.numpy import save_file
+
+
+def test_slices(folder, tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
+    recipe = {
+        "merge_method": "passthrough",
+        "slices": [
+            {"sources": [{"model": "a", "layer_range": [0, 3]}]},
+            {"sources": [{"model": "b", "layer_range": [1, 4]}]},
+        ],
+    }
+    found = run(folder, recipe, out=tmp_path / "out")
+    a, b = load_model(folder / "a"), load_model(folder / "b")
+    origin = [(a, 0), (a, 1), (a, 2), (b, 1), (b, 2), (b, 3)]
+    for name, values in found.items():
+        if ".layer." in name:
+            head, _, tail = name.partition(".layer.")
+            layer, _, rest = tail.partition(".")
+            model, source = origin[int(layer)]
+            expected = model[f"{head}.layer.{source}.{rest}"]
+        else:
+            expected = (a if "embeddings" in name else b)[name]
+        assert numpy.array_equal(values, expected), name
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert model.config.num_hidden_layers == 6
+    assert len(found) == len(model.state_dict())
+
+
+def test_slices_take_the_entries_of_their_layers(folder, tmp_path):
+    """Of lists in config.json that have one for each layer."""
+    shutil.copytree(folder / "a", tmp_path / "a")
+    file = tmp_path / "a" / "config.json"
+    config = json.loads(file.read_text())
+    kinds = ["full", "sliding", "full", "linear"]
+    others = {"eos_token_id": [1, 2, 3, 4], "layer_norm_weights": [1, 2]}
+    file.write_text(json.dumps(config | {"layer_types": kinds} | others))
+    ranges = [[1, 4], [0, 2]]
+    model = str(tmp_path / "a")
+    recipe = {
+        "merge_method": "passthrough",
+        "slices": [{"sources": [{"model": model, "layer_range": r}]} for r in ranges],
+    }
+    run(folder, recipe, out=tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written["num_hidden_layers"] == 5
+    assert written["layer_types"] == ["sliding", "full", "linear", "full", "sliding"]
+    assert all(written[key] == value for key, value in others.items())
+
+
+def test_slices_lose_no_tensors(folder, tmp_path):
+    """A head that the last slice's model has and the first one's has not."""
+    shutil.copytree(folder / "a", tmp_path / "bare")
+    state = load_model(tmp_path / "bare")
+    del state["classifier.weight"]
+    save_file(state, tmp_path / "bare" / "model.safetensors", {"format": "pt"})
+    recipe = {
+        "merge_method": "passthrough",
+        "slices": [
+            {"sources": [{"model": str(tmp_path / "bare"), "layer_range": [0, 3]}]},
+            {"sources": [{"model": "b", "layer_range": [1, 4]}]},
+        ],
+    }
+    (folder / "r.yaml").write_text(yaml.safe_dump(recipe))
+    process = subprocess.run(
+        [executable(), "plan", "r.yaml"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert "b has tensor 'classifier.weight', which" in process.stderr
+
+
+def test_slices_with_a_base_and_depth(folder, tmp_path):
+    recipe = {
+        "merge_method": "slerp",
+        "base_model": "base",
+        "slices": [
+            {
+                "sources": [
+                    {"model": "base", "layer_range": [0, 2]},
+                    {"model": "a", "layer_range": [2, 4]},
+                ]
+            }
+        ],
+        "parameters": {"t": [0.1, 0.9]},
+    }
+    found = run(folder, recipe, out=tmp_path / "out")
+    base, a = load_model(folder / "base"), load_model(folder / "a")
+    for name in found:
+        if ".layer." not in name:
+            continue
+        layer = int(name.split(".layer.")[1].split(".")[0])
+        other = name.replace(f".layer.{layer}.", f".layer.{layer + 2}.")
+        expected = merge_oracle.slerp(
+            base[name].astype(float), a[other].astype(float), 0.1 + 0.8 * layer
+        )
+        assert_close(found[name], expected)

@@ -1,0 +1,138 @@
+"""scripts/fetch_data: the properties of the split, on a made-up archive."""
+
+import importlib.machinery
+import importlib.util
+import io
+import json
+import tarfile
+
+import pytest
+from repository import ROOT
+
+SCRIPT = ROOT / "scripts" / "fetch_data"
+
+
+@pytest.fixture(scope="module")
+def fetch_data():
+    loader = importlib.machinery.SourceFileLoader("fetch_data", str(SCRIPT))
+    module = importlib.util.module_from_spec(
+        importlib.util.spec_from_loader("fetch_data", loader)
+    )
+    loader.exec_module(module)
+    return module
+
+
+def archive(fetch_data, **lines):
+    """The ratings' archive with the given (rating, text) pairs per set."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, file in fetch_data.SETS.items():
+            rows = [f"{i}\t{r}\t{t}" for i, (r, t) in enumerate(lines.get(name, []))]
+            data = "\r\n".join(rows).encode()
+            member = tarfile.TarInfo(f"hutto_ICWSM_2014/{file}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def texts(parts, name=""):
+    return [e["text"] for k, v in parts.items() if k.startswith(name) for e in v]
+
+
+def many(prefix, count=1000):
+    return [((-1) ** i * 1.5, f"{prefix} number {i}.") for i in range(count)]
+
+
+def test_label_is_the_sign_and_near_zero_is_left_out(fetch_data):
+    ratings = [(0.2, "a"), (-0.2, "b"), (0.19, "c"), (-0.199, "d"), (0, "e"), (4, "f")]
+    parts = fetch_data.split_snippets(archive(fetch_data, movie=ratings))
+    labels = {e["text"]: e["label"] for part in parts.values() for e in part}
+    assert labels == {"a": 1, "b": 0, "f": 1}
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        "Great, ONE!",
+        "great one",
+        "  great \u00a0 one... ",
+        "ｇｒｅａｔ one",
+        "«Great» one",
+    ],
+)
+@pytest.mark.parametrize("where", ["movie", "tweets"])
+def test_of_equal_texts_the_first_is_kept(fetch_data, again, where):
+    sets = {"movie": [(1, "Great one.")]}
+    sets[where] = [*sets.get(where, []), (-1, again), (1, "another")]
+    parts = fetch_data.split_snippets(archive(fetch_data, **sets))
+    assert sorted(texts(parts)) == ["Great one.", "another"]
+
+
+def test_text_without_words_is_left_out(fetch_data):
+    parts = fetch_data.split_snippets(archive(fetch_data, movie=[(1, "!"), (1, ":)")]))
+    assert texts(parts) == []
+
+
+def test_no_text_is_in_two_parts_and_a_fifth_is_for_testing(fetch_data):
+    sets = {name: many(name) + many("shared", 200) for name in fetch_data.SETS}
+    parts = fetch_data.split_snippets(archive(fetch_data, **sets))
+    keys = [fetch_data.normalise(text) for text in texts(parts)]
+    assert len(keys) == len(set(keys)) == 4 * 1000 + 200
+    for name in fetch_data.SETS:
+        test = len(texts(parts, f"{name}/test"))
+        # 5 standard deviations of a binomial with p = 0.2, n = 1000
+        assert test / len(texts(parts, name)) == pytest.approx(0.2, abs=0.065)
+
+
+def test_split_of_a_text_depends_on_the_text_alone(fetch_data):
+    lines = many("movie")
+    whole = fetch_data.split_snippets(archive(fetch_data, movie=lines))
+    other = fetch_data.split_snippets(archive(fetch_data, nyt=lines[::-2]))
+    test = set(texts(whole, "movie/test"))
+    assert test.issuperset(texts(other, "nyt/test"))
+    assert test.isdisjoint(texts(other, "nyt/train"))
+
+
+def test_order_and_bytes_are_those_of_the_archive(fetch_data, tmp_path, monkeypatch):
+    # U+0085 and U+2028 end lines for str.splitlines, not in the file.
+    lines = [(1, f"caf\u00e9 \u0085 {i}\u2028 x") for i in range(20)]
+    sdist = tmp_path / "sdist.tar"
+    data = archive(fetch_data, amazon=lines)
+    with tarfile.open(sdist, "w") as tar:
+        member = tarfile.TarInfo(f"v-1/{fetch_data.SNIPPETS_ARCHIVE}")
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
+    monkeypatch.setattr(fetch_data, "pip_download", lambda *_: sdist)
+    (tmp_path / "out").mkdir()
+    fetch_data.fetch_snippets(tmp_path / "out")
+    written = []
+    for part in ("train", "test"):
+        text = (tmp_path / "out/amazon" / f"{part}.jsonl").read_bytes()
+        written += [json.loads(line)["text"] for line in text.splitlines()]
+    assert sorted(written) == sorted(text for _, text in lines)
+
+
+def test_folder_appears_only_when_it_is_as_expected(fetch_data, tmp_path):
+    def fetcher(content):
+        def fetch(target):
+            calls.append(content)
+            (target / "a.txt").write_text(content)
+
+        return fetch
+
+    calls = []
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good" / "a.txt").write_text("right")
+    expected = fetch_data.content_hash(tmp_path / "good", ["a.txt"])
+    folder = tmp_path / "data" / "set"
+
+    with pytest.raises(SystemExit, match="hash"):
+        fetch_data.provide(folder, ["a.txt"], expected, fetcher("wrong"))
+    assert list((tmp_path / "data").iterdir()) == []
+    fetch_data.provide(folder, ["a.txt"], expected, fetcher("right"))
+    fetch_data.provide(folder, ["a.txt"], expected, fetcher("unused"))
+    assert calls == ["wrong", "right"]
+    (folder / "a.txt").write_text("damaged")
+    fetch_data.provide(folder, ["a.txt"], expected, fetcher("right"))
+    assert (folder / "a.txt").read_text() == "right"
+    assert [p.name for p in (tmp_path / "data").iterdir()] == ["set"]
