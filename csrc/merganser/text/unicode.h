@@ -8,7 +8,7 @@
 #include "merganser/text/unicode_tables.h"
 
 // Properties of code points as the `tokenizers` package has them: see
-// scripts/make_unicode_tables for why no Unicode library will do.
+// scripts/make_unicode_tables.py for why no Unicode library will do.
 namespace merganser::unicode {
 
 enum Property : uint16_t {

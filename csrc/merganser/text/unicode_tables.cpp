@@ -1,4 +1,4 @@
-// Made by scripts/make_unicode_tables; change that.
+// Written by scripts/make_unicode_tables.py; change that.
 // clang-format off
 
 #include "merganser/text/unicode_tables.h"

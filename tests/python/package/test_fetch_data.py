@@ -1,6 +1,5 @@
 """scripts/fetch_data: the properties of the split, on a made-up archive."""
 
-import importlib.machinery
 import importlib.util
 import io
 import json
@@ -9,16 +8,14 @@ import tarfile
 import pytest
 from repository import ROOT
 
-SCRIPT = ROOT / "scripts" / "fetch_data"
+SCRIPT = ROOT / "scripts" / "fetch_data.py"
 
 
 @pytest.fixture(scope="module")
 def fetch_data():
-    loader = importlib.machinery.SourceFileLoader("fetch_data", str(SCRIPT))
-    module = importlib.util.module_from_spec(
-        importlib.util.spec_from_loader("fetch_data", loader)
-    )
-    loader.exec_module(module)
+    spec = importlib.util.spec_from_file_location("fetch_data", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compares what ptxas says of the kernels with tests/kernel_resources.txt.
 
-    scripts/kernel_resources            after scripts/cuda_check, which calls it, too
-    scripts/kernel_resources --update   writes the table anew
+    scripts/kernel_resources.py            after scripts/cuda_check, which calls it, too
+    scripts/kernel_resources.py --update   writes the table again
 
 Fails where a kernel spills registers, takes more of anything than the table says or
 is not in it. Another compiler than the table's is held only to spilling nothing.
@@ -17,12 +17,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "tests/kernel_resources.txt"
 LOG = ROOT / "build/cuda_check/ptxas.log"
-UPDATE = "if that is meant, run scripts/kernel_resources --update"
+UPDATE = "if that is meant, run scripts/kernel_resources.py --update"
 
 HEADER = """\
 # What each kernel takes on each architecture: registers of a thread / bytes of a
 # block's shared memory / bytes of a thread's stack; zeros at the end are left out.
-# Written by scripts/kernel_resources --update.
+# Written by scripts/kernel_resources.py --update.
 """
 FUNCTION = re.compile(
     r"Compiling entry function '(\S+)' for '(\w+)'"
@@ -129,7 +129,7 @@ def main():
     version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True)
     compiler = re.search(r"release ([\d.]+)", version.stdout).group(1)
     if not LOG.exists():
-        sys.exit(f"kernel_resources: there is no {LOG}: run scripts/cuda_check")
+        sys.exit(f"kernel_resources: {LOG} does not exist: run scripts/cuda_check")
     actual, problems = read_log(LOG)
     if not actual:
         sys.exit(f"kernel_resources: {LOG} says nothing of any kernel")

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes csrc/merganser/text/unicode_tables.cpp: what the `tokenizers` package knows of each
-code point, asked from the package itself.
+"""Writes csrc/merganser/text/unicode_tables.cpp: the properties of each code point in
+the `tokenizers` package, asked from the package itself.
 
-    .venv/bin/python scripts/make_unicode_tables
+    .venv/bin/python scripts/make_unicode_tables.py
 
 The package takes its properties from five sources that follow different versions of
 Unicode (of 0.23.3: categories from Unicode 8, decompositions from 9, letters and
@@ -183,7 +183,7 @@ def main():
         ),
     ]
     OUT.write_text(
-        "// Made by scripts/make_unicode_tables; change that.\n"
+        "// Written by scripts/make_unicode_tables.py; change that.\n"
         "// clang-format off\n\n"
         '#include "text/unicode_tables.h"\n\n'
         "namespace merganser::unicode {\n\n"

@@ -1,0 +1,98 @@
+"""The order of csrc/merganser's directories, read from the #include lines."""
+
+import re
+from collections import defaultdict
+
+import pytest
+from repository import ROOT
+
+SOURCES = ROOT / "csrc"
+# No directory includes one to its right.
+ORDER = (
+    "numeric base io text recipe plan merge provenance engine kernels ops model "
+    "fisher eval train experiment bindings app"
+).split()
+LARGEST_KNOT = 3
+INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def includes():
+    """{file: what it includes in quotes}, both as merganser/DIRECTORY/NAME."""
+    found = {}
+    for path in (SOURCES / "merganser").rglob("*"):
+        if path.suffix in {".h", ".cpp", ".cuh", ".cu"}:
+            name = path.relative_to(SOURCES).as_posix()
+            found[name] = INCLUDE.findall(path.read_text(encoding="utf-8"))
+    assert found
+    return found
+
+
+def unit(file):
+    """A header and the sources of its name count as one file."""
+    return file.rpartition(".")[0]
+
+
+def reachable(graph, start):
+    seen, waiting = set(), [start]
+    while waiting:
+        for following in graph[waiting.pop()] - seen:
+            seen.add(following)
+            waiting.append(following)
+    return seen
+
+
+def knots(includes):
+    """The sets of units that all include one another, directly or not."""
+    graph = defaultdict(set)
+    for file, included in includes.items():
+        graph[unit(file)] |= {unit(other) for other in included} - {unit(file)}
+    reached = {name: reachable(graph, name) for name in list(graph)}
+    return {
+        frozenset(other for other in reached[name] if name in reached[other])
+        for name in reached
+        if name in reached[name]
+    }
+
+
+def test_every_include_is_rooted_at_the_project(includes):
+    wrong = [
+        f"{file}: {other}"
+        for file, included in includes.items()
+        for other in included
+        if not other.startswith("merganser/") or not (SOURCES / other).is_file()
+    ]
+    assert not wrong
+
+
+def test_every_directory_has_its_place():
+    found = {path.name for path in (SOURCES / "merganser").iterdir() if path.is_dir()}
+    assert found == set(ORDER)
+
+
+def test_no_directory_includes_one_to_its_right(includes):
+    place = {name: i for i, name in enumerate(ORDER)}
+    wrong = [
+        f"{file}: {other}"
+        for file, included in includes.items()
+        for other in included
+        if place[other.split("/")[1]] > place[file.split("/")[1]]
+    ]
+    assert not wrong
+
+
+def test_knots_are_small(includes):
+    large = [sorted(knot) for knot in knots(includes) if len(knot) > LARGEST_KNOT]
+    assert not large
+
+
+def test_knots_of_a_known_graph():
+    graph = {
+        "m/a.h": ["m/b.h"],
+        "m/b.cpp": ["m/b.h", "m/c.h"],
+        "m/b.h": [],
+        "m/c.h": ["m/a.h", "m/d.h"],
+        "m/d.h": [],
+        "m/e.cpp": ["m/a.h"],
+    }
+    assert knots(graph) == {frozenset({"m/a", "m/b", "m/c"})}
