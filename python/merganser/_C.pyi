@@ -278,7 +278,7 @@ class MemoryMerge:
     def normalizes_fishers(self, name: str) -> bool:
         """Whether normalize_fishers applies to a tensor; then call add_fisher first."""
     def add_fisher(self, fisher: int, name: str, tensor: tuple[str, Tensor]) -> None:
-        """Adds a tensor to a Fisher's mean; takes all merged tensors in order of name."""
+        """Adds a tensor to a Fisher's mean; needs all merged tensors, by name."""
     def scalars(self, name: str) -> dict:
         """The arguments of ops.merge for a tensor, except tensors."""
     def merge(

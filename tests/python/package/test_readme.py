@@ -1,4 +1,4 @@
-"""The README's examples, run as they are printed on small stand-ins for their files."""
+"""The README's examples, run verbatim on small substitutes for their files."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ README = ROOT / "README.md"
 def blocks(section):
     """The indented blocks of a section, without their indentation."""
     if not README.exists():
-        pytest.skip("no README: the tests run away from their clone")
+        pytest.skip("no README: the tests run outside of the repository")
     text = README.read_text(encoding="utf-8").split(f"\n## {section}\n")[1]
     found = [[]]
     for line in text.split("\n## ")[0].splitlines():
