@@ -1,9 +1,9 @@
 # ruff: noqa: N999 (the name of the compiled module)
-"""The compiled part of merganser; loading it brings torch.ops.merganser.
+"""The compiled part of merganser; importing it registers torch.ops.merganser.
 
-Long functions release the GIL and end with KeyboardInterrupt on Ctrl-C. A progress
-callback gets units done, units in all and a text; what it raises ends the work.
-Files and options that cannot be used raise InputError.
+Long-running functions release the GIL and raise KeyboardInterrupt on Ctrl-C. A
+progress callback gets units done, total units and a text; an exception from it stops
+the work. Invalid files and options raise InputError.
 """
 
 import os
@@ -19,20 +19,20 @@ Progress: TypeAlias = Callable[[int, int, str], None] | None
 RawTensor: TypeAlias = tuple[str, str, Sequence[int], bytes]
 
 class Error(RuntimeError):
-    """Something failed while working, such as a full disk."""
+    """A failure during the work, such as a full disk."""
 
 class InputError(Error, ValueError):
-    """What was given is wrong: arguments, files, recipes. Says where and what to do."""
+    """Invalid arguments, files or recipes. Says where, and how to fix it."""
 
 # Files
 
 def read_checkpoint(path: Path) -> tuple[list[RawTensor], dict[str, str]]:
-    """Tensors and metadata of a .safetensors file or a model's folder."""
+    """Tensors and metadata of a .safetensors file or a model directory."""
 
 def write_safetensors(
     path: Path, tensors: Sequence[RawTensor], metadata: Mapping[str, str] = {}
 ) -> None:
-    """Writes one file, which appears under its name only when it is whole."""
+    """Writes one file, atomically."""
 
 def write_checkpoint(
     folder: Path,
@@ -43,29 +43,29 @@ def write_checkpoint(
     """Writes model.safetensors, or shards of at most shard_bytes and their index."""
 
 def content_hash(path: Path) -> str:
-    """Hash of a checkpoint's names, shapes, dtypes and data, whatever its shards."""
+    """Hash of a checkpoint's names, shapes, dtypes and data, independent of shards."""
 
 # Text
 
 class Tokenizer:
-    """Text to token ids, equal to the tokenizers package (WordPiece, BPE)."""
+    """Converts text to token ids, like the tokenizers package (WordPiece, BPE)."""
 
     @staticmethod
     def load(folder: Path) -> Tokenizer:
-        """Reads the tokenizer of a model's folder."""
+        """Reads the tokenizer of a model directory."""
     def encode(self, text: str, max_length: int) -> list[int]:
-        """Ids with the special tokens, at most max_length in all."""
+        """Ids including special tokens, at most max_length in total."""
     def encode_batch(
         self, texts: Sequence[str], max_length: int, threads: int = 0
     ) -> list[list[int]]:
-        """`encode` of each text; threads 0: all cores."""
+        """Encodes several texts; threads 0: all cores."""
     @property
     def vocab_size(self) -> int: ...
     @property
     def pad_id(self) -> int: ...
 
 class TextExample:
-    """One example of a data file and the line it stands in."""
+    """One example of a data file, with its line number."""
 
     @property
     def text(self) -> str: ...
@@ -83,7 +83,7 @@ class Dataset:
     def __init__(self, ids: Sequence[Sequence[int]], labels: Sequence[int]) -> None: ...
     @staticmethod
     def load(file: Path, model: Path, *, max_length: int, num_labels: int) -> Dataset:
-        """Reads a data file with the tokenizer of a model's folder."""
+        """Reads a data file with the tokenizer of a model directory."""
     def __len__(self) -> int: ...
     @property
     def ids(self) -> list[list[int]]: ...
@@ -97,12 +97,12 @@ class Encoder:
 
     @staticmethod
     def load(folder: Path, num_labels: int = 0, seed: int = 0) -> Encoder:
-        """Reads a model's folder; a head that it lacks is drawn with seed.
+        """Reads a model directory; initializes a missing head with seed.
 
-        num_labels 0: as config.json says.
+        num_labels 0: from config.json.
         """
     def save(self, folder: Path) -> None:
-        """Writes a model's folder, with the config and tokenizer it came with."""
+        """Writes a model directory, with the config and tokenizer of `load`."""
     def forward(
         self,
         input_ids: Tensor,
@@ -111,13 +111,13 @@ class Encoder:
         *,
         bfloat16: bool = False,
     ) -> Tensor:
-        """Logits (B, K) of input_ids (B, L); tokens behind lengths (B) are padding."""
+        """Logits (B, K) of input_ids (B, L); tokens after lengths (B) are padding."""
     def named_parameters(self) -> list[tuple[str, Tensor]]:
         """The parameters themselves, not copies."""
     def train(self, mode: bool = True) -> object:
-        """Dropout on (or off); the encoder itself."""
+        """Turns dropout on (or off); returns the encoder."""
     def eval(self) -> object:
-        """Dropout off; the encoder itself."""
+        """Turns dropout off; returns the encoder."""
     @property
     def training(self) -> bool: ...
     @property
@@ -146,7 +146,7 @@ def evaluate(
     bfloat16: bool = False,
     progress: Progress = None,
 ) -> EvalResult:
-    """Accuracy and loss of an encoder, in eval mode, on data."""
+    """Accuracy and loss of an encoder on data, in eval mode."""
 
 # Fishers
 
@@ -154,10 +154,10 @@ def exact_directions(logits: Tensor) -> list[Tensor]:
     """K - 1 directions v_k (B, K) with sum_k v_k v_k^T = diag(p) - p p^T."""
 
 def label_direction(logits: Tensor, labels: Tensor) -> Tensor:
-    """onehot(y) - p, (B, K), of labels y (B) int64."""
+    """onehot(y) - p, (B, K), for labels y (B) int64."""
 
 class EncoderFisher:
-    """What merganser.FisherResult describes, as estimate_fisher gives it."""
+    """Result of estimate_fisher; see merganser.FisherResult."""
 
     def save(self, file: Path) -> None:
         """Writes a Fisher file."""
@@ -190,10 +190,10 @@ def estimate_fisher(
     bfloat16: bool = False,
     progress: Progress = None,
 ) -> EncoderFisher:
-    """The Fisher of an encoder; limit: a subset drawn with seed, -1: everything."""
+    """Fisher of an encoder; limit: size of a random subset (seed), -1: all examples."""
 
 class FisherMetadata:
-    """What a Fisher file says beside its tensors; see merganser.FisherResult."""
+    """Metadata of a Fisher file; see merganser.FisherResult."""
 
     def __init__(
         self,
@@ -224,15 +224,15 @@ class FisherMetadata:
 def write_fisher(
     path: Path, tensors: Mapping[str, Tensor], metadata: FisherMetadata
 ) -> None:
-    """Writes float32 tensors, contiguous and on the CPU, as a Fisher file."""
+    """Writes float32 tensors, contiguous and on the CPU, to a Fisher file."""
 
 def read_fisher(path: Path) -> tuple[dict[str, Tensor], FisherMetadata]:
-    """Reads a Fisher file, or the shards of one in a folder."""
+    """Reads a Fisher file, or its shards in a directory."""
 
 # Merging
 
 class MethodInfo:
-    """A merge method: what it is called and what it needs."""
+    """A merge method: its name, formula and inputs."""
 
     @property
     def id(self) -> int: ...
@@ -252,18 +252,18 @@ class MethodInfo:
     def needs_base_gram(self) -> bool: ...
     @property
     def needs_statistics(self) -> bool:
-        """Whether it must go through a tensor before it can merge it."""
+        """Whether it needs statistics of a whole tensor to merge it."""
 
 def find_method(name: str) -> MethodInfo:
-    """By its name in recipes; InputError lists the names there are."""
+    """Finds a method by its name in recipes; InputError lists the available names."""
 
 class MemoryMerge:
-    """A merge in memory, one tensor at a time, through what merges files.
+    """Merges in memory, one tensor at a time, with the engine that merges files.
 
     `parameters` and `models` are YAML, as in a recipe. Lists of weights, Fishers, Gram
-    matrices and their numbers of examples begin with the base's, if the method takes
-    one, and then have one item per model. Tensors are on the CPU and contiguous; with
-    each stands what it is of, for errors.
+    matrices and their numbers of examples begin with the base's item, if the method
+    needs one, and have one item per model. Tensors are contiguous and on the CPU; each
+    comes with a label for errors.
     """
 
     def __init__(
@@ -276,11 +276,11 @@ class MemoryMerge:
         gram_examples: Sequence[float],
     ) -> None: ...
     def normalizes_fishers(self, name: str) -> bool:
-        """Whether it is set for a tensor: then add_fisher comes first."""
+        """Whether normalize_fishers applies to a tensor; then call add_fisher first."""
     def add_fisher(self, fisher: int, name: str, tensor: tuple[str, Tensor]) -> None:
-        """For its mean; all tensors that are merged with it, sorted by name."""
+        """Adds a tensor to a Fisher's mean; needs all merged tensors, by name."""
     def scalars(self, name: str) -> dict:
-        """For a tensor, the arguments of ops.merge that are no tensors."""
+        """The arguments of ops.merge for a tensor, except tensors."""
     def merge(
         self,
         name: str,
@@ -289,10 +289,10 @@ class MemoryMerge:
         fishers: Sequence[tuple[str, Tensor]],
         grams: Sequence[tuple[str, Tensor]],
     ) -> None:
-        """Writes one tensor into `out`."""
+        """Merges one tensor into `out`."""
 
 def check_count(method: MethodInfo, models: int) -> None:
-    """InputError where the method cannot merge so many models."""
+    """Raises InputError if the method cannot merge this number of models."""
 
 def merge_recipe(
     recipe: Path,
@@ -304,21 +304,21 @@ def merge_recipe(
     allow_nonfinite: bool,
     progress: Progress,
 ) -> str:
-    """Carries out a recipe; threads 0: all cores. The report as JSON."""
+    """Runs a recipe; threads 0: all cores. Returns the report as JSON."""
 
 def plan(recipe: Path) -> str:
-    """What merge_recipe would do, as JSON."""
+    """The plan of merge_recipe, as JSON."""
 
 def verify(folder: Path) -> str:
-    """Whether a merged model and its inputs are still the same, as JSON."""
+    """Checks that a merged model and its inputs have not changed; returns JSON."""
 
 def inspect(path: Path, hashes: bool) -> str:
-    """What a checkpoint or Fisher file holds, as JSON."""
+    """The content of a checkpoint or Fisher file, as JSON."""
 
 # Training
 
 class TrainOptions:
-    """See merganser.Trainer, which has the same names."""
+    """Options of merganser.Trainer, under the same names."""
 
     def __init__(self) -> None: ...
     model: pathlib.Path
@@ -349,9 +349,9 @@ class TrainOptions:
     checkpoint_steps: int
 
 def train(options: TrainOptions, progress: Progress = None) -> str:
-    """Fine-tunes, or goes on with an interrupted run; the result as JSON."""
+    """Fine-tunes, or resumes an interrupted run; returns the result as JSON."""
 
 def batch_order(
     lengths: Sequence[int], batch_size: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """The positions in each training batch of an epoch, for texts of such lengths."""
+    """The positions in each training batch of an epoch, for texts of these lengths."""

@@ -1,8 +1,7 @@
 """Fisher-weighted merging of fine-tuned models.
 
-The functions and classes named here are the public interface; the tensor
-operators behind them are `torch.ops.merganser.*`, described in
-`merganser.ops`.
+The functions and classes listed here are the public interface. The tensor operators
+under them are `torch.ops.merganser.*`, documented in `merganser.ops`.
 """
 
 from . import _build

@@ -1,4 +1,4 @@
-"""Checks of the arguments that several functions take."""
+"""Checks of arguments that several functions share."""
 
 from collections.abc import Collection
 from numbers import Integral
@@ -8,7 +8,7 @@ import torch
 
 from ._C import InputError
 
-MOST = 2**63 - 1  # what the metadata of a file can hold
+MAX_COUNT = 2**63 - 1  # max that the metadata of a file can hold
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
@@ -20,13 +20,15 @@ def check_autocast(dtype: Any) -> None:
     if dtype not in (None, torch.bfloat16, torch.float16):
         raise InputError(
             "dtype must be None, or torch.bfloat16 or torch.float16 for autocast, not "
-            f"{dtype}; for another one convert the model"
+            f"{dtype}; for another dtype convert the model"
         )
 
 
-def check_count(name: str, value: Any, least: int = 1, most: int = MOST) -> None:
+def check_count(
+    name: str, value: Any, minimum: int = 1, maximum: int = MAX_COUNT
+) -> None:
     if not isinstance(value, Integral):
-        raise InputError(f"{name} must be a whole number, not {value!r}")
-    if not least <= value <= most:
-        limit = "below 2**63" if most == MOST else f"at most {most}"
-        raise InputError(f"{name} must be at least {least} and {limit}, not {value}")
+        raise InputError(f"{name} must be an integer, not {value!r}")
+    if not minimum <= int(value) <= maximum:
+        limit = "below 2**63" if maximum == MAX_COUNT else f"at most {maximum}"
+        raise InputError(f"{name} must be at least {minimum} and {limit}, not {value}")

@@ -1,4 +1,4 @@
-"""AdamW that adds up a Fisher of what it trains, in the pass of its own step."""
+"""AdamW that sums a Fisher of the trained model in the pass of its step."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from ._C import Error, InputError, content_hash
 from .fisher_result import FisherResult
 
 UNSUPPORTED = ("amsgrad", "maximize", "capturable", "differentiable")
-# What pickle and copy keep beside torch's own: Optimizer keeps nothing else.
+# Attributes that pickle and copy must keep: Optimizer keeps only its own.
 SETTINGS = ("max_grad_norm", "collect_fisher", "batch_size", "loss_terms", "grad_norm")
 
 
 class AdamWFisher(torch.optim.AdamW):
     """torch.optim.AdamW with the `adam` estimate of the Fisher diagonal.
 
-    A step reads and writes every parameter once; where it collects, the squared
-    gradient is added to the Fisher's sum in that same pass. With n_s the examples
-    of step s and G_s = n_s (gradient of their mean loss), before clipping,
+    A step reads and writes every parameter once, and adds the squared gradient to the
+    Fisher's sum in the same pass. With n_s the number of examples in step s and
+    G_s = n_s (gradient of their mean loss), before clipping,
 
         F = sum_s G_s^2 / sum_s n_s
 
-    over the steps since `reset_fisher` (docs/method.md, section 3). State dicts go
-    to and from torch.optim.AdamW. The sums are in state[p]["fisher"], the examples
-    in the groups' "fisher_examples", so that a resumed run goes on with both.
+    over the steps since `reset_fisher` (docs/method.md, section 3). State dicts are
+    compatible with torch.optim.AdamW. The sums are in state[p]["fisher"], the number of
+    examples in the groups' "fisher_examples", so a resumed run continues both.
 
         optimizer = AdamWFisher(model.named_parameters(), lr=2e-5, max_grad_norm=1.0)
         for epoch in range(3):
-            optimizer.reset_fisher()  # the Fisher is of the last epoch
+            optimizer.reset_fisher()  # collects the last epoch only
             for batch in loader:
                 model(**batch).loss.backward()
                 optimizer.batch_size = len(batch["labels"])
@@ -43,27 +43,27 @@ class AdamWFisher(torch.optim.AdamW):
         optimizer.fisher(num_examples=len(dataset)).save("fisher.safetensors")
 
     Args:
-        params: parameters, named parameters or groups of them, as every optimizer
-            takes; float32 or float64, dense, contiguous. `fisher` needs names.
+        params: parameters, named parameters or groups of them, as for any optimizer;
+            float32 or float64, dense, contiguous. `fisher` needs names.
         lr, betas, eps, weight_decay: as in torch.optim.AdamW.
-        max_grad_norm: the step scales gradients down to this total norm, as
-            torch.nn.utils.clip_grad_norm_ would have; None: no clipping. A gradient
-            that was clipped before the step would have a Fisher that is too small.
+        max_grad_norm: the step scales gradients down to this total norm, like
+            torch.nn.utils.clip_grad_norm_; None: no clipping. Do not clip before the
+            step: the Fisher would be too small.
         collect_fisher: whether steps add to the Fisher.
 
     Attributes (all may change between steps):
         max_grad_norm, collect_fisher: the arguments.
-        batch_size: n of the next step, examples: those of all micro-batches and
-            processes whose gradients were added up. Needed to collect.
-        loss_terms: what the sum of the examples' negative log-likelihoods was
-            divided by to make the loss, where it is not batch_size: the target
-            tokens of a language model's mean. None: batch_size.
+        batch_size: number n of examples of the next step, over all micro-batches and
+            processes whose gradients were summed. Required to collect.
+        loss_terms: divisor of the sum of the examples' negative log-likelihoods in the
+            loss, if not batch_size: the number of target tokens, for the mean of a
+            language model. None: batch_size.
         grad_norm: total norm of the last step's gradients before clipping; None
-            where there was no clipping to do.
+            without clipping.
 
     Raises:
-        InputError: a parameter, option or gradient that it does not take.
-        Error: in `step`, a norm that is not finite; nothing has changed then.
+        InputError: an unsupported parameter, option or gradient.
+        Error: in `step`, a norm that is not finite; nothing is changed.
 
     Source: Loshchilov & Hutter, arXiv 1711.05101; Li et al., "Fishers for free?".
     """
@@ -87,7 +87,7 @@ class AdamWFisher(torch.optim.AdamW):
         super().__init__(params, lr, betas, eps, weight_decay)
 
     def add_param_group(self, param_group: dict) -> None:
-        """As in torch; raises InputError that names a parameter it cannot train."""
+        """As in torch; raises InputError with the name of an unsupported parameter."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
@@ -101,7 +101,7 @@ class AdamWFisher(torch.optim.AdamW):
         return super().__getstate__() | {name: vars(self)[name] for name in SETTINGS}
 
     def __setstate__(self, state: dict) -> None:
-        """Also what load_state_dict ends with."""
+        """Also called by load_state_dict."""
         super().__setstate__(state)
         for group in self.param_groups:
             self._check_group(group)
@@ -112,10 +112,10 @@ class AdamWFisher(torch.optim.AdamW):
         """One step over all parameters that have a gradient.
 
         Args:
-            closure: evaluates the model again and returns the loss, as in torch.
+            closure: reevaluates the model and returns the loss, as in torch.
 
         Returns:
-            What closure returned, or None.
+            The loss from closure, or None.
         """
         loss = None
         if closure is not None:
@@ -124,7 +124,7 @@ class AdamWFisher(torch.optim.AdamW):
         weight = self._square_weight() if self.collect_fisher else None
         scale = self._clip_scale()
         for group in self.param_groups:
-            devices = {}  # one call of the operator for each
+            devices = {}  # one operator call each
             for p in group["params"]:
                 if p.grad is not None:
                     devices.setdefault(p.device, []).append(p)
@@ -135,7 +135,7 @@ class AdamWFisher(torch.optim.AdamW):
         return loss
 
     def reset_fisher(self) -> None:
-        """Forgets the sums: the Fisher is of the steps that follow."""
+        """Discards the sums: the Fisher is of the steps that follow."""
         for group in self.param_groups:
             group["fisher_examples"] = 0
             for p in group["params"]:
@@ -147,17 +147,17 @@ class AdamWFisher(torch.optim.AdamW):
         """The Fisher of the steps since `reset_fisher`.
 
         Args:
-            num_examples: N of the data set, what a merge scales the mean by.
-            model_path: the folder or file to which the model was saved; its hash goes
-                into the result, and a recipe refuses a Fisher of other weights.
+            num_examples: N of the data set, by which a merge scales the mean.
+            model_path: directory or file that the model was saved to. Its hash is
+                stored in the result, and recipes refuse a Fisher of other weights.
 
         Returns:
-            By parameter name the mean F, in the parameters' shapes and dtypes. Zero
-            for a parameter that had no gradient.
+            The mean F by parameter name, in the parameters' shapes and dtypes. Zero
+            for a parameter without gradient.
 
         Raises:
-            InputError: num_examples is none, the parameters have no names, or no step
-                was collected.
+            InputError: num_examples is invalid, the parameters have no names, or no
+                step was collected.
             Error: a Fisher that is not finite; names the parameter.
         """
         check_count("num_examples", num_examples)
@@ -168,7 +168,7 @@ class AdamWFisher(torch.optim.AdamW):
         for group in self.param_groups:
             if "param_names" not in group:
                 raise InputError(
-                    "the Fisher is kept by parameter names: make the optimizer of "
+                    "the Fisher needs parameter names: create the optimizer with "
                     "model.named_parameters() instead of model.parameters()"
                 )
             for name, p in zip(group["param_names"], group["params"], strict=True):
@@ -191,7 +191,7 @@ class AdamWFisher(torch.optim.AdamW):
     def _step_parameters(self, group, params: list, scale: float, weight) -> None:
         states = [self.state[p] for p in params]
         for p, state in zip(params, states, strict=True):
-            if "step" not in state:  # the same names and types as torch's
+            if "step" not in state:  # names and types as in torch
                 state["step"] = torch.tensor(0.0)
                 state["exp_avg"] = torch.zeros_like(p)
                 state["exp_avg_sq"] = torch.zeros_like(p)
@@ -216,15 +216,15 @@ class AdamWFisher(torch.optim.AdamW):
         )
 
     def _clip_scale(self) -> float:
-        """What the gradients are multiplied by; computed as torch computes it."""
+        """Factor that clips the gradients, computed as in torch."""
         named = [
             (g, i, p) for g in self.param_groups for i, p in enumerate(g["params"])
         ]
         for group, i, p in named:
             if p.grad is not None and p.grad.layout != torch.strided:
                 raise InputError(
-                    f"the gradient of {_name(group, i)} is sparse, and AdamWFisher "
-                    "takes dense ones only: use nn.Embedding(sparse=False)"
+                    f"the gradient of {_name(group, i)} is sparse; AdamWFisher needs "
+                    "dense gradients: use nn.Embedding(sparse=False)"
                 )
         self.grad_norm = None
         if self.max_grad_norm is None:
@@ -238,16 +238,14 @@ class AdamWFisher(torch.optim.AdamW):
         norm = torch.nn.utils.get_total_norm(grads)
         self.grad_norm = norm.item()
         if not math.isfinite(self.grad_norm):
-            raise Error(
-                f"the norm of the gradient is {self.grad_norm}: no step is made"
-            )
+            raise Error(f"the norm of the gradient is {self.grad_norm}: step skipped")
         return torch.clamp(self.max_grad_norm / (norm + 1e-6), max=1.0).item()
 
     def _square_weight(self) -> float:
         if not isinstance(self.batch_size, Integral) or self.batch_size < 1:
             raise InputError(
                 "set optimizer.batch_size to the number of examples of the step before "
-                "it (or collect_fisher = False): the Fisher is scaled by it; got "
+                "calling step (or collect_fisher = False): it scales the Fisher; got "
                 f"{self.batch_size!r}"
             )
         terms = self.batch_size if self.loss_terms is None else self.loss_terms
@@ -257,15 +255,15 @@ class AdamWFisher(torch.optim.AdamW):
         for option in UNSUPPORTED:
             if group[option]:
                 raise InputError(
-                    f"AdamWFisher has no {option}: use torch.optim.AdamW for it"
+                    f"AdamWFisher does not support {option}: use torch.optim.AdamW"
                 )
         for i, p in enumerate(group["params"]):
             if p.dtype not in (torch.float32, torch.float64) or not (
                 p.layout == torch.strided and p.is_contiguous()
             ):
                 raise InputError(
-                    f"AdamWFisher takes contiguous, dense float32 or float64 "
-                    f"parameters; {_name(group, i)} is {p.dtype}, {p.layout}, of "
+                    f"AdamWFisher needs contiguous, dense float32 or float64 "
+                    f"parameters; {_name(group, i)} is {p.dtype}, {p.layout}, with "
                     f"strides {p.stride()}"
                 )
 

@@ -1,4 +1,4 @@
-"""How much one Fisher differs from another."""
+"""Differences between two Fishers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class TensorComparison:
-    """A tensor a beside its reference b; formulas: `compare_fishers`."""
+    """Differences of a tensor a from its reference b; formulas: `compare_fishers`."""
 
     name: str
     elements: int
@@ -46,11 +46,11 @@ class TensorComparison:
 
 @dataclass(frozen=True, repr=False)
 class FisherComparison:
-    """What `compare_fishers` found; prints as a table, in notebooks as HTML.
+    """Result of `compare_fishers`; prints as a table, in notebooks as HTML.
 
     Attributes:
-        tensors: a row per tensor.
-        total: the same numbers of all elements together, under the name "total".
+        tensors: one row per tensor.
+        total: the row for the elements of all tensors together, named "total".
     """
 
     tensors: tuple[TensorComparison, ...]
@@ -101,24 +101,23 @@ def compare_fishers(
                           those of b; tied values have their average rank
         ratio of means    mean(a) / mean(b)
 
-    A factor on a changes the first and the last only. Computed in float64, on the
-    CPU. Nothing is left out: where a formula divides by 0 its value is inf or nan
-    (a reference that is all zero; the rank correlation of values that are all the
-    same), and values that are not finite make theirs nan or inf too. Ranks take a
-    sort, and a few times the memory of a and b.
+    Scaling a changes only the first and the last. Computes in float64, on the CPU. No
+    tensor is skipped: where a formula divides by 0, its value is inf or nan (for a zero
+    reference, or the rank correlation of constant values); non-finite elements make it
+    nan or inf, too. Ranks need a sort, and a few times the memory of a and b.
 
     Args:
         a: name -> tensor: a FisherResult, its H, or any dict of real tensors.
-        b: the reference: the same names and shapes, in any order.
-        sort: the order of the rows: "name", or "error": the largest relative error
-            first, nan before all.
+        b: the reference, with the same names and shapes, in any order.
+        sort: order of the rows: "name", or "error": by decreasing relative error, nan
+            first.
 
     Returns:
-        A FisherComparison: `tensors`, a row per tensor, and `total`; `str` of it is a
+        A FisherComparison: `tensors`, one row per tensor, and `total`. Its `str` is a
         table.
 
     Raises:
-        InputError: a and b that do not fit; names the first tensor that differs.
+        InputError: names or shapes differ; names the first such tensor.
     """
     if sort not in ("name", "error"):
         raise InputError(f"sort must be 'name' or 'error', not {sort!r}")
@@ -150,8 +149,8 @@ def _check_alike(a, b) -> None:
                 raise InputError(f"{label}: {name!r} is {kind}, not a real tensor")
     for name in sorted(a.keys() | b.keys()):
         if name not in a or name not in b:
-            there, missing = ("a", "b") if name in a else ("b", "a")
-            raise InputError(f"tensor {name!r} is in {there} and not in {missing}")
+            present, missing = ("a", "b") if name in a else ("b", "a")
+            raise InputError(f"tensor {name!r} is in {present} but not in {missing}")
         if a[name].shape != b[name].shape:
             raise InputError(
                 f"tensor {name!r} has shape {list(a[name].shape)} in a and "
@@ -162,13 +161,13 @@ def _check_alike(a, b) -> None:
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """On the CPU; float32 as it is, the others as float64."""
+    """Flattens a tensor on the CPU, as float32 if it is, else as float64."""
     tensor = tensor.detach().flatten().cpu()
     return tensor if tensor.dtype == torch.float32 else tensor.double()
 
 
 def _moments(x: Tensor, y: Tensor) -> Tensor:
-    """The sums behind a row, (7,), float64: those of all tensors add up."""
+    """Sums that determine a row, (7,), float64; additive over tensors."""
     x, y = x.double(), y.double()
     difference = x - y
     count = torch.tensor(x.numel(), dtype=torch.float64)
@@ -177,7 +176,7 @@ def _moments(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _row(name: str, moments: Tensor, rank_correlation: float) -> TensorComparison:
-    # Tensors, not numbers: they divide by zero as IEEE 754 says.
+    # Tensors, not floats: they divide by zero as IEEE 754 specifies.
     count, sum_x, sum_y, error, xx, yy, xy = moments
     return TensorComparison(
         name,
@@ -192,16 +191,15 @@ def _row(name: str, moments: Tensor, rank_correlation: float) -> TensorCompariso
 def _rank_correlation(x: Tensor, y: Tensor) -> float:
     if x.isnan().any() or y.isnan().any():
         return math.nan
-    # Exact: the mean rank is (n + 1) / 2, ties or not.
+    # Exact: the mean rank is (n + 1) / 2, with or without ties.
     u, v = (_ranks(values).sub_((x.numel() + 1) / 2) for values in (x, y))
     return (u.dot(v) / (u.dot(u).sqrt() * v.dot(v).sqrt())).item()
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """From 1, float64, tied values averaged; no value is nan."""
-    # Whole numbers sort several times faster than floats. The bits of floats of at
-    # least 0 are in their order, those of the others in the reverse; + 0 makes -0
-    # a 0.
+    """Ranks from 1, float64, tied values averaged; values must not be nan."""
+    # Integers sort several times faster than floats. The bits of floats >= 0 have the
+    # order of the floats, those of negative ones the reverse; + 0 turns -0 into 0.
     bits = (values + 0.0).view(
         torch.int32 if values.dtype == torch.float32 else torch.int64
     )

@@ -1,4 +1,4 @@
-"""The diagonal Fisher of a PyTorch model, correct per example."""
+"""The diagonal Fisher of a PyTorch model, with squares per example."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -53,69 +53,68 @@ def fisher(
 ) -> FisherResult:
     """Estimates the diagonal Fisher of a model's parameters.
 
-    F = 1/N sum_i E_{y ~ p(.|x_i)} [ (d log p(y | x_i) / d theta)^2 ], the squares
-    taken per example, at the cost of about one backward pass and without a copy of
-    the gradient per example ("mc_batch": per batch). The model runs in eval mode; it
-    is not changed, and its modes, hooks and everything else are afterwards as they
-    were, also if the call fails.
+    F = 1/N sum_i E_{y ~ p(.|x_i)} [ (d log p(y | x_i) / d theta)^2 ], with squares per
+    example, at the cost of about one backward pass and without a copy of the gradient
+    per example ("mc_batch": per batch). The model runs in eval mode. Its parameters,
+    modes and hooks are the same afterwards, even if the call fails.
 
     Args:
-        model: any module. What it returns is read as a tensor of outputs with a row
-            per example: itself, its `.logits`, or the first of a tuple.
+        model: any module. It must return a tensor of outputs with a row per example, an
+            object whose `.logits` are one, or a tuple that begins with one.
         data: batches: a DataLoader or another iterable of dicts (the model's keyword
-            arguments, "labels" (B, ...) for "empirical", "index" (B,) if the examples
-            have numbers of their own), of pairs (inputs, labels) with inputs a tensor
-            or such a dict, or of tensors. With `collator`: examples, such as a
-            datasets.Dataset.
+            arguments, "labels" (B, ...) for "empirical", optionally "index" (B,), the
+            examples' positions in the data set), of pairs (inputs, labels) with inputs
+            a tensor or such a dict, or of tensors. With `collator`: examples, such as
+            a datasets.Dataset.
         estimator: "exact" (the expectation over labels: K - 1 backward passes for K
             classes, K for K values or independent labels), "mc" (`samples` labels
             drawn from the model per example), "empirical" (the data's labels) or
-            "mc_batch" (one plain backward pass per sample: B times the squared batch
-            mean; unbiased too, with a higher variance).
-        loss: what the outputs say about labels. "classification": softmax of logits
-            (B, K), or of (B, L, K), where an example is a sequence of independent
-            labels and those that are -100 (without labels: that the attention mask
-            hides) do not count. "causal_lm": the same where position t predicts token
-            t + 1; an example is a sequence, and sampled tokens come from the model's
-            own distribution at each position, given the text. "multilabel": (B, K)
-            logits of independent labels 0 or 1. "regression": (B,) or (B, K) means of
-            Gaussians of variance 1. A function of (the model's output, labels) that
-            returns (B,) negative log-likelihoods, for "empirical". "auto": by the
-            model's config and class, then by the outputs' shape.
+            "mc_batch" (one ordinary backward pass per sample: B times the squared batch
+            mean; unbiased, with a higher variance).
+        loss: the distribution of labels given the outputs. "classification": softmax
+            of logits (B, K), or (B, L, K) for sequences of independent labels, where
+            labels -100 (without labels: masked tokens) do not count. "causal_lm": the
+            same, but position t predicts token t + 1; an example is a sequence, and
+            tokens are sampled from the model's distribution at each position, given the
+            text. "multilabel": logits (B, K) of independent labels 0 or 1.
+            "regression": means (B,) or (B, K) of Gaussians of variance 1. A function of
+            (the model's output, labels) that returns (B,) negative log-likelihoods, for
+            "empirical". "auto": from the model's config and class, then from the shape
+            of the outputs.
         samples: labels drawn per example, for "mc" and "mc_batch".
-        limit: use the first `limit` examples only. Data sorted by label must be
-            shuffled before.
-        seed: of the draws, at least 0. A label depends on the model's probabilities,
-            on `seed` and on the example's number only.
-        dtype: bfloat16 or float16: run under autocast to this type. Sums are float32
-            or wider in any case.
-        device: where to run: the model is moved there, and back afterwards. By
-            default where its first parameter is.
-        trainable_only: leave out frozen parameters.
-        unsupported: what happens to a parameter that is used in a way without a rule
-            for its per-example gradient: "per_example" computes it with single
-            examples, with a warning that names it, "error" refuses.
-        collator: puts a list of `batch_size` examples of `data` together.
-        batch_size: see `collator`.
-        num_examples: N, what a merge scales the mean by (H = N F). By default the
-            examples of `data`, including those beyond `limit`.
-        model_path: the folder or file that `model` was loaded from or saved to; its
-            hash goes into the result, and a recipe refuses a Fisher of other weights
+        limit: max number of examples, taken from the start. Shuffle data that are
+            sorted by label.
+        seed: random seed for sampling labels, at least 0. A label depends only on the
+            model's probabilities, `seed` and the example's index.
+        dtype: bfloat16 or float16: run under autocast to this dtype. Sums are float32
+            or wider.
+        device: device to run on; the model is moved there, and back afterwards. By
+            default the device of its first parameter.
+        trainable_only: exclude frozen parameters.
+        unsupported: treatment of a parameter with a use that has no rule for
+            per-example gradients: "per_example" runs single examples and warns with the
+            parameter's name, "error" raises.
+        collator: combines a list of `batch_size` examples of `data` into a batch.
+        batch_size: examples per batch, with `collator`.
+        num_examples: N, by which a merge scales the mean (H = N F). By default the
+            number of examples in `data`, including those beyond `limit`.
+        model_path: directory or file that `model` was loaded from or saved to. Its
+            hash is stored in the result, and recipes refuse a Fisher of other weights
             (`merge` in memory does not check).
-        checkpoint: a file that keeps the sums of what is done, about once a minute. If
-            it is there, the run goes on from it, with the same result; the data must
-            come in the same order. It stays after the run.
-        progress: called after each batch with the examples done, how many there
-            will be (None: unknown) and an empty text.
+        checkpoint: file to which the sums are saved about once a minute. If it exists,
+            the run resumes from it, with the same result; the data must come in the
+            same order. It is kept after the run.
+        progress: called after each batch with the number of examples done, the total
+            (None: unknown) and an empty text.
 
     Returns:
         A FisherResult: a mapping from parameter names (tied ones under their first
-        name) to means F, float32 or wider, in the parameters' shapes. A parameter from
-        which no gradient comes to the outputs has a Fisher of zero.
+        name) to means F, float32 or wider, in the parameters' shapes. The Fisher of a
+        parameter that the outputs do not depend on is zero.
 
     Raises:
-        InputError: arguments or data that do not fit; says which.
-        NotImplementedError: unsupported="error" and a parameter without a rule; names
+        InputError: invalid arguments or data; says which.
+        NotImplementedError: a parameter without a rule, with unsupported="error"; names
             it.
         Error: a Fisher that is not finite; names the parameter.
 
@@ -172,8 +171,7 @@ def fisher(
 
     for name, sum_of_squares in squares.sums.items():
         sum_of_squares.div_(examples.used)
-        # No square is negative, so that the largest tells; isfinite would take as
-        # much memory again.
+        # The max of squares is finite only if all are; isfinite would double memory.
         if sum_of_squares.numel() and not sum_of_squares.amax().isfinite():
             raise Error(f"the Fisher of {name} is not finite")
     return FisherResult(
@@ -189,7 +187,7 @@ def fisher(
 
 
 class _Pass:
-    """How a batch becomes outputs, and outputs become directions."""
+    """Computes outputs of a batch, and directions from outputs."""
 
     def __init__(self, model, loss, estimator, samples, seed, dtype):
         self._model = model
@@ -213,13 +211,14 @@ class _Pass:
         return self._loss.outputs(raw, batch)
 
     def _directions(self, outputs: Tensor, batch: Batch) -> Iterable[Tensor]:
+        assert self._loss is not None  # set with the outputs
         loss = self._loss
         if self._estimator == "exact":
             yield from loss.exact(outputs, batch)
         elif self._estimator == "empirical":
             yield loss.given(outputs, batch)
         else:
-            # One at a time: together they could fill the memory.
+            # One at a time, to save memory.
             for sample in range(self._samples):
                 v = loss.sampled(outputs, batch, self._seed, sample)
                 yield v.div_(self._samples**0.5)
@@ -228,16 +227,16 @@ class _Pass:
 def _check_numbers(estimator, samples, seed) -> None:
     check_choice("estimator", estimator, ESTIMATORS)
     check_count("samples", samples)
-    check_count("seed", seed, least=0)
+    check_count("seed", seed, minimum=0)
     if samples != 1 and not estimator.startswith("mc"):
-        raise InputError(f"samples is for mc and mc_batch, not for {estimator}")
+        raise InputError(f"samples applies to mc and mc_batch, not to {estimator}")
 
 
 def _check_choices(estimator, loss, dtype, unsupported) -> None:
     if callable(loss) and estimator != "empirical":
         raise InputError(
-            f"estimator='{estimator}' needs the distribution of the labels, which a "
-            "function as loss does not tell: use 'empirical'"
+            f"estimator='{estimator}' needs the distribution of the labels, which is "
+            "unknown if loss is a function: use 'empirical'"
         )
     check_autocast(dtype)
     check_choice("unsupported", unsupported, ("per_example", "error"))

@@ -1,4 +1,4 @@
-"""A Fisher diagonal with what a merge must know of it, in memory and as a file."""
+"""A Fisher diagonal with the metadata that a merge needs, in memory and as a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from . import _C
 from ._C import InputError
 
-GRAM = "gram"  # the estimator in files of Gram matrices
+GRAM = "gram"  # `estimator` in files of Gram matrices
 
 
 @dataclass(eq=False, repr=False)
@@ -20,13 +20,13 @@ class FisherResult(Mapping[str, Tensor]):
 
     Attributes:
         diagonal: F by parameter name, in the parameters' shapes, float32 or wider.
-        num_examples: N of the data set, what a merge scales the mean by.
-        num_examples_used: how many of them F is the mean over.
-        estimator: its name, see `merganser.fisher`.
+        num_examples: N of the data set, by which a merge scales the mean.
+        num_examples_used: number of examples that F is the mean over.
+        estimator: name, as in `merganser.fisher`.
         samples: labels drawn per example.
-        seed: of the draws.
+        seed: random seed for sampling labels.
         labels: "model" (drawn from the model, or in expectation) or "data".
-        base_model_hash: of the model's tensors; empty: unknown.
+        base_model_hash: hash of the model's tensors; empty: unknown.
     """
 
     diagonal: dict[str, Tensor]
@@ -40,14 +40,13 @@ class FisherResult(Mapping[str, Tensor]):
 
     @property
     def H(self) -> dict[str, Tensor]:
-        """N F, the sum over the data set that stands in the merge formulas."""
+        """N F, the sum over the data set, as in the merge formulas."""
         return {name: self.num_examples * f for name, f in self.diagonal.items()}
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the file that recipes name: safetensors, float32, with metadata.
+        """Writes a Fisher file for recipes: safetensors, float32, with metadata.
 
-        The file appears under its name only when it is whole. Format:
-        docs/method.md, section 4.
+        The file is written atomically. Format: docs/method.md, section 4.
         """
         metadata = _C.FisherMetadata(
             estimator=self.estimator,
@@ -64,11 +63,11 @@ class FisherResult(Mapping[str, Tensor]):
     def load(cls, path: str | os.PathLike) -> FisherResult:
         """Reads a file that `save` or the executable wrote.
 
-        Raises InputError where it is not one.
+        Raises InputError for any other file.
         """
         tensors, metadata = _C.read_fisher(path)
         if metadata.estimator == GRAM:
-            raise InputError(f"{path} has Gram matrices, no Fisher")
+            raise InputError(f"{path} has Gram matrices, not a Fisher")
         return cls(
             tensors,
             num_examples=metadata.num_examples,

@@ -25,9 +25,9 @@ class GramResult(Mapping[str, Tensor]):
 
     Attributes:
         matrices: the mean over examples of sum_tokens a a^T, float32 or wider.
-        num_examples: N of the data set, what a merge scales the mean by.
-        num_examples_used: how many of them it is the mean over.
-        base_model_hash: of the model's tensors; empty: unknown.
+        num_examples: N of the data set, by which a merge scales the mean.
+        num_examples_used: number of examples that the mean is over.
+        base_model_hash: hash of the model's tensors; empty: unknown.
     """
 
     matrices: dict[str, Tensor]
@@ -36,7 +36,7 @@ class GramResult(Mapping[str, Tensor]):
     base_model_hash: str = ""
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the file that recipes name as `gram`, whole or not at all.
+        """Writes a file for the key `gram` of recipes, atomically.
 
         Format: docs/method.md, section 4.
         """
@@ -53,7 +53,7 @@ class GramResult(Mapping[str, Tensor]):
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> GramResult:
-        """Reads a file that `save` wrote. Raises InputError where it is not one."""
+        """Reads a file that `save` wrote. Raises InputError for any other file."""
         tensors, metadata = _C.read_fisher(path)
         if metadata.estimator != GRAM:
             raise InputError(f"{path} has a Fisher, not Gram matrices")
@@ -93,37 +93,37 @@ def gram(
     model_path: str | os.PathLike | None = None,
     progress: Callable[[int, int | None, str], None] | None = None,
 ) -> GramResult:
-    """Collects what `regmean` and `block_gradient_matching` need beside the weights.
+    """Computes the Gram matrices for `regmean` and `block_gradient_matching`.
 
-    G = 1/N sum_i sum_l a_il a_il^T over the tokens l of example i, a (in,) the input of
-    a linear layer (torch.nn.functional.linear with a parameter of the model), without
-    tokens that the attention mask hides. The model runs forward only, in eval mode, and
-    is left as it was. Which rows of an input are an example's is seen by running the
-    first batch again without its last example; which mask hides its tokens, by running
-    the first batch with hidden tokens again without the last token. A warning names the
-    matrices that have no G, which a merge then treats element by element: those used
-    otherwise (the weights of transformers' Conv1D, a tied embedding), and those whose
-    inputs' rows, or what hides them, cannot be told.
+    G = 1/N sum_i sum_l a_il a_il^T over the tokens l of example i, except masked ones,
+    with a (in,) the input of a linear layer (torch.nn.functional.linear with a
+    parameter of the model). The model only runs forward, in eval mode, and is not
+    changed. To assign the rows of inputs to examples, the first batch runs again
+    without its last example; to assign masks to inputs, the first batch with masked
+    tokens runs again without the last token. A warning lists weights that get no G,
+    which a merge then treats elementwise: those with other uses (the weights of
+    transformers' Conv1D, a tied embedding), and those with inputs whose rows or masks
+    remain unknown.
 
     Args:
         model: any module.
         data: batches, or examples with a `collator`; see `merganser.fisher`.
-        limit: use the first `limit` examples only.
-        dtype: bfloat16 or float16: run under autocast to this type. Sums are float32
-            or wider in any case.
-        device: where to run: the model is moved there, and back afterwards.
-        collator: puts a list of `batch_size` examples of `data` together.
-        batch_size: see `collator`.
-        num_examples: N, what a merge scales the mean by. By default the examples of
-            `data`, including those beyond `limit`.
-        model_path: the folder or file that `model` was loaded from or saved to; its
-            hash goes into the result, and a recipe refuses Gram matrices of other
+        limit: max number of examples, taken from the start.
+        dtype: bfloat16 or float16: run under autocast to this dtype. Sums are float32
+            or wider.
+        device: device to run on; the model is moved there, and back afterwards.
+        collator: combines a list of `batch_size` examples of `data` into a batch.
+        batch_size: examples per batch, with `collator`.
+        num_examples: N, by which a merge scales the mean. By default the number of
+            examples in `data`, including those beyond `limit`.
+        model_path: directory or file that `model` was loaded from or saved to. Its
+            hash is stored in the result, and recipes refuse Gram matrices of other
             weights.
-        progress: called after each batch with the examples done, how many there
-            will be (None: unknown) and an empty text.
+        progress: called after each batch with the number of examples done, the total
+            (None: unknown) and an empty text.
 
     Raises:
-        InputError: arguments or data that do not fit.
+        InputError: invalid arguments or data.
         Error: a matrix that is not finite; names the parameter.
 
     Source: Jin et al., arXiv 2212.09849, section 3; docs/method.md, section 2.

@@ -1,4 +1,4 @@
-"""Fishers of what a transformers Trainer trains. Needs transformers and accelerate."""
+"""Fishers from a transformers Trainer. Needs transformers and accelerate."""
 
 from __future__ import annotations
 
@@ -39,41 +39,42 @@ class FisherCallback(TrainerCallback):
         Trainer(model, args, train_dataset=data, callbacks=[callback]).train()
         callback.result  # and args.output_dir/fisher.safetensors
 
-    The training is the same as without it. Means the same as `merganser.fisher`
-    whatever the batch size, accumulation, processes (DDP), clipping and bfloat16
-    (docs/method.md, section 3). "adam" squares the gradients that the optimiser is
-    about to take, before clipping: it switches Trainer's own clipping off from the
-    backward pass to the step, and clips instead. Where the optimiser is an
-    AdamWFisher of all trainable parameters, the sums are added in its step.
+    The training is the same as without it. The result has the scale of
+    `merganser.fisher` for any batch size, accumulation, number of processes (DDP),
+    clipping and bfloat16 (docs/method.md, section 3). "adam" squares the gradients
+    that the optimizer is about to use, before clipping: it disables Trainer's clipping
+    between the backward pass and the step, and clips itself. If the optimizer is an
+    AdamWFisher of all trainable parameters, its step adds the squares.
 
     Args:
         estimator: "adam", or "online_mc": labels drawn from the model, by an extra
             forward and backward pass in eval mode over the step's last micro-batch.
-        interval: "online_mc" takes every so many steps of the window.
-        window: how many steps at the end of the run are collected; None: as many as
-            an epoch has. Memory for the sums is taken when it begins.
-        loss: what the model's outputs mean: "classification", "multilabel",
-            "regression" (of variance 1), "causal_lm", or "auto", to go by the model.
-            An example is a row of the labels, whatever is packed into it. "adam"
-            needs a model that computes its loss from labels, and stops at the first
-            step where that is another one. What a Trainer's compute_loss adds to it
-            would go into the Fisher.
-        seed: of "online_mc"'s draws.
-        num_examples: N, what a merge scales the mean by; None: those of the data set.
-        out: file to write; None: fisher.safetensors in the Trainer's output_dir.
+        interval: "online_mc" samples every `interval` steps of the window.
+        window: number of steps to collect, at the end of the run; None: one epoch.
+            Memory for the sums is allocated when the window begins.
+        loss: the distribution of labels given the outputs: "classification",
+            "multilabel", "regression" (of variance 1), "causal_lm", or "auto": from
+            the model. An example is a row of the labels, even if texts are packed into
+            it. "adam" needs a model that computes its loss from labels, and raises
+            InputError at the first step if that is a different loss. Terms that a
+            Trainer's compute_loss adds would enter the Fisher.
+        seed: random seed of "online_mc" for sampling labels.
+        num_examples: N, by which a merge scales the mean; None: the size of the data
+            set.
+        out: output file; None: fisher.safetensors in the Trainer's output_dir.
 
     Attributes:
-        result: FisherResult on every process, once training has ended. None where it
-            ended before the window began or a sum is not finite; a warning says so.
-            Has the hash of the model if the last step was also a checkpoint.
+        result: FisherResult on every process, once training has ended. None, with a
+            warning, if training ended before the window began or a sum is not finite.
+            Has the hash of the model if the last step saved a checkpoint.
 
-    While training runs, a forward hook on the model sees its batches; what an
-    interrupted run leaves behind, the next one removes.
+    During training, a forward hook on the model reads its batches. The next run removes
+    what an interrupted run leaves behind.
 
     Raises, from Trainer.train():
         InputError: fp16, DeepSpeed, FSDP, DataParallel, torch_compile,
-            load_best_model_at_end; resuming within the window, unless AdamWFisher
-            has brought the sums along.
+            load_best_model_at_end; resuming within the window, unless the checkpoint
+            has the sums of an AdamWFisher.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class FisherCallback(TrainerCallback):
         check_choice("estimator", estimator, ESTIMATORS)
         check_choice("loss", loss, LOSSES)
         check_count("interval", interval)
-        check_count("seed", seed, least=0)
+        check_count("seed", seed, minimum=0)
         if window is not None:
             check_count("window", window)
         if num_examples is not None:
@@ -141,15 +142,15 @@ class FisherCallback(TrainerCallback):
         self._mode.finish()
         problem = self._find_problem(state)
         if problem:
-            # Not raised: the training was good, and its model may not be saved yet.
-            warnings.warn(f"there is no Fisher: {problem}", stacklevel=2)
+            # A warning: training succeeded, and its model may not be saved yet.
+            warnings.warn(f"no Fisher was collected: {problem}", stacklevel=2)
             return
         self.result = self._make_result(args, state)
         if state.is_world_process_zero:
             self.result.save(self.out or Path(args.output_dir) / "fisher.safetensors")
 
     def _see(self, model, args, kwargs, raw) -> None:
-        """A forward pass of the model."""
+        """The forward hook of the model."""
         if not (model.training and torch.is_grad_enabled()):
             return  # an evaluation
         kwargs = dict(kwargs)
@@ -165,7 +166,7 @@ class FisherCallback(TrainerCallback):
             raise
 
     def _leave_interrupted_run(self) -> None:
-        """Removes what a run that ended in the middle of a step has left."""
+        """Cleans up after a run that stopped within a step."""
         if self._hook is not None:
             self._mode.after_update()
             self._remove_hook()
@@ -219,10 +220,10 @@ class FisherCallback(TrainerCallback):
     def _check_resume(self, state) -> None:
         if state.global_step > self._begin and not self._mode.has_resumed():
             raise InputError(
-                f"training goes on at step {state.global_step}, within the window of "
-                f"the Fisher, but the sums since step {self._begin} are not in the "
-                "checkpoint: resume from an earlier one, or train with AdamWFisher, "
-                "which saves them"
+                f"training resumes at step {state.global_step}, within the window of "
+                f"the Fisher, but the checkpoint lacks the sums since step "
+                f"{self._begin}: resume from an earlier one, or train with "
+                "AdamWFisher, which saves them"
             )
 
 

@@ -1,4 +1,4 @@
-"""Merging of models in memory, through what merges files (recipes.py)."""
+"""Merges models in memory, with the engine that merges files (recipes.py)."""
 
 from __future__ import annotations
 
@@ -39,42 +39,41 @@ def merge(
 
         theta = theta_0 + sum_t w_t (H_0 + H_t) tau_t / (H_0 + sum_t w_t H_t)
 
-    and docs/method.md, section 2, has the other methods. Computed in float32 (float64
-    where a tensor is, and with Gram matrices) and rounded once to the base's dtype: the
-    same bits as a recipe gives whose models are in this order.
+    and docs/method.md, section 2, has the other methods. Computes in float32 (float64
+    for float64 tensors and with Gram matrices) and rounds once to the base's dtype:
+    bit-identical to a recipe with the models in this order.
 
     Args:
         base: theta_0, a module or state dict; None only for the methods without a base
             (linear, fisher, regmean, passthrough).
         models: theta_t, modules or state dicts with the same names and shapes.
         fishers: one per model, for the methods with Fishers; a FisherResult or the
-            path of its file. That they are of these models' weights is not checked
-            (merge_recipe does). Of tied tensors one needs a Fisher. A tensor without
-            one, being frozen or a buffer, must be the same in all models and the
-            base, and is kept: exact, as it has no task vector (but not for ewr,
-            whose formula shrinks the base too).
-        method: any of docs/recipes.md.
+            path of its file. Not checked to belong to these weights (merge_recipe
+            checks). Tied tensors need one Fisher. A tensor without a Fisher (frozen,
+            or a buffer) must be equal in all models and the base, and is kept. That is
+            exact, as its task vectors are zero, except for ewr, whose formula shrinks
+            the base, too.
+        method: any method in docs/recipes.md.
         weights: w_t, one per model or one for all; None: 1 each. A weight is a number,
-            or what stands under `weight` in a recipe: [0.2, 0.8] goes from the first
-            layer to the last one, [{"filter": "attention", "value": 0.3}, {"value": 1}]
-            is 0.3 for tensors with "attention" in their names and 1 for the others. For
-            the methods with Fishers or Gram matrices at least 0. passthrough, slerp and
-            model_stock have none.
+            or a value of `weight` in a recipe: [0.2, 0.8] is interpolated from the
+            first layer to the last, [{"filter": "attention", "value": 0.3},
+            {"value": 1}] is 0.3 for tensors with "attention" in their names and 1 for
+            the others. Not negative for methods with Fishers or Gram matrices.
+            passthrough, slerp and model_stock have no weights.
         base_fisher: F_0, for fisher_base, gradient_matching, removal, ewr and
             block_gradient_matching.
-        grams: one per model, for regmean and block_gradient_matching; what
-            `merganser.gram` returns, or the path of its file. Weights that have none
-            are merged by linear and gradient_matching; those that have one need no
-            Fisher.
-        base_gram: of the base, for block_gradient_matching.
-        parameters: of the method, as under `parameters` in a recipe, also by layer and
-            by filter: {"delta": 1e-9, "normalize_fishers": True}, {"lambda": 0.7},
-            {"density": 0.5}, {"scale": 2}, ...; what is not given has its default.
+        grams: one per model, for regmean and block_gradient_matching; a GramResult, or
+            the path of its file. Weights without Gram matrices are merged by linear and
+            gradient_matching, respectively; those with them need no Fisher.
+        base_gram: the base's, for block_gradient_matching.
+        parameters: parameters of the method, as in a recipe, also by layer and by
+            filter: {"delta": 1e-9, "normalize_fishers": True}, {"lambda": 0.7},
+            {"density": 0.5}, {"scale": 2}, ...; defaults for the rest.
 
-    Methods that look at whole tensors or take Gram matrices are carried out on the CPU,
-    wherever the tensors are. On a GPU, float64 tensors that are merged into a half type
-    are rounded twice, by way of float32. Random choices depend on the order of the
-    models (a recipe's are in the order of their paths).
+    Methods that need whole tensors or Gram matrices run on the CPU, even for tensors on
+    a GPU. The others round float64 tensors on a GPU that are merged into a half type
+    twice, first to float32. Random masks depend on the order of the models (recipes
+    order them by path).
 
     Returns:
         A state dict for load_state_dict: names and dtypes of the base, or of the
@@ -82,9 +81,8 @@ def merge(
         and bools come from the base, or must agree where there is none.
 
     Raises:
-        InputError: a tensor that is missing, extra, of another shape, without its
-            Fisher or not finite, or an argument that does not fit the method; says
-            which.
+        InputError: a tensor that is missing, extra, not finite, of the wrong shape or
+            without a Fisher, or an argument that does not fit the method; says which.
 
     Source: Daheim et al., arXiv 2310.12808; docs/method.md.
     """

@@ -1,18 +1,18 @@
-"""The tensor operators, `torch.ops.merganser.*`, with types and descriptions.
+"""The tensor operators, `torch.ops.merganser.*`, with types and documentation.
 
-Each has a CPU and (in a CUDA build, see `has_cuda`) a CUDA kernel, and works
-under FakeTensorMode. Only `dropout` has a derivative. A name that ends in `_` changes
-its first arguments in place; these are float32 (or float64) and contiguous. Inputs
-are float32, bfloat16 or float16, of any strides, and float64 beside float64.
-Sums are taken in the dtype of what is changed. All raise RuntimeError for tensors
-of the wrong shape, dtype or device, with the operator, the argument, what was
-expected and what came; each says below what else it refuses.
+Each has a CPU kernel and, in a CUDA build (see `has_cuda`), a CUDA kernel, and works
+under FakeTensorMode. Only `dropout` is differentiable. An operator whose name ends in
+`_` changes its first arguments in place; these are contiguous and float32 (or float64).
+Inputs are float32, bfloat16 or float16, with any strides, and float64 together with
+float64. Sums have the dtype of the changed argument. All operators raise RuntimeError
+for tensors of the wrong shape, dtype or device, with the operator, the argument, the
+expected and the actual value; other errors are documented below.
 
-Source of the squares per example: Goodfellow, arXiv 1510.01799 (linear layers);
-of the merges: Daheim et al., arXiv 2310.12808. docs/method.md derives both.
+Sources: for squares per example Goodfellow, arXiv 1510.01799 (linear layers), for
+merges Daheim et al., arXiv 2310.12808. docs/method.md derives both.
 
-B examples, L tokens, squares per example (not per token, not per batch): the
-sum over i of g_i^2, with g_i the gradient of example i alone.
+Notation: B examples, L tokens. Squares are per example (not per token, not per batch):
+the sum over i of g_i^2, with g_i the gradient of example i alone.
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ _ops = torch.ops.merganser
 
 
 def has_cuda() -> bool:
-    """Whether this build holds CUDA kernels.
+    """Returns whether this build has CUDA kernels.
 
-    Without them an operator that is given a CUDA tensor raises RuntimeError, and
-    says how to rebuild. Raises nothing itself.
+    Without them, operators raise RuntimeError for CUDA tensors, with instructions to
+    rebuild.
     """
     return _ops.has_cuda.default()
 
@@ -37,7 +37,7 @@ def has_cuda() -> bool:
 def square_accumulate_(fisher: Tensor, grad: Tensor, weight: float = 1.0) -> None:
     """fisher += weight * grad**2, elementwise.
 
-    fisher and grad are of one shape.
+    fisher and grad have the same shape.
 
     Raises RuntimeError for a weight that is not finite.
     """
@@ -62,22 +62,21 @@ def adam_fisher_step_(
 ) -> None:
     """One AdamW step and running sums of squared gradients, in one pass.
 
-    The k-th items of the lists are those of one parameter. With g = grad * grad_scale
-    (which carries gradient clipping):
+    The k-th items of the lists belong to parameter k. With g = grad * grad_scale (the
+    factor of gradient clipping):
 
         exp_avg    = beta1 * exp_avg + (1 - beta1) * g
         exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g**2
         param     -= lr * (weight_decay * param + m / (sqrt(v) + eps))
         fisher    += fisher_weight * g**2          (unless fishers is empty)
 
-    with m, v the moments divided by 1 - beta**step; steps count from 1. The same as
+    with m, v the moments divided by 1 - beta**step; steps count from 1. Equal to
     torch.optim.AdamW (Loshchilov & Hutter 2019). A parameter, its gradient, moments
-    and Fisher are of one shape, all but the gradient of one dtype; all parameters are
-    on one device. A GPU does some forty of them in one launch.
+    and Fisher have the same shape and, except the gradient, the same dtype; all
+    parameters are on one device. A GPU updates about forty of them per launch.
 
-    Raises RuntimeError for no parameters, lists of unequal lengths, a step below 1 and
-    numbers out of range: lr and eps below 0, betas outside [0, 1), anything that is
-    not finite.
+    Raises RuntimeError for empty lists, lists of unequal lengths, a step below 1 and
+    numbers out of range: lr or eps below 0, betas outside [0, 1), non-finite values.
     """
     _ops.adam_fisher_step_.default(
         params,
@@ -110,17 +109,17 @@ def merge(
     clamp: float = 0.25,
     floor: float = 1e-6,
 ) -> Tensor:
-    """One tensor merged from n models' tensors (and their Fishers), in one pass.
+    """Merges the tensors of n models (and their Fishers) in one pass.
 
-    All are of one shape. `weights` are the alpha_t (1 each if None); `scales`
-    the numbers of examples N_t, H_t = N_t * fishers[t] (1 each if None);
-    `base_scale` is N_0, H_0 = N_0 * base_fisher + delta. `clamp` is for removal,
-    `floor` for ewr. The formulas are in docs/method.md. Half types are computed
-    in float32; the result has the dtype of models[0].
+    All have the same shape. `weights` are the alpha_t (1 each if None), `scales` the
+    numbers of examples N_t in H_t = N_t * fishers[t] (1 each if None), `base_scale` is
+    N_0 in H_0 = N_0 * base_fisher + delta. `clamp` is for removal, `floor` for ewr.
+    Formulas: docs/method.md. Half types are computed in float32; the result has the
+    dtype of models[0].
 
-    Raises InputError for a method that does not exist, RuntimeError for no models, a
-    wrong number of weights, Fishers or scales, a base or base_fisher that the method
-    lacks. Values are not checked: `merganser.merge` does that.
+    Raises InputError for an unknown method, RuntimeError for an empty list of models,
+    a wrong number of weights, Fishers or scales, or a missing base or base_fisher.
+    Does not check values: `merganser.merge` does.
     """
     return _ops.merge.default(
         base,
@@ -140,12 +139,12 @@ def merge(
 def linear_square_accumulate_(
     fisher: Tensor, input: Tensor, grad_output: Tensor, weight: float = 1.0
 ) -> None:
-    """The weight of a linear layer: fisher += weight * sum_i (D_i^T A_i)**2.
+    """Weight of a linear layer: fisher += weight * sum_i (D_i^T A_i)**2.
 
-    fisher (out, in); input A (B, L, in) or (B, in); grad_output D, the gradient
-    of the loss by the layer's output, (B, L, out) or (B, out). No buffer of B
-    weight gradients is made. A token whose grad_output is all zero contributes
-    nothing, whatever its input is.
+    fisher (out, in); input A (B, L, in) or (B, in); grad_output D, the gradient of the
+    loss with respect to the layer's output, (B, L, out) or (B, out). Needs no buffer of
+    B weight gradients. A token whose grad_output is all zero contributes nothing, even
+    if its input is not finite.
 
     Raises RuntimeError for a weight that is not finite.
     """
@@ -155,7 +154,7 @@ def linear_square_accumulate_(
 def bias_square_accumulate_(
     fisher: Tensor, grad_output: Tensor, weight: float = 1.0
 ) -> None:
-    """A bias: fisher += weight * sum_i (sum_l D_il)**2.
+    """Bias: fisher += weight * sum_i (sum_l D_il)**2.
 
     fisher (C); grad_output D (B, L, C) or (B, C).
 
@@ -171,14 +170,14 @@ def embedding_square_accumulate_(
     weight: float = 1.0,
     padding_idx: int = -1,
 ) -> None:
-    """A table of embeddings: gradients of one token of an example add up, then
-    are squared: fisher[v] += weight * sum_i (sum over l with id_il = v of D_il)**2.
+    """Embedding: fisher[v] += weight * sum_i (sum over l with id_il = v of D_il)**2.
 
-    fisher (V, D); indices (B, L) int64; grad_output (B, L, D). Entries equal to
-    padding_idx (if not negative) are skipped.
+    Gradients of equal tokens of an example are summed before the square. fisher (V, D);
+    indices (B, L) int64; grad_output (B, L, D). Entries equal to padding_idx (if not
+    negative) are skipped.
 
-    Raises RuntimeError for indices outside of the table, a padding_idx beyond it, a
-    weight that is not finite.
+    Raises RuntimeError for indices or a padding_idx outside of the table, or a weight
+    that is not finite.
     """
     _ops.embedding_square_accumulate_.default(
         fisher, indices, grad_output, weight, padding_idx
@@ -188,10 +187,10 @@ def embedding_square_accumulate_(
 def layer_norm_square_accumulate_(
     fisher: Tensor, normalized: Tensor, grad_output: Tensor, weight: float = 1.0
 ) -> None:
-    """The weight of a LayerNorm: fisher += weight * sum_i (sum_l D_il x_il)**2.
+    """Weight of a LayerNorm: fisher += weight * sum_i (sum_l D_il x_il)**2.
 
-    fisher (C); normalized, the input x after normalisation and before weight
-    and bias, and grad_output D: (B, L, C) or (B, C). The bias of a LayerNorm is
+    fisher (C); normalized, the input x after normalization and before weight and bias,
+    and grad_output D: (B, L, C) or (B, C). For the bias of a LayerNorm use
     `bias_square_accumulate_`.
 
     Raises RuntimeError for a weight that is not finite.
@@ -202,14 +201,14 @@ def layer_norm_square_accumulate_(
 def sample_labels(
     probabilities: Tensor, indices: Tensor, seed: int, sample: int = 0
 ) -> Tensor:
-    """One label per row of `probabilities`, drawn from it.
+    """Samples one label from each row of `probabilities`.
 
-    probabilities (B, K) float32 or float64, rows that add up to 1; indices (B)
-    int64, the examples' positions in their data set. Returns (B) int64. A label
-    depends on its row and on (seed, index, sample) alone (Philox4x32-10; Salmon
-    et al. 2011), so that neither the batch nor its order matter.
+    probabilities (B, K) float32 or float64, rows with sum 1; indices (B) int64, the
+    examples' positions in their data set. Returns (B) int64. A label depends only on
+    its row and on (seed, index, sample) (Philox4x32-10; Salmon et al. 2011), not on
+    the batch or its order.
 
-    Raises RuntimeError for a row that is no distribution.
+    Raises RuntimeError for a row that is not a distribution.
     """
     return _ops.sample_labels.default(probabilities, indices, seed, sample)
 
@@ -218,8 +217,8 @@ def dropout(input: Tensor, probability: float, seed: int, stream: int = 0) -> Te
     """Zeroes elements with the given probability and scales the others.
 
     input: floating-point, any shape; probability in [0, 1 - 2**-16], rounded to a
-    multiple of 2**-16. An element's fate depends on its number in row-major order and
-    on (seed, stream) alone (Philox4x32-10; Salmon et al. 2011), so that no mask is
+    multiple of 2**-16. The choice depends only on an element's position in row-major
+    order and on (seed, stream) (Philox4x32-10; Salmon et al. 2011), so no mask is
     stored. Differentiable.
 
     Raises RuntimeError for a probability out of range.

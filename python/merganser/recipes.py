@@ -1,4 +1,4 @@
-"""Merges of files, as recipes say; and what the executable says of files."""
+"""Merges of files by recipe, and the executable's reports about files."""
 
 from __future__ import annotations
 
@@ -22,34 +22,32 @@ def merge_recipe(
     allow_nonfinite: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, Any]:
-    """Carries out a recipe, tensor by tensor, never with whole models in memory.
+    """Runs a recipe tensor by tensor, without whole models in memory.
 
     Args:
         recipe: the YAML file, see docs/recipes.md.
-        out: the folder to make, a Hugging Face model directory. It appears under
-            its name only when it is whole.
-        threads: at most 1024; None or 0: all cores. The bytes are the same for any
-            number and any memory.
-        memory: most bytes of buffers.
-        resume: go on from what a killed or interrupted run left in OUT.merging, to the
-            same bytes.
-        shard_bytes: most bytes of one file; None: as the base's.
+        out: output directory, a Hugging Face model. It is written atomically: nothing
+            appears under this name until it is complete.
+        threads: at most 1024; None or 0: all cores. The bytes do not depend on threads
+            or memory.
+        memory: memory limit for buffers, in bytes.
+        resume: resume an interrupted merge from OUT.merging; the bytes are the same.
+        shard_bytes: max size of a file in bytes; None: as the base's.
         allow_nonfinite: merge NaN and infinities like other values, and count them.
-        progress: called with megabytes done, megabytes in all and a text. After an
-            exception of it, as after Ctrl-C, what is done stays in OUT.merging.
+        progress: called with megabytes done, total megabytes and a text. If it raises,
+            as after Ctrl-C, the finished part stays in OUT.merging.
 
     Returns:
-        What `merganser merge --json` prints: tensors merged and copied, elements,
+        The report of `merganser merge --json`: tensors merged and copied, elements,
         bytes, seconds, values that are not finite; for removal also the fraction of
         clamped denominators.
 
     Raises:
-        InputError: arguments, a recipe or files that do not fit, before anything is
-            written.
-        Error: what fails on the way, such as a full disk.
+        InputError: invalid arguments, recipe or files; nothing has been written.
+        Error: a failure during the run, such as a full disk.
     """
     threads = 0 if threads is None else threads
-    check_count("threads", threads, least=0, most=1024)
+    check_count("threads", threads, minimum=0, maximum=1024)
     check_count("memory", memory)
     if shard_bytes is not None:
         check_count("shard_bytes", shard_bytes)
@@ -68,19 +66,19 @@ def merge_recipe(
 
 
 def verify(folder: str | os.PathLike) -> dict[str, Any]:
-    """Whether a merged model and what it was made of are still the same.
+    """Checks that a merged model and its inputs have not changed.
 
-    Compares content hashes with those in its merganser.json; reads everything.
-    Returns what `merganser verify --json` prints. Raises InputError where there is no
-    such file.
+    Compares content hashes with those in its merganser.json; reads all files. Returns
+    the report of `merganser verify --json`. Raises InputError if that file does not
+    exist.
     """
     return json.loads(_C.verify(folder))
 
 
 def plan(recipe: str | os.PathLike) -> dict[str, Any]:
-    """What `merge_recipe` would do: every tensor, bytes to read and write, memory.
+    """Plans a merge: every tensor, bytes to read and write, memory.
 
-    Reads headers only. Returns what `merganser plan --json` prints. Raises
+    Reads headers only. Returns the report of `merganser plan --json`. Raises
     InputError with all problems of the recipe and its files at once.
     """
     return json.loads(_C.plan(recipe))
@@ -89,7 +87,7 @@ def plan(recipe: str | os.PathLike) -> dict[str, Any]:
 def inspect(path: str | os.PathLike, *, hashes: bool = True) -> dict[str, Any]:
     """Names, shapes, dtypes, metadata and hashes of a checkpoint or Fisher file.
 
-    hashes=False reads headers only. Returns what `merganser inspect --json`
-    prints. Raises InputError where `path` is no checkpoint.
+    hashes=False reads headers only. Returns the report of `merganser inspect --json`.
+    Raises InputError if `path` is not a checkpoint.
     """
     return json.loads(_C.inspect(path, hashes))

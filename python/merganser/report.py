@@ -1,10 +1,10 @@
-"""Plots of what `merganser run` found.
+"""Plots the results of `merganser run`.
 
     python -m merganser.report OUT
 
-reads OUT/results.json and writes OUT/accuracy.png: for every test set a panel with the
-accuracy of every model and merge, the base's accuracy and the share of the most
-frequent label as lines to compare with.
+reads OUT/results.json and writes OUT/accuracy.png: one panel per test set with the
+accuracies of all models and merges, and lines for the accuracy of the base and the
+frequency of the most frequent label.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ KINDS = {
 
 
 def plot_accuracy(results: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Draws the accuracies (%) in `results`, the content of a results.json, into an
-    image file. A file that is half written never has the final name."""
+    """Plots the accuracies (%) in `results`, the content of a results.json, to an
+    image file, which is written atomically."""
     from matplotlib import use
 
     use("Agg")
@@ -51,7 +51,8 @@ def plot_accuracy(results: dict[str, Any], path: str | os.PathLike[str]) -> None
     )
     for axis, panel in zip(axes, panels, strict=True):
         draw_panel(axis, results, panel)
-    figure.get_layout_engine().set(wspace=0.05)
+    engine: Any = figure.get_layout_engine()
+    engine.set(wspace=0.05)
     axes[0].set_yticks(range(len(models)), [model["name"] for model in models])
     axes[0].invert_yaxis()
     figure.legend(
@@ -78,10 +79,10 @@ def draw_panel(axis: Any, results: dict[str, Any], panel: str) -> None:
     axis.axvline(base, color=BASE_LINE, linewidth=1, linestyle="--")
     axis.axvline(chance, color=CHANCE_LINE, linewidth=1, linestyle=":")
     axis.scatter(values, rows, c=[COLOURS[m["kind"]] for m in models], s=42, zorder=3)
-    beside = axis.get_yaxis_transform()
+    right = axis.get_yaxis_transform()
     for row, value in zip(rows, values, strict=True):
-        # Numbers in a column are compared at a glance.
-        axis.text(1.03, row, f"{value:.1f}", va="center", size=8, transform=beside)
+        # Numbers in one column are easy to compare.
+        axis.text(1.03, row, f"{value:.1f}", va="center", size=8, transform=right)
     margin = 0.08 * (max(values) - min(chance, *values)) + 0.5
     axis.set_xlim(min(chance, *values) - margin, max(values) + margin)
     axis.set_xlabel("accuracy, %")
@@ -123,7 +124,7 @@ def legend(models: list[dict[str, Any]]) -> list[Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m merganser.report",
-        description="Plots what `merganser run` left in OUT.",
+        description="Plots the results of `merganser run` in OUT.",
     )
     parser.add_argument("out", type=Path, metavar="OUT")
     out = parser.parse_args().out

@@ -13,46 +13,47 @@ Path = str | os.PathLike
 
 
 class Trainer:
-    """Fine-tunes a Hugging Face model directory; AdamW, all of it in C++.
+    """Fine-tunes a Hugging Face model with AdamW, in C++.
 
-    The options are those of `merganser train`, described in docs/cli.md. With
-    B the examples of a step (batch_size * accumulate, fewer at the end of an epoch),
-    a step follows the gradient of the mean loss over its B examples.
+    The options are those of `merganser train`, documented in docs/cli.md. A step uses
+    the gradient of the mean loss over its B = batch_size * accumulate examples (fewer
+    at the end of an epoch).
 
     Args:
-        model: model directory to start from. A head that it lacks is drawn.
+        model: model directory to start from. A missing head is initialized randomly.
         train: data file or files (.jsonl, .csv, .tsv with "text" and "label").
-        out: folder to make: the model, metrics.jsonl and, if asked for,
-            fisher.safetensors. While training runs, "<out>.partial" holds a
-            checkpoint; the same call goes on from it and ends with the same bits.
+        out: output directory: the model, metrics.jsonl and, with `fisher`,
+            fisher.safetensors. During training, "<out>.partial" holds a checkpoint; the
+            same call resumes from it, with bit-identical results.
         eval: files to evaluate on after every epoch. The epoch with the highest mean
-            accuracy is kept, the first of equals; with a Fisher, the last epoch.
-        epochs: passes over the data; may be a fraction.
-        max_steps: optimiser steps, instead of epochs; -1: as epochs say.
-        lr: highest learning rate.
+            accuracy is kept (the first one on ties); with `fisher`, the last epoch.
+        epochs: passes over the data; may be fractional.
+        max_steps: optimizer steps; overrides epochs unless -1.
+        lr: peak learning rate.
         batch_size: examples per forward pass.
-        accumulate: forward passes per optimiser step.
-        max_length: tokens per example; the rest is cut.
-        num_labels: 0: as config.json says.
-        seed: of the order, dropout, a new head and label draws.
-        dtype: "float32" or "bfloat16", of matrix products; parameters and sums stay
+        accumulate: forward passes per optimizer step.
+        max_length: max tokens per example; longer texts are truncated.
+        num_labels: number of labels; 0: from config.json.
+        seed: random seed for data order, dropout, a new head and sampled labels.
+        dtype: "float32" or "bfloat16", for matrix products; parameters and sums stay
             float32.
         scheduler: "constant", "linear" or "cosine", after the warm-up.
-        warmup: steps; below 1, a share of all steps.
-        weight_decay: decoupled; not for biases and LayerNorms.
+        warmup: warm-up steps; below 1, a fraction of all steps.
+        weight_decay: decoupled weight decay; not applied to biases and LayerNorms.
         beta1, beta2, epsilon: Adam's.
-        clip: largest norm of the gradient; 0: none.
-        dropout: instead of every dropout probability of config.json.
+        clip: max norm of the gradient; 0: no clipping.
+        dropout: replaces every dropout probability of config.json.
         fisher: "none", "adam" or "online_mc": the mean Fisher diagonal, collected
             over the last epoch (docs/method.md, section 3).
-        fisher_interval: online_mc takes an extra backward pass every so many steps.
+        fisher_interval: online_mc takes an extra backward pass every `fisher_interval`
+            steps.
         proximal: Fisher file of `model`: adds weight / (2 N) |theta - theta_0|^2 in
-            H_0 = N_0 F_0 to the mean loss of N training examples.
+            the norm of H_0 = N_0 F_0 to the mean loss of N training examples.
         proximal_weight: the weight in that term.
         checkpoint_steps: steps between checkpoints; 0: at the end of every epoch.
 
     Raises:
-        InputError: an option, model or data file that cannot be used.
+        InputError: an invalid option, model or data file.
 
     Source: Loshchilov & Hutter, arXiv 1711.05101; Daheim et al., arXiv 2310.12808.
     """
@@ -99,20 +100,20 @@ class Trainer:
     def train(
         self, progress: Callable[[int, int, str], None] | None = None
     ) -> dict[str, Any]:
-        """Trains, or goes on with an interrupted run.
+        """Trains, or resumes an interrupted run.
 
         Args:
-            progress: called after every step with examples done, examples in all and
-                a text; what it raises ends the run, after a checkpoint.
+            progress: called after every step with examples done, total examples and
+                a text. An exception from it stops the run after a checkpoint.
 
         Returns:
-            out, steps, examples, seconds (of this call), model_epoch (whose model was
-            kept, from 1), new_parameters (drawn, not read), fisher (its file or None)
-            and epochs: a list of dicts with epoch, step, train_loss (nats per
+            out, steps, examples, seconds (of this call), model_epoch (the epoch of the
+            model, from 1), new_parameters (initialized randomly), fisher (its file or
+            None) and epochs: a list of dicts with epoch, step, train_loss (nats per
             example) and eval, a list of file, accuracy in [0, 1] and loss.
 
         Raises:
-            Error: the loss is not finite, the disk is full.
-            KeyboardInterrupt: after a checkpoint.
+            Error: the loss is not finite, or the disk is full.
+            KeyboardInterrupt: on Ctrl-C, after a checkpoint.
         """
         return json.loads(_C.train(self.options, progress))

@@ -26,9 +26,9 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_runtest_setup(item):
-    """The only place that skips for want of a GPU; FAIL_WITHOUT_CUDA=1 makes a
-    skip a failure, so that a GPU machine cannot pass by testing nothing. (Few have
-    a second GPU: what needs one is only skipped.)"""
+    """The only place that skips tests without a GPU. FAIL_WITHOUT_CUDA=1 turns a
+    skip into a failure, so that a GPU machine cannot pass by testing nothing. Tests
+    that need a second GPU are still skipped."""
     two_gpus = item.get_closest_marker("two_gpus")
     if not (two_gpus or item.get_closest_marker("cuda")):
         return
@@ -49,7 +49,7 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(autouse=True)
 def random_state():
-    """Every test starts from the same random state and leaves it as it was."""
+    """Starts every test from the same random state and restores the old one."""
     saved = random.getstate(), numpy.random.get_state()
     with torch.random.fork_rng():
         random.seed(0)

@@ -1,8 +1,9 @@
-"""Batches as people have them: dicts of a collator, or (inputs, labels) pairs."""
+"""Batches in the forms users have: dicts from a collator, or (inputs, labels) pairs."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +21,14 @@ class Batch:
     args: tuple  # for model(*args, **kwargs)
     kwargs: dict
     labels: Tensor | None  # (B, ...)
-    indices: Tensor  # (B,) int64, the examples' numbers
+    indices: Tensor  # (B,) int64, the examples' positions in the data set
     size: int  # B
 
     def rows(self, begin: int, end: int) -> "Batch":
-        """The examples [begin, end) as a batch of their own."""
+        """A batch of the examples [begin, end)."""
         parts = (self.args, self.kwargs, self.labels, self.indices)
-        return Batch(*_rows(parts, begin, end, self.size), end - begin)
+        args, kwargs, labels, indices = _rows(parts, begin, end, self.size)
+        return Batch(args, kwargs, labels, indices, end - begin)
 
 
 class Data:
@@ -42,7 +44,7 @@ class Data:
         limit: int | None,
         num_examples: int | None,
     ):
-        """num_examples: of the data set, beyond `limit` too; None: as it says."""
+        """num_examples: size of the data set, `limit` aside; None: found from data."""
         check_count("batch_size", batch_size)
         for name, value in (("limit", limit), ("num_examples", num_examples)):
             if value is not None:
@@ -55,14 +57,14 @@ class Data:
         if limit is not None and num_examples is None and self._total is None:
             raise InputError(
                 "with limit, data of unknown length need num_examples: a merge scales "
-                "by the number of examples in all"
+                "by the total number of examples"
             )
 
     def read(self, device: torch.device, progress: Callable | None) -> Iterator[Batch]:
-        """The batches on `device`; `progress` is called after each.
+        """Yields the batches on `device`; calls `progress` after each.
 
-        Examples are numbered in the order in which they come, unless the batches have
-        an "index" of their own.
+        Examples are numbered in the order in which they come, unless a batch has its
+        own "index".
         """
         total, limit = self._total, self._limit
         expected = limit if total is None or limit is None else min(limit, total)
@@ -83,50 +85,50 @@ class Data:
 
     @property
     def num_examples(self) -> int:
-        """N, what a merge scales by; known when all is read."""
+        """N, by which a merge scales; known once all data are read."""
         return self._num_examples or self._total or self.used
 
 
 def _make_loader(
-    data: Iterable, collator: Callable | None, batch_size: int, model: nn.Module
+    data: Any, collator: Callable | None, batch_size: int, model: nn.Module
 ) -> Iterable:
-    """Batches of `data`: as they are, or of its examples put together by a collator."""
+    """Batches: `data` itself, or its examples put together by a collator."""
     is_iterable = hasattr(data, "__iter__") or hasattr(data, "__getitem__")
     if not is_iterable or isinstance(data, Tensor | Mapping | str):
         raise InputError(
             "data must be a DataLoader or another iterable of batches, not "
-            f"{type(data).__name__}: a single batch is given in a list"
+            f"{type(data).__name__}: pass a single batch as a list of one"
         )
     columns = getattr(data, "column_names", None)
     if collator is None:
         if columns is not None:
             raise InputError(
-                "a datasets.Dataset needs a collator, such as transformers' "
+                "a datasets.Dataset needs a collator, for example transformers' "
                 "DataCollatorWithPadding(tokenizer)"
             )
         return data
     if isinstance(data, DataLoader):
-        raise InputError("a DataLoader has a collator of its own: leave collator away")
+        raise InputError("a DataLoader has its own collate_fn: omit collator")
     if columns is not None:
-        # What the model does not take, such as the text, no collator can pad.
+        # Drops columns that the model does not take: no collator can pad a text.
         wanted = _parameters(model) | {"label", "label_ids", "labels", "index"}
         data = data.select_columns([name for name in columns if name in wanted])
     return DataLoader(data, batch_size=batch_size, collate_fn=collator)
 
 
-def _parameters(model: nn.Module) -> set[str]:
-    # PEFT's wrapper takes everything and hands it on.
+def _parameters(model: Any) -> set[str]:
+    # PEFT's wrapper accepts any argument and passes it on.
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return set(inspect.signature(inner.forward).parameters)
 
 
-def _count_examples(data: Iterable) -> int | None:
-    """How many examples there are in all, if that can be known beforehand."""
+def _count_examples(data: Any) -> int | None:
+    """The total number of examples, if known before reading."""
     if isinstance(data, DataLoader):
-        if data.batch_size is None:  # a sampler of batches, whatever they hold
+        if data.batch_size is None:  # a sampler of batches of any size
             return None
         try:
-            count = len(data.sampler)
+            count = len(cast(Sized, data.sampler))
         except TypeError:
             return None
         return count - count % data.batch_size if data.drop_last else count
@@ -146,7 +148,7 @@ def _split(item) -> tuple[tuple, dict]:
             return (inputs,), {"labels": labels}
         if "labels" not in inputs:
             return (), {**inputs, "labels": labels}
-        raise InputError("a batch has labels twice: in the dict and beside it")
+        raise InputError("a batch has labels twice: in the dict and next to it")
     raise InputError(
         "a batch must be a dict of tensors, a pair (inputs, labels) or a tensor, not "
         f"{type(item).__name__}"
@@ -154,14 +156,16 @@ def _split(item) -> tuple[tuple, dict]:
 
 
 def _size(args: tuple, kwargs: dict) -> int:
-    """B. Positions may come as (1, L), for all examples: other tensors tell B."""
+    """B. Positions may be (1, L), shared by all examples: other tensors show B."""
     if isinstance(ids := kwargs.get("input_ids"), Tensor) and ids.dim() > 0:
         return len(ids)
     inputs = {k: x for k, x in kwargs.items() if k not in ("labels", "index")}
     leaves = tree_leaves((args, inputs, kwargs))
     tensors = [x for x in leaves if isinstance(x, Tensor) and x.dim() > 0]
     if not tensors:
-        raise InputError("a batch has no tensor: give the collator return_tensors='pt'")
+        raise InputError(
+            "a batch has no tensor: pass return_tensors='pt' to the collator"
+        )
     return next((len(x) for x in tensors if len(x) != 1), 1)
 
 
@@ -181,11 +185,11 @@ def _make_batch(args, kwargs, size: int, keep: int, start: int, device) -> Batch
 
 def _ready(x: Tensor, device) -> Tensor:
     x = x.detach().to(device)
-    return x.clone() if x.is_inference() else x  # autograd takes no others
+    return x.clone() if x.is_inference() else x  # autograd refuses inference tensors
 
 
 def _rows(tree, begin: int, end: int, size: int):
-    """`tree` with the rows [begin, end) of every tensor that has a row per example."""
+    """`tree` with rows [begin, end) of every tensor that has a row per example."""
 
     def cut(x):
         has_rows = isinstance(x, Tensor) and x.dim() > 0 and len(x) == size
@@ -195,7 +199,7 @@ def _rows(tree, begin: int, end: int, size: int):
 
 
 def _check_rows(name: str, value, size: int, dtypes) -> None:
-    """Checked whatever the estimator: what is no labels may be part of the inputs."""
+    """Runs for every estimator: what is not labels may belong to the inputs."""
     if value is None:
         return
     what = "integers" if dtypes else "rows"
@@ -209,5 +213,5 @@ def _check_rows(name: str, value, size: int, dtypes) -> None:
         return
     raise InputError(
         f"{name} must be a tensor of {size} {what}, one per example, not {given}; "
-        "inputs of several tensors are given as a dict"
+        "pass several input tensors as a dict"
     )

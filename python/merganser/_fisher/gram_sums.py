@@ -1,4 +1,4 @@
-"""Gram matrices of the inputs of linear layers, added up while a model runs."""
+"""Gram matrices of linear layers' inputs, summed while a model runs."""
 
 import warnings
 from collections import defaultdict
@@ -17,30 +17,30 @@ from .watch import attention
 
 
 class Rows(Enum):
-    """Where the examples of a batch of B are in an input of a linear layer."""
+    """Position of the B examples of a batch in the input of a linear layer."""
 
     FIRST = "(B, ...)"
     SECOND = "(tokens, B, ...)"
     FLAT = "(B times tokens)"
-    PACKED = "(tokens that are not hidden)"
+    PACKED = "(unmasked tokens)"
     SHARED = "one input for all examples"
 
 
 class GramSums:
-    """sum_i sum_l a_il a_il^T of every weight of a linear layer of the model."""
+    """sum_i sum_l a_il a_il^T for the weight of every linear layer of a model."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype | None):
-        """dtype: of autocast, or None."""
+        """dtype: autocast's, or None."""
         self._model = model
         self._dtype = dtype
         self._names = {id(p): name for name, p in model.named_parameters()}
         self._sums: dict[str, Tensor] = {}
-        self._tables: set[str] = set()  # looked up in
-        self._without: set[str] = set()  # used otherwise, or rows not told
-        # Of every use of a weight in a forward pass, once a batch of several examples
-        # was seen, and again with the first hidden tokens.
+        self._tables: set[str] = set()  # used as embeddings
+        self._without: set[str] = set()  # other uses, or unknown rows
+        # One entry per use of a weight in a forward pass. Set by the first batch of
+        # several examples, and again by the first batch with masked tokens.
         self._rows: dict[str, list[Rows | None]] | None = None
-        self._owners: Owners | None = None  # as far as they can be told
+        self._owners: Owners | None = None  # None: unknown
         self._saw_hidden = False
 
     def add(self, batch: Batch) -> None:
@@ -74,7 +74,7 @@ class GramSums:
         self._run(batch, receive)
 
     def finish(self) -> dict[str, Tensor]:
-        """By the weights' names; warns of those that are not there."""
+        """The sums by weight name; warns about weights without one."""
         missing = sorted(self._without | (self._tables & self._sums.keys()))
         for name in missing:
             self._sums.pop(name, None)
@@ -82,14 +82,14 @@ class GramSums:
             shown = ", ".join(missing[:5])
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             warnings.warn(
-                f"no Gram matrices for {shown}{more}: they have uses beside those of "
-                "linear layers whose inputs' rows can be assigned to examples",
+                f"no Gram matrices for {shown}{more}: they are used outside of linear "
+                "layers, or the rows of their inputs cannot be assigned to examples",
                 stacklevel=3,
             )
         return self._sums
 
     def _look(self, batch: Batch) -> dict[str, list[Rows | None]]:
-        """Tells rows by running without the last example."""
+        """Finds the rows of inputs by running again without the last example."""
         less = batch.rows(0, batch.size - 1)
         whole, others = self._shapes(batch), self._shapes(less)
         fewer = masks_of(less)
@@ -108,23 +108,23 @@ class GramSums:
 
     def _rows_of(self, name: str, use: int) -> Rows | None:
         if self._rows is None:
-            return Rows.FIRST  # of the one example that all batches had until now
+            return Rows.FIRST  # all batches so far had one example
         rows = self._rows.get(name, [])
         return rows[use] if use < len(rows) else None
 
     def _masks_of(
         self, name: str, use: int, masks: dict[str, Tensor]
     ) -> list[Tensor] | None:
-        """What may hide tokens of an input; None: it is not known."""
+        """Masks that may apply to an input; None: unknown."""
         if self._owners is None:
             return list(masks.values()) if shapes_tell(masks) else None
         owners = self._owners.get(name, [])
         if use >= len(owners) or len(owners[use]) != 1:
-            return None  # none: also padding to a fixed length, inside of the model
+            return None  # with no owner, the model may pad to a fixed length itself
         return [masks[sequence] for sequence in owners[use]]
 
     def _shapes(self, batch: Batch) -> dict[str, list[torch.Size]]:
-        """Of the inputs, without their last dimension, in the order of their uses."""
+        """Shapes of inputs without the last dimension, in the order of use."""
         shapes = defaultdict(list)
         self._run(batch, lambda name, x: shapes[name].append(x.shape[:-1]))
         return shapes
@@ -139,14 +139,14 @@ class GramSums:
 
 
 class LinearInputs(TorchFunctionMode):
-    """Tells what goes into linear layers: receive(name of the weight, input).
+    """Calls receive(name of the weight, input) for each linear layer.
 
-    Functions are watched, not modules: they are what all ways to write a model share.
+    Watches functions, not modules: every way to write a model ends in them.
     """
 
     def __init__(self, names, tables: set[str], otherwise: set[str], receive):
-        """names: of parameters, by their id. tables, otherwise: gather matrices that
-        are looked up in and those with yet another use."""
+        """names: of parameters, by id. tables and otherwise collect the names of
+        matrices that are used as embeddings and in any other way."""
         super().__init__()
         self._names = names
         self._tables = tables
@@ -163,7 +163,7 @@ class LinearInputs(TorchFunctionMode):
         for argument in (*args, *kwargs.values()):
             name = self._names.get(id(argument))
             if name is None or not isinstance(output, Tensor):
-                continue  # also what only asks, as for a dtype
+                continue  # includes queries, such as of a dtype
             if function is F.linear and argument is named["weight"]:
                 self._receive(name, named["input"])
             elif function is F.embedding:
@@ -178,8 +178,9 @@ class LinearInputs(TorchFunctionMode):
 def rows_by_shapes(
     whole: torch.Size, less: torch.Size, size: int, packed: list[tuple[int, int]]
 ) -> Rows | None:
-    """By the shapes of an input, without the last dimension, of `size` examples and of
-    one less, and of masks that hide some the tokens left; None: they do not tell."""
+    """Infers the layout from the shapes of an input, without the last dimension, for
+    `size` examples and for one fewer, and from the numbers of unmasked tokens under
+    masks in both runs. None: ambiguous."""
     if whole == less:
         return Rows.SHARED
     if whole[:1] == (size,) and less == (size - 1, *whole[1:]):
@@ -197,7 +198,7 @@ def rows_by_shapes(
 def gram_of(
     x: Tensor, rows: Rows | None, masks: list[Tensor] | None, size: int
 ) -> Tensor | None:
-    """sum over examples and tokens of a a^T, (in, in), float32 or wider."""
+    """Sum over examples and tokens of a a^T, (in, in), float32 or wider."""
     tokens = tokens_of(x, rows, masks, size)
     if tokens is None:
         return None
@@ -210,7 +211,7 @@ def gram_of(
 def tokens_of(
     x: Tensor, rows: Rows | None, masks: list[Tensor] | None, size: int
 ) -> Tensor | None:
-    """(tokens, in) without what a mask hides; None where that cannot be told."""
+    """(tokens, in) without masked tokens; None: unknown."""
     flat = x.reshape(-1, x.shape[-1])
     if rows is None:
         return None

@@ -1,6 +1,7 @@
-"""What autograd's graph of a forward pass tells of the operations in it."""
+"""Reads from autograd's graph which operations a forward pass used."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,19 +36,19 @@ _ANYWHERE = {
 
 @dataclass(eq=False)
 class Graph:
-    ends: list[Tensor]  # the tensors with which it begins
-    # Equal where the same operations follow each other in the same way.
+    ends: list[Tensor]  # leaf tensors
+    # Equal for graphs with the same operations in the same order.
     signature: int
-    # An operation along the batch, which may take rows from one example's place to
-    # another's; where to may depend on their values.
+    # Name of an operation along the batch, which may move rows between examples,
+    # depending on their values.
     moves_rows: str | None
 
 
 def read_graph(outputs: Tensor, batch_size: int) -> Graph:
-    """The graph under `outputs` (batch_size, ...)."""
+    """Reads the graph of `outputs` (batch_size, ...)."""
     ends, names = [], []
     moves_rows = None
-    stack = [outputs.grad_fn] if outputs.requires_grad else []
+    stack: list[Any] = [outputs.grad_fn] if outputs.requires_grad else []
     nodes = set(stack)
     while stack:
         node = stack.pop()
@@ -99,7 +100,7 @@ def _moves_rows(node, kind: str, batch_size: int) -> bool:
 
 
 def _is_weight(node) -> bool:
-    """Whether a factor is a parameter, perhaps transposed, or has no gradient."""
+    """Returns whether a factor is a parameter (or its transpose) or has no gradient."""
     while node is not None and type(node).__name__ != "AccumulateGrad":
         below = node.next_functions
         if len(below) != 1:
@@ -109,7 +110,7 @@ def _is_weight(node) -> bool:
 
 
 def _sizes(node) -> tuple[int, ...] | None:
-    """Of what the operation works on, if its node knows."""
+    """Sizes of the operation's input, if its node has them."""
     if node.name().startswith("Unbind"):
         sizes = list(node._input_metadata[0].shape)
         sizes.insert(
@@ -123,8 +124,8 @@ def _sizes(node) -> tuple[int, ...] | None:
 
 
 def _batch_dimension(sizes, batch_size: int) -> int:
-    """The first that is as long as the batch, as in (B, L, C), (L, B, C) or
-    (3, L, B, C); the last one is never it. 0 where there is none."""
+    """The first dimension of the batch's length, as in (B, L, C), (L, B, C) or
+    (3, L, B, C), except the last one. 0 if none has it."""
     for dim, size in enumerate((sizes or ())[:-1]):
         if size == batch_size:
             return dim
@@ -132,7 +133,7 @@ def _batch_dimension(sizes, batch_size: int) -> int:
 
 
 def _dimension(dim: int, sizes) -> int:
-    if dim >= 1 << 63:  # negative, as it is stored
+    if dim >= 1 << 63:  # a negative dimension, stored unsigned
         dim -= 1 << 64
     if dim >= 0:
         return dim
@@ -140,7 +141,7 @@ def _dimension(dim: int, sizes) -> int:
 
 
 def _keeps_rows(index: Tensor | None, batch_size: int) -> bool:
-    """Whether the first of some indices takes from every example as much, in order."""
+    """Returns whether an index takes equally many rows per example, in order."""
     if index is None:
         return True
     if index.dtype in (torch.bool, torch.uint8):

@@ -1,4 +1,4 @@
-"""A model's state: changed for a while and put back, or told apart from another."""
+"""A model's state: changed temporarily and restored, or fingerprinted."""
 
 import hashlib
 import sys
@@ -14,7 +14,7 @@ from .._C import InputError
 
 @contextmanager
 def eval_mode(model: nn.Module):
-    """Eval mode, and afterwards every module's own mode."""
+    """Switches to eval mode; restores every module's mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -26,7 +26,7 @@ def eval_mode(model: nn.Module):
 
 @contextmanager
 def all_trainable(model: nn.Module):
-    """Frozen parameters are trainable in the meantime."""
+    """Makes frozen parameters trainable; freezes them again afterwards."""
     frozen = [p for p in model.parameters() if not p.requires_grad]
     try:
         for p in frozen:
@@ -39,9 +39,9 @@ def all_trainable(model: nn.Module):
 
 @contextmanager
 def moved(model: nn.Module, device: torch.device, home: torch.device):
-    """The model is on `device` in the meantime."""
+    """Moves the model to `device`; moves it to `home` afterwards."""
     if device.type == "meta":
-        raise InputError("device must be one that computes, not meta")
+        raise InputError("device must hold data, and meta does not")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -56,7 +56,7 @@ def moved(model: nn.Module, device: torch.device, home: torch.device):
 
 @contextmanager
 def uncompiled():
-    """Compiled modules run as they were written: they hide their operations."""
+    """Runs compiled modules eagerly: compiled code hides its operations."""
     if "torch._dynamo" not in sys.modules:
         yield
         return
@@ -66,7 +66,7 @@ def uncompiled():
 
 @contextmanager
 def no_silent_checkpoints():
-    """An error where torch.utils.checkpoint would lose gradients with a warning."""
+    """Raises where torch.utils.checkpoint would drop gradients with a warning."""
     lost = "None of the inputs have requires_grad"
     with warnings.catch_warnings():
         warnings.filterwarnings("error", lost)
@@ -76,18 +76,18 @@ def no_silent_checkpoints():
             if lost not in str(warning):
                 raise
             raise InputError(
-                "the model checkpoints a part whose inputs need no gradient, and its "
-                "parameters would get none: give checkpoint use_reentrant=False"
+                "the model checkpoints a module whose inputs need no gradient, so its "
+                "parameters would get none: pass use_reentrant=False to checkpoint"
             ) from None
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """By their names in the model; tied ones under their first name."""
+    """Trainable parameters by name; tied ones under their first name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter is."""
+    """Device of the model's first parameter."""
     parameter = next(model.parameters(), None)
     if parameter is None:
         raise InputError("the model has no parameter")
@@ -95,25 +95,25 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Of the names and bytes of all tensors in the model's state."""
+    """Hash of the names and bytes of all tensors in the model's state."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         if isinstance(value, Tensor):
             digest.update(name.encode())
             flat = value.detach().cpu().contiguous().flatten()
-            digest.update(flat.view(torch.uint8).numpy())
+            digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """What the caller's autocast computes in; None: there is none."""
+    """dtype of the caller's autocast; None: autocast is off."""
     if not torch.is_autocast_enabled(device.type):
         return None
     return torch.get_autocast_dtype(device.type)
 
 
 def code_of(function: Callable) -> str:
-    """Name and hash of a function's code: another function has another one."""
+    """Name and code hash, which identify a function."""
 
     def parts(code):
         inner = [parts(x) if hasattr(x, "co_code") else x for x in code.co_consts]

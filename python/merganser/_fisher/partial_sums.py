@@ -1,4 +1,4 @@
-"""The sums of a Fisher that is not finished, in a file to go on from."""
+"""Checkpoint file with the sums of an unfinished Fisher."""
 
 import hashlib
 import os
@@ -17,27 +17,27 @@ SECONDS = 60.0  # between two writes
 
 
 class PartialSums:
-    """Writes sums from time to time, and takes up those of an earlier run.
+    """Saves sums regularly, and resumes from those of an earlier run.
 
-    What the earlier run has seen is read again and compared with a running hash, so
-    that data in another order, or other data, are refused instead of being counted
-    twice. The file appears under its name only when it is whole.
+    A resumed run reads the earlier run's data again and compares a running hash, so
+    that other data, or data in another order, are refused instead of counted twice.
+    The file is replaced atomically.
     """
 
     def __init__(self, path: str | os.PathLike, sums: dict[str, Tensor], run: dict):
-        """run: whatever must be the same for the sums to mean the same."""
+        """run: settings that must be equal for the sums to be compatible."""
         self._path = Path(path)
         self._partial = self._path.with_name(self._path.name + ".partial")
         self._sums = sums
         self._run = run
         self._hash = hashlib.sha256()
         self._seen = 0
-        self._goal = 0  # examples of the earlier run
+        self._goal = 0  # examples that the earlier run has seen
         self._goal_hash = ""
         self._written = time.monotonic()
         if self._path.exists():
             self._load()
-        try:  # now rather than after a minute of work
+        try:  # fails before the work, not after
             self._partial.touch()
             self._partial.unlink()
         except OSError as error:
@@ -48,7 +48,7 @@ class PartialSums:
     def _load(self) -> None:
         try:
             with zipfile.ZipFile(self._path) as file:
-                if (damaged := file.testzip()) is not None:  # torch does not look
+                if (damaged := file.testzip()) is not None:  # torch does not check
                     raise ValueError(damaged)
             saved = torch.load(self._path, map_location="cpu", weights_only=True)
             run, sums = saved["run"], saved["sums"]
@@ -56,7 +56,7 @@ class PartialSums:
         except Exception as error:
             raise InputError(
                 f"{self._path} is not a checkpoint of a Fisher ({type(error).__name__})"
-                ": remove it to begin anew"
+                ": remove it to start over"
             ) from None
         differing = [key for key, value in self._run.items() if run.get(key) != value]
         shapes = {name: s.shape for name, s in self._sums.items()}
@@ -64,42 +64,41 @@ class PartialSums:
             differing.append("the trainable parameters")
         if differing:
             raise InputError(
-                f"{self._path} is the checkpoint of another run, in "
-                f"{', '.join(differing)}: remove it to begin anew"
+                f"{self._path} is the checkpoint of another run, which differs in "
+                f"{', '.join(differing)}: remove it to start over"
             )
         for name, total in self._sums.items():
             total.copy_(sums[name])
 
     def has(self, batch: Batch) -> bool:
-        """Whether the sums hold this batch already. To be called for each, in order."""
+        """Returns whether the sums include a batch. Call once per batch, in order."""
         resuming = self._seen < self._goal
         parts = (batch.args, batch.kwargs, batch.labels, batch.indices)
         for path, leaf in tree_flatten_with_path(parts)[0]:
             if isinstance(leaf, Tensor):
                 self._hash.update(f"{keystr(path)} {leaf.dtype} {leaf.shape}".encode())
                 flat = leaf.detach().cpu().contiguous().flatten()
-                self._hash.update(flat.view(torch.uint8).numpy())
+                self._hash.update(flat.view(torch.uint8).numpy().data)
         self._seen += batch.size
         if resuming and self._seen >= self._goal:
             if self._seen > self._goal or self._hash.hexdigest() != self._goal_hash:
                 raise InputError(
-                    f"the data are not those that {self._path} was made from, or come "
-                    "in another order or other batches: leave shuffling away, or "
-                    "remove the file to begin anew"
+                    f"{self._path} was written for other data, or for another order or "
+                    "batch size: turn shuffling off, or remove the file to start over"
                 )
         return resuming
 
     def write(self) -> None:
-        """Writes the sums, if the last time is long enough ago."""
+        """Writes the sums if SECONDS have passed since the last write."""
         if self._seen > self._goal and time.monotonic() - self._written >= SECONDS:
             self._save()
 
     def finish(self) -> None:
-        """Writes the sums of all data."""
+        """Writes the final sums."""
         if self._seen < self._goal:
             raise InputError(
-                f"{self._path} was made from {self._goal} examples, but the data have "
-                f"only {self._seen}: remove it to begin anew"
+                f"{self._path} has the sums of {self._goal} examples, but the data "
+                f"have only {self._seen}: remove it to start over"
             )
         if self._seen > self._goal:
             self._save()

@@ -1,4 +1,4 @@
-"""Sums of squares of per-example gradients, seen as a model's parameters are used."""
+"""Sums of squared per-example gradients, from the uses of a model's parameters."""
 
 import sys
 import warnings
@@ -16,33 +16,33 @@ from .rules import Layout, NotPerExample
 from .uses import Use, add_squares, can_join
 from .watch import Call, Place, Watch
 
-# Examples with which a first look is taken.
+# Number of examples in the probe of a new graph.
 _FEW = 3
 
 
 class PerExampleSquares:
-    """sum_i (gradient of v_i . outputs_i)^2 of every trainable parameter.
+    """sum_i (gradient of v_i . outputs_i)^2 for every trainable parameter.
 
-    From the inputs and output gradients of the operations that use it (watch.py). A
-    parameter that is also used in another way is computed example by example instead,
-    with a warning (or refused: `unsupported="error"`). So is one whose gradient's rows
-    are not the examples of the batch: the gradient of one example must not reach
-    another's rows. A first look at three examples tells, and another one wherever the
-    model's graph is a new one.
+    Computed from the inputs and output gradients of the operations that use a parameter
+    (watch.py). A parameter with any other use takes a backward pass per example, with a
+    warning (or is refused: `unsupported="error"`). So does one whose gradient's rows do
+    not correspond to the examples of the batch: the gradient of one example must not
+    reach another's rows. A probe with three examples finds out, for every new graph of
+    the model.
     """
 
     def __init__(self, model: nn.Module, unsupported: str = "per_example"):
         self._parameters = trainable_parameters(model)
-        # sum_i g_i^2 as model.named_parameters() names them
+        # sum_i g_i^2; keys as in model.named_parameters().
         self.sums = {name: accumulator(p) for name, p in self._parameters.items()}
         self._refuse = unsupported == "error"
-        self._by_example: dict[str, str] = {}  # without a rule, and why
-        self._one_by_one = False  # batches are taken apart
-        # By (several examples, graph): the parameters whose rows were seen to be the
-        # examples', and whether they are minor (rules.Layout).
+        self._by_example: dict[str, str] = {}  # names without a rule: reasons
+        self._one_by_one = False  # takes single examples
+        # Key: (several examples?, graph). Value: parameters whose rows a probe found to
+        # be the examples', and whether these are minor (rules.Layout).
         self._layouts: dict[tuple[bool, int], dict[str, bool]] = {}
         self._layout: dict[str, bool] = {}  # of the current batch
-        # Rows per example in the first look at the current batch.
+        # Rows per example in the probe of the current batch.
         self._lengths: dict[str, set[int]] = defaultdict(set)
         self._pending: dict[Place, list[Use]] = defaultdict(list)
         self._unproven: dict[str, str] = {}
@@ -54,42 +54,43 @@ class PerExampleSquares:
         batch: Batch,
         directions_of: Callable[[Tensor, Batch], Iterable[Tensor]],
     ) -> None:
-        """Adds a batch's squares: one forward pass, a backward pass per direction.
+        """Adds a batch: one forward pass, and a backward pass per direction.
 
-        outputs_of: a forward pass of the model, (B, ...). directions_of: the v like
-        those outputs.
+        outputs_of: runs the model, returns (B, ...). directions_of: returns the v, of
+        the outputs' shape.
         """
         parts = [batch]
         if self._one_by_one:
             parts = [batch.rows(i, i + 1) for i in range(batch.size)]
         for part in parts:
-            outputs = self._look(outputs_of, part)
+            outputs = self._outputs(outputs_of, part)
             if outputs is None:
                 self.add(outputs_of, batch, directions_of)  # one by one
                 return
             for v, last in with_last(directions_of(outputs, part)):
                 self._watch.backward(outputs, v, not last, self._accumulate)
-                # What waits for uses that the backward pass did not reach.
+                # Adds parameters with uses that the backward pass did not reach.
                 for place in list(self._pending):
                     self._add(place)
             self._leave_to_examples(self._unproven)
             if self._by_example:
                 self._add_examples(outputs_of, part, directions_of)
-            self._watch.start(1)  # lets go of the batch
+            self._watch.start(1)  # releases the batch
             self._lengths.clear()
             self._unproven.clear()
 
     # The forward pass
 
-    def _look(self, outputs_of, batch: Batch) -> Tensor | None:
-        """The batch's outputs, ready for backward passes; None: not in one batch."""
+    def _outputs(self, outputs_of, batch: Batch) -> Tensor | None:
+        """Outputs of a batch, ready for backward passes; None: take single examples."""
         outputs = self._watched(outputs_of, batch)
-        if batch.size > 1 and self._watch.graph.moves_rows:
-            self._take_one_by_one(self._watch.graph.moves_rows)
+        graph = self._watch.graph
+        if batch.size > 1 and graph.moves_rows:
+            self._take_one_by_one(graph.moves_rows)
             return None
-        if (batch.size > 1, self._watch.graph.signature) not in self._layouts:
-            outputs = None  # makes room
-            layout, few = self._first_look(outputs_of, batch)
+        if (batch.size > 1, graph.signature) not in self._layouts:
+            outputs = None  # frees memory
+            layout, few = self._probe_graph(outputs_of, batch)
             outputs = self._watched(outputs_of, batch)
             _check_close(few, outputs[: len(few)])
             self._layouts[batch.size > 1, self._watch.graph.signature] = layout
@@ -99,9 +100,9 @@ class PerExampleSquares:
         self._leave_to_examples(self._watch.uses_without_rule())
         return outputs
 
-    def _first_look(self, outputs_of, batch: Batch) -> tuple[dict[str, bool], Tensor]:
-        """Finds, with a few examples, what has a rule and how its rows lie: the
-        layouts. Also returns the few examples' outputs."""
+    def _probe_graph(self, outputs_of, batch: Batch) -> tuple[dict[str, bool], Tensor]:
+        """Finds with a few examples which parameters have rules, and their layouts.
+        Returns the layouts and the few examples' outputs."""
         few = batch.rows(0, min(_FEW, batch.size))
         outputs = self._watched(outputs_of, few)
         if self._watch.shared_now:
@@ -117,12 +118,12 @@ class PerExampleSquares:
         layout = {}
         if outputs.requires_grad:
             problems = self._watch.uses_without_rule()
-            layout, misfits = self._probe(outputs)
+            layout, misfits = self._probe_layouts(outputs)
             self._leave_to_examples(misfits | problems)
         return layout, outputs.detach()
 
     def _watched(self, outputs_of, batch: Batch) -> Tensor:
-        """A forward pass, with what is shared given to each example if that works."""
+        """Runs a watched forward pass; expands shared embeddings where that works."""
         try:
             return self._watch.forward(lambda: outputs_of(batch), batch.size)
         except Exception:
@@ -131,15 +132,13 @@ class PerExampleSquares:
             self._watch.share = False
             return self._watch.forward(lambda: outputs_of(batch), batch.size)
 
-    # What has no rule
+    # Parameters and models without a rule
 
     def _take_one_by_one(self, mover: str) -> None:
         why = f"the model moves or chooses rows of its batches ({mover})"
         if self._refuse:
             raise NotImplementedError(f"{why}: use batches of one example")
-        _warn(
-            f"{why}, so that every single example takes a forward and a backward pass"
-        )
+        _warn(f"{why}, so every single example takes a forward and a backward pass")
         self._one_by_one = True
 
     def _leave_to_examples(self, problems: dict[str, str]) -> None:
@@ -152,7 +151,7 @@ class PerExampleSquares:
                 f"no rule gives the per-example gradients of {listed}"
             )
         _warn(
-            "no rule gives the per-example gradients of these parameters, so that they "
+            "no rule gives the per-example gradients of these parameters, so they "
             "take a forward and a backward pass for every single example: " + listed
         )
         self._by_example.update(new)
@@ -173,12 +172,12 @@ class PerExampleSquares:
 
     # The backward pass
 
-    def _probe(self, outputs: Tensor) -> tuple[dict[str, bool], dict[str, str]]:
+    def _probe_layouts(self, outputs: Tensor) -> tuple[dict[str, bool], dict[str, str]]:
         """Finds the layouts of the parameters in use.
 
-        Gradients of one example must reach no other example's rows. They do where
-        dimensions only happen to fit. Returns the layouts that are right, and the
-        parameters for which none is, and why.
+        The gradient of one example must not reach another example's rows; it does
+        where dimensions fit by coincidence only. Returns the layouts that pass, and
+        the parameters for which none does, with the reason.
         """
         size = self._watch.batch_size
         layouts = [Layout(size, minor) for minor in (False, True)]
@@ -210,7 +209,7 @@ class PerExampleSquares:
         found, problems = {}, {}
         for name, right in fits.items():
             if not can_join(kinds[name]):
-                problems[name] = "is used in ways that do not add up"
+                problems[name] = "has uses that cannot be combined"
             elif not right:
                 problems[name] = (
                     "has gradients whose rows are not the examples of the batch"
@@ -230,22 +229,22 @@ class PerExampleSquares:
                     continue
                 minor = self._layout.get(place.name)
                 if minor is None:
-                    # No gradient came in the probes. None now adds nothing.
+                    # No gradient reached it in the probe; zeros add nothing.
                     if grad.any():
                         self._unproven[place.name] = (
-                            "had no gradient when layouts were looked at"
+                            "had no gradient in the probe of layouts"
                         )
                     continue
                 try:
                     use = call.use(number, Layout(self._watch.batch_size, minor), grad)
                 except NotPerExample:
                     use = None
-                # The few examples were padded as the whole batch is.
+                # The probe had the padding of the whole batch.
                 lengths = self._lengths.get(place.name)
                 if use is None or (lengths and use.grad.shape[1] not in lengths):
                     raise Error(
-                        f"{place.name} is not used as often for every example, as "
-                        "where tokens are routed: use batches of one example"
+                        f"{place.name} is not used equally often by every example, as "
+                        "with routed tokens: use batches of one example"
                     )
                 self._pending[place].append(use)
                 if len(self._pending[place]) == self._watch.counts[place]:
@@ -271,14 +270,14 @@ def accumulator(parameter: Tensor) -> Tensor:
 def _check_close(few: Tensor, outputs: Tensor) -> None:
     if not _close(few, outputs):
         raise InputError(
-            "examples have other outputs by themselves than in their batch: the model "
-            "mixes them, or a tensor that has no row per example happens to be as long "
-            "as the batch; use batches of one example"
+            "examples have different outputs alone than in their batch: the model "
+            "mixes them, or a tensor without a row per example happens to have the "
+            "length of the batch; use batches of one example"
         )
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    """Equal but for rounding, which under autocast is that of half types."""
+    """Equal up to rounding, which is that of half types under autocast."""
     a, b = a.detach(), b.detach()
     if a.shape != b.shape:
         return False
@@ -292,7 +291,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 
 def _warn(message: str) -> None:
-    """A warning of the caller's line, however deep in the package it was found."""
+    """Warns with the line of the caller outside of the package."""
     level, frame = 1, sys._getframe()
     while frame is not None and _is_ours(frame):
         level, frame = level + 1, frame.f_back
@@ -301,11 +300,11 @@ def _warn(message: str) -> None:
 
 def _is_ours(frame) -> bool:
     package = frame.f_globals.get("__package__") or ""
-    return package.partition(".")[0] == __package__.partition(".")[0]
+    return package.partition(".")[0] == __name__.partition(".")[0]
 
 
 def with_last(items: Iterable) -> Iterator[tuple]:
-    """Each item, and whether it is the last."""
+    """Yields each item, and whether it is the last."""
     items = iter(items)
     item = next(items, None)
     while item is not None:

@@ -1,11 +1,10 @@
-"""What the operations of a model leave of their parameters' per-example gradients.
+"""Rules for per-example gradients, one per torch function.
 
-A rule has the arguments of the torch function that it is for, behind the layout of
-the batch and the gradient of the function's output. It yields pairs: an argument
-that may be a parameter, and a function that makes its Use (uses.py). It yields
-nothing where the gradient would not be what the Use says, and that use of the
-parameter counts as one without a rule. The gradient is None in the forward pass,
-when only the arguments are asked for.
+A rule takes the layout of the batch, the gradient of the function's output (None in
+the forward pass, when only the arguments matter) and the function's own arguments. It
+yields pairs: an argument that may be a parameter, and a function that builds its Use
+(uses.py). It yields nothing for arguments that it does not support; the parameter then
+has a use without a rule.
 """
 
 import math
@@ -19,15 +18,15 @@ from .uses import PerExample, Product, Rows, ScaledSum, TokenSum, Use
 
 
 class NotPerExample(Exception):
-    """A tensor's rows cannot be the examples of the batch."""
+    """Raised for a tensor whose rows cannot be the examples of the batch."""
 
 
 class Layout:
-    """Which rows of a tensor belong to which of the batch's B examples.
+    """Assignment of a tensor's rows to the B examples of a batch.
 
     An operation sees (R, C) rows once leading dimensions are flattened. They are
-    the examples' one after the other ("major", as of (B, L, C)) or token by token
-    ("minor", as of (L, B, C)).
+    ordered by example ("major", as in (B, L, C)) or by token ("minor", as in
+    (L, B, C)).
     """
 
     def __init__(self, size: int, minor: bool = False):
@@ -35,7 +34,7 @@ class Layout:
         self.minor = minor
 
     def tokens(self, x: Tensor, width: int) -> Tensor:
-        """x (..., width) as (B, L, width)."""
+        """Reshapes x (..., width) to (B, L, width)."""
         rows = x.numel() // max(width, 1)
         if rows % self.size:
             raise NotPerExample
@@ -44,7 +43,7 @@ class Layout:
         return x.reshape(self.size, -1, width)
 
     def channels(self, x: Tensor, width: int) -> Tensor:
-        """x (B, width, ...), or (B * n, width, ...), as (B, L, width)."""
+        """Reshapes x (B, width, ...), or (B * n, width, ...), to (B, L, width)."""
         if self.minor or x.shape[0] % self.size:
             raise NotPerExample
         x = x.reshape(x.shape[0], width, -1).transpose(1, 2)
@@ -96,7 +95,7 @@ def _embedding(
     def use():
         rows = input
         if grad.shape[:-1] != input.shape:
-            # Looked up once for all examples, as positions are.
+            # One lookup for all examples, as of positions.
             rows = input.reshape(-1).expand(at.size, -1)
         return Rows(
             at.tokens(rows, 1)[..., 0].long(),
@@ -111,7 +110,7 @@ def _layer_norm(at, grad, input, normalized_shape, weight=None, bias=None, eps=1
     width = math.prod(normalized_shape)
 
     def scaled():
-        # Normalised again rather than kept since the forward pass.
+        # Recomputed, which saves memory in the forward pass.
         normalized = F.layer_norm(_wide(input), normalized_shape, eps=eps)
         return ScaledSum(at.tokens(normalized, width), at.tokens(grad, width))
 
@@ -192,7 +191,7 @@ def _convolution(dimensions: int):
 
 
 def _unfold(x: Tensor, kernel, stride, padding, dilation) -> Tensor:
-    """x (B, C, ...) as (B, C * kernel, places): what each output position sees."""
+    """Reshapes x (B, C, ...) to (B, C * kernel, places): inputs of each output."""
     count = len(kernel)
 
     def each(value):
@@ -244,13 +243,13 @@ def _expand(at, grad, input, *sizes, implicit=False) -> Yield:
 
 
 def _is_vector(parameter: Tensor, output: Tensor) -> bool:
-    """Whether an operation gives every token (of `output`) all of the parameter."""
+    """Returns whether each token of `output` uses the whole parameter."""
     width = parameter.numel()
     return parameter.shape[-1:] == output.shape[-1:] == (width,) and width > 1
 
 
 def _per_example(at: Layout, grad: Tensor, parameter: Tensor) -> Use:
-    """The gradient of what was broadcast, summed over all that is not the batch."""
+    """The gradient of a broadcast parameter, summed over all but the batch."""
     shape = parameter.shape
     if at.size == 1:
         return PerExample(_wide(grad).sum_to_size(shape)[None, None])
@@ -267,8 +266,8 @@ def _wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-# Only operations that return a new tensor: of one that changes its argument,
-# others may hold the changed tensor without the gradient being seen.
+# Only functions that return a new tensor: after an in-place function, others may hold
+# the changed tensor, and its gradient would be missed.
 RULES = {
     F.linear: _linear,
     torch.matmul: _matmul,

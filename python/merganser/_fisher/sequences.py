@@ -1,6 +1,6 @@
-"""The token sequences of a batch, and which of their tokens count.
+"""Token sequences of a batch and their masks.
 
-A sequence is known by what stands before "attention_mask", "input_ids" or
+A sequence is identified by the prefix of "attention_mask", "input_ids" or
 "inputs_embeds" in the names of its tensors: "" or "decoder_", for instance.
 """
 
@@ -15,13 +15,13 @@ from .batches import Batch
 
 TOKENS = ("input_ids", "inputs_embeds")
 
-# By a weight's name and the number of its use in a forward pass, the sequences that an
-# input's shape depends on.
+# For each weight and each of its uses in a forward pass: the sequences that determine
+# the shape of the input.
 Owners = dict[str, list[set[str]]]
 
 
 def masks_of(batch: Batch) -> dict[str, Tensor]:
-    """(B, L) by sequence, True where a token counts; without a mask of its own all."""
+    """Masks (B, L) by sequence, True for tokens that count; all True by default."""
     masks = {}
     for name, value in batch.kwargs.items():
         if name.endswith("attention_mask") and isinstance(value, Tensor):
@@ -33,7 +33,7 @@ def masks_of(batch: Batch) -> dict[str, Tensor]:
 
 
 def shapes_tell(masks: dict[str, Tensor]) -> bool:
-    """Whether masks of one shape are equal: it does not matter then whose they are."""
+    """Returns whether masks of equal shape are equal, so that any of them will do."""
     pairs = combinations(masks.values(), 2)
     return all(a.shape != b.shape or a.equal(b) for a, b in pairs)
 
@@ -41,9 +41,9 @@ def shapes_tell(masks: dict[str, Tensor]) -> bool:
 def find_owners(
     batch: Batch, shapes_of: Callable[[Batch], dict[str, list[torch.Size]]]
 ) -> Owners | None:
-    """Tells by running without the last token of each sequence; shapes_of runs.
+    """Finds owners by running `shapes_of` without the last token of each sequence.
 
-    None: a sequence cannot be cut, by its tensors or by the model.
+    None: a sequence cannot be shortened.
     """
     masks, tokens = masks_of(batch), _tokens(batch)
     if masks.keys() != tokens.keys():
@@ -56,9 +56,9 @@ def find_owners(
         try:
             cut = shapes_of(_shortened(batch, sequence, masks))
         except (RuntimeError, ValueError, IndexError):
-            return None  # as of a model with a fixed number of positions
+            return None  # for example, the model has a fixed number of positions
         for name, shapes in whole.items():
-            # Uses that come and go with the tokens are nobody's.
+            # Uses that depend on the number of tokens have no owner.
             del owners[name][len(cut[name]) :]
             for owner, a, b in zip(owners[name], shapes, cut[name], strict=False):
                 if a != b:

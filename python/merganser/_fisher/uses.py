@@ -1,10 +1,10 @@
-"""A parameter's gradient per example, as the factors that an operation leaves of it.
+"""Per-example gradients of a parameter, as the factors that an operation leaves.
 
-Each class holds what one use of a parameter contributes to the gradients of the B
-examples of a batch and adds the sum of their squares to an accumulator in the
-parameter's shape. Where a parameter is used several times in a forward pass its
-gradients add up before the square: uses of one class are joined along the tokens.
-The formulas are those of docs/method.md, section 3.
+Each class holds the contribution of one use of a parameter to the gradients of the B
+examples of a batch, and adds the sum of their squares to an accumulator in the
+parameter's shape. If a forward pass uses a parameter several times, its gradients are
+summed before the square: uses of one class are joined along the tokens. Formulas:
+docs/method.md, section 3.
 """
 
 from typing import NamedTuple
@@ -16,14 +16,14 @@ from .. import ops
 
 
 class Product(NamedTuple):
-    """D_i^T A_i of a matrix product, (G, out, in) for G groups of channels."""
+    """Matrix product: D_i^T A_i, (G, out, in) for G groups of channels."""
 
     input: Tensor  # A (B, L, G, in)
     grad: Tensor  # D (B, L, G, out)
-    transposed: bool = False  # A_i^T D_i, of a weight (in, out)
+    transposed: bool = False  # A_i^T D_i, for a weight (in, out)
 
     def add_to(self, sums: Tensor) -> None:
-        # Under autocast an operation works in another dtype than its input's.
+        # Under autocast an operation computes in another dtype than its input's.
         rows, columns = self.grad, self.input.to(self.grad.dtype)
         if self.transposed:
             rows, columns = columns, rows
@@ -35,11 +35,11 @@ class Product(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows of a table that the tokens of an example look up."""
+    """Embedding: rows of a table that tokens look up."""
 
     indices: Tensor  # (B, L)
     grad: Tensor  # (B, L, D)
-    padding_idx: int = -1  # of no gradient; -1: none
+    padding_idx: int = -1  # row without gradient; -1: none
 
     def add_to(self, sums: Tensor) -> None:
         ops.embedding_square_accumulate_(
@@ -48,7 +48,7 @@ class Rows(NamedTuple):
 
 
 class TokenSum(NamedTuple):
-    """sum_l D_il, of what is added to every token."""
+    """Addition to every token: sum_l D_il."""
 
     grad: Tensor  # (B, L, C)
 
@@ -57,14 +57,13 @@ class TokenSum(NamedTuple):
 
 
 class ScaledSum(NamedTuple):
-    """sum_l D_il x_il, of what multiplies every token."""
+    """Scaling of every token: sum_l D_il x_il."""
 
     input: Tensor  # x (B, L, C)
     grad: Tensor  # (B, L, C)
 
     def add_to(self, sums: Tensor) -> None:
-        # In at least float32: this is no matrix product, and half types would
-        # save nothing.
+        # At least float32: half types would save no time without a matrix product.
         dtype = torch.promote_types(self.grad.dtype, torch.float32)
         ops.layer_norm_square_accumulate_(
             sums.view(-1), self.input.to(dtype), self.grad.to(dtype)
@@ -72,9 +71,9 @@ class ScaledSum(NamedTuple):
 
 
 class PerExample(NamedTuple):
-    """The gradients themselves, of small parameters: positions, class tokens."""
+    """The gradients themselves, for small parameters: positions, class tokens."""
 
-    grad: Tensor  # (B, *shape)
+    grad: Tensor  # (B, L, *shape)
 
     def add_to(self, sums: Tensor) -> None:
         total = self.grad.to(sums.dtype).sum(1)
@@ -89,13 +88,14 @@ def can_join(kinds: set[type]) -> bool:
 
 
 def add_squares(sums: Tensor, uses: list[Use]) -> None:
-    """sums += sum_i (the sum of the uses' gradients of example i)^2."""
+    """sums += sum_i (sum of the uses' gradients of example i)^2."""
     kinds = {type(use) for use in uses}
     joined = [_join([use for use in uses if type(use) is kind]) for kind in kinds]
     if len(joined) == 1:
         joined[0].add_to(sums)
         return
-    product, rows = sorted(joined, key=lambda use: isinstance(use, Rows))
+    product = next(use for use in joined if isinstance(use, Product))
+    rows = next(use for use in joined if isinstance(use, Rows))
     _add_tied(sums, product, rows)
 
 
@@ -110,10 +110,10 @@ def _join(uses: list[Use]) -> Use:
 
 
 def _add_tied(sums: Tensor, product: Product, rows: Rows) -> None:
-    """A table (V, D) that tokens look up and that a product uses as its weight.
+    """Adds a table (V, D) that is both an embedding and the weight of a product.
 
-    Of an example, the rows of its own tokens have both gradients; they are worked
-    out one by one, and taken out of the product that all other rows come from.
+    The rows of an example's own tokens have both gradients. They are computed row by
+    row and removed from the product, which gives all other rows.
     """
     wide, narrow = product.grad[:, :, 0], product.input[:, :, 0]
     if product.transposed:
@@ -130,5 +130,5 @@ def _add_tied(sums: Tensor, product: Product, rows: Rows) -> None:
         taken.append((i, tokens, wide[i][:, tokens]))
         wide[i][:, tokens] = 0
     ops.linear_square_accumulate_(sums, narrow.to(wide.dtype), wide)
-    for i, tokens, columns in taken:  # others see this gradient, too
+    for i, tokens, columns in taken:  # other readers hold this gradient, too
         wide[i][:, tokens] = columns

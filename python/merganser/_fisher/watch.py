@@ -1,10 +1,11 @@
-"""Uses of a model's parameters, seen while the model runs."""
+"""Records the uses of a model's parameters while the model runs."""
 
 from collections import defaultdict
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from types import FunctionType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +20,10 @@ from .uses import Product, Use
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a parameter a use of it lies: all of it, or a view of some rows."""
+    """The part of a parameter that an operation uses: all of it, or a view of rows."""
 
     name: str
-    begin: int  # the first of its elements
+    begin: int  # index of its first element
     shape: torch.Size
     transposed: bool = False  # used as the transpose of `shape`
 
@@ -42,7 +43,7 @@ class Call:
     rule: Callable
     args: tuple
     kwargs: dict
-    places: dict[int, Place]  # by their position among the rule's arguments
+    places: dict[int, Place]  # keys: positions among the pairs that the rule yields
     versions: list[tuple[Tensor, int]]
 
     def use(self, number: int, at: Layout, grad: Tensor) -> Use:
@@ -57,36 +58,36 @@ class Call:
 
 
 class Watch(TorchFunctionMode):
-    """Takes down the calls of torch functions that use parameters.
+    """Records the calls of torch functions that use parameters.
 
-    A function with a rule (rules.py) is given parameters without gradient, and the
-    gradient of its output is handed on in the backward pass. What autograd still
-    sees of a parameter is thus a use that has no rule.
+    A function with a rule (rules.py) gets detached parameters, and the gradient of its
+    output is passed on in the backward pass. A parameter that autograd still reaches
+    therefore has a use without a rule.
     """
 
-    def __init__(self, parameters: dict[str, Tensor], without_rule: Container[str]):
-        """without_rule: names of parameters that are left alone; may grow."""
+    def __init__(self, parameters: Mapping[str, Tensor], without_rule: Container[str]):
+        """without_rule: names of parameters to ignore; may grow."""
         super().__init__()
         self._names = {id(p): name for name, p in parameters.items()}
         self._without_rule = without_rule
         self._receive: Callable | None = None  # in a backward pass
-        # Whether what is looked up once for all examples, as positions are, is given
-        # to each of them, so that gradients stay per example.
+        # Whether embeddings that all examples share, such as positions, are expanded
+        # over the batch, so that their gradients are per example.
         self.share = True
         self._shared: set[str] = set()
         self.proven: set[str] = set()  # names whose rows are the examples'
         self.start(1)
 
     def start(self, batch_size: int) -> None:
-        """Forgets the last forward pass."""
+        """Discards the last forward pass."""
         self.batch_size = batch_size
         self.counts: dict[Place, int] = defaultdict(int)  # uses
-        self.shared_now = False  # whether `share` made a difference
-        self.graph: Graph | None = None
+        self.shared_now = False  # whether `share` had an effect
+        self.graph = Graph([], 0, None)
         self._calls: dict[Call, None] = {}
 
     def forward(self, function: Callable[[], Tensor], batch_size: int) -> Tensor:
-        """function(), a forward pass over batch_size examples."""
+        """Runs function, a forward pass over batch_size examples."""
         self.start(batch_size)
         with self:
             outputs = function()
@@ -102,7 +103,7 @@ class Watch(TorchFunctionMode):
     ) -> None:
         """Calls receive(call, gradient of its output) for v . outputs.
 
-        No gradient of a watched parameter is computed.
+        Computes no gradient of a watched parameter.
         """
 
         def receive_and_release(call: Call, grad: Tensor) -> None:
@@ -113,7 +114,7 @@ class Watch(TorchFunctionMode):
         self._receive = receive_and_release
         try:
             with self:
-                # Every operation lies between the outputs and one of the ends.
+                # Every operation lies between the outputs and a leaf.
                 _grad(
                     outputs,
                     self.graph.ends,
@@ -125,8 +126,8 @@ class Watch(TorchFunctionMode):
             self._receive = None
 
     def uses_without_rule(self) -> dict[str, str]:
-        """The parameters that the outputs depend on in a way that calls do not tell,
-        and which that is."""
+        """Parameters that the outputs depend on other than by recorded calls, with the
+        reason."""
         problems = {}
         for leaf in self.graph.ends:
             if id(leaf) in self._names:
@@ -135,7 +136,7 @@ class Watch(TorchFunctionMode):
             if not call.is_unchanged():
                 for place in call.places.values():
                     problems[place.name] = (
-                        "multiplies a tensor that is changed in place afterwards"
+                        "multiplies a tensor that is changed in place later"
                     )
         places = list(self.counts)
         for i, place in enumerate(places):
@@ -150,7 +151,8 @@ class Watch(TorchFunctionMode):
             with self:
                 return attention(*args, **kwargs)
         rule = RULES.get(func)
-        in_functorch = torch._C._functorch.peek_interpreter_stack() is not None
+        functorch: Any = torch._C._functorch  # type: ignore[attr-defined]
+        in_functorch = functorch.peek_interpreter_stack() is not None
         if rule is None or in_functorch or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         return self._call(func, rule, args, kwargs)
@@ -160,7 +162,7 @@ class Watch(TorchFunctionMode):
         frozen = {}
         try:
             pairs = rule(None, None, *args, **kwargs)
-        except TypeError:  # arguments that the rule does not know, such as out=
+        except TypeError:  # arguments that the rule lacks, such as out=
             return func(*args, **kwargs)
         for number, (argument, _) in enumerate(pairs):
             place = self._find(argument)
@@ -177,15 +179,15 @@ class Watch(TorchFunctionMode):
             output = output.expand(self.batch_size, *output.shape[-2:])
         if not output.requires_grad:
             output = output.detach().requires_grad_()
-        # The same memory, but no view for autograd: where a view is changed in
-        # place, its node and hooks are replaced; here the change has its own node.
+        # Shares memory, but is no view to autograd: an in-place change of a view would
+        # replace its node and hooks; here the change gets its own node.
         result = torch.ops.aten._unsafe_view(output, output.shape)
-        if self._receive is None:  # otherwise a checkpoint's forward pass again
-            self._take_down(rule, args, kwargs, places, result)
+        if self._receive is None:  # else a checkpoint recomputes its forward pass
+            self._record(rule, args, kwargs, places, result)
         return result
 
     def _find(self, x) -> Place | None:
-        """The place of a parameter, or of a view of one, unless it has no rule."""
+        """The place of a parameter or of a view of one; None: not one to watch."""
         if not isinstance(x, Tensor):
             return None
         base = x if x._base is None else x._base
@@ -193,10 +195,10 @@ class Watch(TorchFunctionMode):
         if name is None or name in self._without_rule:
             return None
         if x is not base and x.grad_fn is None:
-            return None  # a view that was made without gradient
+            return None  # a view created under no_grad
         if base._backward_hooks or not base.is_contiguous():
-            return None  # left to autograd, hooks and all
-        begin = x.storage_offset() - base.storage_offset()
+            return None  # left to autograd
+        begin = int(x.storage_offset()) - int(base.storage_offset())
         if x.is_contiguous():
             return Place(name, begin, x.shape)
         if x.dim() == 2 and x.t().is_contiguous():
@@ -215,7 +217,7 @@ class Watch(TorchFunctionMode):
             self.shared_now = True
         return shared
 
-    def _take_down(self, rule, args, kwargs, places, result: Tensor) -> None:
+    def _record(self, rule, args, kwargs, places, result: Tensor) -> None:
         def held(x):
             return x.detach() if isinstance(x, Tensor) else x
 
@@ -228,14 +230,14 @@ class Watch(TorchFunctionMode):
         self._calls[call] = None
         for place in places.values():
             self.counts[place] += 1
-        result.register_hook(lambda grad: self._hand_on(call, grad))
+        result.register_hook(lambda grad: self._pass_on(call, grad))
 
-    def _hand_on(self, call: Call, grad: Tensor) -> None:
+    def _pass_on(self, call: Call, grad: Tensor) -> None:
         names = ", ".join(place.name for place in call.places.values())
         if call not in self._calls:
             raise Error(
-                f"a tensor made of {names} is kept from one forward pass to the next: "
-                "use estimator='mc_batch', or a model that does not keep it"
+                f"a tensor computed from {names} is kept from one forward pass to the "
+                "next: use estimator='mc_batch', or a model that does not keep it"
             )
         if self._receive is None:
             raise Error(
@@ -246,8 +248,8 @@ class Watch(TorchFunctionMode):
 
 
 def _without_override(function):
-    """The same function without its own test for overrides: that would take the mode
-    away from what happens inside."""
+    """A copy of a function without its own check for overrides, which would disable the
+    mode inside of it."""
     copy = FunctionType(
         function.__code__,
         {**function.__globals__, "has_torch_function": lambda _: False},
@@ -257,5 +259,5 @@ def _without_override(function):
     return copy
 
 
-attention = _without_override(F.multi_head_attention_forward)  # projects by F.linear
-_grad = _without_override(torch.autograd.grad)  # checkpoints run forward again in it
+attention = _without_override(F.multi_head_attention_forward)  # calls F.linear
+_grad = _without_override(torch.autograd.grad)  # checkpoints recompute in it

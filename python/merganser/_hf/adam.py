@@ -43,10 +43,10 @@ class Adam(Mode):
             self.collect(examples, weight, clip)
 
     def after_update(self) -> None:
-        self._clipping.restore()  # of a run that ended in the middle of a step
+        self._clipping.restore()  # after a run that stopped within a step
 
     def collect(self, examples: int, weight: float, clip: float | None) -> None:
-        """Adds weight * gradient^2, the step's; then clips to the norm `clip`."""
+        """Adds weight * gradient^2 of a step; then clips to the norm `clip`."""
         self.examples += examples
         for name, p in self.parameters.items():
             if p.grad is not None:
@@ -55,7 +55,6 @@ class Adam(Mode):
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
 
     def _stop_clipping(self) -> None:
-        """Called in a backward pass: no earlier, so that an exception rarely leaves
-        clipping off."""
+        """Called in the backward pass, so that few exceptions can leave it disabled."""
         if self._collecting:
             self._clipping.stop()

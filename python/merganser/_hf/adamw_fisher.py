@@ -1,4 +1,4 @@
-"""Squares that AdamWFisher adds up in its own step."""
+"""Squares that AdamWFisher sums in its own step."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .outputs import Outputs
 
 
 class AdamInOptimizer(Adam):
-    """Lends AdamWFisher the step's examples, weight and clipping norm.
+    """Passes each step's examples, weight and clipping norm to AdamWFisher.
 
-    The sums are in the optimizer's state, so that checkpoints have them.
+    The sums are in the optimizer's state and therefore in checkpoints.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class AdamInOptimizer(Adam):
     def after_update(self) -> None:
         super().after_update()
         self._optimizer.collect_fisher = False
-        if self.args.max_grad_norm > 0:  # and was lent for the step
+        if self.args.max_grad_norm > 0:  # then set for the step only
             self._optimizer.max_grad_norm = None
 
     def finish(self) -> None:

@@ -1,4 +1,4 @@
-"""Trainer's own gradient clipping, switched off while gradients are squared."""
+"""Trainer's gradient clipping, disabled until the gradients have been squared."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 
 class Clipping:
-    """Holds `max_grad_norm` of a Trainer's arguments while it is set to 0 there."""
+    """Keeps `max_grad_norm` of a Trainer's arguments while it is 0 there."""
 
     def __init__(self, args: Any):
         self._args = args
-        self._norm: float | None = None  # while it is off
+        self._norm: float | None = None  # while clipping is disabled
 
     def stop(self) -> None:
         if self._args.max_grad_norm > 0:
@@ -18,7 +18,7 @@ class Clipping:
             self._args.max_grad_norm = 0.0
 
     def restore(self) -> float | None:
-        """The norm to clip to instead of Trainer; None: it was not stopped."""
+        """Returns the norm that the caller must clip to; None: clipping was enabled."""
         norm, self._norm = self._norm, None
         if norm is not None:
             self._args.max_grad_norm = norm

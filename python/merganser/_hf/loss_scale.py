@@ -1,4 +1,4 @@
-"""What the gradient of a transformers Trainer's step is made of."""
+"""Scale of the gradient of a transformers Trainer's step."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from .._C import InputError
 from .._fisher.batches import Batch
 from .._losses.loss import Loss
 
-# How far a loss in bfloat16 may be from what it is taken for.
+# Relative tolerance for losses in bfloat16.
 _TOLERANCE = 0.02
 
 
@@ -19,25 +19,24 @@ _TOLERANCE = 0.02
 class _MicroBatch:
     examples: int
     divisor: float  # loss = sum of negative log-likelihoods / divisor
-    factor: Tensor | None = None  # d (what backward is called on) / d loss
+    factor: Tensor | None = None  # d (tensor that backward is called on) / d loss
 
 
 class LossScale:
-    """The weight with which a step's squared gradient enters the Fisher.
+    """The weight of a step's squared gradient in the Fisher.
 
     With g_i the gradient of example i's negative log-likelihood, the gradient of a
     step of W processes is (1/W) sum_i c_i g_i. The c_i depend on whether the model
-    divides by what is in its micro-batch or by Trainer's `num_items_in_batch`, on
-    what Trainer makes of the loss then (a share of the accumulated micro-batches, or
-    not; times W, or not), and on the length of the last micro-batch. So they are not
-    guessed but read off: the value of the first loss tells the first, a hook on the
-    loss the second.
+    divides by the size of its micro-batch or by Trainer's `num_items_in_batch`, on how
+    Trainer scales the loss (by the number of micro-batches, by W), and on the length of
+    the last micro-batch. They are therefore measured: the divisor from the value of the
+    first loss, the scale from a hook on the loss.
     """
 
     def __init__(self):
         self._parts: list[_MicroBatch] = []
         self._by_items: bool | None = None  # divides by num_items_in_batch
-        self.checked = False  # whether a loss was seen to be the one it is taken for
+        self.checked = False  # whether the loss was verified once
 
     def begin_step(self) -> None:
         self._parts.clear()
@@ -51,11 +50,11 @@ class LossScale:
         num_items: Tensor | int | None,
         on_backward: Callable[[], None],
     ) -> None:
-        """A micro-batch's forward pass: its outputs (B, ...) and its loss."""
+        """Adds a micro-batch, from its outputs (B, ...) and its loss."""
         if self._parts and self._parts[-1].factor is None:
             raise InputError(
                 "the model was called twice in training before a backward pass, so "
-                "that it is not known what the step's gradient is a sum of: use "
+                "the terms of the step's gradient are unknown: use "
                 "FisherCallback('online_mc')"
             )
         part = _MicroBatch(
@@ -70,16 +69,17 @@ class LossScale:
         self._parts.append(part)
 
     def step(self, processes: int, device) -> tuple[int, float]:
-        """n, the examples of the step that was accumulated, over all processes, and
-        the weight n / sum_i (c_i / W)^2 of the squared gradient: n^2 for a mean.
+        """The number n of examples of the accumulated step, over all processes, and the
+        weight n / sum_i (c_i / W)^2 of the squared gradient: n^2 for a mean.
 
-        The weighted square is an unbiased estimate of sum_i g_i^2 where gradients
-        are independent and of mean zero, as with the plain mean.
+        The weighted square is an unbiased estimate of sum_i g_i^2 if gradients are
+        independent with mean zero, as for the plain mean.
         """
         examples = sum(part.examples for part in self._parts)
         squares = sum(
             part.examples * (float(part.factor) / (part.divisor or math.inf)) ** 2
             for part in self._parts
+            if part.factor is not None
         )
         if processes > 1:
             both = torch.tensor([examples, squares], dtype=torch.float64, device=device)
@@ -92,7 +92,7 @@ class LossScale:
         items = terms if num_items is None else float(num_items)
         value = float(value.detach())
         if not math.isfinite(value) or value == 0:
-            return terms  # nothing can be told, and nothing follows
+            return terms  # cannot be measured, and adds nothing
         if self.checked and (self._by_items is not None or items == terms):
             return items if self._by_items else terms
         measured = loss.nll(outputs, batch) / value
@@ -100,8 +100,8 @@ class LossScale:
             mean = measured * value / terms
             raise InputError(
                 f"the model's loss is {value:.6g}, but the mean of loss='{loss.name}' "
-                f"is {mean:.6g} for its outputs and labels: give FisherCallback the "
-                "loss that the model has, or use 'online_mc'"
+                f"is {mean:.6g} for its outputs and labels: pass the model's loss to "
+                "FisherCallback, or use 'online_mc'"
             )
         self.checked = True
         by_items = abs(measured - items) < abs(measured - terms)

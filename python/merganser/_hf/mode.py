@@ -1,4 +1,4 @@
-"""The interface between FisherCallback and the ways to collect a Fisher."""
+"""Interface between FisherCallback and the ways to collect a Fisher."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .outputs import Outputs
 
 
 class Mode:
-    """Sums of squared gradients over the window; FisherCallback calls the methods in
-    this order. This class does nothing with a step."""
+    """Sums squared gradients over the window. FisherCallback calls the methods in this
+    order; subclasses override those that they need."""
 
     labels = "data"  # as in FisherResult
 
@@ -25,10 +25,10 @@ class Mode:
         self.outputs = outputs
         self.parameters = trainable_parameters(model)
         self.sums: dict[str, Tensor] = {}
-        self.examples = 0  # that the sums are over
+        self.examples = 0  # number of examples in the sums
 
     def has_resumed(self) -> bool:
-        """Whether the sums came back with a checkpoint."""
+        """Returns whether a checkpoint has restored the sums."""
         return False
 
     def begin_window(self) -> None:
@@ -38,16 +38,16 @@ class Mode:
         """collecting: the step belongs to the window."""
 
     def see(self, batch: Batch, raw, num_items) -> None:
-        """A forward pass of training; raw: what the model returned."""
+        """After a forward pass in training; raw: the model's return value."""
 
     def end_backward(self) -> None:
-        """After a backward pass, unless it was the last one of a step."""
+        """After a backward pass, except the last one of a step."""
 
     def before_update(self, step: int) -> None:
-        """With all gradients of a step; step: its number in the window, if it is in."""
+        """Before the optimizer's step; step: its number in the window."""
 
     def after_update(self) -> None:
         """After the optimizer's step. Also called after an interrupted run."""
 
     def finish(self) -> None:
-        """After the last step: completes `sums` and `examples`."""
+        """After the last step; completes `sums` and `examples`."""

@@ -26,7 +26,7 @@ class OnlineMC(Mode):
         self._interval = interval
         self._seed = seed
         self._collecting = False
-        self._batch: Batch | None = None  # the last one
+        self._batch: Batch | None = None  # last micro-batch
 
     def begin_step(self, collecting: bool) -> None:
         self._collecting = collecting
@@ -47,7 +47,7 @@ class OnlineMC(Mode):
                 torch.distributed.all_reduce(total)
 
     def _sample(self, batch: Batch) -> None:
-        """Changes neither the gradients nor the random state of the training."""
+        """Leaves the gradients and the random state of the training unchanged."""
         processes = self.args.world_size
         device = next(iter(self.sums.values())).device
         first = self.examples * processes + self.args.process_index

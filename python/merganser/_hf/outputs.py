@@ -1,4 +1,4 @@
-"""The loss and the outputs in what a model returns to a Trainer."""
+"""Reads the loss and the outputs from a model's return value in a Trainer."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class Outputs:
         return self._loss
 
     def read(self, raw, batch: Batch) -> tuple[Loss, Tensor]:
-        """The loss, and the outputs (B, ...) that it reads."""
+        """Returns the loss, and the outputs (B, ...) that it reads."""
         loss = self.loss_of(raw, batch)
         return loss, loss.outputs(raw, batch)
 
     def split(self, raw, batch: Batch) -> tuple[Tensor, Loss, Tensor]:
-        """The loss's value besides: for models that are given labels."""
+        """Returns the value of the loss, too; for models that get labels."""
         if isinstance(raw, Mapping):
             value = raw.get("loss")
         else:
             value, raw = (raw[0], raw[1:]) if isinstance(raw, tuple) else (None, raw)
         if batch.labels is None or value is None or value.dim() != 0:
             raise InputError(
-                "FisherCallback('adam') needs a model that is given labels and returns "
-                "the loss, so that it is known what the gradient is a mean of; a "
-                "Trainer with a loss function of its own can use 'online_mc'"
+                "FisherCallback('adam') needs a model that gets labels and returns the "
+                "loss, to know what the gradient is a mean of; with its own loss "
+                "function, a Trainer can use 'online_mc'"
             )
         return value, *self.read(raw, batch)

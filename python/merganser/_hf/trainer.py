@@ -1,4 +1,4 @@
-"""What FisherCallback asks of a Trainer."""
+"""Checks and facts of the Trainer that FisherCallback runs in."""
 
 import math
 
@@ -11,7 +11,7 @@ from ..adamw_fisher import AdamWFisher
 
 
 def check_trainer(args, estimator: str) -> None:
-    """Refuses what would make the Fisher wrong."""
+    """Raises InputError for settings that would make the Fisher wrong."""
     kind = PartialState().distributed_type.value
     problems = {
         "fp16: its loss scale changes from step to step; use bf16": args.fp16,
@@ -22,16 +22,16 @@ def check_trainer(args, estimator: str) -> None:
             args.parallelism_config is not None
         ),
         "DataParallel: start one process per GPU with torchrun": args.n_gpu > 1,
-        "torch_compile: the model's calls are not seen": args.torch_compile,
+        "torch_compile: it hides the model's calls": args.torch_compile,
         "load_best_model_at_end: the Fisher is of the last steps, not of that model": (
             args.load_best_model_at_end
         ),
-        "label_smoothing_factor: the loss is no likelihood of the labels; use "
+        "label_smoothing_factor: the loss is not a likelihood of the labels; use "
         "'online_mc'": estimator == "adam" and args.label_smoothing_factor != 0,
     }
     for problem, present in problems.items():
         if present:
-            raise InputError(f"FisherCallback cannot work with {problem}")
+            raise InputError(f"FisherCallback does not support {problem}")
 
 
 def steps_per_epoch(args, train_dataloader) -> int:
@@ -39,8 +39,8 @@ def steps_per_epoch(args, train_dataloader) -> int:
         batches = len(train_dataloader)
     except TypeError:
         raise InputError(
-            "the data have no length: give FisherCallback window, how many steps to "
-            "collect"
+            "the data have no length: pass window to FisherCallback, the number of "
+            "steps to collect"
         ) from None
     return math.ceil(batches / args.gradient_accumulation_steps)
 
@@ -50,26 +50,25 @@ def count_examples(train_dataloader) -> int:
         return len(train_dataloader.dataset)
     except TypeError:
         raise InputError(
-            "the data have no length: give FisherCallback num_examples, what a merge "
-            "scales the Fisher by"
+            "the data have no length: pass num_examples to FisherCallback, by which a "
+            "merge scales the Fisher"
         ) from None
 
 
 def find_adamw_fisher(args, optimizer) -> AdamWFisher | None:
-    """The Trainer's optimizer, if it is one; it collects nothing from here on."""
+    """Returns the Trainer's optimizer if it is an AdamWFisher; stops its collecting."""
     inner = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper
     if not isinstance(inner, AdamWFisher):
         return None
     if inner.max_grad_norm is not None and args.max_grad_norm > 0:
         raise InputError(
-            "clip in one place: give the norm to the Trainer (max_grad_norm), and "
-            "none to AdamWFisher"
+            "clip in one place: pass max_grad_norm to the Trainer, not to AdamWFisher"
         )
     inner.collect_fisher = False
     return inner
 
 
 def trains_all(optimizer: AdamWFisher, model: nn.Module) -> bool:
-    """Whether the optimizer has the model's trainable parameters and no others."""
+    """Returns whether the optimizer has exactly the model's trainable parameters."""
     held = {p for group in optimizer.param_groups for p in group["params"]}
     return held == set(trainable_parameters(model).values())

@@ -1,4 +1,4 @@
-"""The losses by name, and the choice of one for a model and its data."""
+"""Losses by name, and the choice of one for a model and its data."""
 
 from collections.abc import Callable
 
@@ -13,9 +13,8 @@ from .values import Multilabel, Regression
 
 
 class Given(Loss):
-    """A user's function of the model's output and the labels: (B,) negative
-    log-likelihoods. Nothing is known of the distribution, so that labels cannot be
-    drawn from it."""
+    """A user's function of the model's output and the labels, which returns (B,)
+    negative log-likelihoods. Its distribution is unknown, so labels cannot be drawn."""
 
     name = "callable"
 
@@ -56,8 +55,8 @@ _PROBLEM_TYPES = {  # transformers' names
 
 
 def find_loss(loss: str | Callable, model: nn.Module) -> Loss | None:
-    """The loss of a name or function; None for "auto" where the model does not say,
-    so that `guess_loss` must look at a batch."""
+    """The loss of a name or function; None for "auto" if the model does not determine
+    it, so that `guess_loss` needs a batch."""
     if callable(loss):
         return Given(loss)
     if loss in _NAMED:
@@ -78,17 +77,19 @@ def find_loss(loss: str | Callable, model: nn.Module) -> Loss | None:
 
 
 def guess_loss(raw, batch: Batch) -> Loss:
-    """The loss that the outputs' shape and the labels' type speak for."""
+    """Infers the loss from the outputs' shape and the labels' type."""
     outputs = Loss().outputs(raw, batch)
     labels = batch.labels
-    real = labels is not None and labels.dtype.is_floating_point
     if outputs.dim() == 1 or (outputs.dim() == 2 and outputs.shape[1] == 1):
         return Regression()
-    if outputs.dim() == 2 and not (real and labels.shape == outputs.shape):
-        return Classification()
-    if outputs.dim() == 2 and bool(((labels == 0) | (labels == 1)).all()):
-        return Multilabel()
+    if outputs.dim() == 2:
+        if labels is None or not labels.dtype.is_floating_point:
+            return Classification()
+        if labels.shape != outputs.shape:
+            return Classification()
+        if bool(((labels == 0) | (labels == 1)).all()):
+            return Multilabel()
     raise InputError(
-        f"loss='auto' does not know what outputs {shape_text(outputs)} mean: give "
-        f"loss as one of {', '.join(_NAMED)} or as a function"
+        f"loss='auto' cannot interpret outputs {shape_text(outputs)}: pass loss as "
+        f"one of {', '.join(_NAMED)} or as a function"
     )

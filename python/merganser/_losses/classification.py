@@ -1,4 +1,4 @@
-"""Losses of labels: one per example, or one per position of a sequence."""
+"""Losses of class labels: one per example, or one per position of a sequence."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from .._C import InputError
 from .._fisher.batches import INTEGERS, Batch
 from .loss import NO_LABELS, Loss, row_keys, shape_text
 
-# Rows whose probabilities are held in float64 at a time, by their elements.
+# Max number of elements of the float64 probabilities held at a time.
 _CHUNK = 1 << 20
 _MAX_DIRECTIONS = 10_000
 
@@ -17,10 +17,10 @@ _MAX_DIRECTIONS = 10_000
 class Classification(Loss):
     """Softmax over K classes: one label per example, or one per position.
 
-    Outputs (B, K), or (B, L, K) where an example is a sequence of L independent
-    labels (given the text). Positions count where the data's label is not -100; where
-    there are no labels, where the attention mask is not 0. `shift`: position t
-    predicts the label of position t + 1, as a causal language model does.
+    Outputs are (B, K), or (B, L, K) for sequences of L labels that are independent
+    given the text. A position counts if its label is not -100; without labels, if its
+    attention mask is not 0. `shift`: position t predicts the label of position t + 1,
+    as in a causal language model.
     """
 
     def __init__(self, shift: bool = False):
@@ -70,24 +70,27 @@ class Classification(Loss):
         classes = outputs.shape[-1]
         if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < classes:
             raise InputError(
-                f"labels must be from 0 to {classes - 1}, the classes the model has; "
-                f"got {int(chosen.min())} to {int(chosen.max())}"
+                f"labels must be from 0 to {classes - 1}, as the model has {classes} "
+                f"classes; got {int(chosen.min())} to {int(chosen.max())}"
             )
         return self._directions(outputs, counted, lambda _, rows: chosen[rows])
 
     def nll(self, outputs, batch):
-        targets = self._targets(outputs, batch).to(outputs.device).long()
+        targets = self._targets(outputs, batch)
+        if targets is None:
+            raise InputError(NO_LABELS)
+        targets = targets.to(outputs.device).long()
         rows = outputs.float().flatten(0, -2)
         return float(functional.cross_entropy(rows, targets.flatten(), reduction="sum"))
 
     def terms(self, outputs, batch):
         targets = self._targets(outputs, batch)
-        # Training losses look at the labels alone.
+        # Training losses use the labels only, not the mask.
         counted = self._counted(outputs, batch) if targets is None else targets != -100
         return float(counted.sum())
 
     def _targets(self, outputs: Tensor, batch: Batch) -> Tensor | None:
-        """The labels (B,) or (B, L) that stand beside the outputs; -100: none."""
+        """The labels (B,) or (B, L) that the outputs predict; -100: none."""
         labels = batch.labels
         if labels is None:
             return None
@@ -99,7 +102,7 @@ class Classification(Loss):
         return _shifted(labels, -100) if self._shift else labels
 
     def _counted(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Which rows of the outputs count, (B,) or (B, L) of bool."""
+        """Mask of the rows of the outputs that count, (B,) or (B, L) bool."""
         shape, device = outputs.shape[:-1], outputs.device
         if len(shape) == 1:
             return torch.ones(shape, dtype=torch.bool, device=device)
@@ -108,7 +111,7 @@ class Classification(Loss):
         if targets is not None:
             counted = (targets != -100).to(device)
             if self._shift and mask is not None and mask.shape == shape:
-                # Padding on the left has no token that could predict the first one.
+                # Left padding cannot predict the first token.
                 counted &= mask != 0
             return counted
         if mask is None:
@@ -116,13 +119,13 @@ class Classification(Loss):
         if mask.shape != shape:
             raise InputError(
                 f"loss='{self.name}' needs labels or an attention_mask "
-                f"{tuple(shape)}, to know which positions count"
+                f"{tuple(shape)} to know which positions count"
             )
         mask = mask != 0
         return mask & _shifted(mask, False) if self._shift else mask
 
     def _directions(self, outputs, counted, labels_of) -> Tensor:
-        """onehot(label) - p in the counted rows, 0 in the others."""
+        """onehot(label) - p in counted rows, 0 elsewhere."""
         v = torch.zeros_like(outputs, requires_grad=False)
         logits = outputs.detach()
         if outputs.dim() == 2:
@@ -140,11 +143,11 @@ class Classification(Loss):
 def check_passes(count: int) -> None:
     if count > _MAX_DIRECTIONS:
         raise InputError(
-            f"estimator='exact' would take {count} backward passes for a batch, one "
+            f"estimator='exact' would take {count} backward passes per batch, one "
             "for each position and class: use 'mc'"
         )
 
 
 def _shifted(x: Tensor, last) -> Tensor:
-    """(B, L): what stands at t + 1, and `last` at the end."""
+    """(B, L): element t is x[t + 1]; the last one is `last`."""
     return torch.cat([x[:, 1:], torch.full_like(x[:, :1], last)], 1)

@@ -13,7 +13,7 @@ from .loss import NO_LABELS, Loss, row_keys, shape_text
 
 
 class Multilabel(Loss):
-    """K independent labels of 0 or 1 per example: outputs (B, K), a sigmoid each."""
+    """K independent labels 0 or 1 per example: outputs (B, K), a sigmoid each."""
 
     name = "multilabel"
 
@@ -39,7 +39,7 @@ class Multilabel(Loss):
         labels = _values(outputs, batch)
         if not ((labels == 0) | (labels == 1)).all():
             raise InputError(
-                "loss='multilabel' takes labels of 0 and 1, not from "
+                "loss='multilabel' takes labels 0 and 1, not values from "
                 f"{labels.min():g} to {labels.max():g}"
             )
         p = torch.sigmoid(outputs.detach().double())
@@ -57,11 +57,11 @@ class Multilabel(Loss):
 
 
 class Regression(Loss):
-    """Gaussian values of variance 1: outputs (B,) or (B, K), -log p = 1/2 (y - f)^2.
+    """Gaussians of variance 1: outputs (B,) or (B, K), -log p = 1/2 (y - f)^2.
 
-    The score is y - f, of mean 0 and covariance 1. `sampled` draws it from -1 and 1
-    instead of a normal distribution: the same mean and covariance, and thus an
-    unbiased Fisher too, without the noise of the residual's size.
+    The score is y - f, with mean 0 and covariance 1. `sampled` draws -1 or 1 instead of
+    a normal value: mean and covariance are the same, so the Fisher is unbiased, without
+    the noise of the residual's size.
     """
 
     name = "regression"
@@ -96,7 +96,7 @@ class Regression(Loss):
 
 
 def columns(values: Tensor) -> Iterator[Tensor]:
-    """For each output of an example a direction that has only that one."""
+    """Yields, for each output of an example, a direction with only that output."""
     flat = values.reshape(len(values), -1)
     for k in range(flat.shape[1]):
         direction = torch.zeros_like(flat)
@@ -114,7 +114,7 @@ def _check_values(name: str, outputs: Tensor, batch: Batch) -> None:
 
 
 def _values(outputs: Tensor, batch: Batch) -> Tensor:
-    """The labels as real numbers, float64, like outputs."""
+    """The labels in float64, in the shape of outputs."""
     if batch.labels is None:
         raise InputError(NO_LABELS)
     return batch.labels.to(outputs.device).double().view_as(outputs)

@@ -1,4 +1,4 @@
-"""What a merge in memory is made of, checked as the engine checks files."""
+"""Inputs of a merge in memory, with the checks that the engine applies to files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .states import FLOATS
 
 @dataclass(frozen=True)
 class Part:
-    """Weights, Fishers or Gram matrices, by name; `label` stands in errors."""
+    """Weights, Fishers or Gram matrices by name; errors cite `label`."""
 
     label: str
     tensors: dict[str, Tensor]
-    num_examples: float = 1.0  # N, of Fishers and Gram matrices
+    num_examples: float = 1.0  # N, for Fishers and Gram matrices
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
@@ -36,10 +36,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Each list begins with the base's, if the method takes one; then the models'."""
+    """Each list begins with the base's item if the method takes one."""
 
     method: MethodInfo
-    reference: Part  # base or first model: the result's names and types
+    reference: Part  # base or first model: names and dtypes of the result
     weights: list[Part]
     fishers: list[Part]
     grams: list[Part]
@@ -52,7 +52,7 @@ class Inputs:
         return any(name in part for part in self.grams)
 
     def is_merged(self, name: str) -> bool:
-        """Else it is copied: integers, and what is the same in all models."""
+        """False: the tensor is copied (integers, and tensors without a Fisher)."""
         return self.reference[name].dtype in FLOATS and (
             self.has_grams(name) or all(name in part for part in self.fishers)
         )
@@ -67,7 +67,7 @@ def read_inputs(
     grams: Sequence | None,
     base_gram: Any,
 ) -> Inputs:
-    """Raises InputError for what is missing, extra or does not fit."""
+    """Raises InputError for inputs that are missing, extra or do not fit."""
     parts = [
         Part(f"models[{t}]", states.state_of(model, f"models[{t}]"))
         for t, model in enumerate(_list_of(models, "models"))
@@ -77,7 +77,7 @@ def read_inputs(
         reference = Part("base", states.state_of(base, "base"))
     elif method.needs_base:
         raise InputError(
-            f"{method.name} needs base, the model that the others come from"
+            f"{method.name} needs base, the model that the others were fine-tuned from"
         )
     else:
         reference = parts[0]
@@ -97,7 +97,7 @@ def read_inputs(
 
 
 def _list_of(values: Any, label: str) -> list:
-    """One item per model; a single model or Fisher is a mapping, not a list."""
+    """Returns a list of one item per model; refuses a single model or Fisher."""
     if not isinstance(values, Sequence) or isinstance(values, str | nn.Module):
         raise InputError(
             f"{label} must be a list, one item per model, not {type(values).__name__}"
@@ -108,25 +108,25 @@ def _list_of(values: Any, label: str) -> list:
 def _with_models(
     inputs: Inputs, kind: str, given: Sequence | None, of_base: Any, needs_base: bool
 ) -> list[tuple[Any, str, Part]]:
-    """Fishers or Gram matrices, their labels, and the models that they are of."""
+    """Fishers or Gram matrices with their labels and models."""
     method = inputs.method.name
     items = [] if given is None else _list_of(given, f"{kind}s")
     if len(items) != len(inputs.models):
         raise InputError(
-            f"{method} needs {kind}s, one per model: {len(inputs.models)}, not "
-            f"{len(items)}"
+            f"{method} needs {kind}s, one per model: expected {len(inputs.models)}, "
+            f"got {len(items)}"
         )
     labels = [f"{kind}s[{t}]" for t in range(len(items))]
     found = list(zip(items, labels, inputs.models, strict=True))
     if not needs_base:
         return found
     if of_base is None:
-        raise InputError(f"{method} needs base_{kind}, that of the base itself")
+        raise InputError(f"{method} needs base_{kind}, the base's own")
     return [(of_base, f"base_{kind}", inputs.reference), *found]
 
 
 def _fisher_of(fisher: Any, label: str, model: Part, inputs: Inputs) -> Part:
-    """Every tensor has one but what has Gram matrices, and what only ewr changes."""
+    """Checks that every tensor has a Fisher or Gram matrices, or is unchanged."""
     part = _assigned(_load(fisher, label, FisherResult), label, model)
     missing = [
         name
@@ -137,10 +137,10 @@ def _fisher_of(fisher: Any, label: str, model: Part, inputs: Inputs) -> Part:
     ]
     if missing:
         raise InputError(
-            f"{label} lacks tensors of its model: {states.some(missing)}; only "
-            "a tensor that is the same in all models and the base needs no Fisher, and "
-            "for ewr all do: estimate it without freezing, or give all models the "
-            "base's tensor"
+            f"{label} lacks tensors of its model: {states.some(missing)}; only a "
+            "tensor that is equal in all models and the base needs no Fisher (ewr "
+            "needs all): estimate it without freezing, or give all models the base's "
+            "tensor"
         )
     return part
 
@@ -150,7 +150,7 @@ def _gram_of(gram: Any, label: str, model: Part) -> Part:
 
 
 def is_unchanged(inputs: Inputs, name: str) -> bool:
-    """Whether all models have the base's tensor, or without a base one another's."""
+    """Returns whether all models have equal tensors, and the base too if given."""
     return all(
         states.same_values(part[name], inputs.reference[name]) for part in inputs.models
     )
@@ -161,8 +161,8 @@ def _check_grams(inputs: Inputs) -> None:
         without = [part.label for part in inputs.grams if name not in part]
         if without and inputs.has_grams(name):
             raise InputError(
-                f"{without[0]} has no Gram matrix for tensor {name!r}, and others have "
-                "one"
+                f"{without[0]} has no Gram matrix for tensor {name!r}, but others "
+                "have one"
             )
 
 
@@ -174,8 +174,8 @@ def _load(statistic, label: str, kind: type) -> FisherResult | GramResult:
             f"{label} must be a {kind.__name__} or the path of its file, not "
             f"{type(statistic).__name__}: the numbers of examples are needed too"
         )
-    count = statistic.num_examples
-    if not isinstance(count, Real) or not 0 < count < torch.inf:
+    count: Any = statistic.num_examples
+    if not isinstance(count, Real) or not 0 < float(count) < torch.inf:
         raise InputError(
             f"{label}: num_examples must be greater than 0 and finite, not {count!r}"
         )
@@ -183,17 +183,17 @@ def _load(statistic, label: str, kind: type) -> FisherResult | GramResult:
 
 
 def _assigned(statistic: FisherResult | GramResult, label: str, model: Part) -> Part:
-    """To the names of a model: of tied tensors one has what is of all."""
+    """Assigns a statistic to a model's names; tied tensors share one."""
     floats = _floats(model)
     states.check_extra(statistic, floats, label, "its model")
     for name, tensor in statistic.items():
         shape = floats[name].shape
         if isinstance(statistic, GramResult):
-            shape = shape[1:] * 2  # (in, in); of a weight that is no matrix, none fits
+            shape = shape[1:] * 2  # (in, in); never fits a weight that is not a matrix
         states.check_shape(tensor, shape, label, name, "its model")
         if tensor.dtype not in (torch.float32, torch.float64):
             raise InputError(
-                f"{label}: tensor {name!r} is {tensor.dtype}, but must be float32 or "
+                f"{label}: tensor {name!r} is {tensor.dtype}, expected float32 or "
                 "float64: small values matter"
             )
     known = {

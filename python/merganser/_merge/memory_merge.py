@@ -1,4 +1,4 @@
-"""Tensors merged in memory: by the engine on the CPU, by the op on a GPU."""
+"""Merges tensors in memory: with the engine on the CPU, with the op on a GPU."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .states import finite
 
 
 def make_engine(inputs: Inputs, weights: Any, parameters: Any) -> _C.MemoryMerge:
-    """What recipes say of parameters, it checks and knows."""
+    """Creates the engine, which checks parameters as in a recipe."""
     count = len(inputs.models)
     if isinstance(parameters, Mapping) and "weight" in parameters:
-        raise InputError("the weights of the models are given as weights")
+        raise InputError("parameters cannot have weight: pass weights")
     return _C.MemoryMerge(
         inputs.method.name,
         _yaml({} if parameters is None else parameters, "parameters"),
@@ -31,21 +31,23 @@ def make_engine(inputs: Inputs, weights: Any, parameters: Any) -> _C.MemoryMerge
 
 
 def _settings(weights: Any, count: int) -> list[dict]:
-    """Those of each model, in a recipe."""
+    """The `parameters` of each model, as in a recipe."""
     if weights is None:
         return [{}] * count
-    if hasattr(weights, "tolist"):  # an array or tensor, maybe of one number
+    if hasattr(weights, "tolist"):  # an array or tensor, maybe 0-d
         weights = weights.tolist()
     if not isinstance(weights, Iterable) or isinstance(weights, Mapping):
         return [{"weight": weights}] * count
     found = [{"weight": weight} for weight in weights]
     if len(found) != count:
-        raise InputError(f"weights must be {count}, one per model, not {len(found)}")
+        raise InputError(
+            f"weights must have {count} items, one per model, not {len(found)}"
+        )
     return found
 
 
 def _yaml(value: Any, label: str) -> str:
-    """JSON, of which YAML is made; arrays and tensors as lists and numbers."""
+    """Encodes a value as JSON, a part of YAML; arrays and tensors as lists."""
 
     def plain(item):
         if hasattr(item, "tolist"):
@@ -59,7 +61,7 @@ def _yaml(value: Any, label: str) -> str:
 
 
 def measure_fishers(engine: _C.MemoryMerge, inputs: Inputs) -> None:
-    """What normalize_fishers divides by."""
+    """Gives the engine the Fishers if normalize_fishers needs their means."""
     names = [
         name
         for name in inputs.reference.tensors
@@ -72,7 +74,7 @@ def measure_fishers(engine: _C.MemoryMerge, inputs: Inputs) -> None:
 
 
 def merge_tensor(engine: _C.MemoryMerge, inputs: Inputs, name: str) -> Tensor:
-    """On the first model's device, in the reference's dtype."""
+    """Returns a tensor on the first model's device, in the reference's dtype."""
     if not inputs.is_merged(name):
         return copy(inputs, name)
     is_elementwise = not inputs.method.needs_statistics
@@ -103,7 +105,7 @@ def merge_by_op(engine: _C.MemoryMerge, inputs: Inputs, name: str) -> Tensor:
     fishers = [finite(p[name], p.label, name, 0.0).to(device) for p in inputs.fishers]
     base = weights.pop(0) if method.needs_base else None
     base_fisher = fishers.pop(0) if method.needs_base_fisher else None
-    # The op rounds to the first model's dtype: wide enough for the result's.
+    # The op rounds to the first model's dtype, which must hold the result's.
     weights[0] = weights[0].to(torch.promote_types(weights[0].dtype, dtype))
     merged = ops.merge(
         base,
@@ -117,12 +119,12 @@ def merge_by_op(engine: _C.MemoryMerge, inputs: Inputs, name: str) -> Tensor:
 
 
 def copy(inputs: Inputs, name: str) -> Tensor:
-    """Of the base, or of the models where they agree."""
+    """Copies the base's tensor, or without a base the models' common one."""
     reference = inputs.reference
     if reference is inputs.models[0] and not is_unchanged(inputs, name):
         raise InputError(
-            f"tensor {name!r} differs between the models and is not merged, being "
-            "of integers; with base it would come from there"
+            f"tensor {name!r} has integers and cannot be merged, but differs between "
+            "the models: pass base, from which it is copied"
         )
     tensor = finite(reference[name], reference.label, name)
     return tensor.to(inputs.models[0][name].device, copy=True)

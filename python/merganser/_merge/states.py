@@ -1,4 +1,4 @@
-"""State dicts that are merged: what they may hold, and how they must agree."""
+"""Checks of state dicts to merge: dtypes, names, shapes and values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ State = dict[str, Tensor]
 
 
 def state_of(model: nn.Module | Mapping[str, Tensor], label: str) -> State:
-    """A module's or state dict's tensors, without their autograd history."""
+    """The tensors of a module or state dict, detached."""
     state = model.state_dict() if isinstance(model, nn.Module) else model
     if not isinstance(state, Mapping):
         raise InputError(
@@ -36,7 +36,7 @@ def state_of(model: nn.Module | Mapping[str, Tensor], label: str) -> State:
 
 
 def check_state(state: State, reference: State, label: str, reference_label: str):
-    """The same names and shapes; integers stay integers."""
+    """Checks for the reference's names, shapes and kinds of dtype."""
     missing = [name for name in reference if name not in state]
     if missing:
         raise InputError(f"{label} lacks tensors of {reference_label}: {some(missing)}")
@@ -57,7 +57,7 @@ def check_extra(found: Iterable[str], expected, label: str, expected_label: str)
     extra = [name for name in found if name not in expected]
     if extra:
         raise InputError(
-            f"{label} has tensors beyond those of {expected_label}: {some(extra)}"
+            f"{label} has tensors that {expected_label} lacks: {some(extra)}"
         )
 
 
@@ -74,19 +74,20 @@ def same_values(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.to(wide), b.to(a.device, wide))
 
 
-def finite(tensor: Tensor, label: str, name: str, least: float = -torch.inf) -> Tensor:
-    """The tensor itself, if all of it is finite and at least `least`."""
-    if not tensor.isfinite().all() or (tensor < least).any():
-        kind = "values" if least < 0 else "Fishers that are not negative"
+def finite(
+    tensor: Tensor, label: str, name: str, minimum: float = -torch.inf
+) -> Tensor:
+    """Returns the tensor; raises InputError unless it is finite and >= minimum."""
+    if not tensor.isfinite().all() or (tensor < minimum).any():
+        kind = "finite" if minimum < 0 else "finite and not negative"
         raise InputError(
-            f"{label}: tensor {name!r} holds what cannot be merged: only finite "
-            f"{kind} can"
+            f"{label}: tensor {name!r} cannot be merged: its values must be {kind}"
         )
     return tensor
 
 
 def memory_of(tensor: Tensor) -> tuple:
-    """Equal for two tensors that are one (tied parameters)."""
+    """A key that is equal for tied tensors."""
     return (
         tensor.device,
         tensor.data_ptr(),

@@ -1,4 +1,4 @@
-"""compare_fishers beside the definitions in float64, and where they divide by 0."""
+"""compare_fishers against the definitions in float64, and divisions by 0."""
 
 import math
 
@@ -33,7 +33,7 @@ def numbers(row):
 
 
 def ranks(x):
-    """How many are smaller, and half of those that are equal."""
+    """Number of smaller values plus half the number of equal ones."""
     smaller, equal = x[:, None] > x, x[:, None] == x
     return smaller.sum(1) + (equal.sum(1) + 1) / 2
 
@@ -78,7 +78,7 @@ def test_values(seed, dtypes, ties):
 
 
 def test_signs_and_zeros():
-    """Not only Fishers: ranks of both signs, and -0 is 0."""
+    """Ranks of values of both signs, as outside of Fishers; -0 equals 0."""
     generator = torch.Generator().manual_seed(1)
     a = torch.randn(1000, generator=generator).mul(3).round()
     b = a + torch.randn(1000, generator=generator)
@@ -145,8 +145,8 @@ def test_order_and_tables():
 @pytest.mark.parametrize(
     "a, b, message",
     [
-        ({"w": 1}, {"v": 1, "w": 1}, "tensor 'v' is in b and not in a"),
-        ({"v": 1, "w": 1}, {"w": 1}, "tensor 'v' is in a and not in b"),
+        ({"w": 1}, {"v": 1, "w": 1}, "tensor 'v' is in b but not in a"),
+        ({"v": 1, "w": 1}, {"w": 1}, "tensor 'v' is in a but not in b"),
         (
             {"v": 1, "w": 1},
             {"v": 2, "w": 1},

@@ -1,5 +1,5 @@
-"""merganser.fisher on modules that use parameters in unusual ways: the right numbers,
-with a warning where they come from single examples."""
+"""merganser.fisher on modules that use parameters in unusual ways: correct values, with
+a warning if they come from single examples."""
 
 import warnings
 
@@ -49,7 +49,7 @@ class FunctionalToo(OneLayer):
 
 
 class ByOtherNames(OneLayer):
-    """The weight as a factor of other products, and in parts."""
+    """Uses weights in other products, and in parts."""
 
     def forward(self, x):
         x = x @ self.layer.weight + x @ self.layer.weight.T
@@ -88,7 +88,7 @@ class FlattenedTransposed(OneLayer):
 
 
 class Mixing(OneLayer):
-    """Mixes examples, as BatchNorm does while training. Single ones it leaves alone."""
+    """Mixes examples, like BatchNorm in training. Keeps single examples unchanged."""
 
     def forward(self, x):
         return self.layer(x - 0.1 * (x.mean(0, keepdim=True) - x))
@@ -106,7 +106,7 @@ class Tied(nn.Module):
 
 
 class Scales(nn.Module):
-    """Parameters of its own: scale, shift, positions, a token that all texts share."""
+    """Own parameters: scale, shift, positions, a token that all texts share."""
 
     def __init__(self):
         super().__init__()
@@ -124,7 +124,7 @@ class Scales(nn.Module):
 
 
 class InputChanged(OneLayer):
-    """Changes a layer's input after the layer has used it."""
+    """Changes a layer's input after the layer used it."""
 
     def forward(self, x):
         x = x.detach()
@@ -134,7 +134,7 @@ class InputChanged(OneLayer):
 
 
 class Foreign(OneLayer):
-    """Has a trainable tensor that is no parameter, on a branch of its own."""
+    """Has a trainable tensor that is not a parameter, on a separate branch."""
 
     foreign = torch.ones(4, requires_grad=True)
 
@@ -143,7 +143,7 @@ class Foreign(OneLayer):
 
 
 class Shared(nn.Module):
-    """Looks positions up once for all examples: as (1, L) or as (L,)."""
+    """Looks up positions once for all examples: as (1, L) or (L,)."""
 
     def __init__(self, shape):
         super().__init__()
@@ -155,7 +155,7 @@ class Shared(nn.Module):
 
 
 class SharedRepeated(Shared):
-    """Breaks if what was looked up once comes for each example."""
+    """Fails if a shared embedding is expanded over the examples."""
 
     def forward(self, x):
         p = self.positions(torch.arange(x.shape[1]).view(self.shape))
@@ -163,7 +163,7 @@ class SharedRepeated(Shared):
 
 
 class Sometimes(nn.Module):
-    """An expert for each token: one sees no token in most examples."""
+    """Routes each token to an expert; one gets no token in most examples."""
 
     def __init__(self):
         super().__init__()
@@ -204,7 +204,7 @@ def pruned():
     return layer
 
 
-# What the warning names; None: no warning.
+# Names in the warning; None: no warning.
 BODIES = {
     "twice": (Twice, None),
     "functional": (Functional, None),
@@ -267,7 +267,7 @@ def model_of(name):
 
 
 def define(model, examples):
-    """The exact Fisher by a loop over single examples, in the model's own type."""
+    """The exact Fisher by a loop over single examples, in the model's dtype."""
     parameters = dict(model.named_parameters())
     sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
     for example in examples:
@@ -299,7 +299,7 @@ def test_any_module(name, batch, length):
     elif batch > 1:
         assert named in said
     assert "head.weight" not in said
-    # As precise as the model: what is compared is the rule, not the rounding.
+    # As precise as the model: this compares rules, not rounding.
     assert_fishers_close(
         result, expected, rtol=1e-10 if name != "weight_norm" else 1e-4
     )
@@ -307,7 +307,7 @@ def test_any_module(name, batch, length):
 
 
 def test_input_changed_in_place():
-    """As in training, autograd does not know the gradient any more, and says so."""
+    """As in training, autograd raises, since it lost the gradient."""
     model = Classifier(InputChanged())
     ids = torch.randint(0, 10, (4, 5))
     with (
@@ -318,7 +318,7 @@ def test_input_changed_in_place():
 
 
 def test_examples_that_influence_each_other():
-    """The definition is of single examples."""
+    """Refused: the definition has single examples."""
     model = Classifier(Mixing()).double()
     ids = torch.randint(0, 10, (6, 5))
     with pytest.raises(merganser.InputError, match="the model mixes them"):
@@ -336,7 +336,7 @@ def test_refused_on_request(name):
 
 
 def test_layers_that_do_not_reach_the_logits():
-    """Their Fisher is zero: the logits do not depend on them."""
+    """Their Fisher is zero, as the logits do not depend on them."""
     model = Classifier(nn.Identity())
     model.unused = nn.Linear(4, 4)
     result = merganser.fisher(model, [torch.randint(0, 10, (3, 5))])
@@ -382,7 +382,7 @@ def test_one_warning_for_all_batches():
 
 
 class NoGrad(OneLayer):
-    """A view of the weight that is no trainable one."""
+    """Uses a view of the weight without gradient."""
 
     def forward(self, x):
         with torch.no_grad():
@@ -391,7 +391,7 @@ class NoGrad(OneLayer):
 
 
 class Kept(OneLayer):
-    """Keeps what it made of a parameter in its first forward pass."""
+    """Keeps a tensor computed from a parameter in its first forward pass."""
 
     kept = None
 
@@ -411,7 +411,7 @@ class Hooked(OneLayer):
 
 
 class Gradient(OneLayer):
-    """Takes a gradient in its forward pass."""
+    """Computes a gradient in its forward pass."""
 
     def forward(self, x):
         y = self.layer(x)
@@ -450,7 +450,7 @@ def test_what_would_be_wrong_is_an_error(body, said):
 
 
 class Along(OneLayer):
-    """Moves examples in one of many ways, by the values of their first tokens."""
+    """Moves examples in one of many ways, depending on their first tokens."""
 
     def __init__(self, how):
         super().__init__()
@@ -507,7 +507,7 @@ def test_moved_examples(name):
 
 
 def test_arguments_without_a_rule():
-    """Such as out=, of tensors that are no parameters."""
+    """Arguments such as out=, with tensors that are not parameters."""
 
     class Out(OneLayer):
         def forward(self, x):

@@ -15,7 +15,7 @@ from torch import nn
 
 
 def run(name, model, batches, *args, **options):
-    """merganser.fisher, with a warning exactly where a parameter has no rule."""
+    """Runs merganser.fisher; expects a warning only for parameters without a rule."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = merganser.fisher(model, batches, *args, **options)
@@ -87,7 +87,7 @@ def test_language_models(name, estimator):
 @pytest.mark.parametrize("name", [*architectures.CLASSIFIERS, "gpt2_lm", "llama_lm"])
 def test_batch_size_order_and_padding_do_not_matter(name, estimator):
     if name.endswith("_lm") and estimator == "exact":
-        estimator = "mc"  # exact takes too many passes
+        estimator = "mc"  # exact needs too many passes
     model = architectures.make(name)
     batches, examples = architectures.batches(name)
     language_model = name.endswith("_lm")
@@ -109,7 +109,7 @@ def test_batch_size_order_and_padding_do_not_matter(name, estimator):
 
 
 def without(batch, language_model):
-    """For a language model the labels are the tokens."""
+    """Labels of a language model are its tokens."""
     if not language_model:
         return batch
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)

@@ -1,4 +1,4 @@
-"""A Fisher that is stopped and goes on: bit for bit what it would have been."""
+"""A Fisher that is stopped and resumed is bit-identical to an uninterrupted one."""
 
 import os
 
@@ -67,7 +67,7 @@ def test_stopped_by_the_data_again_and_again(estimator, tmp_path):
 
 
 def test_finished(tmp_path):
-    """Returns the same without a forward pass, and goes on where data are added."""
+    """Returns the same without a forward pass, and continues with added data."""
     model, path = plain(), tmp_path / "partial"
     data = data_of(model)
     first = run(model, data[:3], checkpoint=path)
@@ -104,7 +104,7 @@ class Rare(nn.Module):
 
 
 def test_parameters_that_earlier_batches_do_not_reach(tmp_path):
-    """Whether single examples are needed is found out anew; the rounding differs."""
+    """A resumed run probes again for single examples; the rounding differs."""
     model, data = Rare(), data_of(plain())
     data[4][0][:, 0] = 10
     expected = run(model, data)
@@ -160,7 +160,7 @@ def with_index(data):
     ]
 
 
-# What the second run has: model, data, options.
+# Model, data and options of the second run.
 OTHERS = {
     "order": ({}, lambda data: data[::-1], {}),
     "order within a batch": (
@@ -203,7 +203,7 @@ def test_another_run(name, tmp_path):
         run(model, other(data), checkpoint=path, **options)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == kept
-    # What the other run was refused, the first one still has.
+    # The file still resumes the first run.
     result = run(plain(), data, "mc", samples=2, checkpoint=path)
     assert_identical(result, run(plain(), data, "mc", samples=2))
 

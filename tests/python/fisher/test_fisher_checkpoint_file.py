@@ -1,5 +1,5 @@
-"""The file of a Fisher's partial sums: damaged, foreign, in the wrong place, and of a
-process that was killed."""
+"""The file of a Fisher's partial sums: damaged, foreign, not writable, or from a
+killed process."""
 
 import random
 import signal
@@ -39,7 +39,7 @@ def damaged_files(whole):
 
 
 def test_damaged_file(tmp_path):
-    """Refused; bytes between the parts of the file mean nothing."""
+    """Damage is refused, except in unused bytes between parts of the file."""
     path = tmp_path / "sums.pt"
     data = data_of(plain())
     stopped(plain(), data, 2, path)
@@ -81,7 +81,7 @@ def test_other_files_of_torch(content, tmp_path):
 
 
 def test_path_that_cannot_be_written(tmp_path):
-    """Said before the work, not after it."""
+    """Raises before the work, not after it."""
     (tmp_path / "file").touch()
     for path in (tmp_path / "absent" / "sums.pt", tmp_path / "file" / "sums.pt"):
         calls = []
@@ -111,7 +111,7 @@ merganser.fisher(model, tests.data_of(model) * 8, "mc", checkpoint=sys.argv[1])
 
 
 def test_killed(tmp_path):
-    """At any moment there is a whole file or none."""
+    """A complete file exists at any moment, or none."""
     path = tmp_path / "sums.pt"
     generator = random.Random(2)
     killed = 0

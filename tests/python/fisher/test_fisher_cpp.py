@@ -1,5 +1,5 @@
 """The C++ Fisher estimators against their definition, a float64 loop over single
-examples with transformers' model, and the files they write."""
+examples with transformers' model, and the files that they write."""
 
 import json
 from itertools import combinations
@@ -64,7 +64,7 @@ def drawn_label(p, index, seed, sample):
 
 
 def drawn_weights(seed, samples):
-    """Label weights as mc draws them: keyed by (seed, position, sample)."""
+    """Label weights as mc samples them: keyed by (seed, position, sample)."""
 
     def weights(i, p):
         draws = [one_hot(drawn_label(p, i, seed, s), p) for s in range(samples)]
@@ -94,7 +94,7 @@ def test_mc_with_the_same_labels(case, samples):
 
 
 def test_mc_does_not_depend_on_batch_size(case):
-    """Nor on the order: batches are cut from the examples sorted by length."""
+    """Nor on the order, although batches are cut from examples sorted by length."""
     fishers = [
         dict(case.estimate(estimator="mc", seed=2, batch_size=size).diagonal)
         for size in (1, 4, N)
@@ -116,9 +116,9 @@ def test_mc_batch_with_one_example_per_batch_is_mc(case):
 
 
 def test_mc_batch_is_unbiased(bert):
-    """Sums of the diagonal of each tensor, over many seeds: their mean is the exact
-    one within four of its own standard errors; squares of means without the
-    factor B, or with labels of the data, are dozens away."""
+    """Compares the mean over many seeds of each tensor's sum with the exact one, up to
+    four of its standard errors. Squares of means without the factor B, or with the
+    data's labels, differ by dozens of them."""
     exact = dict(bert.estimate().diagonal)
     names = [n for n in exact if "key.bias" not in n]
     draws = torch.stack(
@@ -134,7 +134,7 @@ def test_mc_batch_is_unbiased(bert):
     error = draws.std(0) / len(draws) ** 0.5
     off = (draws.mean(0) - expected) / error
     assert off.abs().max() < 4, dict(zip(names, off.tolist(), strict=True))
-    # The test has the power to see a wrong factor.
+    # The test would detect a wrong factor.
     assert (error < 0.1 * expected).all()
 
 
@@ -143,7 +143,7 @@ def test_limit_draws_a_subset_by_seed(bert):
     assert (fisher.num_examples, fisher.num_examples_used) == (N, 4)
     same = bert.estimate(limit=4, seed=3, batch_size=1)
     assert_fishers_close(dict(same.diagonal), dict(fisher.diagonal))
-    # It is the mean over four distinct examples: some choice of four explains it.
+    # A mean over four distinct examples: one choice of four must explain it.
     single = [
         Dataset([ids], [label])
         for ids, label in zip(bert.ids, bert.labels, strict=True)
@@ -169,7 +169,7 @@ def test_limit_draws_a_subset_by_seed(bert):
 
 @pytest.mark.parametrize("estimator", ["exact", "mc_batch"])
 def test_bfloat16_is_near_and_sums_are_float32(bert, estimator):
-    """bfloat16 has 8 bits, and squares double its relative error."""
+    """bfloat16 has 8 bits; squares double its relative error."""
     plain, half = (
         bert.estimate(estimator=estimator, seed=1, bfloat16=b) for b in (False, True)
     )
@@ -192,7 +192,7 @@ def test_model_is_left_as_it_was(bert, estimator, training):
     ):
         assert torch.equal(p, old)
         assert p.grad is None, name
-    # Eval mode: no dropout, so a second time gives the same.
+    # Eval mode has no dropout, so a second run is equal.
     second = bert.estimate(estimator=estimator)
     assert_fishers_close(dict(second.diagonal), dict(first.diagonal))
 
@@ -216,7 +216,7 @@ def test_progress_and_an_exception_from_it(bert):
     with pytest.raises(KeyboardInterrupt):
         bert.estimate(progress=stop)
     assert bert.encoder.training
-    # The sink is gone too: an ordinary backward pass gives gradients again.
+    # The sink is removed, too: an ordinary backward pass gives gradients again.
     test_ordinary_gradients_work_after_an_estimate(bert)
 
 
@@ -274,7 +274,7 @@ def test_options_out_of_range(bert, options, words):
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_evaluate(case, batch_size):
-    """Accuracy and mean negative log-likelihood, whatever the batches."""
+    """Accuracy and mean negative log-likelihood, for any batches."""
     losses, hits = [], 0
     model = case.reference.double()
     for ids, label in zip(case.ids, case.labels, strict=True):
@@ -298,7 +298,7 @@ def test_evaluate(case, batch_size):
 
 
 def test_data_from_a_file(tmp_path):
-    """The same numbers from texts as from ids."""
+    """Texts give the same values as ids."""
     words = [f"w{i}" for i in range(38)]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     case = Case("bert", 2, tmp_path / "model")

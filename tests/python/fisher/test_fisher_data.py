@@ -1,4 +1,4 @@
-"""The forms in which merganser.fisher takes data."""
+"""The forms of data that merganser.fisher accepts."""
 
 import merganser
 import pytest
@@ -98,7 +98,7 @@ def test_collator(name):
     ],
 )
 def test_examples_that_a_loader_leaves_out(data):
-    """They are no part of the data."""
+    """They do not belong to the data."""
     result = merganser.fisher(plain(), data())
     assert (result.num_examples, result.num_examples_used) == (4, 4)
     expected = define_fisher(plain(), X[:4].split(1), lambda i, p: p)
@@ -136,7 +136,7 @@ def test_limit_reads_no_further():
 
 @pytest.mark.parametrize("kind", [torch.int32, torch.int64, torch.uint8])
 def test_index(kind):
-    """Draws belong to an example's own number, not to where it stands."""
+    """Sampled labels depend on an example's own index, not on its position."""
     expected = merganser.fisher(plain(), [X], "mc")
     order = torch.randperm(COUNT)
     shuffled = [
@@ -172,7 +172,7 @@ def test_nested_inputs_and_inputs_of_all_examples():
         nested = {"pair": (X[rows], {"b": X[rows].flip(1)})}
         return {"parts": nested, "kind": "sin", "labels": Y[rows], "table": TABLE}
 
-    parts = torch.arange(COUNT).split(4)  # none as many as the table's rows
+    parts = torch.arange(COUNT).split(4)  # none has as many as the table has rows
     result = merganser.fisher(model, [inputs(rows) for rows in parts])
 
     def forward(i):
@@ -192,7 +192,7 @@ def test_nested_inputs_and_inputs_of_all_examples():
 
 
 class Looked(nn.Module):
-    """Takes tokens, and a table of all examples that comes before them."""
+    """Takes a table of all examples, followed by tokens."""
 
     def __init__(self):
         super().__init__()
@@ -221,17 +221,17 @@ def test_tokens_tell_how_many_examples_there_are():
 
 
 def test_tensor_of_all_examples_as_long_as_the_batch():
-    """It cannot be told from one with a row per example, but does not go unnoticed."""
+    """It looks like one with a row per example, but is detected."""
     ids = torch.randint(0, COUNT, (COUNT, 3))
     data = [{"input_ids": ids, "a_table": X}]
     with pytest.raises(
-        merganser.InputError, match="happens to be as long as the batch"
+        merganser.InputError, match="happens to have the length of the batch"
     ):
         merganser.fisher(Looked(), data)
 
 
 def test_collator_beside_a_loader():
-    with pytest.raises(merganser.InputError, match="collator of its own"):
+    with pytest.raises(merganser.InputError, match="own collate_fn"):
         merganser.fisher(plain(), DataLoader(Rows(), 2), collator=collate)
 
 
@@ -239,8 +239,8 @@ REFUSED = {
     "another tensor first": ([{"table": TABLE, "input": X, "labels": Y}], "of 5 rows"),
     "nothing": ([], "no examples"),
     "only empty batches": ([(X[:0], Y[:0])], "no examples"),
-    "one tensor": (X, "not Tensor: a single batch is given in a list"),
-    "one dict": ({"input": X}, "not dict: a single batch is given in a list"),
+    "one tensor": (X, "not Tensor: pass a single batch as a list of one"),
+    "one dict": ({"input": X}, "not dict: pass a single batch as a list of one"),
     "None": (None, "not NoneType"),
     "a model's file": ("data.csv", "not str"),
     "a batch of strings": (["a", "b"], "not str"),

@@ -1,4 +1,4 @@
-"""merganser.fisher of a datasets.Dataset, with transformers' collators."""
+"""merganser.fisher with a datasets.Dataset and transformers' collators."""
 
 import functools
 import warnings
@@ -30,7 +30,7 @@ def tokenizer():
 
 @functools.cache
 def tokenized():
-    """With the text, which the model does not take, and the column "label"."""
+    """Tokenized texts with columns "label" and "text"; the model does not take text."""
     rows = [{"text": t, "label": int(y)} for t, y in zip(TEXTS, Y, strict=True)]
     data = datasets.Dataset.from_list(rows)
     return data.map(lambda row: dict(tokenizer()(row["text"])))

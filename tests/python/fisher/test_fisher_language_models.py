@@ -6,12 +6,12 @@ import pytest
 import torch
 from fisher_oracle import assert_fishers_close, define_fisher_of_scores
 
-LENGTHS = [[4, 2, 5], [3, 1]]  # a text of one token predicts nothing
+LENGTHS = [[4, 2, 5], [3, 1]]  # one text has a single token and predicts none
 COUNT = 5
 
 
 def batches_of(name, side, labels, width=6):
-    """Texts padded to `width` on a side; of the third one labels are left out."""
+    """Texts padded to `width` on one side; the third lacks some labels."""
     full, singles = architectures.batches(name, LENGTHS, width)
     start = 0
     for batch in full:
@@ -26,7 +26,7 @@ def batches_of(name, side, labels, width=6):
                 rows = zip(batch[key], mask.sum(1), strict=True)
                 batch[key] = torch.stack([x.roll(width - int(n)) for x, n in rows])
         if name == "gpt2_lm":
-            # GPT-2 counts positions from the first column, whatever it holds.
+            # GPT-2 counts positions from the first column, even if it is padding.
             batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(0)
         if not labels:
             del batch["labels"]
@@ -100,7 +100,7 @@ def test_gradient_of_the_model_own_loss():
                 f,
                 (count * gradient) ** 2,
                 rtol=1e-4,
-                atol=1e-9,  # a float32 loss
+                atol=1e-9,  # float32 loss
             )
 
 

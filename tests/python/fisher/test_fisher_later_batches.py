@@ -1,5 +1,5 @@
-"""What the first examples showed of a model may not hold for later ones: then the
-numbers are right all the same, or there is an error."""
+"""Models whose later batches differ from the probed examples: the values are correct,
+or an error is raised."""
 
 import warnings
 
@@ -26,7 +26,7 @@ class Model(nn.Module):
 
 
 class Packed(Model):
-    """Leaves padding out of the layer's rows, as models for flash attention do."""
+    """Removes padding from the layer's rows, like models for flash attention."""
 
     def body(self, x, mask):
         y = torch.zeros_like(x)
@@ -35,7 +35,7 @@ class Packed(Model):
 
 
 class Experts(Model):
-    """Every token goes to one of two layers, as in mixtures of experts."""
+    """Routes every token to one of two layers, as in mixtures of experts."""
 
     def __init__(self):
         super().__init__()
@@ -50,7 +50,7 @@ class Experts(Model):
 
 
 class Sorted(Model):
-    """By length, the longest first, and back; the layer is used on both sides."""
+    """Sorts examples by decreasing length and back; uses the layer in both orders."""
 
     def body(self, x, mask):
         order = mask.sum(1).argsort(descending=True, stable=True)
@@ -70,14 +70,14 @@ class TimeMajorRows(Model):
 
 
 class Chosen(Model):
-    """Uses the layer where the batch is long."""
+    """Uses the layer for long batches only."""
 
     def body(self, x, mask):
         return self.layer(x).sin() if x.shape[1] > 3 else x
 
 
 class Transposing(Model):
-    """Whether (B, L) or (L, B) depends on the length; both have the same rows."""
+    """Uses (B, L) or (L, B) depending on the length; both have the same rows."""
 
     def body(self, x, mask):
         if x.shape[1] > 3:
@@ -118,7 +118,7 @@ def test_later_batches(name):
     examples = []
     for x in batches:
         for row in x:
-            # Cut to its own length, but for what looks at the length of the batch.
+            # Cut to its own length, unless the model uses the length of the batch.
             length = int((row.abs().sum(-1) > 0).sum())
             kept = len(row) if make in (Chosen, Transposing) else length
             examples.append(row[None, :kept])

@@ -1,4 +1,4 @@
-"""merganser.fisher of torch's layers, against a float64 loop over single examples."""
+"""merganser.fisher on torch's layers, against a float64 loop over single examples."""
 
 import warnings
 
@@ -38,7 +38,7 @@ class Body(nn.Module):
 
 
 class Attention(nn.Module):
-    """nn.MultiheadAttention of x to itself, or to other tokens made of x."""
+    """nn.MultiheadAttention from x to x, or to other tokens computed from x."""
 
     def __init__(self, cross=False, first=True, mask=False, **options):
         super().__init__()
@@ -73,7 +73,7 @@ class Decoder(nn.Module):
 
 
 class Padded(nn.Module):
-    """A TransformerEncoder with padding, which may take a fast path."""
+    """A TransformerEncoder with padding, which may use a fast path."""
 
     def __init__(self, **options):
         super().__init__()
@@ -110,7 +110,7 @@ SEQUENCES = (COUNT, WIDTH, 9)
 IMAGES = (COUNT, WIDTH, 9, 8)
 VOLUMES = (COUNT, 2, 5, 4, 6)
 TOKENS = "tokens"
-# A layer, the shape of its inputs, where the channels are, whether it has no rule.
+# Layer, shape of its inputs, dimension of the channels, whether it lacks a rule.
 LAYERS = {
     "conv1d": (lambda: nn.Conv1d(4, 6, 3, 2, 1), SEQUENCES, 1, False),
     "conv1d dilated": (lambda: nn.Conv1d(4, 6, 3, dilation=2), SEQUENCES, 1, False),
@@ -216,7 +216,7 @@ def test_layers(name):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_mc_batch_takes_any_layer(name):
-    """In batches of one, it is mc."""
+    """In batches of one, it equals mc."""
     model, inputs, _ = make(name)
     result = merganser.fisher(model, inputs.split(1), "mc_batch")
     with warnings.catch_warnings():
@@ -246,7 +246,7 @@ def test_buffers():
 
 
 def test_batch_norm_that_has_no_statistics():
-    """Of a single example there is nothing to normalise by: an error, no number."""
+    """Raises: a single example has nothing to normalize by."""
     model = nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Which loss merganser.fisher takes, functions as losses, and what it refuses."""
+"""The choice of a loss by merganser.fisher, functions as losses, and refusals."""
 
 import merganser
 import pytest
@@ -45,7 +45,7 @@ def reals(_):
     return torch.tensor([[0.5, 2.0, -1], [0, 3, 0], [1, 1, 1]])
 
 
-# A model, labels, and the loss that they speak for.
+# A model, labels, and the loss inferred from them.
 TRANSFORMERS = {
     "problem_type classification": (
         problem("single_label_classification"),
@@ -84,7 +84,7 @@ def test_auto_of_transformers(name):
     model, batch = make(), token_batch(labels)
     actual = merganser.fisher(model, [batch], "empirical")
     assert_same(actual, merganser.fisher(model, [batch], "empirical", loss=loss))
-    # Labels are what transformers' own loss of this model takes.
+    # Labels in the form of transformers' own loss for this model.
     model.eval()(**batch).loss.backward()
 
 
@@ -113,7 +113,9 @@ def test_auto_of_plain_modules(outputs, labels, loss):
 def test_auto_does_not_guess(model, labels):
     model = nn.Sequential(nn.Linear(4, 4), model)
     data = [X] if labels is None else [(X, labels)]
-    with pytest.raises(merganser.InputError, match=r"loss='auto' does not know.*\(B, "):
+    with pytest.raises(
+        merganser.InputError, match=r"loss='auto' cannot interpret.*\(B, "
+    ):
         merganser.fisher(model, data)
 
 
@@ -123,7 +125,7 @@ def assert_same(a, b):
 
 
 def margin(output, labels):
-    """A negative log-likelihood that none of the named losses has: Poisson."""
+    """A negative log-likelihood that is none of the named losses: Poisson."""
     return (output.exp() - labels * output).sum(1)
 
 
@@ -142,7 +144,7 @@ def test_function(sizes):
 
 
 def test_function_of_the_model_output():
-    """It is given what the model returns, not only the logits."""
+    """It gets the model's return value, not only the logits."""
     model, batch = tiny_models.bert(), tiny_models.batch([4, 2, 3])
 
     def loss(output, labels):
@@ -155,7 +157,7 @@ def test_function_of_the_model_output():
 
 
 def test_function_without_labels():
-    """Such as an energy, or a loss that finds its targets in the inputs."""
+    """For example an energy, or a loss with targets in the inputs."""
     model = nn.Linear(4, 3)
     result = merganser.fisher(
         model, [X], "empirical", loss=lambda output, _: output.square().sum(1)
@@ -167,7 +169,7 @@ def test_function_without_labels():
 
 
 class Places(nn.Module):
-    """(B, 4) as logits (B, positions, 4)."""
+    """Reads (B, 4) as logits (B, positions, 4)."""
 
     def __init__(self, positions, classes=4):
         super().__init__()
@@ -250,6 +252,6 @@ def test_refused(name):
 
 
 def test_labels_that_are_not_needed_are_checked_too():
-    """They would be wrong: the batch is read in another way than it was meant."""
+    """Wrong labels show that the batch is not what the user meant."""
     with pytest.raises(merganser.InputError, match="labels"):
         merganser.fisher(K3, [(X, X)], "exact", loss="classification")

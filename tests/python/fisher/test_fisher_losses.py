@@ -1,7 +1,7 @@
 """merganser.fisher with every loss, against a float64 loop over examples and labels.
 
-The oracle goes through all labels that an example can have, with their probabilities:
-that outputs are independent, and what follows for the estimators, is not assumed."""
+The oracle enumerates all labels of an example with their probabilities. It does not
+assume that outputs are independent, as the estimators do."""
 
 import itertools
 import math
@@ -18,13 +18,13 @@ from torch.nn import functional
 
 SIZES = (4, 1, 3)
 COUNT = sum(SIZES)
-ROW = 1 << 24  # between the numbers of two examples' draws
+ROW = 1 << 24  # between the keys of two examples' samples
 
 
 class Case:
     """A model, the examples, and the distribution of the labels.
 
-    batches: with labels. examples: the model's arguments, one by one and unpadded.
+    batches: with labels. examples: the model's arguments, single and unpadded.
     labels[i]: one number per row of the outputs of example i (-100: does not count).
     """
 
@@ -35,10 +35,10 @@ class Case:
         return outputs
 
     def choices(self, row):
-        """The labels that a row of outputs can have."""
+        """The possible labels of a row of outputs."""
 
     def log_p(self, row, label):
-        """Up to a constant."""
+        """Log-likelihood up to a constant."""
 
     def draw(self, rows, keys, seed, sample):
         p = torch.stack(
@@ -54,7 +54,7 @@ class Case:
         return sum(self.log_p(r, y) for r, y in zip(rows, labels, strict=True))
 
     def sampled(self, i, outputs, seed, sample):
-        """log p of the labels that are drawn for example i."""
+        """log p of the labels sampled for example i."""
         rows = self.rows(i, outputs)
         keys = i * ROW + torch.arange(len(rows))
         return self.score(rows, self.draw(rows, keys, seed, sample))
@@ -109,8 +109,8 @@ class Multilabel(Vectors):
 
 
 class Regression(Vectors):
-    """-1 and 1 beside the mean have the normal distribution's first two moments, on
-    which alone the Fisher depends."""
+    """Labels at the mean +1 or -1 have the first two moments of the normal
+    distribution, which determine the Fisher."""
 
     loss = "regression"
 
@@ -128,7 +128,7 @@ class Regression(Vectors):
 
 
 class Tokens(Case):
-    """A label for each of up to 3 tokens, some of which do not count."""
+    """A label for each of up to 3 tokens; some do not count."""
 
     loss = "classification"
 
@@ -224,7 +224,7 @@ def test_mc_batch(name):
 )
 @pytest.mark.parametrize("name", ["multilabel", "regression-3", "tokens-plain"])
 def test_sampling_is_unbiased(name, estimator, samples):
-    """The mean over seeds lies within its own standard error of the exact one."""
+    """The mean over seeds equals the exact one within its standard error."""
     if name == "tokens-plain":
         model = nn.Sequential(nn.Embedding(7, 4), nn.Tanh(), nn.Linear(4, 3))
         batches, loss = torch.randint(0, 7, (6, 3)).split(2), "classification"

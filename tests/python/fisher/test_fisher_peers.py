@@ -1,7 +1,7 @@
-"""merganser.fisher against curvlinops, a library that this project did not write.
+"""merganser.fisher against curvlinops, an independent library.
 
-The expected values are stored (tests/golden/make_fishers.py makes them): curvlinops
-needs an environment of its own.
+The expected values are stored (tests/golden/make_fishers.py writes them), as
+curvlinops needs a separate environment.
 """
 
 import json
@@ -56,8 +56,8 @@ def test_curvlinops_tells_the_estimators_apart():
 
 
 def test_many_samples_come_to_the_exact_fisher():
-    """mc against curvlinops: labels are drawn from p, so that with many of them it
-    is the exact one within its sampling error, of order 1 / sqrt(samples)."""
+    """mc against curvlinops: with many samples from p, it equals the exact Fisher up to
+    its sampling error, of order 1 / sqrt(samples)."""
     model, batch, expected = load(bert)
     result = merganser.fisher(model, [batch], "mc", samples=300)
     for name, f in expected["exact"].items():

@@ -1,5 +1,5 @@
-"""merganser.fisher of adapters, of half precision, of gradient checkpointing, of frozen
-parameters and of devices."""
+"""merganser.fisher with adapters, half precision, gradient checkpointing, frozen
+parameters and devices."""
 
 import copy
 import math
@@ -43,7 +43,7 @@ def lora(**options):
 @pytest.mark.parametrize("estimator", ["exact", "mc", "empirical"])
 @pytest.mark.parametrize("options", [{}, {"bias": "all"}, {"use_rslora": True}])
 def test_lora(estimator, options):
-    """Adapters and the head only; the tensors that are saved, without warnings."""
+    """Has adapters and the head only, the tensors that are saved; no warnings."""
     model = lora(**options).train()
     data = batches()
     labels = torch.cat([batch["labels"] for batch in data])
@@ -133,7 +133,7 @@ def test_dtypes_that_are_refused():
 
 
 def test_gradient_checkpointing_of_transformers():
-    """transformers checkpoints in train mode only."""
+    """transformers only checkpoints in train mode."""
     model = tiny_models.bert()
     expected = merganser.fisher(model, batches())
     model.gradient_checkpointing_enable()
@@ -143,7 +143,7 @@ def test_gradient_checkpointing_of_transformers():
 
 
 class Checkpointed(nn.Module):
-    """Blocks that may compute their activations again in the backward pass."""
+    """Blocks that may recompute their activations in the backward pass."""
 
     def __init__(self, reentrant=None, parameters_before=True):
         super().__init__()
@@ -197,7 +197,7 @@ def test_frozen_parameters_on_request(estimator):
     assert_fishers_close(result, expected)
     assert [p.requires_grad for p in model.parameters()] == before
     for broken in ([{"input_ids": None}], [], iter([{"nothing": torch.ones(2)}])):
-        with pytest.raises(Exception):  # noqa: B017 (whatever it is)
+        with pytest.raises(Exception):  # noqa: B017 (any exception)
             merganser.fisher(model, broken, estimator, trainable_only=False)
         assert [p.requires_grad for p in model.parameters()] == before
 
@@ -213,7 +213,7 @@ def test_nothing_to_train():
 
 
 def test_integer_parameters_stay_out():
-    """As of quantised layers."""
+    """For example those of quantized layers."""
     model = nn.Sequential(nn.Linear(4, 3))
     model.table = nn.Parameter(torch.ones(3, dtype=torch.int8), requires_grad=False)
     result = merganser.fisher(model, [torch.randn(3, 4)], trainable_only=False)
@@ -231,7 +231,7 @@ def test_device(place):
 
 @pytest.mark.parametrize("place", ["meta", "cuda", "nowhere"])
 def test_device_that_does_not_work(place):
-    """The model's weights are where they were."""
+    """The model's weights stay on their device."""
     if place == "cuda" and torch.cuda.is_available():
         pytest.skip("it works here")
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))

@@ -38,7 +38,7 @@ def one_hot(label, p):
 
 
 def sampled_weights(seed, samples):
-    """Label weights as the mc estimators draw them, example by example."""
+    """Label weights as the mc estimators sample them, example by example."""
 
     def weights(i, p):
         total = torch.zeros_like(p)
@@ -107,8 +107,8 @@ def test_plain_layers():
 
 
 class Changed(nn.Module):
-    """Changes its layers' outputs in place: of the first, of a later one, of 2-D
-    ones, of 3-D ones (which are views), whole or in part."""
+    """Changes its layers' outputs in place: of the first or a later layer, 2-D or 3-D
+    (views), in whole or in part."""
 
     def __init__(self):
         super().__init__()
@@ -169,7 +169,7 @@ def test_layers_with_hooks():
 
 @pytest.mark.parametrize("estimator", ["mc", "mc_batch"])
 def test_sampling_is_unbiased(estimator):
-    """The mean over seeds lies within its own standard error of the exact one."""
+    """The mean over seeds equals the exact one within its standard error."""
     model = mlp()
     batches = mlp_batches(4, 3, 5)
     exact = merganser.fisher(model, batches)
@@ -187,12 +187,12 @@ def test_sampling_is_unbiased(estimator):
         assert (error < 5 * standard_error).all()
         inside += int((error < 2 * standard_error).sum())
         total += f.numel()
-    # Two standard errors hold about 95 % if the errors are no larger than stated.
+    # Two standard errors cover about 95 % if the errors are not larger than stated.
     assert inside > 0.9 * total
 
 
 def test_mc_batch_squares_the_sum_over_each_batch():
-    """Against its definition, B (batch-mean gradient)^2 averaged over batches."""
+    """Compares with the definition, B (batch-mean gradient)^2 averaged over batches."""
     model = tiny_models.roberta()
     batches = batches_for("roberta")
     parameters = dict(model.named_parameters())
@@ -278,7 +278,7 @@ def test_half_precision_models_keep_small_values():
     assert all(f.dtype == torch.float32 for f in result.values())
     a = torch.cat([f.flatten() for f in result.values()])
     b = torch.cat([f.flatten() for f in expected.values()])
-    # bfloat16 has 8 bits; forward and backward pass through some 30 roundings.
+    # bfloat16 has 8 bits; forward and backward pass have about 30 roundings.
     assert (a - b).norm() < 0.05 * b.norm()
 
 
@@ -367,7 +367,7 @@ def test_weight_gradients_are_not_computed():
     with Products() as fisher:
         merganser.fisher(model, [(inputs, torch.zeros(3).long())], "empirical")
     assert plain.count == 2 * layers - 1
-    # Three passes before, one per example, check that examples do not mix.
+    # Three extra passes, one per example, check that examples do not mix.
     assert fisher.count == (3 + 1) * (layers - 1)
 
 

@@ -11,15 +11,15 @@ from torch import nn
     ("arguments", "named"),
     [
         ({"estimator": "hessian"}, "estimator must be one of exact, mc,"),
-        ({"samples": 2}, "samples is for mc and mc_batch"),
+        ({"samples": 2}, "samples applies to mc and mc_batch"),
         ({"estimator": "mc", "samples": 0}, "samples must be at least 1"),
         ({"limit": 0}, "limit must be at least 1"),
         ({"num_examples": 0}, "num_examples must be at least 1"),
-        ({"estimator": "mc", "samples": 1.5}, "samples must be a whole number, not 1"),
-        ({"limit": "all"}, "limit must be a whole number, not 'all'"),
+        ({"estimator": "mc", "samples": 1.5}, "samples must be an integer, not 1"),
+        ({"limit": "all"}, "limit must be an integer, not 'all'"),
         ({"seed": -1}, r"seed must be at least 0 and below 2\*\*63, not -1"),
         ({"seed": 2**63}, r"seed must be at least 0 and below 2\*\*63"),
-        ({"seed": None}, "seed must be a whole number, not None"),
+        ({"seed": None}, "seed must be an integer, not None"),
         ({"estimator": "empirical"}, "no 'labels'"),
         ({"data": []}, "data has no examples"),
         ({"data": [{"text": ["a"]}]}, "return_tensors"),
@@ -53,7 +53,7 @@ def test_labels_of_no_class(labels):
     ],
 )
 def test_labels_that_are_none(estimator, labels, said):
-    """Such as an attention mask where the labels are expected."""
+    """For example an attention mask in place of labels."""
     data = [(torch.randn(3, 4), labels)]
     with pytest.raises(merganser.InputError, match=said):
         merganser.fisher(nn.Linear(4, 2), data, estimator)

@@ -85,7 +85,7 @@ def test_file(tmp_path):
     assert repr(back) == f"GramResult(3 of 70 examples, {len(found)} matrices)"
     fisher = merganser.fisher(tiny_models.bert(), list(batches(2)))
     fisher.save(tmp_path / "fisher.safetensors")
-    with pytest.raises(merganser.InputError, match="has Gram matrices, no Fisher"):
+    with pytest.raises(merganser.InputError, match="has Gram matrices, not a Fisher"):
         merganser.FisherResult.load(tmp_path / "gram.safetensors")
     with pytest.raises(merganser.InputError, match="has a Fisher, not Gram"):
         merganser.GramResult.load(tmp_path / "fisher.safetensors")
@@ -99,7 +99,7 @@ class Tied(nn.Module):
         self.unused = nn.Linear(4, 4)
 
     def forward(self, x):
-        # The layer twice; and the table as an output layer.
+        # The layer is used twice, and the table as an output layer.
         h = self.layer(torch.tanh(self.layer(self.table(x))))
         return nn.functional.linear(h, self.table.weight)
 
@@ -125,7 +125,7 @@ class SequenceFirst(nn.Module):
 
 
 def test_sequence_first():
-    """Also where B = L, so that a mask fits either way."""
+    """Includes B = L, where a mask fits both ways."""
     mask = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0]])
     x = torch.randn(3, 3, 4)
     model = SequenceFirst()
@@ -146,7 +146,7 @@ class Shared(nn.Module):
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_inputs_for_all_examples(size):
-    """Each example has them, however many are in a batch."""
+    """They count once per example, for any batch size."""
     model, x = Shared(), torch.randn(5, 5, 4)
     found = merganser.gram(model, list(x.split(size)))
     table = model.table.detach()[0]
@@ -170,7 +170,7 @@ def test_a_mask_that_does_not_tell():
 
 
 def test_rows_are_told_again_where_tokens_are_hidden():
-    """Rows of all tokens and of those that are not hidden look alike at first."""
+    """Rows of all tokens and of unmasked tokens look alike at first."""
     mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
     whole = {"x": torch.randn(2, 3, 4), "attention_mask": torch.ones_like(mask)}
     padded = {"x": torch.randn(2, 3, 4), "attention_mask": mask}
@@ -179,7 +179,7 @@ def test_rows_are_told_again_where_tokens_are_hidden():
 
 
 class EncoderDecoder(nn.Module):
-    """With inputs of no sequence, or of two, where nobody can say what is hidden."""
+    """Has inputs of no sequence or of two, whose masks are unknown."""
 
     def __init__(self):
         super().__init__()
@@ -204,7 +204,7 @@ def tokens_of(lengths, total):
 
 @pytest.mark.parametrize("target_mask", ["absent", "whole", "hides"])
 def test_two_sequences(target_mask):
-    """Of one length in one of the batches, so that shapes do not tell."""
+    """One batch has equal lengths, where shapes are ambiguous."""
     model = EncoderDecoder()
     expected = dict.fromkeys(["encoder", "decoder"], 0)
     batches = []
@@ -231,7 +231,7 @@ def test_two_sequences(target_mask):
 
 
 def test_attention():
-    """Projections that are no modules of their own."""
+    """Projections that are not modules."""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     x = torch.randn(3, 5, 8)
     found = merganser.gram(layer, [x])
@@ -264,7 +264,7 @@ def test_other_uses_are_named():
 
 @pytest.mark.parametrize("name", architectures.CLASSIFIERS)
 def test_architectures(name):
-    """Padded batches as single examples."""
+    """Padded batches give the same as single examples."""
     model = architectures.make(name)
     full, singles = architectures.batches(name)
     together, alone = merganser.gram(model, full), merganser.gram(model, singles)

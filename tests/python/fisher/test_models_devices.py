@@ -1,17 +1,17 @@
-"""Fishers, optimizer and merge of a model that is on a GPU, against the CPU."""
+"""Fishers, optimizer and merge of a model on a GPU, against the CPU."""
 
 import merganser
 import pytest
 import torch
 from torch import nn
 
-# Of other sizes than packs and tiles have; the last batch is short.
+# Sizes that do not match packs and tiles; the last batch is short.
 BATCHES = ((4, 11), (4, 19), (1, 7))
 WORDS, WIDTH, LABELS = 13, 36, 3
 
 
 class Classifier(nn.Module):
-    """The mean of normalised embeddings, scored."""
+    """Scores the mean of normalized embeddings."""
 
     def __init__(self):
         super().__init__()
@@ -45,7 +45,7 @@ def on(device, tensors):
 def test_a_fisher_is_that_of_the_cpu(device, estimator):
     model = Classifier()
     expected = merganser.fisher(model, make_batches(), estimator)
-    # Moved for the while, and where it stays.
+    # Moved temporarily, and on its own device.
     found = merganser.fisher(model, make_batches(), estimator, device=device)
     assert all(f.device.type == "cpu" for f in found.diagonal.values())
     there = merganser.fisher(model.to(device), make_batches(), estimator)
@@ -75,7 +75,7 @@ def test_steps_are_those_of_the_cpu(device):
         courses.append((on("cpu", dict(model.named_parameters())), on("cpu", fisher)))
     for found, expected in zip(courses[1], courses[0], strict=True):
         for name, tensor in expected.items():
-            # Less than a step is long.
+            # Smaller than a step.
             torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
 
 

@@ -49,7 +49,7 @@ def test_adapters_against_peft(folder, tmp_path, rank_stabilised):
 
 
 def test_adapters_are_read_once_per_tensor(tmp_path):
-    """And not for every chunk of it, where several models have one."""
+    """Not once per chunk, if several models have an adapter."""
     counters = Path("/proc/self/io")
     if not counters.exists():
         pytest.skip("the system does not count what is read")
@@ -82,14 +82,14 @@ def test_adapters_are_read_once_per_tensor(tmp_path):
 
     before = read()
     merganser.merge_recipe(tmp_path / "r.yaml", tmp_path / "out", threads=1)
-    # The base for each model, the adapters for the merge and for their hashes.
+    # The base once per model, the adapters for the merge and for their hashes.
     expected = 4 * (2 * size * size + 2 * 2 * 2 * rank * size)
     assert read() - before < 1.2 * expected
 
 
 @pytest.mark.parametrize("transposed", [False, True])
 def test_adapters_of_two_models(tmp_path, transposed):
-    """Weights as (out, in), or (in, out) as in GPT-2's Conv1D; several chunks."""
+    """Weights (out, in), or (in, out) as in GPT-2's Conv1D, of several chunks."""
     random = numpy.random.default_rng(0)
     width, height, rank = 517, 130, 3
     weights = random.standard_normal((height, width))
@@ -121,7 +121,7 @@ def test_adapters_of_two_models(tmp_path, transposed):
 
 @pytest.mark.parametrize("matrix", ["A", "B"])
 def test_adapters_that_are_not_finite(folder, tmp_path, matrix):
-    """The adapter's file and tensor are named, not the model's."""
+    """The error names the adapter's file and tensor, not the model's."""
     name = "bert.pooler.dense"
     tensors = {
         f"base_model.model.{name}.lora_A.weight": numpy.ones((2, 32), numpy.float32),

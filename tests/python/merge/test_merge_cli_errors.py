@@ -1,5 +1,4 @@
-"""What merganser merge refuses or does not survive: exit code, one sentence, and
-nothing left behind."""
+"""Failures of merganser merge: exit code, one sentence, and no files left behind."""
 
 import json
 import os
@@ -49,7 +48,7 @@ def start(folder, *arguments, stdout=subprocess.PIPE, **options):
 
 
 def expect_failure(folder, code, words, *arguments):
-    """Runs in `folder`; the files there stay as they are."""
+    """Runs in `folder`, whose files must not change."""
     before = everything(folder)
     done = start(folder, *arguments)
     assert done.returncode == code, done.stderr
@@ -219,7 +218,7 @@ def test_bad_arguments(models):
 
 
 def test_full_disk(models):
-    """A limit on the size of files stands for a disk that fills up."""
+    """Simulates a full disk by a limit on file sizes."""
     (models / "r.yaml").write_text(recipe("gradient_matching"))
     before = everything(models)
     done = start(
@@ -243,7 +242,7 @@ def test_output_that_cannot_be_written(models):
 
 
 def write_zeros(file, numel):
-    """A tensor of zeros that takes no room on the disk."""
+    """Writes a tensor of zeros as a sparse file."""
     header = json.dumps(
         {"w": {"dtype": "F32", "shape": [numel], "data_offsets": [0, 4 * numel]}}
     ).encode()

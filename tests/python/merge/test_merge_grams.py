@@ -30,7 +30,7 @@ def make_gram(folder, name, change=lambda tensors: None):
     tensors = {}
     for key, value in load_model(folder / name).items():
         if has_gram(key, value.shape):
-            # Fewer tokens than inputs: it has no full rank.
+            # Fewer tokens than inputs: not of full rank.
             a = random.standard_normal((value.shape[1] // 2, value.shape[1]))
             tensors[key] = (a.T @ a / NUM_EXAMPLES[name]).astype(numpy.float32)
     change(tensors)
@@ -116,7 +116,7 @@ def test_against_the_definition(folder, method, others):
         error = numpy.abs(value - expected).max()
         assert error <= 1e-6 * max(1, numpy.abs(expected).max()), key
     assert solved > 10
-    # The same bytes for any number of threads, and from Python.
+    # Any number of threads, and Python, give the same bytes.
     merge(folder, "--threads", "1", out="one").check_returncode()
     merganser.merge_recipe(folder / "r.yaml", folder / "python", threads=3)
     weights = (folder / "out" / "model.safetensors").read_bytes()
@@ -139,7 +139,7 @@ def no_tokens(tensors):
 
 
 def test_without_tokens(folder):
-    """Task arithmetic is the limit, as of gradient matching without Fishers."""
+    """The limit is task arithmetic, as for gradient matching without Fishers."""
     write(folder, "block_gradient_matching")
     for name in NUM_EXAMPLES:
         make_gram(folder, name, no_tokens)

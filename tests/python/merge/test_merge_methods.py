@@ -54,7 +54,7 @@ def test_against_the_definition(folder, tmp_path, method, dtype):
 
 @pytest.mark.parametrize("method", SPARSE)
 def test_not_finite_where_it_is_dropped(folder, tmp_path, method):
-    """Every input is looked at, whether the output depends on it or not."""
+    """Every input is checked, even if the output does not depend on it."""
     for name in ("base", "a", "b"):
         shutil.copytree(folder / name, tmp_path / name)
     weights = tmp_path / "a" / "model.safetensors"
@@ -93,9 +93,11 @@ def test_della_of_density_0_is_the_base(folder, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("step", [2**-20, 0.25])  # differences are exact; many equal
+@pytest.mark.parametrize(
+    "step", [2**-20, 0.25]
+)  # exact differences, many of them equal
 def test_della_of_long_rows(tmp_path, dtype, step):
-    """Rows longer than a chunk, which are ranked without being sorted."""
+    """Rows longer than a chunk are ranked without sorting."""
     shapes = {"one": (100_003,), "some": (3, 2, 20_000)}
     for name in ("base", "a", "b"):
         (tmp_path / name).mkdir()
@@ -130,7 +132,7 @@ def test_della_of_long_rows(tmp_path, dtype, step):
 def test_normalized_fishers(folder, tmp_path, method):
     made = json.loads(merge_inputs.recipe(method))
     for model in made["models"]:
-        model["num_examples"] = 10**6  # is not used
+        model["num_examples"] = 10**6  # unused
     made["parameters"] = {"delta": 0, "normalize_fishers": True}
     found = run(folder, made, "--threads", "1", out=tmp_path / "out")
     run(folder, made, "--threads", "3", out=tmp_path / "three")
@@ -155,7 +157,7 @@ def test_normalized_fishers(folder, tmp_path, method):
 
 
 def test_weights_that_cancel(folder, tmp_path):
-    """Divided by those that agree, never by their sum."""
+    """Divides by the weights that agree, never by their sum."""
     recipe = {
         "merge_method": "ties",
         "base_model": "base",
@@ -192,7 +194,7 @@ def test_slerp(folder, tmp_path, t):
 
 @pytest.mark.parametrize("method", ["ties", "dare_ties", "della", "linear"])
 def test_the_same_bytes(folder, tmp_path, method):
-    """For any number of threads, any memory, and models in any order."""
+    """Bytes do not depend on threads, memory or the order of models."""
     recipe = {
         "merge_method": method,
         "base_model": "base",
@@ -213,7 +215,7 @@ def test_the_same_bytes(folder, tmp_path, method):
     )
 
 
-def test_methods_verb():
+def test_methods_command():
     names = {
         method["name"]
         for method in json.loads(
@@ -222,6 +224,6 @@ def test_methods_verb():
     }
     assert {"ties", "gradient_matching", "passthrough"} <= names
     document = ROOT / "docs" / "recipes.md"
-    if document.exists():  # else the tests run away from their clone
+    if document.exists():  # else the tests run outside of the repository
         tables = subprocess.check_output([executable(), "methods", "--markdown"])
         assert tables.decode() in document.read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Recipes of mergekit, taken as they are, against mergekit's results.
+"""Unchanged mergekit recipes against mergekit's results.
 
-The expected values are stored (tests/golden/make_merges.py makes them): mergekit needs
-an environment of its own.
+The expected values are stored (tests/golden/make_merges.py writes them), as mergekit
+needs a separate environment.
 """
 
 import json

@@ -1,5 +1,5 @@
-"""The bytes of a merge do not depend on how its inputs are cut into files, on threads
-or on memory: random shapes, types and shardings."""
+"""The bytes of a merge do not depend on sharding, threads or memory: random shapes,
+dtypes and shardings."""
 
 import json
 import random
@@ -27,7 +27,7 @@ def shape(draw):
 
 
 def save(folder, state, shards, draw):
-    """As one file, or several with an index."""
+    """Writes one file, or several with an index."""
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     if shards == 1:

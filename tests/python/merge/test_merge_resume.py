@@ -1,4 +1,4 @@
-"""Killed merges, and what can be said of a merge afterwards."""
+"""Killed and resumed merges, and verification afterwards."""
 
 import json
 import random
@@ -17,7 +17,7 @@ METHOD = "gradient_matching"
 
 
 def sparse(**parameters):
-    """A recipe whose method goes through every tensor before it merges it."""
+    """A recipe with a method that reads every tensor twice."""
     models = [{"model": name, "parameters": {"weight": 0.7}} for name in "ab"]
     return json.dumps(
         {
@@ -47,7 +47,7 @@ def content(folder):
     }
 
 
-# Fifty kills in all: of one file; of shards with statistics; of several outputs.
+# Fifty kills in total: one file; shards with statistics; several outputs.
 KILLED = {
     "one file": (30, recipe(METHOD), []),
     "shards": (10, sparse(density=0.5), ["--shard-size", "1MB"]),
@@ -57,7 +57,7 @@ KILLED = {
 
 @pytest.mark.parametrize("case", KILLED)
 def test_fifty_kills(tmp_path, case):
-    """The same bytes, wherever the process was stopped and however often."""
+    """The bytes are the same, for any number of kills at any point."""
     kills, text, options = KILLED[case]
     folder = enlarged(tmp_path)
     (folder / "r.yaml").write_text(text)
@@ -85,7 +85,7 @@ def test_fifty_kills(tmp_path, case):
             killed += 1
     merge(folder, "--resume", *options).check_returncode()
     assert content(folder / "out") == expected
-    assert finished > 0  # not only beginnings were killed
+    assert finished > 0  # kills hit more than the start
 
 
 def test_verify_and_inspect(tmp_path):
@@ -118,7 +118,7 @@ def test_verify_and_inspect(tmp_path):
 
 
 def test_changed_input(tmp_path):
-    """What was left of other weights is not gone on from."""
+    """Refuses to resume from partial results of other weights."""
     folder = enlarged(tmp_path)
     (folder / "out.merging" / "model").mkdir(parents=True)
     (folder / "out.merging" / "journal").write_text("merganser merge, 0, 0\n0 0 0\n")
@@ -165,7 +165,7 @@ def test_nonfinite(tmp_path):
 
 
 def test_nonfinite_copies(tmp_path):
-    """What is not merged but copied is looked at, too."""
+    """Copied tensors are checked, too."""
     folder = enlarged(tmp_path)
     (folder / "r.yaml").write_text(
         json.dumps({"merge_method": "passthrough", "models": [{"model": "a"}]})
@@ -204,7 +204,7 @@ def test_links_and_folders_of_others(tmp_path):
 
 
 def test_a_mount_point_is_refused_at_once(tmp_path):
-    """It could not be replaced when all is done."""
+    """It could not be replaced at the end."""
     mount = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
     folder = enlarged(tmp_path)
     (folder / "out").mkdir()
@@ -231,7 +231,7 @@ def test_an_output_that_was_damaged_is_not_done(tmp_path):
 
 
 def test_verify_looks_at_numbers_of_examples(tmp_path):
-    """From any working directory."""
+    """Works from any working directory."""
     folder = enlarged(tmp_path)
     merge(folder).check_returncode()
     out = str(folder / "out")
@@ -273,7 +273,7 @@ def test_verify_looks_at_the_recipe(tmp_path):
 
 
 def test_verify_of_damaged_inputs(tmp_path):
-    """An input that is there and cannot be read has changed; it is not missing."""
+    """An unreadable input counts as changed, not as missing."""
     folder = enlarged(tmp_path)
     (folder / "r.yaml").write_text(recipe("task_arithmetic"))
     merge(folder).check_returncode()
@@ -296,7 +296,7 @@ def test_verify_of_damaged_inputs(tmp_path):
 
 
 def test_another_adapter_is_another_merge(tmp_path):
-    """What is left of one is not gone on with by the other."""
+    """Partial results of one are not resumed by the other."""
     folder = enlarged(tmp_path)
     adapter = folder / "adapter"
     adapter.mkdir()
@@ -334,7 +334,7 @@ def remove(folder):
 
 
 def enlarged(folder):
-    """Models and Fishers of several chunks per tensor, and a recipe."""
+    """Writes models and Fishers of several chunks per tensor, and a recipe."""
     make_models(folder, hidden_size=128, vocab_size=5000)
     (folder / "r.yaml").write_text(recipe(METHOD))
     return folder

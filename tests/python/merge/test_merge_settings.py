@@ -55,7 +55,7 @@ def test_sweep(folder, tmp_path):
     command = [executable(), "merge", "r.yaml", str(tmp_path / "out"), "--json"]
     report = json.loads(subprocess.check_output(command, cwd=folder))
     whole = 3 * sum(x.nbytes for x in load_model(folder / "base").values())
-    assert report["bytes_read"] == whole  # once, for both
+    assert report["bytes_read"] == whole  # read once, for both
     for weight in (0.2, 0.4):
         alone = run(folder, recipe(weight), out=tmp_path / str(weight))
         swept = load_model(tmp_path / "out" / f"weight={weight}")

@@ -41,7 +41,7 @@ def test_slices(folder, tmp_path):
 
 
 def test_slices_take_the_entries_of_their_layers(folder, tmp_path):
-    """Of lists in config.json that have one for each layer."""
+    """Lists in config.json with one entry per layer follow the slices."""
     shutil.copytree(folder / "a", tmp_path / "a")
     file = tmp_path / "a" / "config.json"
     config = json.loads(file.read_text())
@@ -62,7 +62,7 @@ def test_slices_take_the_entries_of_their_layers(folder, tmp_path):
 
 
 def test_slices_lose_no_tensors(folder, tmp_path):
-    """A head that the last slice's model has and the first one's has not."""
+    """Refuses a head that only the last slice's model has."""
     shutil.copytree(folder / "a", tmp_path / "bare")
     state = load_model(tmp_path / "bare")
     del state["classifier.weight"]

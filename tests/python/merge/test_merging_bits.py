@@ -1,4 +1,4 @@
-"""merganser.merge gives the bits that the engine gives on files."""
+"""merganser.merge is bit-identical to the engine on files."""
 
 import merganser
 import pytest
@@ -47,7 +47,7 @@ def test_other_dtypes(method, dtype, tmp_path):
 
 
 def test_means_of_fishers_in_any_order(tmp_path):
-    """Files have wide types first, modules the order of their layers."""
+    """Files begin with wide dtypes, modules follow the order of layers."""
     files = Files(tmp_path, torch.float64)
     fisher = files.fishers["a"]
     for name, model in files.models.items():
@@ -157,7 +157,7 @@ def test_passthrough_copies_zeros_with_their_signs(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("method", ELEMENTWISE)
 def test_by_the_op(files, method, dtype):
-    """What merges on a GPU, here on the CPU."""
+    """Runs the GPU's path on the CPU."""
     a = files.arguments(method)
     a["models"] = [
         {name: tensor.to(dtype) for name, tensor in model.items()}

@@ -1,4 +1,4 @@
-"""merganser.merge: what it takes, and what it refuses."""
+"""Arguments that merganser.merge accepts and refuses."""
 
 import merganser
 import pytest
@@ -22,11 +22,11 @@ def files(tmp_path_factory):
         ("ties", {"parameters": {"density": object()}}, "parameters must be as in"),
         ("ties", {"parameters": {"density": {"sweep": [0.1, 0.9]}}}, "is a sweep"),
         ("ties", {"weights": [{"sweep": [1, 2]}, 1]}, "weight is a sweep"),
-        ("ties", {"parameters": {"weight": 5}}, "are given as weights"),
+        ("ties", {"parameters": {"weight": 5}}, "pass weights"),
         ("ties", {"parameters": [5]}, "parameters.* must be a mapping"),
         ("della", {"parameters": {"density": 0.9}}, "density 0.9 and epsilon 0.15"),
         ("passthrough", {}, "passthrough takes one model, not 2"),
-        ("ties", {"weights": [1]}, "weights must be 2, one per model, not 1"),
+        ("ties", {"weights": [1]}, "weights must have 2 items, one per model, not 1"),
         ("ties", {"weights": [1, {"value": 1, "on": 2}]}, r"weights\[1\]:1:.*'on'"),
         ("slerp", {"weights": None}, "slerp takes one model beside the base, not 2"),
         ("model_stock", {}, "model_stock has no parameter weight; available: none"),
@@ -71,7 +71,7 @@ def test_half_models_on_a_float32_base_round_once(files):
 
 
 def test_a_fisher_of_unknown_weights_is_taken_and_one_of_others_is_not(tmp_path):
-    """`fisher` knows the weights' hash only if it is told where they are."""
+    """`fisher` stores the weights' hash only with model_path."""
     files = Files(tmp_path)
     fisher = files.fishers["a"]
     for known in ("", files.fishers["b"].base_model_hash):
@@ -113,7 +113,7 @@ def test_integers_come_from_the_base_or_agree():
     assert merged["step"] == 3
     merged = merganser.merge(None, [state(4), state(4)], method="linear")
     assert merged["step"] == 4
-    with pytest.raises(merganser.InputError, match="'step' differs"):
+    with pytest.raises(merganser.InputError, match="'step' has integers"):
         merganser.merge(None, [state(4), state(5)], method="linear")
 
 
@@ -140,17 +140,20 @@ FISHER = fisher(w=[1.0, 2.0], b=[3.0])
         ({"fishers": FISHER}, "fishers must be a list.*not FisherResult"),
         ({"models": [MODEL | {"_extra_state": {}}]}, r"models\[0\]: '_extra_state' is"),
         ({"base": None}, "gradient_matching needs base, "),
-        ({"fishers": None}, "needs fishers, one per model: 2, not 0"),
-        ({"fishers": [FISHER]}, "needs fishers, one per model: 2, not 1"),
+        ({"fishers": None}, "needs fishers, one per model: expected 2, got 0"),
+        ({"fishers": [FISHER]}, "needs fishers, one per model: expected 2, got 1"),
         ({"fishers": [FISHER, FISHER.diagonal]}, r"fishers\[1\].*not dict"),
         ({"base_fisher": None}, "needs base_fisher"),
-        ({"weights": [1.0]}, "weights must be 2, one per model, not 1"),
+        ({"weights": [1.0]}, "weights must have 2 items, one per model, not 1"),
         (
             {"parameters": {"normalize": True}},
             "gradient_matching does not normalize",
         ),
         ({"models": [MODEL, plain(w=[1.0, 1.0])]}, r"models\[1\] lacks.* base: 'b'"),
-        ({"models": [MODEL, MODEL | plain(c=[1.0])]}, r"models\[1\] has.*beyond.*'c'"),
+        (
+            {"models": [MODEL, MODEL | plain(c=[1.0])]},
+            r"models\[1\] has.*base lacks.*'c'",
+        ),
         (
             {"models": [MODEL, plain(w=[1.0], b=[1.0])]},
             r"models\[1\]: tensor 'w' has shape \[1\], but \[2\] in base",
@@ -208,7 +211,7 @@ NAN, INFINITY = float("nan"), float("inf")
     ],
 )
 def test_values_out_of_range(files, method, name, value, words):
-    """Refused in the words in which a recipe is."""
+    """The error is the same as for a recipe."""
     with pytest.raises(merganser.InputError, match=words):
         if name == "weights":
             files.merge(method, weights=value)
@@ -218,7 +221,7 @@ def test_values_out_of_range(files, method, name, value, words):
         path = files.recipe(method, weights=value)
     else:
         path = files.recipe(method, parameters={name: value})
-    # As YAML writes what JSON cannot.
+    # YAML notation for values that JSON lacks.
     text = path.read_text().replace("NaN", ".nan").replace("Infinity", ".inf")
     path.write_text(text)
     with pytest.raises(merganser.InputError, match=words):
@@ -252,8 +255,8 @@ def fisher_of(count):
 
 
 class TiedTo(nn.Module):
-    """A classifier of tokens whose output weight is its embedding; a frozen layer and
-    one with statistics of its own, which have no Fisher."""
+    """A token classifier with a tied embedding, and with a frozen layer and one with
+    statistics, which have no Fisher."""
 
     def __init__(self, seed):
         super().__init__()
@@ -289,7 +292,7 @@ def test_tied_frozen_and_buffers(method, tied):
     tied, single = merged.pop("out.weight"), merged["embedding.weight"]
     assert torch.equal(tied, single)
     assert not torch.equal(tied, models[0].out.weight)
-    # The merge of the trained parameters by themselves.
+    # Merges the trained parameters alone.
     trained = [{n: model.state_dict()[n] for n in fishers[0]} for model in models]
     expected = merganser.merge(
         trained[0], trained[1:], fishers[1:], method, base_fisher=fishers[0]
@@ -301,7 +304,7 @@ def test_tied_frozen_and_buffers(method, tied):
 
 def test_tensors_that_need_a_fisher(tied):
     models, fishers = tied
-    with pytest.raises(merganser.InputError, match=r"'frozen\.weight'.*for ewr all do"):
+    with pytest.raises(merganser.InputError, match=r"'frozen\.weight'.*ewr needs all"):
         merganser.merge(
             models[0], models[1:], fishers[1:], "ewr", 1, base_fisher=fishers[0]
         )
@@ -342,13 +345,16 @@ def gram(**tensors):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"grams": None}, "regmean needs grams, one per model: 2, not 0"),
-        ({"grams": [GRAM]}, "regmean needs grams, one per model: 2, not 1"),
+        ({"grams": None}, "regmean needs grams, one per model: expected 2, got 0"),
+        ({"grams": [GRAM]}, "regmean needs grams, one per model: expected 2, got 1"),
         ({"grams": GRAM}, "grams must be a list.*not GramResult"),
         ({"grams": [GRAM, GRAM.matrices]}, r"grams\[1\] must be a GramR.*not dict"),
         ({"grams": [GRAM, FISHER]}, r"grams\[1\] must be a GramR.*not FisherResult"),
         ({"grams": [GRAM, gram()]}, r"grams\[1\] has no Gram matrix for tensor 'w'"),
-        ({"grams": [GRAM, gram(c=[[1.0]])]}, r"grams\[1\] has tensors beyond.*'c'"),
+        (
+            {"grams": [GRAM, gram(c=[[1.0]])]},
+            r"grams\[1\] has tensors that its model lacks: 'c'",
+        ),
         (
             {"grams": [GRAM, gram(w=[[1.0]])]},
             r"grams\[1\]: tensor 'w' has shape \[1, 1\], but \[2, 2\] in its model",
@@ -365,7 +371,7 @@ def gram(**tensors):
         ),
         (
             {"method": "block_gradient_matching", "fishers": [FISHER, FISHER]},
-            "needs base_gram, that of the base",
+            "needs base_gram, the base's own",
         ),
     ],
 )
@@ -386,7 +392,7 @@ def test_what_has_a_gram_matrix_needs_no_fisher():
         "parameters": {"normalize_fishers": True},
     }
     merged = merganser.merge(MATRIX, [other], [only_bias], grams=[GRAM], **options)
-    # One model comes back.
+    # One model is returned unchanged.
     assert all(torch.allclose(merged[name], other[name]) for name in other)
     with pytest.raises(merganser.InputError, match="base_fisher lacks.*'w'"):
         merganser.merge(

@@ -1,4 +1,4 @@
-"""The README.md of a merged model, as Hugging Face reads it."""
+"""The README.md of a merged model, read by huggingface_hub."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ def folder(tmp_path_factory):
 
 
 def card(folder, out, **names):
-    """Of a merge of models whose config.json have these `_name_or_path`."""
+    """Card of a merge of models with these `_name_or_path` in config.json."""
     for model, name in names.items():
         file = folder / model / "config.json"
         config = json.loads(file.read_text()) | {"_name_or_path": name}

@@ -1,4 +1,4 @@
-"""merganser.merge_recipe, plan and inspect: what Python adds to the executable's."""
+"""merganser.merge_recipe, plan and inspect: the parts that Python adds."""
 
 import merganser
 import pytest
@@ -40,7 +40,7 @@ def test_progress_and_its_exceptions(files, tmp_path):
 
     with pytest.raises(ZeroDivisionError, match="from the callback"):
         merganser.merge_recipe(files.recipe("linear"), tmp_path / "no", progress=stop)
-    # As after Ctrl-C, which is an exception too: what is done is kept.
+    # As after Ctrl-C, also an exception: the finished part is kept.
     assert {path.name for path in tmp_path.iterdir()} == {"out", "no.merging"}
     merganser.merge_recipe(files.recipe("linear"), tmp_path / "no", resume=True)
     weights = (tmp_path / "out" / "model.safetensors").read_bytes()

@@ -1,4 +1,4 @@
-"""Files of Merganser in the safetensors package, and the other way round."""
+"""Merganser's files in the safetensors package, and vice versa."""
 
 import ctypes
 import random
@@ -12,8 +12,8 @@ import torch
 import transformers
 from merganser import _C, InputError
 
-# The format's names, bits per element, and the package's own names (None: it
-# reads the type but does not write it).
+# Names in the format, bits per element, and names in the package (None: it reads the
+# dtype but does not write it).
 DTYPES = {
     "BOOL": (8, "bool"),
     "F4": (4, "float4_e2m1fn_x2"),
@@ -43,7 +43,7 @@ METADATA = {"key": "value", "é": '"\\\n\U0001f985', "": ""}
 
 
 def raw_tensors(dtypes, rng):
-    """Several shapes of each type, none of them with half a byte."""
+    """Several shapes of each dtype, each a whole number of bytes."""
     tensors = []
     for dtype in dtypes:
         bits, _ = DTYPES[dtype]
@@ -55,12 +55,12 @@ def raw_tensors(dtypes, rng):
 
 
 def package_specs(tensors):
-    """TensorSpecs hold addresses: keep the buffers as long as them."""
+    """TensorSpecs hold addresses: keep the buffers alive."""
     specs, buffers = {}, []
     for name, dtype, shape, data in tensors:
         buffer = ctypes.create_string_buffer(data, max(1, len(data)))
         buffers.append(buffer)
-        if dtype == "F4":  # the package counts pairs there
+        if dtype == "F4":  # the package counts pairs
             shape = [*shape[:-1], shape[-1] // 2]
         specs[name] = safetensors.TensorSpec(
             dtype=DTYPES[dtype][1],
@@ -80,7 +80,7 @@ def by_package(content):
 
 
 def test_the_package_knows_no_other_dtype():
-    """It lists its types in the message for an unknown one."""
+    """Its message for an unknown dtype lists all of them."""
     with pytest.raises(Exception) as error:
         safetensors.TensorSpec(dtype="?", shape=[], data_ptr=0, data_len=0)
     listed = re.search(r"Supported dtypes: (.*)", str(error.value)).group(1)
@@ -109,7 +109,7 @@ def test_we_read_the_packages(tmp_path, dtype):
 
 
 def test_all_dtypes_in_one_file(tmp_path):
-    """Types of every width together: order and alignment."""
+    """Dtypes of every width together: order and alignment."""
     tensors = raw_tensors(DTYPES, random.Random(3))
     _C.write_safetensors(tmp_path / "ours", tensors)
     assert by_package((tmp_path / "ours").read_bytes()) == sorted(tensors)
@@ -120,7 +120,7 @@ def test_all_dtypes_in_one_file(tmp_path):
 
 
 def test_torch_loads_ours(tmp_path):
-    """Through the package's torch functions, which map the file."""
+    """Reads with the package's torch functions, which map the file."""
     written = {
         "f32": torch.randn(3, 5),
         "bf16": torch.randn(7).bfloat16(),
@@ -142,8 +142,8 @@ def test_torch_loads_ours(tmp_path):
 
 
 def test_damaged_files(tmp_path):
-    """What Merganser accepts, the package accepts, with the same content. The
-    other way round Merganser is stricter, on purpose, in the ways named here."""
+    """The package accepts every file that Merganser accepts, with the same content.
+    Merganser is stricter in the ways listed here."""
     stricter = r"is there twice|unknown key|has metadata that are not strings"
     rng = random.Random(5)
     tensors = [("a", "F32", [3], rng.randbytes(12)), ("b", "U8", [5], b"12345")]
@@ -216,7 +216,7 @@ def test_we_read_transformers_shards(tmp_path):
 
 
 def test_errors_are_those_of_the_package(tmp_path):
-    """Merganser's own exceptions, one sentence each."""
+    """Errors are merganser.InputError, one sentence each."""
     (tmp_path / "f").write_bytes(struct.pack("<Q", 2) + b"{}rest")
     with pytest.raises(InputError, match=r"f: 4 bytes follow the last tensor"):
         _C.read_checkpoint(tmp_path / "f")

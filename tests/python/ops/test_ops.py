@@ -1,5 +1,5 @@
-"""The operators against definitions in float64 (autograd where there is one),
-torch.optim.AdamW, and what a dispatcher operator has to satisfy."""
+"""The operators against definitions in float64 (by autograd if possible) and
+torch.optim.AdamW, and the requirements on dispatcher operators."""
 
 import math
 
@@ -22,15 +22,15 @@ METHODS = [
 
 
 def reals(*shape, dtype=torch.float32, device="cpu"):
-    """Normal numbers that do not start at an aligned address."""
+    """Normal values at an address that is not aligned."""
     count = math.prod(shape)
     storage = torch.randn(count + 1, device=device).to(dtype)
     return storage[1:].view(shape)
 
 
 def from_cpu(device):
-    """Elementwise results are exact on the CPU; a GPU may round a definition
-    composed of several kernels in another way."""
+    """Elementwise results are exact on the CPU; a GPU may round a definition of several
+    kernels differently."""
     return {"rtol": 0, "atol": 0} if device == "cpu" else {}
 
 
@@ -119,7 +119,7 @@ def test_adam_step_without_fisher_moves_alike(device):
 
 
 def merged_float64(base, base_fisher, models, fishers, weights, scales, method):
-    """METHOD 2's table, float64, delta 1e-12."""
+    """The table in docs/method.md, section 2, in float64, with delta 1e-12."""
     base, f0 = base.double(), base_fisher.double()
     theta = [x.double() for x in models]
     h = [n * f.double() for n, f in zip(scales, fishers, strict=True)]
@@ -184,7 +184,7 @@ def test_merge(device, size, count, dtype, method):
     expected = merged_float64(*given, method)
     assert merged.dtype == dtype
     if dtype == torch.float32:
-        # Differences of numbers near 1, up to 32 of them, weights up to 10.
+        # Up to 32 differences of values near 1, weights up to 10.
         torch.testing.assert_close(merged.double(), expected, rtol=1.3e-6, atol=5e-5)
     else:
         torch.testing.assert_close(merged, expected.to(dtype), check_dtype=True)
@@ -212,7 +212,7 @@ def per_example(module, inputs, grad_output):
 
 
 def close_to_float64(actual, expected):
-    # Squares of sums that nearly cancel are as exact as the largest: norm-wise.
+    # Sums that nearly cancel are only accurate relative to the norm.
     torch.testing.assert_close(
         actual.double(), expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item()
     )
@@ -306,7 +306,7 @@ def test_linear_keeps_the_nan_of_a_gradient(device):
 
 
 def test_examples_are_neither_tokens_nor_the_batch(device):
-    # (1 + 1)^2 + (1 + 1)^2 = 8: squared tokens would be 4, the batch 16.
+    # (1 + 1)^2 + (1 + 1)^2 = 8: squares per token would give 4, per batch 16.
     ones = torch.ones(2, 2, 1, device=device)
     fisher = torch.zeros(1, 1, device=device)
     ops.linear_square_accumulate_(fisher, ones, ones)
@@ -334,7 +334,7 @@ def test_sampled_labels_do_not_depend_on_the_batch(device):
         for part in order.split(17)
     ]
     assert torch.equal(torch.cat(shuffled), labels[order])
-    # and are those of the CPU
+    # and equal the CPU's
     on_cpu = ops.sample_labels(p.cpu(), indices.cpu(), seed=1, sample=2)
     assert torch.equal(labels.cpu(), on_cpu)
 
@@ -346,7 +346,7 @@ def test_sampled_labels_depend_on_seed_and_sample(device):
         ops.sample_labels(p, indices, seed=seed, sample=sample).double()
         for seed, sample in ((0, 0), (1, 0), (0, 1), (2**62, 0))
     ]
-    # Independent coins agree in half of the places, up to 5 standard errors.
+    # Independent coins agree in half of the positions, up to 5 standard errors.
     for i in range(len(draws)):
         for j in range(i):
             assert abs((draws[i] == draws[j]).double().mean() - 0.5) < 0.08

@@ -1,4 +1,4 @@
-"""The operators where devices differ: alignment, what is not finite, repeated runs,
+"""The operators where devices may differ: alignment, non-finite values, repeated runs,
 streams, CUDA graphs, a second GPU, very long tensors."""
 
 import math
@@ -9,13 +9,13 @@ import pytest
 import torch
 from merganser import ops
 
-SIZE = 4099  # of what is elementwise: whole packs of 16 bytes, and a rest
+SIZE = 4099  # elementwise: whole packs of 16 bytes, and a remainder
 ELEMENTWISE = ("square_accumulate_", "adam_fisher_step_", "merge", "dropout")
-# Their formulas are shared by both devices, each operation rounded once.
+# Both devices share their formulas; each operation is rounded once.
 SAME_BITS = (*ELEMENTWISE, "sample_labels")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-# Rows of whole packs, too, which are read as such where their address is aligned
-# (test_ops.py has rows that are not); more tokens than a slice or a ballot takes.
+# Includes rows of whole packs, which are read as packs if aligned (test_ops.py has
+# other rows), and more tokens than a slice or a ballot holds.
 SHAPES = {
     "square_accumulate_": [(SIZE,)] * 2,
     "adam_fisher_step_": [(SIZE,)] * 5,
@@ -28,7 +28,7 @@ SHAPES = {
     "dropout": [(SIZE,)],
 }
 PER_EXAMPLE = [name for name in SHAPES if "_square_accumulate_" in name]
-# Which inputs are float32 beside halves: what is added to (the first, mostly), Fishers.
+# Inputs that are float32 next to halves: accumulators (mostly the first), Fishers.
 SUMS = {name: {0} for name in SHAPES} | {
     "square_accumulate_": {0},
     "adam_fisher_step_": {0, 2, 3, 4},
@@ -38,7 +38,7 @@ SUMS = {name: {0} for name in SHAPES} | {
 
 
 def make_inputs(name, dtype=torch.float32):
-    """On the CPU: the operator's inputs, the same positive numbers on every call."""
+    """The operator's inputs on the CPU, the same positive values on every call."""
     generator = torch.Generator().manual_seed(7)
     return [
         torch.rand(shape, generator=generator).to(
@@ -49,8 +49,7 @@ def make_inputs(name, dtype=torch.float32):
 
 
 def place(tensors, device, offsets=(0,)):
-    """Copies that begin `offset` elements behind an aligned address; the offsets take
-    turns."""
+    """Copies `offset` elements after an aligned address; the offsets alternate."""
     placed = []
     for k, tensor in enumerate(tensors):
         offset = offsets[k % len(offsets)]
@@ -62,7 +61,7 @@ def place(tensors, device, offsets=(0,)):
 
 
 def run(name, tensors):
-    """What the operator writes or returns."""
+    """Returns what the operator writes or returns."""
     first, *rest = tensors
     device = first.device
     if name == "merge":
@@ -183,7 +182,7 @@ def test_cuda_agrees_with_the_cpu(name, dtype):
     found = [x.cpu() for x in run(name, place(given, "cuda"))]
     if name in SAME_BITS:
         same_bits(found, expected)
-    else:  # sums in another order
+    else:  # sums have another order
         relative = 1e-12 if dtype == torch.float64 else 1e-5
         torch.testing.assert_close(found, expected, rtol=relative, atol=relative)
 
@@ -191,11 +190,11 @@ def test_cuda_agrees_with_the_cpu(name, dtype):
 @pytest.mark.cuda
 @pytest.mark.parametrize("name", SHAPES)
 def test_cuda_runs_on_the_stream_of_the_caller(name):
-    """Inputs that come late on a side stream are waited for."""
+    """Waits for inputs that are late on a side stream."""
     given = place(make_inputs(name), "cuda")
     expected = run(name, [x.clone() for x in given])
     late = [torch.ones_like(x) for x in given]
-    run(name, [x.clone() for x in late])  # whatever is set up once
+    run(name, [x.clone() for x in late])  # one-time setup
     torch.cuda.synchronize()
     with torch.cuda.stream(torch.cuda.Stream()):
         torch.cuda._sleep(20_000_000)
@@ -215,7 +214,7 @@ def test_cuda_graphs_replay(name):
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        run(name, inputs)  # whatever is set up once
+        run(name, inputs)  # one-time setup
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -252,7 +251,7 @@ def test_cuda_products_are_of_float32(tokens):
     ],
 )
 def test_cuda_stops_at_values_that_are_refused(call):
-    """In a process of its own, which can do nothing more on the GPU."""
+    """Needs its own process, whose GPU context is unusable afterwards."""
     script = (
         f"import torch; from merganser.ops import *; {call}; torch.cuda.synchronize()"
     )

@@ -1,4 +1,4 @@
-"""scripts/fetch_data: the properties of the split, on a made-up archive."""
+"""scripts/fetch_data: properties of the split, on a synthetic archive."""
 
 import importlib.util
 import io
@@ -20,7 +20,7 @@ def fetch_data():
 
 
 def archive(fetch_data, **lines):
-    """The ratings' archive with the given (rating, text) pairs per set."""
+    """An archive of ratings with the given (rating, text) pairs per set."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for name, file in fetch_data.SETS.items():

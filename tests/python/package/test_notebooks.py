@@ -1,4 +1,4 @@
-"""The notebooks: as they are kept, and 02_fishers run on a small experiment."""
+"""The stored notebooks, and a run of 02_fishers on a small experiment."""
 
 import ast
 import json
@@ -26,7 +26,7 @@ def cells(path, kind="code"):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_kept_with_outputs(path):
     text = path.read_text(encoding="utf-8")
-    assert len(text) < 700_000  # nearly all of it pictures
+    assert len(text) < 700_000  # mostly images
     assert str(EXAMPLES.parent) not in text
     outputs = [output for cell in cells(path) for output in cell["outputs"]]
     assert [cell["execution_count"] for cell in cells(path)] == list(
@@ -51,7 +51,7 @@ def test_uses_what_is_exported(path):
 
 
 def test_fishers(tmp_path, monkeypatch):
-    """Every code cell of 02_fishers, on models of 16 dimensions."""
+    """Runs every code cell of 02_fishers, on models of 16 dimensions."""
     pytest.importorskip("IPython")
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setitem(tiny_models.SIZE, "max_position_embeddings", 128)

@@ -1,4 +1,4 @@
-"""What `import merganser` gives, and what it says where it cannot."""
+"""The names that `import merganser` provides, and its errors."""
 
 import inspect
 import subprocess
@@ -39,7 +39,7 @@ def test_public_names():
 
 @pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_docstrings(name):
-    """Of every public name, and every public method or property of a class."""
+    """Every public name, method and property has one."""
     value = getattr(merganser, name)
     assert inspect.getdoc(value)
     if inspect.isclass(value) and not issubclass(value, Exception):
@@ -76,9 +76,9 @@ def test_another_torch_is_refused_in_a_sentence(monkeypatch):
     with pytest.raises(ImportError) as error:
         _check.check_torch(build("2.13.0"))
     assert str(error.value) == (
-        "merganser 0.1.0 was built with torch 2.13.0, but this Python has torch "
-        "2.12.1+cpu: install torch==2.13.*, or build merganser again with the torch "
-        "that is here"
+        "merganser 0.1.0 was built with torch 2.13.0, but torch 2.12.1+cpu is "
+        "installed: install torch==2.13.*, or rebuild merganser with the installed "
+        "torch"
     )
     _check.check_torch(build("2.12.0"))
     # 2.1 is not a prefix of 2.12.
@@ -96,7 +96,7 @@ def test_a_cuda_build_needs_a_cuda_torch(monkeypatch):
 
 
 def test_the_check_comes_before_the_compiled_module():
-    """Loading _C against another torch could end with a missing symbol."""
+    """Loading _C with another torch could fail with a missing symbol."""
     code = """
 import torch
 torch.__version__ = "1.0.0"

@@ -1,5 +1,5 @@
-"""The two ways to install Merganser, each done for real, from the build tree
-that the tests run on: nothing is compiled again."""
+"""Both ways to install Merganser, from the build tree under test, without compiling
+again."""
 
 import json
 import os
@@ -22,7 +22,7 @@ VERSION = merganser.__version__
 
 
 def run(*command, **options):
-    """Standard output; a failure shows everything."""
+    """Returns standard output; a failure shows all output."""
     result = subprocess.run(
         [str(part) for part in command], text=True, capture_output=True, **options
     )
@@ -31,7 +31,7 @@ def run(*command, **options):
 
 
 def clean_environment(**changes):
-    """Nothing of this process that would make an installation find the build."""
+    """Environment without variables by which an installation could find the build."""
     dropped = ("PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
     kept = {k: v for k, v in os.environ.items() if k not in dropped}
     return {**kept, **changes}
@@ -39,7 +39,7 @@ def clean_environment(**changes):
 
 @pytest.fixture
 def recipe(tmp_path):
-    """Two tiny experts and their base, merged by task arithmetic."""
+    """Writes two tiny experts, their base and a recipe with task arithmetic."""
     base = {"w": torch.tensor([1.0, 2.0, 2.0]), "b": torch.tensor([4.0])}
     deltas = {"one": 0.5, "two": 0.25}
     for name, delta in {"base": 0.0, **deltas}.items():
@@ -91,7 +91,7 @@ def test_cmake_install(tmp_path, recipe):
 
 
 def test_torch_component(tmp_path):
-    """find_package gives merganser::torch, and refuses another minor version."""
+    """find_package provides merganser::torch and refuses another minor version."""
     prefix = tmp_path / "prefix"
     run("cmake", "--install", BUILD_TREE, "--prefix", prefix)
     project = tmp_path / "project"
@@ -134,8 +134,8 @@ def test_torch_component(tmp_path):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A new environment into which pip installed Merganser, and its torch, which
-    lies outside: a .pth file names the folder."""
+    """A new environment with Merganser installed by pip; a .pth file adds the torch of
+    another directory."""
     folder = tmp_path_factory.mktemp("wheel") / "env"
     venv.create(folder, with_pip=False, symlinks=True)
     python = folder / "bin/python"
@@ -157,7 +157,7 @@ def installed(tmp_path_factory):
 
 
 def test_installed_package(installed, tmp_path):
-    """import merganser, with its operators, away from any build tree."""
+    """Imports merganser with its operators, outside of any build tree."""
     facts = run(
         *(installed / "bin/python", "-c"),
         "import json, importlib.metadata as m, merganser, torch\n"
@@ -187,8 +187,8 @@ def test_installed_executable(installed, recipe, tmp_path):
 
 
 def test_wheel_layout(installed, tmp_path):
-    """torch beside merganser in site-packages, as pip lays them out: found
-    without the folder that was recorded at build time."""
+    """torch next to merganser in site-packages, as from pip, is found without the
+    directory recorded at build time."""
     site = next((installed / "lib").glob("python*/site-packages"))
     moved = tmp_path / "env"
     copy = moved / site.relative_to(installed)
@@ -196,7 +196,7 @@ def test_wheel_layout(installed, tmp_path):
     (copy / "torch").symlink_to(Path(torch.__file__).parent)
     (moved / "bin").mkdir()
     shutil.copy(installed / "bin/merganser", moved / "bin/merganser")
-    # Same length: only the text of the RPATH changes.
+    # Equal length: only the text of the RPATH changes.
     recorded = str(Path(torch.__file__).parent / "lib").encode()
     nowhere = b"/" + b"x" * (len(recorded) - 1)
     for name in ["bin/merganser-torch", "lib/libmerganser_torch.so." + VERSION]:

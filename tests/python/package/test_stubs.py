@@ -1,4 +1,4 @@
-"""_C.pyi says what merganser._C has: every name, argument, default and type."""
+"""_C.pyi agrees with merganser._C: every name, argument, default and type."""
 
 import ast
 import importlib.resources
@@ -8,7 +8,7 @@ import re
 import pytest
 from merganser import _C
 
-# How pybind11 writes a type, and how the stub does. A stub may promise less.
+# Spelling of a type in pybind11 and in the stub. A stub may be less specific.
 SPELLINGS = [
     ("typing.SupportsInt | typing.SupportsIndex", "int"),
     ("typing.SupportsFloat | typing.SupportsIndex", "float"),
@@ -23,16 +23,17 @@ SPELLINGS = [
 
 
 def members(scope, prefix=""):
-    """Every public function, method, property and class, with its signature."""
+    """Every public function, method, property and class, with signature or bases."""
     found = {}
     for name, value in vars(scope).items():
         if name.startswith("_") and name not in ("__init__", "__len__"):
             continue
         if name == "__init__" and value.__doc__.startswith("Initialize self"):
-            continue  # made in C++ only
+            continue  # constructed in C++ only
         name = prefix + name
         if inspect.isclass(value):
-            found[name] = "class"
+            bases = [b.__name__ for b in value.__bases__]
+            found[name] = f"class({', '.join(bases)})".replace("pybind11_object", "")
             if not issubclass(value, BaseException):
                 found |= members(value, name + ".")
         elif isinstance(value, property):
@@ -47,7 +48,7 @@ def members(scope, prefix=""):
 
 
 def signature(doc):
-    """Of the first line of a docstring by pybind11: "name(x: int = 1) -> str"."""
+    """Reads the first line of a pybind11 docstring: "name(x: int = 1) -> str"."""
     text = re.sub(r"\(arg0: [\w.]+\)", "(self)", doc.strip().splitlines()[0])
     for theirs, ours in SPELLINGS:
         text = text.replace(theirs, ours)
@@ -65,7 +66,8 @@ def stub_members(body, prefix=""):
     found = {}
     for node in body:
         if isinstance(node, ast.ClassDef):
-            found[prefix + node.name] = "class"
+            bases = ", ".join(map(ast.unparse, node.bases))
+            found[prefix + node.name] = f"class({bases})"
             found |= stub_members(node.body, f"{prefix}{node.name}.")
         elif isinstance(node, ast.FunctionDef):
             kinds = [ast.unparse(d) for d in node.decorator_list]
@@ -78,13 +80,39 @@ def stub_members(body, prefix=""):
 
 
 @pytest.fixture(scope="module")
-def stub():
-    text = importlib.resources.files("merganser").joinpath("_C.pyi").read_text()
+def text():
+    return importlib.resources.files("merganser").joinpath("_C.pyi").read_text()
+
+
+@pytest.fixture(scope="module")
+def stub(text):
     return ast.parse(text)
 
 
 def test_same_names_and_signatures(stub):
     assert stub_members(stub.body) == members(_C)
+
+
+CHANGES = {
+    "argument": ("num_labels: int = 0, seed", "labels: int = 0, seed"),
+    "default": ("bfloat16: bool = False", "bfloat16: bool = True"),
+    "type": ("def vocab_size(self) -> int", "def vocab_size(self) -> str"),
+    "property": ("    lr: float\n", ""),
+    "function": ("def inspect(", "def inspect_file("),
+    "base": ("class InputError(Error, ValueError)", "class InputError(Error)"),
+    "static": (
+        "    @staticmethod\n    def load(folder: Path) -> Tok",
+        "    def load(self, folder: Path) -> Tok",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_difference_is_noticed(change, text):
+    old, new = CHANGES[change]
+    assert old in text
+    changed = ast.parse(text.replace(old, new, 1))
+    assert stub_members(changed.body) != members(_C)
 
 
 def test_everything_is_documented(stub):

@@ -5,7 +5,7 @@ import torch
 import transformers as tf
 
 VOCABULARY = 43
-LENGTHS = [[5, 2, 9], [6, 6], [3, 7, 2, 8]]  # of the examples of three batches
+LENGTHS = [[5, 2, 9], [6, 6], [3, 7, 2, 8]]  # lengths of the examples in three batches
 _COMMON = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2}
 _ENCODER = {
     **_COMMON,
@@ -144,7 +144,7 @@ CLASSIFIERS = {
     "t5": t5,
 }
 LANGUAGE_MODELS = {"gpt2_lm": gpt2_lm, "llama_lm": llama_lm}
-# What no rule covers: the table that relative positions of all examples share.
+# Not covered by a rule: the table of relative positions that all examples share.
 BY_EXAMPLE = {
     "deberta_v2": ["rel_embeddings", "LayerNorm", "key_proj", "query_proj"],
     "t5": ["relative_attention_bias"],
@@ -175,7 +175,7 @@ def batches(name, lengths=LENGTHS, width=0):
         tiny_models.batch(row, pad_id=pad, generator=generator, pad_to=max(width, *row))
         for row in lengths
     ]
-    if name == "t5":  # classifies where the text ends
+    if name == "t5":  # classifies the last token of the text
         for batch in full:
             ends = batch["attention_mask"].sum(1) - 1
             batch["input_ids"][torch.arange(len(ends)), ends] = 1

@@ -1,4 +1,4 @@
-"""The executable of the build that the tests import."""
+"""The executable of the build under test."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ def executable() -> str:
 
 
 def run(*arguments, check=True):
-    """Runs `merganser ARGUMENTS`; with `check` a failure shows what it said."""
+    """Runs `merganser ARGUMENTS`; with `check`, a failure shows stderr."""
     command = [executable(), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, done.stderr

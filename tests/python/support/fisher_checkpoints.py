@@ -12,7 +12,7 @@ COUNT = sum(SIZES)
 
 
 class Recurrent(nn.Module):
-    """Has parameters with rules and without."""
+    """Has parameters with and without rules."""
 
     def __init__(self):
         super().__init__()

@@ -50,7 +50,7 @@ def logits_of(model, inputs):
 
 
 def single_examples(batches):
-    """Each example of padded batches by itself, cut to its own length."""
+    """Single examples of padded batches, cut to their own length."""
     for batch in batches:
         for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
             length = int(mask.sum())
@@ -61,10 +61,10 @@ def single_examples(batches):
 
 
 def assert_fishers_close(actual, expected, rtol=1e-5):
-    """Tensor by tensor, relative to the tensor's norm.
+    """Compares tensor by tensor, relative to the tensor's norm.
 
-    The absolute part is for tensors whose Fisher is zero by theory and rounding
-    in float32, such as the bias of attention keys: 1e-12 of the whole.
+    The absolute tolerance, 1e-12 of the total, is for tensors whose Fisher is zero in
+    theory, such as the bias of attention keys.
     """
     assert set(actual) == set(expected)
     whole = sum(f.double().square().sum() for f in expected.values()).sqrt()

@@ -1,4 +1,4 @@
-"""Small runs of transformers' Trainer, and the Fisher that they must collect."""
+"""Small runs of transformers' Trainer, and the Fishers that they must collect."""
 
 import copy
 
@@ -46,14 +46,14 @@ def examples(count):
 
 
 def sentences(count):
-    """Sequences for a language model, padded to one length; labels -100 there."""
+    """Sequences for a language model, padded to one length with labels -100."""
     batch = tiny_models.batch([3 + i * 5 % 7 for i in range(count)])
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
     return rows({**batch, "labels": labels})
 
 
 def with_labels(data, shape, real):
-    """The same texts with labels of another kind."""
+    """The same texts with another kind of labels."""
     generator = torch.Generator().manual_seed(5)
     for row in data:
         value = torch.randn(shape, generator=generator)
@@ -64,7 +64,7 @@ def with_labels(data, shape, real):
 def make_trainer(
     folder, model, data, callbacks=(), optimizer=None, eval=None, **options
 ):
-    """One epoch in the data's order; lr=0, so that the model stays as it is."""
+    """Trains one epoch in the data's order with lr=0, which keeps the model."""
     options = {
         "num_train_epochs": 1,
         "per_device_train_batch_size": 8,
@@ -88,7 +88,7 @@ def make_trainer(
 
 
 def negative_log_likelihood(model, batch):
-    """The sum over the examples, by the definition of each problem."""
+    """Sum over the examples, by the definition of each problem type."""
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     logits, labels = model(**inputs).logits, batch["labels"]
     if isinstance(model, GPT2LMHeadModel):

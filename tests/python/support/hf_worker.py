@@ -15,7 +15,7 @@ ACCUMULATED = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 
 
 def main(folder):
     torch.set_num_threads(1)
-    gc.freeze()  # Trainer collects garbage at every start
+    gc.freeze()  # Trainer runs the garbage collector at every start
 
     def run(name, model, data, callback, optimizer=None, **options):
         trainer = make_trainer(

@@ -16,7 +16,7 @@ DELTA, CLAMP, FLOOR = 1e-12, 0.25, 1e-6
 
 
 def make_models(folder: Path, **size):
-    """Folders base, a and b with a tokenizer, and <name>_fisher.safetensors."""
+    """Writes models base, a and b with tokenizers, and <name>_fisher.safetensors."""
     for seed, name in enumerate(NUM_EXAMPLES):
         torch.manual_seed(0)
         model = tiny_models.bert(**size)
@@ -44,7 +44,7 @@ def content_hash(path: Path) -> str:
 
 
 def make_fisher(folder: Path, name: str, change=lambda tensors: None):
-    """A Fisher of the model `name`; `change` may spoil its tensors."""
+    """Writes a Fisher of the model `name`; `change` may damage its tensors."""
     random = numpy.random.default_rng(NUM_EXAMPLES[name])
     tensors = {
         key: (1e-5 * random.random(value.shape) ** 4).astype(numpy.float32)
@@ -72,7 +72,7 @@ def load_model(folder: Path):
 
 
 def recipe(method: str, **more) -> str:
-    """As YAML, of which JSON is a part."""
+    """A recipe as JSON, which is also YAML."""
     models = [
         {
             "model": name,
@@ -95,7 +95,7 @@ def recipe(method: str, **more) -> str:
 
 
 def oracle(folder: Path, method: str):
-    """docs/method.md, section 2, in float64, on the models of make_models."""
+    """The merge by docs/method.md, section 2, in float64, of make_models' models."""
     base = load_model(folder / "base")
     models = {name: load_model(folder / name) for name in WEIGHTS}
     fishers = {n: load_file(folder / f"{n}_fisher.safetensors") for n in NUM_EXAMPLES}

@@ -1,5 +1,5 @@
-"""The definitions of the merge methods with sparse task vectors and of those that
-look at whole tensors, in numpy's float64, apart from csrc/merge."""
+"""Definitions of the merge methods with sparse task vectors and of those that need
+whole tensors, in numpy's float64, independent of the C++ sources."""
 
 import numpy
 import xxhash
@@ -10,7 +10,7 @@ NORMALIZED = {"ties", "della"}
 
 
 def merge(method, name, base, models, weights, **parameters):
-    """One tensor; parameters as in a recipe, of all models."""
+    """Merges one tensor; parameters as in a recipe, for all models."""
     base = base.astype(float)
     models = [model.astype(float) for model in models]
     if method == "slerp":
@@ -65,7 +65,7 @@ def sparsify(method, name, model, tau, density=1, gamma=0.01, epsilon=0.15, **mo
 
 
 def draw(name, model, n, seed):
-    """A number in [0, 1) per element: words of Philox4x32-10, 24 bits of each."""
+    """A value in [0, 1) per element, from 24 bits of each word of Philox4x32-10."""
     digest = xxhash.xxh3_128_intdigest(name.encode())
     stream = ((digest & (2**64 - 1)) + model) % 2**64
     blocks = numpy.arange(-(-n // 4), dtype=numpy.uint64)

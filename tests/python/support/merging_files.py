@@ -1,4 +1,4 @@
-"""Models with Fishers and Gram matrices, in memory and in a folder."""
+"""Models with Fishers and Gram matrices, in memory and on disk."""
 
 import json
 
@@ -47,7 +47,7 @@ class Files:
             self.grams[name].save(folder / f"{name}.gram.safetensors")
 
     def random_fisher(self, name, num_examples):
-        """Over many orders of magnitude, as Fishers are, with rows of zeros."""
+        """Values over many orders of magnitude, as in Fishers, with rows of zeros."""
         diagonal = {}
         for key, tensor in self.models[name].items():
             f = torch.exp(torch.randn(tensor.shape) * 6 - 20)
@@ -62,7 +62,7 @@ class Files:
         )
 
     def random_gram(self, name, num_examples):
-        """Of the linear layers of the attention; the others have none."""
+        """Gram matrices of the attention's linear layers only."""
         matrices = {}
         for key, tensor in self.models[name].items():
             if "attention" in key and tensor.dim() == 2:
@@ -92,7 +92,7 @@ class Files:
         return path
 
     def arguments(self, method, weights=WEIGHTS, names=("a", "b"), **options):
-        """Of merganser.merge."""
+        """Arguments of merganser.merge."""
         arguments = {
             "base": self.models["base"],
             "models": [self.models[name] for name in names],

@@ -1,5 +1,5 @@
 """An experiment that takes seconds: a random BERT of 16 dimensions with a WordPiece
-vocabulary of made-up words, and data whose labels depend on one of them."""
+vocabulary of synthetic words, and data whose labels depend on one word each."""
 
 import json
 import random
@@ -7,7 +7,7 @@ import random
 import tiny_models
 
 FILLERS = [f"w{i}" for i in range(20)]
-SETS = {  # the words that decide a label, by set
+SETS = {  # words that determine a label, by set
     "movie": ("dull", "fine"),
     "amazon": ("broken", "solid"),
     "nyt": ("grim", "bright"),
@@ -40,7 +40,7 @@ TRAINED = ["base", "amazon", "nyt", "target"]
 
 
 def make(folder):
-    """Writes the encoder, the data and experiment.yaml; returns the latter."""
+    """Writes the encoder, the data and experiment.yaml; returns the latter's path."""
     words = [word for pair in SETS.values() for word in pair]
     vocabulary = [*SPECIAL, *FILLERS, *words]
     model = tiny_models.bert(num_labels=2)

@@ -69,8 +69,8 @@ def _layers():
 
 
 def with_larger_weights(model):
-    """Larger random weights than the default initialisation, biases too, so that
-    every gradient is well above rounding."""
+    """Sets larger random weights than by default, including biases, so that every
+    gradient is well above rounding."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1:

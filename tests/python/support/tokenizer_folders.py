@@ -1,5 +1,5 @@
-"""Tokenizers for the tests: real ones, and small ones that show what a real vocabulary
-would hide behind its unknown token."""
+"""Tokenizers for the tests: real ones, and small ones without an unknown token that
+would hide differences."""
 
 import json
 import os
@@ -22,7 +22,7 @@ ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
 class Pair:
-    """A tokenizer of ours and the package's, made from the same folder."""
+    """Merganser's and the package's tokenizer, from the same directory."""
 
     def __init__(self, folder, kind=None):
         self.ours = merganser._C.Tokenizer.load(folder)
@@ -47,13 +47,13 @@ def minilm_folder():
 
 
 def shared_data():
-    """The developers' folder of real texts, or None."""
+    """The developers' directory of real texts, or None."""
     folder = os.environ.get("MERGANSER_SHARED_DATA")
     return Path(folder) if folder else None
 
 
 def vocabulary_folder(source, folder, **files):
-    """The vocabulary files of `source`, and the JSON files given."""
+    """Writes the vocabulary files of `source` and the given JSON files."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("vocab.txt", "vocab.json", "merges.txt"):
         if (source / name).exists():
@@ -74,8 +74,8 @@ def enumerated(tokens):
 
 
 def wordpiece(characters, **options):
-    """BERT with single characters for tokens: whatever its clean-up makes of one has
-    an id of its own."""
+    """BERT with single characters as tokens: every result of its normalization has its
+    own id."""
     letters = sorted(set(characters))
     tokens = [*BERT_SPECIAL, *letters, *("##" + c for c in letters)]
     tokenizer = Tokenizer(models.WordPiece(enumerated(tokens), unk_token="[UNK]"))
@@ -93,8 +93,8 @@ def byte_level(vocabulary, merges, add_prefix_space=False, **options):
 
 
 def boundary_bpe(friends):
-    """Joins each of the characters `friends` to any byte behind it, and so shows
-    whether both are in one word."""
+    """Joins each of the characters `friends` to any byte after it, which shows whether
+    both are in one word."""
     of = bytes_to_unicode()
     merges = [(of[ord(friend)], byte) for friend in friends for byte in of.values()]
     tokens = [*ROBERTA_SPECIAL, *of.values(), *(a + b for a, b in merges)]

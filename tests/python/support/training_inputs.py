@@ -1,4 +1,4 @@
-"""Tiny models with tokenizers, and sentences whose label hangs on some words."""
+"""Tiny models with tokenizers, and sentences whose labels depend on some words."""
 
 import json
 import random
@@ -35,7 +35,7 @@ def make_roberta(folder):
         special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
     )
     layers = {**tiny_models._layers(), "vocab_size": tokenizer.get_vocab_size()}
-    layers["max_position_embeddings"] = 26  # positions begin behind the pad id
+    layers["max_position_embeddings"] = 26  # positions begin after the pad id
     model = RobertaForSequenceClassification(RobertaConfig(**layers, num_labels=3))
     tiny_models.with_larger_weights(model).save_pretrained(folder)
     tokenizer.save_model(str(folder))

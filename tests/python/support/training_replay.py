@@ -1,7 +1,7 @@
-"""The training loop of merganser again, in transformers and torch.
+"""The training loop of merganser, reimplemented in transformers and torch.
 
-It takes from merganser only the order of the examples (batch_order), so that every
-number can be compared: losses, learning rates, gradient norms, Fishers.
+It takes only the order of the examples (batch_order) from merganser, so all numbers
+can be compared: losses, learning rates, gradient norms, Fishers.
 """
 
 import json
@@ -54,7 +54,7 @@ class Replay:
         )
         if state is not None:
             self.model.load_state_dict(state)
-        # Without dropout, training mode would be the same.
+        # Equal to training mode, as there is no dropout.
         self.model.to(dtype).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.max_length = max_length
@@ -74,7 +74,7 @@ class Replay:
         )
 
     def _plan(self, epochs, batch_size, accumulate, seed):
-        """(epoch from 1, batches of a step), over the whole run."""
+        """Pairs (epoch from 1, batches of a step) for the whole run."""
         ids = self.tokenizer(
             self.texts, truncation=True, max_length=self.max_length
         ).input_ids
@@ -118,14 +118,14 @@ class Replay:
         return {name: p.grad for name, p in self.model.named_parameters()}
 
     def run(self, before_step=None, after_backward=None):
-        """One dict of numbers per step, as metrics.jsonl has them."""
+        """One dict of numbers per step, as in metrics.jsonl."""
         metrics = []
         for index, (epoch, batches) in enumerate(self.steps):
             examples = sum(batches, [])
             if before_step:
                 before_step(index, epoch, batches)
             self.optimizer.zero_grad(set_to_none=False)
-            # One batch of all examples of the step, whatever `accumulate` is.
+            # One batch with all examples of the step, for any `accumulate`.
             loss = cross_entropy(self.logits(examples), self.labels[examples])
             loss.backward()
             if after_backward:

@@ -1,5 +1,5 @@
-"""Everything that a tokenizer's files can say: flags of added tokens, options of the
-models, lone vocabulary files with transformers' configuration beside them."""
+"""Contents of a tokenizer's files: flags of added tokens, options of the models, bare
+vocabulary files next to transformers' configuration."""
 
 import itertools
 import json
@@ -26,7 +26,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz\u0301\u4e2d_-0"
 
 
 def texts_around(token):
-    """The token beside itself, words, white space, punctuation and marks."""
+    """The token next to itself, words, white space, punctuation and marks."""
     sides = [
         "",
         " ",

@@ -1,9 +1,9 @@
-"""Both tokenizers know of each code point what the `tokenizers` package knows."""
+"""Both tokenizers treat each code point like the `tokenizers` package."""
 
 import pytest
 from tokenizer_folders import Pair, boundary_bpe, save, wordpiece
 
-# Planes that hold assigned characters or their own rules, and the ends of the rest.
+# Planes with assigned characters or special rules, and the ends of the others.
 CODE_POINTS = [
     *range(0xD800),
     *range(0xE000, 0x32400),
@@ -16,7 +16,7 @@ CODE_POINTS = [
 
 
 def packed(form):
-    """Texts with many code points each, which is much faster than one text each."""
+    """Texts of many code points each, much faster than one text per code point."""
     for first in range(0, len(CODE_POINTS), 500):
         yield " ".join(
             form.replace("?", chr(c)) for c in CODE_POINTS[first : first + 500]
@@ -36,8 +36,8 @@ def packed(form):
 )
 def test_bert(tmp_path, options):
     normalize = wordpiece("", **options).normalizer.normalize_str
-    # All that comes out of the clean-up is a token, but for characters that it
-    # leaves alone by the ten thousand.
+    # Every result of the normalization is a token, except for characters that it
+    # keeps, which are tens of thousands.
     results = {c for text in map(chr, CODE_POINTS) for c in normalize(text)}
     letters = {c for c in results if not 0x3400 <= ord(c) < 0xAC00 and ord(c) < 0x20000}
     pair = Pair(save(wordpiece({*letters, "a", "b"}, **options), tmp_path))

@@ -4,12 +4,12 @@ import pytest
 import torch
 from merganser import AdamWFisher, ops
 
-STATE = 4  # parameters, two moments, Fishers: what a step changes
+STATE = 4  # lists that a step changes: parameters, two moments, Fishers
 
 
 def make_lists(device="cpu"):
     """Parameters, moments, Fishers and gradients: more than one launch takes, of all
-    sizes and types, some of them at odd addresses. The same numbers on every call."""
+    sizes and dtypes, some at odd addresses. The same values on every call."""
     generator = torch.Generator().manual_seed(3)
     lists = [[] for _ in range(STATE + 1)]
     for k in range(150):

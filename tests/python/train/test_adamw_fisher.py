@@ -26,7 +26,7 @@ def make_parameters(dtype=torch.float32):
 
 
 def make_groups(parameters, lr):
-    """Two groups: decay on what has several dimensions, and options of their own."""
+    """Two groups with own options: decay only for parameters of several dimensions."""
     rest = {"lr": 5e-3, "weight_decay": 0.0, "betas": (0.8, 0.95), "eps": 1e-6}
     return [
         {"params": [(n, p) for n, p in parameters.items() if p.dim() > 1], "lr": lr},
@@ -35,7 +35,7 @@ def make_groups(parameters, lr):
 
 
 def make_pair(lr=2e-3, dtype=torch.float32, **options):
-    """The same parameters under torch's AdamW and under ours."""
+    """The same parameters in torch's AdamW and in AdamWFisher."""
     theirs = make_parameters(dtype)
     ours = copy.deepcopy(theirs)
     groups = [make_groups(p, lr) for p in (theirs, ours)]
@@ -46,7 +46,7 @@ def make_pair(lr=2e-3, dtype=torch.float32, **options):
 
 
 def set_gradients(*courses, step):
-    """The same gradients everywhere, of norms from 0.01 to 100; sometimes none."""
+    """Sets equal gradients, of norms from 0.01 to 100; sometimes none."""
     generator = torch.Generator().manual_seed(step)
     for name in SHAPES:
         size = 10.0 ** (step % 5 - 2) / 180
@@ -149,7 +149,7 @@ def collect(optimizer, parameters, steps, sizes):
 
 
 def define_fisher(steps, sizes):
-    """sum_s (n_s gbar_s)^2 / sum_s n_s of the gradients as they were given."""
+    """sum_s (n_s gbar_s)^2 / sum_s n_s for the given gradients."""
     sums, count = {}, 0
     for step in steps:
         parameters = make_parameters(torch.float64)
@@ -178,7 +178,7 @@ def test_fisher_is_that_of_unclipped_gradients(clip):
 
 
 def test_loss_terms():
-    """The mean over 12 tokens of 4 sequences: the sum is 12 times the mean."""
+    """For the mean over 12 tokens of 4 sequences, the sum is 12 times the mean."""
     _, ours, _, optimizer = make_pair()
     optimizer.loss_terms = 12
     collect(optimizer, ours, range(5), [4])
@@ -218,7 +218,7 @@ def test_collection_off_keeps_no_sums():
 
 
 def train_frozen(batches, accumulate=1, clip=None):
-    """`adam` of a model that stays as it is: lr=0, no dropout."""
+    """Trains an unchanging model with `adam`: lr=0, no dropout."""
     model = tiny_models.bert(hidden_dropout_prob=0, attention_probs_dropout_prob=0)
     optimizer = AdamWFisher(
         model.named_parameters(), lr=0, weight_decay=0, max_grad_norm=clip
@@ -294,11 +294,11 @@ def test_refuses_parameters(kind):
 @pytest.mark.parametrize("option", ["amsgrad", "maximize", "capturable"])
 def test_refuses_options(option):
     _, ours, _, optimizer = make_pair()
-    with pytest.raises(merganser.InputError, match=f"no {option}"):
+    with pytest.raises(merganser.InputError, match=f"does not support {option}"):
         AdamWFisher([{"params": list(ours.values()), option: True}])
     state = optimizer.state_dict()
     state["param_groups"][1][option] = True
-    with pytest.raises(merganser.InputError, match=f"no {option}"):
+    with pytest.raises(merganser.InputError, match=f"does not support {option}"):
         optimizer.load_state_dict(state)
 
 

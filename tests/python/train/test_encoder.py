@@ -56,7 +56,7 @@ def pad_id(model):
 
 
 def load(model, folder, **options):
-    """The same weights in C++, through files."""
+    """Loads the same weights in C++, through files."""
     model.save_pretrained(folder)
     return Encoder.load(folder, **options).eval()
 
@@ -70,10 +70,10 @@ def forward(encoder, batch):
 
 
 def assert_equal_outputs_and_gradients(encoder, model, batch):
-    """Logits within 2e-5; every gradient within 1e-4 of its norm.
+    """Compares logits up to 2e-5, every gradient up to 1e-4 of its norm.
 
-    The gradient of the keys' bias is zero by theory (it adds the same number to
-    all scores of a query), so its rounding is held against that of the queries'.
+    The gradient of the keys' bias is zero in theory (it adds the same value to all
+    scores of a query), so its rounding is compared with the queries' gradient.
     """
     logits = forward(encoder, batch)
     expected = model.eval()(**{k: v for k, v in batch.items() if k != "labels"}).logits
@@ -107,7 +107,7 @@ def test_no_padding_and_no_token_types(factory, tmp_path):
 
 
 def test_padding_ids_within_a_text(tmp_path):
-    """RoBERTa gives them the padding position, and they get no gradient."""
+    """RoBERTa assigns them the padding position, and they get no gradient."""
     model = tiny_models.roberta()
     batch = tiny_models.batch(LENGTHS, pad_id=1)
     batch["input_ids"][1, 4] = batch["input_ids"][3, 0] = 1
@@ -206,7 +206,7 @@ def test_weights_of_other_dtypes_become_float32(dtype, tmp_path):
     for name, own in encoder.named_parameters():
         assert own.dtype == torch.float32
         assert torch.equal(own, references[name].float()), name
-    # What is saved is float32, and its config says so.
+    # The saved model is float32, in its config too.
     encoder.save(tmp_path / "b")
     copy = AutoModelForSequenceClassification.from_pretrained(tmp_path / "b")
     assert copy.dtype == torch.float32
@@ -242,7 +242,7 @@ def test_head_that_is_absent_is_drawn(tmp_path):
     assert not own["bert.pooler.dense.bias"].any()
     drawn = own["classifier.weight"]
     assert drawn.shape == (40, 16)
-    # 640 draws from N(0, 0.02^2): six standard errors.
+    # 640 samples of N(0, 0.02^2), six standard errors.
     assert abs(drawn.std() - 0.02) < 6 * 0.02 / (2 * 640) ** 0.5
     assert abs(drawn.mean()) < 6 * 0.02 / 640**0.5
     assert torch.equal(drawn, parameters(num_labels=40, seed=3)[0]["classifier.weight"])

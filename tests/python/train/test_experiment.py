@@ -28,7 +28,7 @@ STAGES = [
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of an experiment.yaml that ran without interruption into `out`."""
+    """Directory of an experiment.yaml that ran without interruption into `out`."""
     folder = tmp_path_factory.mktemp("experiment")
     done = run("run", tiny_experiment.make(folder), folder / "out")
     (folder / "stdout").write_text(done.stdout)
@@ -46,7 +46,7 @@ def results(folder):
 
 
 def stages(stderr):
-    """{"done": {stages that worked}, "cached": {...}} as the run said."""
+    """{"done": {stages that ran}, "cached": {...}} from the run's output."""
     said = {"done": set(), "cached": set()}
     for stage, how in re.findall(r"^(.+?) +(done|cached)\b", stderr, re.MULTILINE):
         said[how].add(stage)
@@ -204,7 +204,7 @@ CHANGES = {
         append_example("nyt-test.jsonl"),
         {"data"} | names("evaluate", [*TRAINED, *MERGES]),
     ),
-    # The same bytes again: nothing behind it is made anew.
+    # The same bytes: no later stage runs again.
     "a lost model": (remove("models/nyt/model.safetensors"), {"train nyt"}),
     "a lost Fisher": (remove("fishers/base.safetensors"), {"fisher base"}),
     "a lost evaluation": (remove("evaluations/base.json"), {"evaluate base"}),
@@ -264,7 +264,7 @@ def test_transformers_agrees_with_the_results(finished):
 
 
 def wait_for(process, path):
-    """Returns when the path is there, or the process is over."""
+    """Returns when the path exists or the process has ended."""
     while process.poll() is None and not path.exists():
         time.sleep(0.002)
 
@@ -302,7 +302,7 @@ def test_interrupted_run_goes_on_and_ends_with_the_same_bytes(
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory):
-    """As `finished`, with a base that trains long enough to have checkpoints."""
+    """Like `finished`, with a base that trains long enough for checkpoints."""
     folder = tmp_path_factory.mktemp("long")
     path = tiny_experiment.make(folder)
     replace("movie, epochs: 3", "movie, epochs: 10, batch_size: 2")(folder)

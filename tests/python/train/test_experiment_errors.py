@@ -1,5 +1,5 @@
-"""merganser run: what is wrong in an experiment is said with file, line and column,
-before anything is trained."""
+"""merganser run reports errors in an experiment with file, line and column, before
+training."""
 
 import pytest
 import tiny_experiment
@@ -14,8 +14,8 @@ def folder(tmp_path_factory):
     return folder
 
 
-# What is replaced in the YAML file, by what, and what the message must hold. The
-# place is that of MARK in the replacement.
+# Text to replace in the YAML file, its replacement, and text in the message. The
+# reported position is that of MARK in the replacement.
 MARK = "¦"
 CASES = {
     "unknown key": ("seed: 3", f"{MARK}sead: 3", "no key 'sead'"),

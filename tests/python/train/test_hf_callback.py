@@ -1,5 +1,5 @@
-"""FisherCallback against the definition of what it collects, and against training
-without it."""
+"""FisherCallback against the definition of its Fishers, and against training without
+it."""
 
 import copy
 import gc
@@ -32,15 +32,15 @@ SPLITS = {
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_collections():
-    """Trainer collects garbage at every start: most of the time of these tests, if it
-    has to go through all that transformers has imported."""
+    """Speeds up garbage collection at each start of a Trainer, which would visit all
+    objects that transformers has imported."""
     gc.freeze()
     yield
     gc.unfreeze()
 
 
 def run(folder, model, data, estimator="adam", ours=False, callback=None, **options):
-    """Trains and returns the callback."""
+    """Trains; returns the callback."""
     callback = callback or FisherCallback(estimator)
     optimizer = None
     if ours:
@@ -54,7 +54,7 @@ def run(folder, model, data, estimator="adam", ours=False, callback=None, **opti
 @pytest.mark.parametrize("clip", [0.0, 1e-3])
 @pytest.mark.parametrize("split", SPLITS)
 def test_adam_of_a_frozen_model(split, clip, ours, tmp_path):
-    """Neither accumulation nor clipping nor a shorter last step matter."""
+    """Independent of accumulation, clipping and a shorter last step."""
     model, data = bert(), examples(20)
     callback = run(
         tmp_path, model, data, ours=ours, max_grad_norm=clip, **SPLITS[split]
@@ -67,8 +67,8 @@ def test_adam_of_a_frozen_model(split, clip, ours, tmp_path):
 
 
 def test_shares_of_micro_batches(tmp_path):
-    """Where Trainer divides the loss by the number of micro-batches, as many as the
-    step has: two, and one in the last."""
+    """Trainer divides the loss by the number of micro-batches in the step: two, and one
+    in the last step."""
     model, data = bert(), examples(20)
     model.accepts_loss_kwargs = False
     callback = run(tmp_path, model, data, **SPLITS["2x4"])
@@ -76,7 +76,7 @@ def test_shares_of_micro_batches(tmp_path):
 
 
 def test_micro_batches_of_different_lengths(tmp_path):
-    """Trainer adds BERT's means of 2 and of 1: the weight is n / sum_i c_i^2."""
+    """Trainer adds BERT's means of 2 and 1 examples: the weight is n / sum_i c_i^2."""
     model, data = bert(), examples(3)
     callback = run(tmp_path, model, data, **SPLITS["4x2"])
     batches = [torch.utils.data.default_collate(data[i : i + 2]) for i in (0, 2)]
@@ -98,7 +98,7 @@ def regression(outputs):
 
 
 def token_classification():
-    """A label for each token but the padding, and some that do not count."""
+    """A label per token except padding; some do not count."""
     data = sentences(16)
     for row in data:
         row["labels"] = torch.where(row["labels"] > 5, row["labels"] % 3, -100)
@@ -115,8 +115,8 @@ LOSSES = {
 }
 
 
-# Micro-batches of other numbers of tokens would count with other weights: the mean of
-# each is what BertForTokenClassification returns.
+# BertForTokenClassification returns the mean of a micro-batch, so the weights of
+# micro-batches would depend on their numbers of tokens.
 CASES = [*itertools.product(LOSSES, SPLITS)]
 CASES = [case for case in CASES if case[0] != "tokens" or case[1] == "1x8"]
 
@@ -130,7 +130,7 @@ def test_losses(loss, split, tmp_path):
 
 @pytest.mark.parametrize("size", [1, 4])
 def test_online_mc_of_a_frozen_model(size, tmp_path):
-    """With every step, what merganser.fisher draws for the same examples."""
+    """With every step, equals merganser.fisher's samples for the same examples."""
     model, data = bert(dropout=True), examples(12)
     callback = FisherCallback("online_mc", interval=1, seed=3)
     run(tmp_path, model, data, callback=callback, per_device_train_batch_size=size)
@@ -142,7 +142,7 @@ def test_online_mc_of_a_frozen_model(size, tmp_path):
 
 
 def test_online_mc_of_a_language_model(tmp_path):
-    """Tokens are drawn at every position, from the model's own distribution."""
+    """Samples tokens at every position, from the model's distribution."""
     model, data = gpt2(), sentences(8)
     callback = FisherCallback("online_mc", interval=1)
     run(tmp_path, model, data, callback=callback, per_device_train_batch_size=1)
@@ -182,7 +182,7 @@ COURSES = {
 @pytest.mark.parametrize("course", COURSES)
 @pytest.mark.parametrize("estimator", ["adam", "online_mc"])
 def test_training_is_as_without_it(estimator, course, ours, tmp_path):
-    """Dropout and all, to the last bit, and so is the log."""
+    """Bit-identical, including dropout and the log."""
     options = {"num_train_epochs": 2, "learning_rate": 1e-2, **COURSES[course]}
     trainers = []
     for callbacks in ([], [FisherCallback(estimator, interval=1)]):
@@ -195,7 +195,7 @@ def test_training_is_as_without_it(estimator, course, ours, tmp_path):
         trainer.train()
         trainers.append(trainer)
     a, b = (trainer.model.state_dict() for trainer in trainers)
-    # AdamWFisher takes the norm in another order of the parameters than Trainer.
+    # AdamWFisher computes the norm in another order of parameters than Trainer.
     limit = 1e-7 if ours and estimator == "adam" else 0
     assert all((a[n] - b[n]).norm() <= limit * a[n].norm() for n in a)
     if limit == 0:
@@ -205,7 +205,7 @@ def test_training_is_as_without_it(estimator, course, ours, tmp_path):
 
 
 class Recorder(TrainerCallback):
-    """What the model was at the begin of each step."""
+    """Records the model at the start of each step."""
 
     def __init__(self):
         self.models = []
@@ -216,7 +216,7 @@ class Recorder(TrainerCallback):
 
 @pytest.mark.parametrize("window", [None, 4])
 def test_a_model_that_moves(window, tmp_path):
-    """The window, by default the last epoch; each step's gradient where it was."""
+    """The window, by default the last epoch; gradients are of each step's model."""
     model, data = bert(), examples(20)
     callback, recorder = FisherCallback(window=window), Recorder()
     options = {"num_train_epochs": 2, "learning_rate": 1e-2, "max_grad_norm": 0.1}
@@ -303,7 +303,7 @@ def resume(folder, step, ours, callback=None):
 
 @pytest.mark.parametrize("step, ours", [(2, False), (3, False), (3, True), (5, True)])
 def test_resumes(step, ours, tmp_path):
-    """Before the window (steps 4 to 6) anything, within it AdamWFisher."""
+    """Before the window (steps 4 to 6) with any optimizer, in it with AdamWFisher."""
     model, expected = resume(tmp_path, None, ours)
     again, result = resume(tmp_path, step, ours)
     ours, theirs = again.state_dict(), model.state_dict()
@@ -316,14 +316,14 @@ def test_refuses_to_resume_within_the_window(tmp_path):
     resume(tmp_path, None, ours=False)
     with pytest.raises(InputError, match="step 5, within the window"):
         resume(tmp_path, 5, ours=False)
-    # A longer window now: AdamWFisher has collected nothing yet.
+    # With a longer window, AdamWFisher has not collected all of it.
     resume(tmp_path, None, ours=True)
     with pytest.raises(InputError, match="step 2, within the window.*step 1"):
         resume(tmp_path, 2, ours=True, callback=FisherCallback(window=5))
 
 
 class Failing(torch.nn.Module):
-    """An activation whose second backward pass, or forward pass, fails."""
+    """An activation whose second backward or forward pass fails."""
 
     def __init__(self, where):
         super().__init__()
@@ -345,7 +345,7 @@ class Failing(torch.nn.Module):
 @pytest.mark.parametrize("ours", [False, True], ids=["adamw", "AdamWFisher"])
 @pytest.mark.parametrize("where", ["forward", "backward"])
 def test_after_an_exception(where, ours, tmp_path):
-    """The same Trainer can start again, clips as before, and collects right."""
+    """The same Trainer can start again, clips as before, and collects correctly."""
     model, data = bert(), examples(20)
     model.dropout = Failing(where)
     callback = FisherCallback()
@@ -397,7 +397,7 @@ def test_refuses_sharded_training(tmp_path, monkeypatch):
 
 
 def test_refuses_a_loss_of_its_own(tmp_path):
-    """At the first step, long before the window."""
+    """Raises at the first step, long before the window."""
     model = bert()
 
     def change_loss(model, args, output):
@@ -409,12 +409,12 @@ def test_refuses_a_loss_of_its_own(tmp_path):
 
     trainer = make_trainer(tmp_path, bert(), examples(16), [FisherCallback()])
     trainer.compute_loss_func = lambda outputs, labels, **_: outputs.logits.sum()
-    with pytest.raises(InputError, match="given labels and returns the loss"):
+    with pytest.raises(InputError, match="gets labels and returns the loss"):
         trainer.train()
 
 
 def test_refuses_a_model_called_twice(tmp_path):
-    """As R-Drop does: two passes with other dropout, one backward."""
+    """As in R-Drop: two forward passes with different dropout, one backward pass."""
     trainer = make_trainer(tmp_path, bert(), examples(16), [FisherCallback()])
     compute_loss = trainer.compute_loss
 
@@ -460,9 +460,9 @@ def test_data_without_a_length(tmp_path):
         run(tmp_path, bert(), Stream(), callback=callback, max_steps=4)
         return callback.result
 
-    with pytest.raises(InputError, match="give FisherCallback window"):
+    with pytest.raises(InputError, match="pass window"):
         train()
-    with pytest.raises(InputError, match="give FisherCallback num_examples"):
+    with pytest.raises(InputError, match="pass num_examples"):
         train(window=2)
     result = train(window=2, num_examples=100)
     assert (result.num_examples, result.num_examples_used) == (100, 16)
@@ -484,7 +484,7 @@ def test_refuses_options(options, message):
 
 
 def test_two_processes(tmp_path):
-    """DDP: 2 x 4 examples per step are one process' 8; draws differ by process."""
+    """DDP: 2 x 4 examples per step equal one process' 8; samples differ by process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

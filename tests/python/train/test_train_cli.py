@@ -1,4 +1,4 @@
-"""The verbs train, fisher and eval of the executable, and how they fail."""
+"""The commands train, fisher and eval of the executable, and their errors."""
 
 import fcntl
 import json
@@ -38,7 +38,7 @@ def train(folder, *more, **options):
 
 
 def assert_refused(done, code, *words):
-    """One sentence on stderr that has the words, and no trace of a result."""
+    """Checks for one sentence on stderr that has the words, and for no results."""
     assert done.returncode == code, done.stderr
     lines = [line for line in done.stderr.splitlines() if line]
     assert len(lines) == 1 and lines[0].startswith("merganser: "), done.stderr
@@ -57,7 +57,7 @@ def test_train_eval_fisher(folder):
     data = ("--data", folder / "dev.tsv", "--max-length", "24")
     done = command.run("eval", "--model", folder / "out", *data, "--json", "-q")
     (row,) = json.loads(done.stdout)
-    # Batches of another size add up in another order.
+    # Another batch size sums in another order.
     assert row.pop("loss") == pytest.approx(kept.pop("loss"), rel=1e-6)
     assert row == {**kept, "examples": 30}
 
@@ -119,7 +119,7 @@ def test_same_bits_as_from_python(folder):
 
 
 def test_proximal_from_the_executable(folder):
-    """train --proximal takes what fisher --out wrote."""
+    """train --proximal reads the output of fisher --out."""
     f0 = folder / "f0.safetensors"
     command.run(
         "fisher",
@@ -203,7 +203,7 @@ def edit_config(folder, **values):
 
 
 def spoil_number_of_layers(folder):
-    # Far more than memory holds: to be refused before it is allocated.
+    # Larger than memory: must be refused before it is allocated.
     edit_config(folder, num_hidden_layers=10**9)
     return folder / "model", "encoder.layer.999999999."
 
@@ -366,14 +366,14 @@ def test_bad_options_of_fisher(flags, words, folder):
     assert not (folder / "f.safetensors").exists()
 
 
-@pytest.mark.parametrize("verb", ["eval", "fisher"])
-def test_interrupt_of_eval_and_fisher(verb, folder):
+@pytest.mark.parametrize("name", ["eval", "fisher"])
+def test_interrupt_of_eval_and_fisher(name, folder):
     make_data(folder / "many.jsonl", 20000, seed=3)
     arguments = [
-        *(verb, "--model", folder / "model", "--data", folder / "many.jsonl"),
+        *(name, "--model", folder / "model", "--data", folder / "many.jsonl"),
         *("--max-length", "24", "--batch-size", "1"),
     ]
-    if verb == "fisher":
+    if name == "fisher":
         arguments += ["--out", folder / "f.safetensors", "--estimator", "mc"]
         arguments += ["--samples", "1000000"]
     process = subprocess.Popen(
@@ -408,7 +408,7 @@ def test_full_disk_of_fisher(folder):
 
 @pytest.mark.parametrize("limit_kib", [4, 40])
 def test_full_disk(folder, limit_kib):
-    """No file may grow beyond a limit: within a checkpoint, and at the end."""
+    """Limits file sizes, within a checkpoint and at the end."""
     run = ["bash", "-c", f'ulimit -f {limit_kib}; exec "$@"', "bash"]
     arguments = [
         *("train", "--model", folder / "model", "--train", folder / "train.jsonl"),
@@ -425,15 +425,15 @@ def test_full_disk(folder, limit_kib):
     assert not [path for path in folder.rglob("*.tmp")]
 
 
-@pytest.mark.parametrize("verb", ["eval", "fisher"])
-def test_a_model_without_a_head_is_refused(verb, tmp_path):
+@pytest.mark.parametrize("name", ["eval", "fisher"])
+def test_a_model_without_a_head_is_refused(name, tmp_path):
     make_roberta(tmp_path / "model")
     model = tiny_models.roberta()
     model.roberta.save_pretrained(tmp_path / "model")
     make_data(tmp_path / "data.jsonl", 5, seed=1)
-    flags = ["--out", tmp_path / "f.safetensors"] if verb == "fisher" else []
+    flags = ["--out", tmp_path / "f.safetensors"] if name == "fisher" else []
     done = command.run(
-        verb,
+        name,
         *("--model", tmp_path / "model", "--data", tmp_path / "data.jsonl", *flags),
         check=False,
     )
@@ -441,11 +441,11 @@ def test_a_model_without_a_head_is_refused(verb, tmp_path):
     assert not (tmp_path / "f.safetensors").exists()
 
 
-@pytest.mark.parametrize("verb", ["eval", "fisher"])
-def test_more_tokens_than_positions_are_refused(verb, folder):
-    flags = ["--out", folder / "f.safetensors"] if verb == "fisher" else []
+@pytest.mark.parametrize("name", ["eval", "fisher"])
+def test_more_tokens_than_positions_are_refused(name, folder):
+    flags = ["--out", folder / "f.safetensors"] if name == "fisher" else []
     done = command.run(
-        verb,
+        name,
         *("--model", folder / "model", "--data", folder / "dev.tsv", *flags),
         check=False,
     )

@@ -39,7 +39,7 @@ OPTIONS = {
 
 
 def read_metrics(out):
-    """The lines of steps and those of epochs."""
+    """The lines of steps, and the lines of epochs."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").open()]
     steps = [row for row in rows if "learning_rate" in row]
     return steps, [row for row in rows if "train_loss" in row]
@@ -54,7 +54,7 @@ def assert_same_course(steps, expected):
         assert step["learning_rate"] == pytest.approx(
             reference["learning_rate"], rel=1e-12, abs=1e-18
         )
-        # Of another order than the loss: where that may differ by 1e-4, so may it.
+        # May differ like the loss, by 1e-4.
         assert step["gradient_norm"] == pytest.approx(
             reference["gradient_norm"], rel=1e-2
         )
@@ -73,14 +73,14 @@ def test_same_course_as_transformers(model, name, tmp_path):
     assert result["steps"] == len(steps) >= 47
     assert result["examples"] == sum(step["examples"] for step in steps)
     assert result["epochs"] == epochs
-    # The model that was saved is the one that the course ended with.
+    # The saved model is the one at the end of the replay.
     expected = replay.logits(range(40))
     replay.model = AutoModelForSequenceClassification.from_pretrained(out).eval()
     torch.testing.assert_close(replay.logits(range(40)), expected, atol=1e-3, rtol=0)
 
 
 def test_same_course_as_transformers_from_minilm(tmp_path):
-    """50 steps on real weights, with a head that both begin with."""
+    """50 steps on real weights, with the same initial head."""
     (tmp_path / "model").symlink_to(MINILM)
     data = make_data(tmp_path / "train.jsonl", 200, seed=2)
     options = {"lr": 5e-5, "batch_size": 4, "num_labels": 3}
@@ -97,7 +97,7 @@ def test_same_course_as_transformers_from_minilm(tmp_path):
 def test_the_first_best_epoch_is_kept(tmp_path):
     make_bert(tmp_path / "model")
     make_data(tmp_path / "train.jsonl", 40, seed=1)
-    # With the labels of the training data turned round, training makes it worse.
+    # With inverted labels, training makes it worse.
     wrong = write(
         tmp_path / "wrong.jsonl",
         ((text, (label + 1) % 3) for text, label in sentences(40, seed=1)),
@@ -112,7 +112,7 @@ def test_the_first_best_epoch_is_kept(tmp_path):
     assert means.index(max(means)) + 1 == result["model_epoch"] < 4
     assert_evaluated_as_transformers_does(result, out)
 
-    # A Fisher belongs to the end of training, so that it comes with the last.
+    # A Fisher belongs to the end of training, so the last epoch is kept.
     result, out = train(tmp_path, out="last", fisher="adam", **options)
     assert result["model_epoch"] == 4
     assert_evaluated_as_transformers_does(result, out)
@@ -160,7 +160,7 @@ def test_same_seed_same_bits(tmp_path):
     make_bert(tmp_path / "model")
     make_data(tmp_path / "train.jsonl", 40, seed=1)
     options = {"batch_size": 8, "dropout": None, "fisher": "online_mc"}
-    torch.manual_seed(11)  # the trainer's draws do not depend on it
+    torch.manual_seed(11)  # the trainer's randomness does not depend on it
     _, first = train(tmp_path, out="first", seed=5, **options)
     state = torch.get_rng_state()
     _, again = train(tmp_path, out="again", seed=5, **options)
@@ -172,7 +172,7 @@ def test_same_seed_same_bits(tmp_path):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_dropout_reaches_the_model(model, tmp_path):
-    """Each of config.json's dropouts changes the loss, and the option all three."""
+    """Each dropout of config.json changes the loss; the option replaces all three."""
     make_data(tmp_path / "train.jsonl", 8, seed=1)
     keys = (
         "hidden_dropout_prob",
@@ -228,7 +228,7 @@ def test_progress_counts_examples(tmp_path):
         epochs=1.5,
         lr=1e-3,
     )
-    # Three batches make an epoch, and 1.5 epochs five steps.
+    # An epoch has three batches, 1.5 epochs have five steps.
     done = [call[0] for call in calls]
     assert len(done) == 5 and done == sorted(set(done)) and done[2] == 20
     assert {call[1] for call in calls} == {done[-1]}

@@ -1,8 +1,8 @@
-"""Fishers collected in training against float64 replays of the same course.
+"""Fishers collected in training against float64 replays of the same run.
 
-The float32 course differs from the float64 one by rounding, which Adam carries from
-step to step; 1e-3 of a tensor's norm is far above that and far below what a factor
-(B, the clip scale, a step too many) would do.
+The float32 run differs from the float64 one by rounding, which Adam accumulates over
+steps. 1e-3 of a tensor's norm is far above that, and far below the effect of a wrong
+factor (B, the clip scale, an extra step).
 """
 
 import json
@@ -29,7 +29,7 @@ def assert_close(fisher, expected):
     assert set(fisher) == set(expected)
     for name, values in expected.items():
         if name.endswith("key.bias"):
-            # Zero by theory: what is left are squared roundings.
+            # Zero in theory: only squared rounding errors remain.
             assert fisher[name].max() < 1e-9
             continue
         error = (fisher[name].double() - values).norm()
@@ -73,11 +73,11 @@ def test_adam(model, course, tmp_path):
 @pytest.mark.parametrize("course", COURSES)
 def test_online_mc(model, course, tmp_path):
     """sum over every second step's batches of (sum of gradients at drawn labels)^2,
-    over their examples; the model as it was before that step."""
+    over their examples, at the model before that step."""
     MODELS[model](tmp_path / "model")
     data = make_data(tmp_path / "train.jsonl", 45, seed=1)
     options = COMMON | COURSES[course]
-    # Dropout would change the course and the replay with it, but not the estimate.
+    # Dropout would change the run and the replay, but not the estimate.
     _, out = train(tmp_path, fisher="online_mc", fisher_interval=2, seed=3, **options)
 
     replay = Replay(tmp_path / "model", data, seed=3, dtype=torch.float64, **options)
@@ -110,7 +110,7 @@ def test_online_mc(model, course, tmp_path):
 
 
 def test_online_mc_is_in_eval_mode(tmp_path):
-    """With a learning rate of 0 the model stays, and dropout does not matter."""
+    """With a learning rate of 0 the model is constant, and dropout must not matter."""
     make_bert(tmp_path / "model")
     make_data(tmp_path / "train.jsonl", 20, seed=1)
     options = {"fisher": "online_mc", "lr": 0.0, "batch_size": 8}
@@ -121,7 +121,7 @@ def test_online_mc_is_in_eval_mode(tmp_path):
 
 
 def make_proximal(folder):
-    """A Fisher of the model, far larger than a real one, so that it matters."""
+    """A Fisher of the model, far larger than a real one, to have an effect."""
     make_bert(folder / "model")
     make_data(folder / "train.jsonl", 45, seed=1)
     shapes = load_file(folder / "model" / "model.safetensors")
@@ -140,7 +140,7 @@ def make_proximal(folder):
 
 
 def test_proximal_term(tmp_path):
-    """The course with weight * N_0 / N * F_0 (theta - theta_0) in the gradient."""
+    """Replays with weight * N_0 / N * F_0 (theta - theta_0) in the gradient."""
     f0 = make_proximal(tmp_path)
     options = COMMON | {"epochs": 3, "clip": 0.5}
     _, out = train(
@@ -158,7 +158,7 @@ def test_proximal_term(tmp_path):
         nonlocal count
         penalty = 0.0
         for name, p in replay.model.named_parameters():
-            if step >= replay.window:  # the Fisher is that of the data alone
+            if step >= replay.window:  # the Fisher excludes the proximal term
                 square = (len(examples) * p.grad.double()) ** 2
                 sums[name] = sums.get(name, 0) + square
             h = 0.7 * 90 / 45 * f0[name]

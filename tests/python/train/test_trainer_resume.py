@@ -1,4 +1,4 @@
-"""An interrupted run that goes on ends with the bits of one that was not."""
+"""A resumed run is bit-identical to an uninterrupted one."""
 
 import subprocess
 import sys
@@ -50,8 +50,8 @@ def assert_same_files(a, b):
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_at_several_points(kind, folder):
     result, whole = run(folder, "whole", **KINDS[kind])
-    # The second and third run count their own calls: after steps 1, 5 and 12, the
-    # last of which leaves only an evaluation to do.
+    # Each run counts its own calls: it stops after steps 1, 5 and 12, the
+    # last of which leaves only an evaluation.
     for calls in (1, 4, 7):
         with pytest.raises(StopAfter):
             run(folder, "parts", stop_after(calls), **KINDS[kind])
@@ -83,9 +83,9 @@ run(folder, "parts", progress, fisher="adam")
 
 
 def test_killed_between_steps(folder):
-    """SIGKILL: nothing can be saved then, so the last checkpoint must do."""
+    """SIGKILL: nothing is saved then, so the run resumes from the last checkpoint."""
     _, whole = run(folder, "whole", fisher="adam")
-    # From the start after step 2; from there step 8 (checkpoint 6); from 6, 11.
+    # Killed at step 2 (restarts), at 8 (checkpoint 6), and 5 steps later at 11.
     for step in (2, 8, 5):
         done = subprocess.run(
             [sys.executable, "-c", KILLED, str(folder), str(step)],
