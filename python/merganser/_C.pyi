@@ -252,7 +252,7 @@ class MethodInfo:
     def needs_base_gram(self) -> bool: ...
     @property
     def needs_statistics(self) -> bool:
-        """Whether it needs statistics of a whole tensor to merge it."""
+        """True if it needs statistics of a whole tensor before merging it."""
 
 def find_method(name: str) -> MethodInfo:
     """Finds a method by its name in recipes; InputError lists the available names."""
@@ -276,7 +276,7 @@ class MemoryMerge:
         gram_examples: Sequence[float],
     ) -> None: ...
     def normalizes_fishers(self, name: str) -> bool:
-        """Whether normalize_fishers applies to a tensor; then call add_fisher first."""
+        """True if normalize_fishers is set for a tensor; then call add_fisher first."""
     def add_fisher(self, fisher: int, name: str, tensor: tuple[str, Tensor]) -> None:
         """Adds a tensor to a Fisher's mean; needs all merged tensors, by name."""
     def scalars(self, name: str) -> dict:

@@ -41,7 +41,7 @@ def all_trainable(model: nn.Module):
 def moved(model: nn.Module, device: torch.device, home: torch.device):
     """Moves the model to `device`; moves it to `home` afterwards."""
     if device.type == "meta":
-        raise InputError("device must hold data, and meta does not")
+        raise InputError("device must not be meta, which holds no data")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -71,8 +71,8 @@ class Watch(TorchFunctionMode):
         self._names = {id(p): name for name, p in parameters.items()}
         self._without_rule = without_rule
         self._receive: Callable | None = None  # in a backward pass
-        # Whether embeddings that all examples share, such as positions, are expanded
-        # over the batch, so that their gradients are per example.
+        # Expands embeddings that all examples share, such as positions, over the batch,
+        # so that their gradients are per example.
         self.share = True
         self._shared: set[str] = set()
         self.proven: set[str] = set()  # names whose rows are the examples'
