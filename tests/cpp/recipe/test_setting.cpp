@@ -70,7 +70,7 @@ TEST(Setting, KeepsFlagsAsNumbers) {
 }
 
 TEST(Setting, KeepsWholeNumbersExactly) {
-  EXPECT_EQ(parse("9007199254740992", kWhole).at("t", 0), 9007199254740992.0);
+  EXPECT_EQ(parse("9007199254740991", kWhole).at("t", 0), 9007199254740991.0);
   EXPECT_EQ(parse("0", kWhole).at("t", 0), 0);
 }
 
