@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "merganser/base/api.h"
 #include "merganser/plan/tensor_plan.h"
 
 namespace merganser {
@@ -23,7 +24,7 @@ namespace merganser {
 //
 // Returns W's elements. Throws InputError for a value that is not finite, for a
 // negative diagonal of a Gram matrix and for a sum that cannot be inverted.
-std::vector<double> merge_with_grams(
+MERGANSER_API std::vector<double> merge_with_grams(
     const TensorPlan& tensor,
     size_t output,
     int threads);

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "merganser/base/api.h"
 #include "merganser/merge/tensor_statistics.h"
 #include "merganser/plan/tensor_plan.h"
 
@@ -10,10 +11,8 @@ namespace merganser {
 // Reads the tensor's chunks one to three times, as the method needs; the
 // result does not depend on the number of threads. `output` selects the
 // parameters.
-TensorStatistics measure_tensor(
-    const TensorPlan& tensor,
-    size_t output,
-    int threads);
+MERGANSER_API TensorStatistics
+measure_tensor(const TensorPlan& tensor, size_t output, int threads);
 
 // True if both outputs' parameters give the same statistics.
 bool same_statistics(

@@ -135,14 +135,14 @@ uint64_t chance_memory(const MethodInfo& method) {
       : drawn + ChunkReader<double>::memory(2) + rows + order;
 }
 
-template bool sparsify(
+template MERGANSER_API bool sparsify(
     const TensorPlan&,
     const Chunk&,
     const SparsifyArguments&,
     const float*,
     const float*,
     float*);
-template bool sparsify(
+template MERGANSER_API bool sparsify(
     const TensorPlan&,
     const Chunk&,
     const SparsifyArguments&,

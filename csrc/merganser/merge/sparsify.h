@@ -1,5 +1,6 @@
 #pragma once
 
+#include "merganser/base/api.h"
 #include "merganser/merge/chunks.h"
 #include "merganser/merge/tensor_statistics.h"
 #include "merganser/plan/tensor_plan.h"
@@ -16,7 +17,7 @@ struct SparsifyArguments {
 // element, and 0 elsewhere. Returns true if all of theta - base is finite,
 // dropped elements included.
 template <typename T>
-bool sparsify(
+MERGANSER_API bool sparsify(
     const TensorPlan& tensor,
     const Chunk& chunk,
     const SparsifyArguments& arguments,
