@@ -260,17 +260,17 @@ def find_method(name: str) -> MethodInfo:
 class MemoryMerge:
     """Merges in memory, one tensor at a time, with the engine that merges files.
 
-    `parameters` and `models` are YAML, as in a recipe. Lists of weights, Fishers, Gram
-    matrices and their numbers of examples begin with the base's item, if the method
-    needs one, and have one item per model. Tensors are contiguous and on the CPU; each
-    comes with a label for errors.
+    `parameters` and `models` are mappings as in a recipe. Lists of weights, Fishers,
+    Gram matrices and their numbers of examples begin with the base's item, if the
+    method needs one, and have one item per model. Tensors are contiguous and on the
+    CPU; each comes with a label for errors.
     """
 
     def __init__(
         self,
         method: str,
-        parameters: str,
-        models: Sequence[str],
+        parameters: object,
+        models: Sequence[object],
         names: Sequence[str],
         fisher_examples: Sequence[float],
         gram_examples: Sequence[float],

@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
+#include <yaml-cpp/yaml.h>
 
 #include "merganser/base/error.h"
 #include "merganser/bindings/long_call.h"
@@ -49,6 +50,38 @@ std::vector<MemoryTensor> memory_of(
   return found;
 }
 
+// A value of Python as it would stand in a recipe; arrays as lists.
+YAML::Node node_of(const py::handle& value, const std::string& label) {
+  YAML::Node node;
+  if (py::hasattr(value, "tolist")) {
+    return node_of(value.attr("tolist")(), label);
+  }
+  if (py::isinstance<py::dict>(value)) {
+    node = YAML::Node(YAML::NodeType::Map);
+    for (const auto& [key, item] : py::cast<py::dict>(value)) {
+      node.force_insert(py::str(key).cast<std::string>(), node_of(item, label));
+    }
+  } else if (
+      py::isinstance<py::list>(value) || py::isinstance<py::tuple>(value)) {
+    node = YAML::Node(YAML::NodeType::Sequence);
+    for (const auto& item : py::cast<py::sequence>(value)) {
+      node.push_back(node_of(item, label));
+    }
+  } else if (py::isinstance<py::bool_>(value)) {
+    node = value.cast<bool>();
+  } else if (
+      py::isinstance<py::int_>(value) || py::isinstance<py::float_>(value) ||
+      py::isinstance<py::str>(value)) {
+    node = py::str(value).cast<std::string>(); // repr of a number is exact
+  } else if (!value.is_none()) {
+    throw InputError(fmt::format(
+        "{} must be as in a recipe, not {}",
+        label,
+        py::str(py::type::of(value).attr("__name__")).cast<std::string>()));
+  }
+  return node;
+}
+
 void merge(
     MemoryMerge& self,
     const std::string& name,
@@ -92,14 +125,23 @@ void bind_memory_merge(py::module_& m) {
   py::class_<MemoryMerge>(m, "MemoryMerge")
       .def(
           py::init([](std::string_view method,
-                      const std::string& parameters,
-                      const std::vector<std::string>& models,
+                      const py::object& parameters,
+                      const std::vector<py::object>& weights,
                       const std::vector<std::string>& names,
                       const std::vector<double>& fisher_examples,
                       const std::vector<double>& gram_examples) {
+            const auto mapping = [](const py::object& value,
+                                    const std::string& label) {
+              return YamlValue::of(node_of(value, label), label);
+            };
+            std::vector<YamlValue> models;
+            for (size_t t = 0; t < weights.size(); ++t) {
+              models.push_back(
+                  mapping(weights[t], fmt::format("weights[{}]", t)));
+            }
             return MemoryMerge(
                 method,
-                parameters,
+                mapping(parameters, "parameters"),
                 models,
                 names,
                 {fisher_examples, gram_examples});

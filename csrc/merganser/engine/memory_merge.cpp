@@ -34,12 +34,10 @@ void check_parameter(const MethodInfo& method, std::string_view name) {
 }
 
 Settings parse(
-    const std::string& yaml,
-    const std::string& label,
+    const YamlValue& mapping,
     const MethodInfo& method,
     ParameterInfo::Scope scope) {
-  Settings settings =
-      parse_settings(YamlValue::parse(yaml, label), method, scope);
+  Settings settings = parse_settings(mapping, method, scope);
   for (const auto& [name, setting] : settings) {
     check_parameter(method, name);
     if (setting.is_sweep()) {
@@ -96,8 +94,8 @@ void merge_chunks(
 
 MemoryMerge::MemoryMerge(
     std::string_view method,
-    const std::string& parameters,
-    const std::vector<std::string>& models,
+    const YamlValue& parameters,
+    const std::vector<YamlValue>& models,
     const std::vector<std::string>& names,
     MemoryExamples examples)
     : method_(find_method(method)),
@@ -105,14 +103,9 @@ MemoryMerge::MemoryMerge(
       means_(examples_.fishers.size()),
       labels_(examples_.fishers.size()) {
   check_count(method_, static_cast<int>(models.size()));
-  parameters_ =
-      parse(parameters, "parameters", method_, ParameterInfo::Scope::kMerge);
-  for (size_t t = 0; t < models.size(); ++t) {
-    models_.push_back(parse(
-        models[t],
-        fmt::format("weights[{}]", t),
-        method_,
-        ParameterInfo::Scope::kModel));
+  parameters_ = parse(parameters, method_, ParameterInfo::Scope::kMerge);
+  for (const YamlValue& model : models) {
+    models_.push_back(parse(model, method_, ParameterInfo::Scope::kModel));
   }
   const std::vector<double> depths = layer_depths(names);
   for (size_t i = 0; i < names.size(); ++i) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "merganser/base/api.h"
+#include "merganser/io/yaml_value.h"
 #include "merganser/merge/fisher_means.h"
 #include "merganser/plan/tensor_plan.h"
 
@@ -44,14 +45,14 @@ struct MemoryScalars {
 // Merges tensors in memory, one at a time, with the arithmetic of the engine.
 class MERGANSER_API MemoryMerge {
  public:
-  // `parameters` and `models`: the parameters of the merge and of each model,
-  // YAML as in a recipe, but only of this method and without a sweep. `names`:
-  // of all tensors, for parameters that depend on the layer. Throws InputError
-  // as a recipe would.
+  // `parameters` and `models`: the mappings `parameters` of the merge and of
+  // each model, as in a recipe, but only of this method and without a sweep.
+  // `names`: of all tensors, for parameters that depend on the layer. Throws
+  // InputError as a recipe would.
   MemoryMerge(
       std::string_view method,
-      const std::string& parameters,
-      const std::vector<std::string>& models,
+      const YamlValue& parameters,
+      const std::vector<YamlValue>& models,
       const std::vector<std::string>& names,
       MemoryExamples examples);
 

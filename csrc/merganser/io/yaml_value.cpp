@@ -90,6 +90,10 @@ YamlValue YamlValue::load(const std::filesystem::path& path) {
   return parse(read_file(path), path.string());
 }
 
+YamlValue YamlValue::of(YAML::Node root, const std::string& source) {
+  return YamlValue(std::move(root), source, "");
+}
+
 void YamlValue::fail(std::string_view message) const {
   fail_at(source_, node_.Mark(), message);
 }

@@ -27,6 +27,8 @@ class MERGANSER_API YamlValue {
   // The one document of a text; `source` is the file named in errors.
   static YamlValue parse(const std::string& yaml, const std::string& source);
   static YamlValue load(const std::filesystem::path& path);
+  // A document that a program has built; errors name `source` alone.
+  static YamlValue of(YAML::Node root, const std::string& source);
 
   // Defined where yaml-cpp's node is whole: users see only its declaration.
   YamlValue(const YamlValue&);

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,8 +21,8 @@ def make_engine(inputs: Inputs, weights: Any, parameters: Any) -> _C.MemoryMerge
         raise InputError("parameters cannot have weight: pass weights")
     return _C.MemoryMerge(
         inputs.method.name,
-        _yaml({} if parameters is None else parameters, "parameters"),
-        [_yaml(settings, "weights") for settings in _settings(weights, count)],
+        {} if parameters is None else parameters,
+        _settings(weights, count),
         list(inputs.reference.tensors),
         [part.num_examples for part in inputs.fishers],
         [part.num_examples for part in inputs.grams],
@@ -44,20 +43,6 @@ def _settings(weights: Any, count: int) -> list[dict]:
             f"weights must have {count} items, one per model, not {len(found)}"
         )
     return found
-
-
-def _yaml(value: Any, label: str) -> str:
-    """Encodes a value as JSON, a part of YAML; arrays and tensors as lists."""
-
-    def plain(item):
-        if hasattr(item, "tolist"):
-            return item.tolist()
-        raise TypeError(f"not {type(item).__name__}")
-
-    try:
-        return json.dumps(value, default=plain)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{label} must be as in a recipe: {error}") from None
 
 
 def measure_fishers(engine: _C.MemoryMerge, inputs: Inputs) -> None:

@@ -186,7 +186,10 @@ def test_links_and_folders_of_others(tmp_path):
     folder = enlarged(tmp_path)
     (folder / "nothing").symlink_to("nowhere")
     process = merge(folder, out="nothing")
-    assert process.returncode == 2 and "is a link to a path that does not exist" in process.stderr
+    assert (
+        process.returncode == 2
+        and "is a link to a path that does not exist" in process.stderr
+    )
     (folder / "target").mkdir()
     (folder / "link").symlink_to("target")
     merge(folder, out="link").check_returncode()
