@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Changes when the file does; a file that is replaced gets another inode.
+// Changes when the file does: a replaced file gets another inode.
 std::string state_of(const fs::path& path) {
   struct stat status;
   if (stat(path.c_str(), &status) != 0) {
@@ -32,17 +32,17 @@ std::string state_of(const fs::path& path) {
 
 } // namespace
 
-ContentHashes::ContentHashes(fs::path memory) : memory_(std::move(memory)) {
-  if (!fs::exists(memory_)) {
+ContentHashes::ContentHashes(fs::path cache) : cache_(std::move(cache)) {
+  if (!fs::exists(cache_)) {
     return;
   }
   try {
-    const auto json = nlohmann::json::parse(read_file(memory_));
+    const auto json = nlohmann::json::parse(read_file(cache_));
     for (const auto& [path, entry] : json.items()) {
       entries_[path] = {entry.at("state"), entry.at("hash")};
     }
   } catch (const nlohmann::json::exception&) {
-    entries_.clear(); // only a memory: what it lacks is computed
+    entries_.clear(); // only a cache: missing entries are computed
   }
 }
 
@@ -82,7 +82,7 @@ void ContentHashes::save() {
   for (const auto& [path, entry] : entries_) {
     json[path] = {{"state", entry.state}, {"hash", entry.hash}};
   }
-  write_file(memory_, json.dump(1) + "\n");
+  write_file(cache_, json.dump(1) + "\n");
   changed_ = false;
 }
 

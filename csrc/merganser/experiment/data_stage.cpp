@@ -11,7 +11,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Examples per label.
+// Number of examples of each label.
 Json count_labels(
     const fs::path& file,
     const Tokenizer& tokenizer,

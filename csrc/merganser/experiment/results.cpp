@@ -23,7 +23,7 @@ double mean(
   return sum / static_cast<double>(results.size());
 }
 
-// The first of the merges that no other is better than.
+// The best merge, the first of equals.
 const ModelResult& best_merge(
     const std::vector<ModelResult>& models,
     const std::function<bool(const ModelResult&, const ModelResult&)>& better) {

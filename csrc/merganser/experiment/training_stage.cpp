@@ -6,7 +6,7 @@
 namespace merganser {
 namespace {
 
-// Often enough that a killed run loses little, seldom enough to cost little.
+// A killed run loses little, and writing checkpoints costs little.
 constexpr int64_t kCheckpointSteps = 200;
 
 } // namespace

@@ -12,8 +12,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// transformers computes several of these by different programs, but each row
-// is one of two formulas: x Phi(x), or its tanh approximation.
+// transformers implements GELU several times, but every variant is x Phi(x) or
+// its tanh approximation.
 const std::map<std::string, Activation> kActivations = {
     {"gelu", Activation::kGelu},
     {"gelu_python", Activation::kGelu},
@@ -28,7 +28,7 @@ const std::map<std::string, Activation> kActivations = {
     {"tanh", Activation::kTanh},
 };
 
-// Reads typed values; absent and null are both "not given".
+// Reads typed values. Absent and null both count as not given.
 class Reader {
  public:
   Reader(const std::string& text, std::string source)
@@ -51,13 +51,13 @@ class Reader {
     return json_[key];
   }
 
-  int64_t integer(const char* key, int64_t fallback, int64_t least) const {
+  int64_t integer(const char* key, int64_t fallback, int64_t min) const {
     if (!given(key)) {
       return fallback;
     }
     const Json& value = json_[key];
-    if (!value.is_number_integer() || value.get<int64_t>() < least) {
-      refuse(key, fmt::format("a whole number of at least {}", least));
+    if (!value.is_number_integer() || value.get<int64_t>() < min) {
+      refuse(key, fmt::format("integers of at least {}", min));
     }
     return value.get<int64_t>();
   }
@@ -70,7 +70,7 @@ class Reader {
     const Json& value = json_[key];
     if (!value.is_number() || !(value.get<double>() >= 0) ||
         !(value.get<double>() < limit)) {
-      refuse(key, fmt::format("a number in [0, {})", limit));
+      refuse(key, fmt::format("numbers in [0, {})", limit));
     }
     return value.get<double>();
   }
@@ -80,7 +80,7 @@ class Reader {
       return fallback;
     }
     if (!json_[key].is_string()) {
-      refuse(key, "a string");
+      refuse(key, "strings");
     }
     return json_[key].get<std::string>();
   }
@@ -94,7 +94,7 @@ class Reader {
         expected));
   }
 
-  // The switches of architectures that are not built here.
+  // Rejects the switches of architectures that are not supported.
   void expect(const char* key, const Json& only) const {
     if (given(key) && json_[key] != only) {
       refuse(key, only.dump());
@@ -130,7 +130,7 @@ int64_t read_num_labels(const Reader& in, int64_t override_value) {
     in.refuse(
         "id2label",
         labels > 0 ? fmt::format("num_labels = {} names", labels)
-                   : "two labels or more (no regression)");
+                   : "two or more labels (no regression)");
   }
   return names;
 }
@@ -247,7 +247,7 @@ std::string EncoderConfig::to_json(const std::string& original) const {
       json["label2id"][name] = i;
     }
   }
-  // transformers derives it from id2label; a stale one would contradict.
+  // transformers derives it from id2label; a stale value would contradict it.
   json.erase("num_labels");
   // transformers 5 writes "dtype", earlier releases "torch_dtype".
   const char* dtype = json.contains("dtype") ? "dtype" : "torch_dtype";

@@ -29,9 +29,8 @@ Json hash_files(const std::vector<std::filesystem::path>& files) {
   return hashes;
 }
 
-// Raised when the same options begin to give other bits: another order of the
-// examples, other dropout masks, another hash of the weights in a Fisher's
-// file.
+// Incremented whenever the same options give other bits: another order of the
+// examples, other dropout masks, another hash of the weights in a Fisher file.
 constexpr int kFormat = 3;
 
 } // namespace

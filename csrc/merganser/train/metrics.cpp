@@ -45,8 +45,8 @@ MetricsFile::MetricsFile(std::filesystem::path path, uint64_t bytes)
     const uint64_t size = std::filesystem::file_size(path_, failed);
     if (failed || size < bytes) {
       throw InputError(fmt::format(
-          "{} is shorter than the checkpoint beside it says: delete that "
-          "folder to start anew",
+          "{} is shorter than its checkpoint says; delete its directory to "
+          "start again",
           path_.string()));
     }
     std::filesystem::resize_file(path_, bytes);
@@ -88,7 +88,7 @@ void MetricsFile::flush() {
   out_.flush();
   if (!out_) {
     throw Error(fmt::format(
-        "cannot write {}: is the disk full, or the folder read-only?",
+        "cannot write {}: is the disk full or the directory read-only?",
         path_.string()));
   }
 }

@@ -57,8 +57,9 @@ void check_same_run(
     const Json then = before.value(name, Json());
     if (then != value) {
       throw InputError(fmt::format(
-          "{} holds a run begun with {} = {}, but this one has {}: give the "
-          "same to go on with it, or delete that folder to start anew",
+          "{} holds a run begun with {} = {}, but this run has {}; use the "
+          "same "
+          "value to resume it, or delete that directory to start again",
           file.parent_path().string(),
           name,
           then.dump(),
@@ -113,7 +114,8 @@ TrainState load_state(
         : Json::parse(found->second, nullptr, /*allow_exceptions=*/false);
     if (!value.is_object()) {
       throw InputError(fmt::format(
-          "{} is not a training checkpoint: delete its folder to start anew",
+          "{} is not a training checkpoint; delete its directory to start "
+          "again",
           file.string()));
     }
     return value;

@@ -251,8 +251,8 @@ def test_inspect(models):
 
 def test_help_lists_the_verbs():
     text = run("--help").stdout
-    for verb in ("train", "fisher", "merge", "plan", "eval", "inspect", "run"):
-        assert re.search(rf"^  {verb} ", text, re.MULTILINE)
+    for name in ("train", "fisher", "merge", "plan", "eval", "inspect", "run"):
+        assert re.search(rf"^  {name} ", text, re.MULTILINE)
     assert "RECIPE" in run("merge", "--help").stdout
 
 
