@@ -12,6 +12,7 @@
 #include "merganser/app/commands.h"
 #include "merganser/app/torch_options.h"
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/base/progress.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/io/fisher_file.h"
@@ -84,7 +85,7 @@ void fisher(const Options& options, const CommonOptions& common) {
         {"estimator", result.estimator},
         {"num_examples", result.num_examples},
         {"num_examples_used", result.num_examples_used}};
-    fmt::print("{}\n", json.dump(2));
+    fmt::print("{}\n", json_text(json, 2));
   } else if (!common.quiet) {
     fmt::print(
         "{}: {} Fisher of {} on {} of {} examples\n",

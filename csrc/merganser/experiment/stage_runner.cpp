@@ -7,6 +7,7 @@
 #include <chrono>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/base/version.h"
 #include "merganser/io/atomic_file.h"
 #include "merganser/io/durable.h"
@@ -49,7 +50,7 @@ struct Stamp {
     Stamp stamp;
     if (fs::exists(path)) {
       try {
-        const Json json = Json::parse(read_file(path));
+        const Json json = parse_json(read_file(path));
         stamp = {json.at("inputs"), json.at("output"), json.at("seconds")};
       } catch (const Json::exception&) {
         // A damaged stamp counts as none.
@@ -61,7 +62,7 @@ struct Stamp {
   void save(const fs::path& path) const {
     const Json json = {
         {"inputs", inputs}, {"output", output}, {"seconds", seconds}};
-    write_file(path, json.dump(1) + "\n");
+    write_file(path, json_text(json, 1) + "\n");
   }
 };
 
@@ -120,7 +121,7 @@ void StageRunner::run(const Stage& stage) {
   }
   hashes_.save();
   records_.push_back(
-      {stage.name, inputs.dump(), stamp.output, stamp.seconds, cached});
+      {stage.name, json_text(inputs), stamp.output, stamp.seconds, cached});
   events_.end(records_.back());
 }
 

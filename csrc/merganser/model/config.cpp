@@ -6,6 +6,7 @@
 #include <map>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 
 namespace merganser {
 namespace {
@@ -33,7 +34,7 @@ class Reader {
  public:
   Reader(const std::string& text, std::string source)
       : source_(std::move(source)) {
-    json_ = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    json_ = parse_json_or_discard(text);
     if (!json_.is_object()) {
       throw InputError(fmt::format("{}: not a JSON object", source_));
     }
@@ -90,14 +91,14 @@ class Reader {
         "{}: {} is {}, but the encoder supports only {}",
         source_,
         key,
-        given(key) ? json_[key].dump() : "absent",
+        given(key) ? json_text(json_[key]) : "absent",
         expected));
   }
 
   // Rejects the switches of architectures that are not supported.
   void expect(const char* key, const Json& only) const {
     if (given(key) && json_[key] != only) {
-      refuse(key, only.dump());
+      refuse(key, json_text(only));
     }
   }
 
@@ -232,7 +233,7 @@ int64_t EncoderConfig::max_length() const {
 }
 
 std::string EncoderConfig::to_json(const std::string& original) const {
-  Json json = Json::parse(original);
+  Json json = parse_json(original);
   json["architectures"] = {
       architecture == Architecture::kRoberta
           ? "RobertaForSequenceClassification"
@@ -252,7 +253,7 @@ std::string EncoderConfig::to_json(const std::string& original) const {
   // transformers 5 writes "dtype", earlier releases "torch_dtype".
   const char* dtype = json.contains("dtype") ? "dtype" : "torch_dtype";
   json[dtype] = "float32";
-  return json.dump(2) + "\n";
+  return json_text(json, 2) + "\n";
 }
 
 } // namespace merganser

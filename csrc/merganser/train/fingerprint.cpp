@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "merganser/base/json_text.h"
 #include "merganser/io/hash.h"
 #include "merganser/io/model_dir.h"
 
@@ -71,7 +72,7 @@ std::string fingerprint(
   if (options.proximal) {
     json["proximal"] = hash_file(*options.proximal);
   }
-  return json.dump();
+  return json_text(json);
 }
 
 } // namespace merganser

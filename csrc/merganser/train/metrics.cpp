@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/io/durable.h"
 
 namespace merganser {
@@ -67,11 +68,11 @@ void MetricsFile::write(const StepMetrics& metrics) {
   }
   json["learning_rate"] = metrics.learning_rate;
   json["gradient_norm"] = metrics.gradient_norm;
-  line(json.dump());
+  line(json_text(json));
 }
 
 void MetricsFile::write(const EpochMetrics& metrics) {
-  line(epoch_to_json(metrics).dump());
+  line(json_text(epoch_to_json(metrics)));
 }
 
 uint64_t MetricsFile::sync() {

@@ -5,6 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "merganser/base/json_text.h"
+
 namespace merganser {
 
 std::string TrainResult::to_text() const {
@@ -56,7 +58,7 @@ std::string TrainResult::to_json() const {
   for (const EpochMetrics& epoch : epochs) {
     json["epochs"].push_back(epoch_to_json(epoch));
   }
-  return json.dump(2);
+  return json_text(json, 2);
 }
 
 } // namespace merganser
