@@ -26,7 +26,7 @@ class SquareSums {
       const at::Tensor& v,
       bool last) = 0;
 
-  // By parameter name, float32.
+  // Sums by parameter name, float32.
   const std::vector<std::pair<std::string, at::Tensor>>& sums() const {
     return sums_;
   }

@@ -8,7 +8,7 @@
 
 #include "merganser/base/api.h"
 
-// The layers an encoder is made of, as functions. Each takes an optional
+// The layers of an encoder, as functions. Each takes an optional
 // FisherSink: without one it is the ordinary differentiable function; with one
 // its backward pass gives the input's gradient only, and adds the squares of
 // the parameters' per-example gradients to the sink instead of computing their
