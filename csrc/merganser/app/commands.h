@@ -11,8 +11,8 @@ namespace merganser::app {
 
 struct CommonOptions {
   bool quiet = false; // no progress on stderr
-  bool verbose = false; // more of it
-  bool json = false; // the result on stdout for machines
+  bool verbose = false; // more details on stderr
+  bool json = false; // the result as JSON on stdout
 };
 
 // A command's own options and arguments, added to `parser`; returns the work to
@@ -28,15 +28,16 @@ struct CommandInfo {
 };
 
 inline constexpr CommandInfo kCommands[] = {
-    {"train", "fine-tune a model, and collect its Fisher meanwhile"},
+    {"train", "fine-tune a model and optionally collect its Fisher"},
     {"fisher", "estimate the diagonal Fisher of a model on data"},
-    {"merge", "merge models as a recipe says"},
-    {"plan", "say what a merge would do: tensors, bytes, memory, problems"},
-    {"methods", "the merge methods, their formulas and parameters"},
-    {"eval", "accuracy and loss of a model on data"},
-    {"inspect", "names, shapes, types, metadata and hashes of a checkpoint"},
-    {"verify", "whether a merged model and its inputs are still the same"},
-    {"run", "an experiment: fine-tune, Fisher, merge, evaluate"},
+    {"merge", "merge models with a recipe"},
+    {"plan", "show what a merge would do: tensors, bytes, memory, problems"},
+    {"methods", "list the merge methods, their formulas and parameters"},
+    {"eval", "evaluate accuracy and loss of a model on data"},
+    {"inspect",
+     "show names, shapes, types, metadata and hashes of a checkpoint"},
+    {"verify", "check that a merged model and its inputs are unchanged"},
+    {"run", "run an experiment: fine-tune, Fisher, merge, evaluate"},
 };
 
 // Commands of the executable `merganser`, without torch.

@@ -8,6 +8,7 @@
 
 #include "merganser/app/commands.h"
 #include "merganser/app/torch_options.h"
+#include "merganser/base/json_text.h"
 #include "merganser/base/progress.h"
 #include "merganser/eval/evaluate.h"
 #include "merganser/model/classifier.h"
@@ -57,7 +58,7 @@ void eval(const Options& options, const CommonOptions& common) {
     }
   }
   if (common.json) {
-    fmt::print("{}\n", json.dump(2));
+    fmt::print("{}\n", json_text(json, 2));
   }
 }
 

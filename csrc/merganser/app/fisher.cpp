@@ -12,6 +12,7 @@
 #include "merganser/app/commands.h"
 #include "merganser/app/torch_options.h"
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/base/progress.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/io/fisher_file.h"
@@ -28,36 +29,36 @@ struct Options {
   FisherOptions fisher;
 };
 
-// What lies there is a Fisher, not the model or the data.
+// Overwrites Fisher files only, never the model or the data.
 void check_out(const std::filesystem::path& out) {
   if (out.extension() != ".safetensors") {
-    throw InputError(fmt::format(
-        "--out is a safetensors file: {} must end in .safetensors",
-        out.string()));
+    throw InputError(
+        fmt::format("--out must end in .safetensors, got {}", out.string()));
   }
   if (std::filesystem::exists(out) &&
       !FisherMetadata::parse(SafetensorsFile(out).metadata(), out)) {
     throw InputError(fmt::format(
-        "{} exists and is no Fisher of Merganser's; choose another name for "
-        "--out",
+        "{}: exists and is not a Fisher file; choose another output path",
         out.string()));
   }
 }
 
-// Before the work, so that it is not done in vain.
-void make_folder_of(const std::filesystem::path& out) {
-  const std::filesystem::path folder =
+// Checked before the work, which would otherwise be lost.
+void create_parent_directory(const std::filesystem::path& out) {
+  const std::filesystem::path directory =
       std::filesystem::absolute(out).parent_path();
   std::error_code failed;
-  std::filesystem::create_directories(folder, failed);
+  std::filesystem::create_directories(directory, failed);
   if (failed) {
     throw InputError(fmt::format(
-        "cannot make the folder {}: {}", folder.string(), failed.message()));
+        "cannot create directory {}: {}",
+        directory.string(),
+        failed.message()));
   }
-  if (access(folder.c_str(), W_OK) != 0) {
+  if (access(directory.c_str(), W_OK) != 0) {
     throw InputError(fmt::format(
-        "{} cannot be written to; choose another place for --out",
-        folder.string()));
+        "{}: no write permission; choose another output path",
+        directory.string()));
   }
 }
 
@@ -65,7 +66,7 @@ void fisher(const Options& options, const CommonOptions& common) {
   check_out(options.out);
   Classifier classifier(options.model);
   const Dataset data = classifier.load(options.data, options.max_length);
-  make_folder_of(options.out);
+  create_parent_directory(options.out);
   FisherResult result;
   {
     ProgressBar bar("fisher", "examples", common.quiet);
@@ -84,7 +85,7 @@ void fisher(const Options& options, const CommonOptions& common) {
         {"estimator", result.estimator},
         {"num_examples", result.num_examples},
         {"num_examples_used", result.num_examples_used}};
-    fmt::print("{}\n", json.dump(2));
+    fmt::print("{}\n", json_text(json, 2));
   } else if (!common.quiet) {
     fmt::print(
         "{}: {} Fisher of {} on {} of {} examples\n",
@@ -101,7 +102,8 @@ void fisher(const Options& options, const CommonOptions& common) {
 Work define_fisher(CLI::App& parser, const CommonOptions& common) {
   auto options = std::make_shared<Options>();
   parser.add_option("--model", options->model, "Model directory")->required();
-  parser.add_option("--data", options->data, "Its data: .jsonl, .csv, .tsv")
+  parser
+      .add_option("--data", options->data, "Labelled data: .jsonl, .csv, .tsv")
       ->required();
   parser.add_option("--out", options->out, "File to write (.safetensors)")
       ->required();
@@ -112,16 +114,15 @@ Work define_fisher(CLI::App& parser, const CommonOptions& common) {
           [&o](const std::string& name) {
             o.estimator = parse_estimator(name);
           },
-          "exact, mc, empirical or mc_batch")
+          "Estimator: exact, mc, empirical or mc_batch")
       ->default_str(estimator_name(o.estimator));
   parser
       .add_option(
-          "--samples", o.samples, "mc, mc_batch: labels drawn per example")
+          "--samples", o.samples, "mc, mc_batch: labels sampled per example")
       ->capture_default_str();
-  parser
-      .add_option("--limit", o.limit, "Use so many examples; -1: all of them")
+  parser.add_option("--limit", o.limit, "Number of examples to use; -1: all")
       ->capture_default_str();
-  add_seed(parser, o.seed, "Of the subset and of the labels");
+  add_seed(parser, o.seed, "Random seed for the subset and the labels");
   add_batch_size(parser, o.batch_size);
   add_max_length(parser, options->max_length);
   add_dtype(parser, o.bfloat16);

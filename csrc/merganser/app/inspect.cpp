@@ -25,7 +25,7 @@ Work define_inspect(CLI::App& parser, const CommonOptions& common) {
           "PATH", options->path, "A .safetensors file or a model directory")
       ->required();
   parser.add_flag(
-      "--no-hash", options->no_hash, "Read headers only, hash nothing");
+      "--no-hash", options->no_hash, "Read headers only, without hashes");
   return [options, &common] {
     const Inspection found = inspect(options->path, !options->no_hash);
     fmt::print("{}", common.json ? found.to_json() + "\n" : found.to_text());

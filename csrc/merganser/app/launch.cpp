@@ -17,8 +17,8 @@ namespace {
 namespace fs = std::filesystem;
 constexpr const char* kProgram = "merganser-torch";
 
-// Where an installation may have put it, seen from this executable: the build
-// tree and the Python package, cmake --install, and a wheel that has put this
+// Paths of the program in an installation, relative to this executable: the
+// build tree and the Python package, cmake --install, and a wheel that put this
 // executable on the PATH.
 std::vector<fs::path> candidates(const fs::path& bin) {
   const fs::path prefix = bin.parent_path();
@@ -47,7 +47,7 @@ int start_torch(char** argv) {
     }
   }
   throw Error(fmt::format(
-      "'merganser {}' needs {}, which is not installed beside {}; install "
+      "'merganser {}' needs {}, which is not installed next to {}; install "
       "Merganser with torch (pip install .) or build the target {}",
       argv[1],
       kProgram,

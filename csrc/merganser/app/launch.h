@@ -2,7 +2,7 @@
 
 namespace merganser::app {
 
-// Replaces this process by `merganser-torch` with the same arguments. Throws
+// Replaces this process with `merganser-torch` and the same arguments. Throws
 // Error when it is not installed.
 int start_torch(char** argv);
 

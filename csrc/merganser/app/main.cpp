@@ -1,6 +1,6 @@
 // The executable `merganser`. It links the torch-free core only, so that merge,
-// plan and inspect start in milliseconds; the other verbs are in
-// merganser-torch, which it becomes when one is asked for.
+// plan and inspect start in milliseconds. merganser-torch has the other
+// commands and replaces this process on demand.
 
 #include "merganser/app/commands.h"
 #include "merganser/app/launch.h"

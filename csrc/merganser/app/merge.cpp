@@ -36,7 +36,7 @@ void merge(const Options& options, const CommonOptions& common) {
     ProgressBar bar("merge", "MB", common.quiet);
     report = execute_merge(plan, options.out, merge, bar.callback());
   } catch (const Interrupted&) {
-    throw Interrupted("interrupted; with --resume the merge goes on from here");
+    throw Interrupted("interrupted; rerun with --resume to continue");
   }
   if (common.json) {
     fmt::print("{}\n", report.to_json());
@@ -51,33 +51,37 @@ Work define_merge(CLI::App& parser, const CommonOptions& common) {
   auto options = std::make_shared<Options>();
   parser.add_option("RECIPE", options->recipe, "Recipe (YAML)")->required();
   parser
-      .add_option(
-          "OUT", options->out, "Folder to make: a Hugging Face model directory")
+      .add_option("OUT", options->out, "Output: a Hugging Face model directory")
       ->required();
   parser
-      .add_option("--threads", options->merge.threads, "Threads; 0: all cores")
+      .add_option(
+          "--threads",
+          options->merge.threads,
+          "Number of threads; 0: all cores")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   parser
       .add_option(
-          "--memory", options->merge.memory, "Most bytes of buffers: 256MiB")
+          "--memory",
+          options->merge.memory,
+          "Memory limit for buffers (such as 256MiB)")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->check(CLI::PositiveNumber);
   parser
       .add_option(
           "--shard-size",
           options->shard_bytes,
-          "Most bytes of one file: 5GB; by default as the base's")
+          "Size limit of one file (such as 5GB); by default the base's")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
       ->check(CLI::PositiveNumber);
   parser.add_flag(
       "--resume",
       options->merge.resume,
-      "Go on from what a killed run left in OUT.merging");
+      "Resume an interrupted merge (from OUT.merging)");
   parser.add_flag(
       "--allow-nonfinite",
       options->merge.allow_nonfinite,
-      "Merge NaN and infinities like other values, and count them");
+      "Merge and count NaN and infinities instead of failing");
   return [options, &common] { merge(*options, common); };
 }
 

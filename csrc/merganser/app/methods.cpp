@@ -12,7 +12,8 @@ namespace merganser::app {
 
 Work define_methods(CLI::App& parser, const CommonOptions& common) {
   auto markdown = std::make_shared<bool>(false);
-  parser.add_flag("--markdown", *markdown, "As docs/recipes.md has it");
+  parser.add_flag(
+      "--markdown", *markdown, "Print the table of docs/recipes.md");
   return [markdown, &common] {
     fmt::print(
         "{}",

@@ -24,12 +24,14 @@ Work define_plan(CLI::App& parser, const CommonOptions& common) {
       .add_option(
           "--threads",
           options->threads,
-          "As merge would be given; 0: all cores")
+          "Number of threads of the merge; 0: all cores")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   parser
       .add_option(
-          "--memory", options->memory, "As merge would be given: 256MiB")
+          "--memory",
+          options->memory,
+          "Memory limit for the merge's buffers (such as 256MiB)")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->check(CLI::PositiveNumber);
   return [options, &common] {

@@ -30,24 +30,24 @@ int fail(int code, std::string_view message) {
 
 std::string help() {
   std::string text =
-      "Usage: merganser VERB ...\n"
+      "Usage: merganser COMMAND ...\n"
       "\n"
       "Fine-tunes text encoders, estimates their Fishers and merges "
       "checkpoints.\n"
       "\n"
-      "Verbs (merganser VERB --help says more):\n";
+      "Commands (merganser COMMAND --help lists the arguments):\n";
   for (const auto& command : kCommands) {
     text += fmt::format("  {:<9} {}\n", command.name, command.summary);
   }
   text +=
       "\n"
-      "Every verb takes --json, --quiet, --verbose, --help and --version.\n"
-      "Exit codes: 0 done, 1 failed while working, 2 bad arguments or input.\n";
+      "All commands have --json, --quiet, --verbose, --help and --version.\n"
+      "Exit codes: 0 success, 1 failure, 2 invalid arguments or input.\n";
   return text;
 }
 
-// Output that did not reach its file (a full disk behind `> file`) is a
-// failure, not a success with nothing in it.
+// Output that does not reach its file (`> file` on a full disk) is a failure,
+// not an empty success.
 void flush_output() {
   if (std::fflush(stdout) != 0) {
     throw Error(
@@ -64,14 +64,14 @@ int parse_and_work(
   CommonOptions common;
   const Work work = command.define(parser, common);
   parser.add_flag("-q,--quiet", common.quiet, "No progress on stderr");
-  parser.add_flag("-v,--verbose", common.verbose, "More of what is done");
-  parser.add_flag("--json", common.json, "The result as JSON on stdout");
+  parser.add_flag("-v,--verbose", common.verbose, "More details on stderr");
+  parser.add_flag("--json", common.json, "Print the result as JSON on stdout");
   parser.set_version_flag(
       "--version", fmt::format("merganser {}", merganser::version()));
   parser.set_help_flag("-h,--help", "Print this help");
   parser.get_formatter()->column_width(34);
   try {
-    std::reverse(arguments.begin(), arguments.end()); // as CLI11 wants them
+    std::reverse(arguments.begin(), arguments.end()); // as CLI11 expects
     parser.parse(arguments);
   } catch (const CLI::CallForHelp&) {
     fmt::print("{}", parser.help());
@@ -93,7 +93,7 @@ int parse_and_work(
   return kDone;
 }
 
-// Exceptions of other libraries may bring a stack trace behind the first line.
+// Exceptions of other libraries may have a stack trace after the first line.
 std::string first_line(std::string text) {
   return text.substr(0, text.find('\n'));
 }
@@ -105,7 +105,7 @@ int run_program(
     char** argv,
     std::span<const CommandDefinition> commands,
     int (*elsewhere)(char** argv)) try {
-  // The verb is the first argument that is not an option.
+  // The command is the first argument that is not an option.
   char** const end = argv + argc;
   char** const command = std::find_if(
       argv + std::min(argc, 1), end, [](char* a) { return a[0] != '-'; });
@@ -117,7 +117,7 @@ int run_program(
       fmt::print("{}", help());
     } else {
       return fail(
-          kBadInput, "a verb is missing: run merganser --help for a list");
+          kBadInput, "no command given; merganser --help lists the commands");
     }
     flush_output();
     return kDone;
@@ -136,7 +136,7 @@ int run_program(
     return fail(
         kBadInput,
         fmt::format(
-            "there is no verb '{}'; there are {}",
+            "unknown command '{}'; available: {}",
             name,
             fmt::join(names, ", ")));
   }
@@ -151,7 +151,7 @@ int run_program(
 } catch (const Error& error) {
   return fail(kFailed, error.what());
 } catch (const std::system_error& error) {
-  // fmt's, of standard output: nothing else is printed to a file.
+  // Thrown by fmt for standard output, the only file printed to.
   constexpr std::string_view kPrinting = "cannot write to file";
   return fail(
       kFailed,
@@ -159,7 +159,7 @@ int run_program(
           ? "cannot write to standard output: " + error.code().message()
           : first_line(error.what()));
 } catch (const std::bad_alloc&) {
-  return fail(kFailed, "there is not enough memory");
+  return fail(kFailed, "not enough memory");
 } catch (const std::exception& error) {
   return fail(kFailed, first_line(error.what()));
 }

@@ -5,7 +5,7 @@
 
 #include "merganser/app/commands.h"
 
-// What the two executables share: arguments, help, messages, exit codes.
+// Arguments, help, messages and exit codes, shared by the two executables.
 namespace merganser::app {
 
 struct CommandDefinition {

@@ -18,7 +18,7 @@ struct Options {
   std::string out;
 };
 
-// A line per stage; a progress bar while one works.
+// Prints a line per stage, and a progress bar while one works.
 class Narrator {
  public:
   explicit Narrator(bool quiet) : quiet_(quiet) {}
@@ -79,8 +79,8 @@ Work define_run(CLI::App& parser, const CommonOptions& common) {
       .add_option(
           "OUT",
           options->out,
-          "Folder for models, Fishers, merges and results; what an earlier "
-          "run left there is used")
+          "Directory for models, Fishers, merges and results; reuses those of "
+          "an earlier run")
       ->required();
   return [options, &common] { run(*options, common); };
 }

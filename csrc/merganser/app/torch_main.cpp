@@ -1,4 +1,4 @@
-// The executable `merganser-torch`: the verbs that need torch. Users call
+// The executable `merganser-torch`: the commands that need torch. Users call
 // `merganser`, which starts it.
 
 #include <malloc.h>
@@ -20,9 +20,8 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "merganser-torch: run merganser %s\n", arguments[1]);
     return 2;
   };
-  // Activations come and go with every batch: their pages stay with the
-  // program, instead of going back to the system and being cleared for it
-  // again.
+  // Every batch allocates and frees activations: the process keeps their pages,
+  // which the system would otherwise clear every time.
   mallopt(M_MMAP_THRESHOLD, 32 << 20);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   return run_program(argc, argv, kTorchCommands, elsewhere);

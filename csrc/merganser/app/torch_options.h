@@ -7,7 +7,7 @@
 
 namespace merganser::app {
 
-// Options that every verb that runs a model has.
+// Options of every command that runs a model.
 
 inline void add_dtype(CLI::App& parser, bool& bfloat16) {
   parser
@@ -16,14 +16,14 @@ inline void add_dtype(CLI::App& parser, bool& bfloat16) {
           [&bfloat16](const std::string& name) {
             bfloat16 = parse_bfloat16(name);
           },
-          "Of matrix products: float32 or bfloat16; sums stay float32")
+          "Type of matrix products: float32 or bfloat16; sums stay float32")
       ->default_str("float32");
 }
 
 inline void add_max_length(CLI::App& parser, int64_t& max_length) {
   parser
       .add_option(
-          "--max-length", max_length, "Tokens per example; the rest is cut")
+          "--max-length", max_length, "Maximum tokens per example (truncates)")
       ->check(CLI::Range(2, 1 << 20))
       ->capture_default_str();
 }

@@ -22,13 +22,13 @@ void add_data(CLI::App& parser, TrainOptions& o) {
   parser.add_option(
       "--eval",
       o.eval,
-      "Data to evaluate on after every epoch; the best epoch is kept, unless "
-      "a Fisher is asked for");
-  parser.add_option("--out", o.out, "Folder to make")->required();
+      "Data to evaluate on after every epoch; keeps the best epoch's model "
+      "(without --fisher)");
+  parser.add_option("--out", o.out, "Output directory")->required();
   add_max_length(parser, o.max_length);
   parser
       .add_option(
-          "--num-labels", o.num_labels, "Labels; 0: as config.json says")
+          "--num-labels", o.num_labels, "Number of labels; 0: from config.json")
       ->capture_default_str();
 }
 
@@ -37,26 +37,35 @@ void add_optimisation(CLI::App& parser, TrainOptions& o) {
     parser.add_option(name, value, help)->capture_default_str();
   };
   number("--epochs", o.epochs, "Passes over the data");
-  number("--max-steps", o.max_steps, "Steps, instead of epochs; -1: by epochs");
-  number("--lr", o.learning_rate, "Highest learning rate");
+  number(
+      "--max-steps",
+      o.max_steps,
+      "Number of steps, replaces --epochs; -1: by epochs");
+  number("--lr", o.learning_rate, "Maximum learning rate");
   add_batch_size(parser, o.batch_size);
   number("--accumulate", o.accumulate, "Forward passes per step");
-  add_seed(parser, o.seed, "Of order, dropout, new heads and label draws");
+  add_seed(
+      parser, o.seed, "Random seed for order, dropout, new heads and labels");
   add_dtype(parser, o.bfloat16);
   parser
       .add_option_function<std::string>(
           "--scheduler",
           [&o](const std::string& name) { o.schedule = parse_schedule(name); },
-          "After the warm-up: constant, linear or cosine")
+          "Learning rate after warm-up: constant, linear, cosine")
       ->default_str(schedule_name(o.schedule));
-  number("--warmup", o.warmup, "Steps; below 1: share of all steps");
-  number("--weight-decay", o.weight_decay, "Not for biases and LayerNorms");
-  number("--beta1", o.beta1, "Adam's decay of the mean");
-  number("--beta2", o.beta2, "Adam's decay of the squares");
-  number("--epsilon", o.epsilon, "Adam's");
-  number("--clip", o.clip, "Largest gradient norm; 0: none");
+  number("--warmup", o.warmup, "Warm-up steps; below 1: share of all steps");
+  number(
+      "--weight-decay",
+      o.weight_decay,
+      "Weight decay, not of biases and LayerNorms");
+  number("--beta1", o.beta1, "Adam's decay rate of the mean");
+  number("--beta2", o.beta2, "Adam's decay rate of the squares");
+  number("--epsilon", o.epsilon, "Adam's epsilon");
+  number("--clip", o.clip, "Maximum gradient norm; 0: none");
   parser.add_option(
-      "--dropout", o.dropout, "Instead of all that config.json has");
+      "--dropout",
+      o.dropout,
+      "Dropout probability, replaces those of config.json");
 }
 
 void add_fisher(CLI::App& parser, TrainOptions& o) {
@@ -66,21 +75,22 @@ void add_fisher(CLI::App& parser, TrainOptions& o) {
           [&o](const std::string& name) {
             o.fisher = parse_training_fisher(name);
           },
-          "Collected in the last epoch: none, adam or online_mc")
+          "Fisher of the last epoch: none, adam or online_mc")
       ->default_str(training_fisher_name(o.fisher));
   parser
       .add_option(
           "--fisher-interval",
           o.fisher_interval,
-          "online_mc: an extra backward pass every so many steps")
+          "online_mc: an extra backward pass every N steps")
       ->capture_default_str();
   parser.add_option(
       "--proximal",
       o.proximal,
-      "Fisher of the starting model: adds its distance, 1/2 |theta - theta0|^2 "
-      "in N0 F0 / N, to the mean loss");
+      "Fisher of the starting model: adds the proximal term 1/2 |theta - "
+      "theta0|^2, weighted by N0 F0 / N, to the mean loss");
   parser
-      .add_option("--proximal-weight", o.proximal_weight, "Factor on that term")
+      .add_option(
+          "--proximal-weight", o.proximal_weight, "Weight of the proximal term")
       ->capture_default_str();
 }
 

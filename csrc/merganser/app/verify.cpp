@@ -13,7 +13,7 @@ namespace merganser::app {
 
 Work define_verify(CLI::App& parser, const CommonOptions& common) {
   auto folder = std::make_shared<std::string>();
-  parser.add_option("DIR", *folder, "A model that merganser merged")
+  parser.add_option("DIR", *folder, "Directory of a model merged by merganser")
       ->required();
   return [folder, &common] {
     const Verification found = verify(*folder);
@@ -23,7 +23,7 @@ Work define_verify(CLI::App& parser, const CommonOptions& common) {
       fmt::print("{}", found.to_text());
     }
     if (!found.good()) {
-      throw Error(fmt::format("{} is not what was merged", *folder));
+      throw Error(fmt::format("{} differs from what was merged", *folder));
     }
   };
 }

@@ -8,8 +8,8 @@
 
 namespace merganser::bindings {
 
-// An encoder with where it came from: a copy that is saved has the same config
-// and tokenizer.
+// An encoder and its source directory: a saved copy has the same config and
+// tokenizer.
 struct PyEncoder {
   Encoder model;
   std::vector<std::string> fresh;

@@ -45,13 +45,12 @@ void bind_errors(py::module_& m) {
   error_type = new_exception(
       m,
       "Error",
-      "Something failed while working, such as a full disk.",
+      "A failure during the work, such as a full disk.",
       py::make_tuple(py::handle(PyExc_RuntimeError)));
   input_error_type = new_exception(
       m,
       "InputError",
-      "What was given is wrong: arguments, files, recipes. Says where and what "
-      "to do.",
+      "Invalid arguments, files or recipes. Says where, and how to fix it.",
       py::make_tuple(py::handle(error_type), py::handle(PyExc_ValueError)));
   py::register_local_exception_translator(&translate);
 }

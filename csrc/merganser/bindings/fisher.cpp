@@ -1,5 +1,7 @@
 #include "merganser/fisher/fisher.h"
 
+#include <fmt/format.h>
+
 #include "merganser/base/error.h"
 #include "merganser/bindings/encoder.h"
 #include "merganser/bindings/long_call.h"
@@ -14,8 +16,11 @@ using Ids = std::vector<std::vector<int32_t>>;
 
 Dataset make_dataset(Ids ids, std::vector<int64_t> labels) {
   if (ids.empty() || ids.size() != labels.size()) {
-    throw InputError(
-        "a Dataset needs as many labels as texts, and one at least");
+    throw InputError(fmt::format(
+        "Dataset: expected one label per text and at least one text, got {} "
+        "texts and {} labels",
+        ids.size(),
+        labels.size()));
   }
   return {{}, std::move(ids), std::move(labels)};
 }

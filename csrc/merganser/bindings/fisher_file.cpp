@@ -37,7 +37,7 @@ std::pair<Tensors, FisherMetadata> read_fisher(
   const auto metadata = FisherMetadata::parse(file.metadata(), path);
   if (!metadata) {
     throw InputError(fmt::format(
-        "{}: is not a Fisher of Merganser: its metadata have no "
+        "{}: not a Fisher file of merganser: its metadata lacks "
         "'format_version'",
         path.string()));
   }
@@ -45,7 +45,7 @@ std::pair<Tensors, FisherMetadata> read_fisher(
   for (const TensorInfo& info : file.tensors()) {
     if (info.dtype != DType::kF32) {
       throw InputError(fmt::format(
-          "{}: tensor '{}' is {}, but Fishers are F32",
+          "{}: tensor '{}' is {}; expected F32",
           path.string(),
           info.name,
           dtype_name(info.dtype)));

@@ -2,8 +2,8 @@
 #include "merganser/bindings/module.h"
 #include "merganser/io/checkpoint.h"
 
-// Files as raw bytes, for checkpoints whose types torch may lack and for the
-// tests against the safetensors package.
+// Files as raw bytes, for types that torch lacks and for tests that compare
+// with the safetensors package.
 
 namespace merganser::bindings {
 namespace {
@@ -17,7 +17,7 @@ std::pair<std::vector<RawTensor>, Metadata> read_checkpoint(
   const Checkpoint checkpoint(path);
   std::vector<RawTensor> tensors;
   for (const TensorInfo& tensor : checkpoint.tensors()) {
-    // Made without content, then filled: no second copy.
+    // Created uninitialized and then filled: no second copy.
     auto data = py::reinterpret_steal<py::bytes>(PyBytes_FromStringAndSize(
         nullptr, static_cast<py::ssize_t>(tensor.bytes())));
     if (!data) {

@@ -5,8 +5,8 @@
 namespace merganser::bindings {
 namespace {
 
-// Only the thread of a LongCall asks: a call that kept the GIL would make its
-// own worker threads wait for it forever.
+// Only the thread of a LongCall checks: the worker threads of a call that keeps
+// the GIL would wait for it forever.
 thread_local int long_calls = 0;
 
 void check_python_signals() {

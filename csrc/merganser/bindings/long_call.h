@@ -4,11 +4,11 @@
 
 namespace merganser::bindings {
 
-// For functions that may take longer than a moment:
+// For long-running functions:
 //   m.def("f", &f, py::call_guard<LongCall>());
-// Releases the GIL for the time of the call and lets Ctrl-C end it. A
-// ProgressCallback argument takes the GIL back by itself whenever it is called
-// (pybind11/functional.h), and what it raises ends the call too.
+// Releases the GIL during the call and lets Ctrl-C end it. A ProgressCallback
+// argument acquires the GIL whenever it is called (pybind11/functional.h); an
+// exception from it ends the call too.
 class LongCall {
  public:
   LongCall();

@@ -11,7 +11,7 @@
 namespace merganser::bindings {
 namespace {
 
-// A tensor on the CPU, contiguous, and what it is of, for errors.
+// A label for errors, and a contiguous tensor on the CPU.
 using Labelled = std::pair<std::string, at::Tensor>;
 
 DType dtype_of(const at::Tensor& tensor) {
@@ -25,8 +25,10 @@ DType dtype_of(const at::Tensor& tensor) {
     case at::kDouble:
       return DType::kF64;
     default:
-      throw Error(
-          fmt::format("{} is not merged", c10::toString(tensor.scalar_type())));
+      throw Error(fmt::format(
+          "cannot merge tensors of type {}; expected Half, BFloat16, Float or "
+          "Double",
+          c10::toString(tensor.scalar_type())));
   }
 }
 

@@ -31,8 +31,8 @@ std::string merge_recipe(
 
 } // namespace
 
-// Plans, reports and inspections are given as the JSON that `--json` prints:
-// one description of them serves the executable and Python.
+// Plans, reports and inspections are the JSON that `--json` prints: one
+// description serves the executable and Python.
 void bind_merge(py::module_& m) {
   py::class_<MethodInfo>(m, "MethodInfo")
       .def_property_readonly(

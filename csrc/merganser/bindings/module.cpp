@@ -4,7 +4,8 @@
 
 PYBIND11_MODULE(_C, m) {
   using namespace merganser::bindings;
-  m.doc() = "The compiled part of merganser; loading it brings the operators.";
+  m.doc() =
+      "The compiled part of merganser; importing it registers the operators.";
   install_python_interrupts();
   bind_errors(m);
   bind_io(m);

@@ -2,10 +2,10 @@
 
 #include "merganser/bindings/pybind.h"
 
-// merganser._C carries what a dispatcher schema cannot: objects, paths,
+// merganser._C has what a dispatcher schema cannot express: objects, paths,
 // progress callbacks. Functions of tensors are operators (ops/library.cpp). One
 // subject per file, each with one function here; module.cpp calls them all.
-// Their types and documentation for people are in python/merganser/_C.pyi.
+// python/merganser/_C.pyi has their types and documentation.
 namespace merganser::bindings {
 
 void bind_errors(py::module_& m);

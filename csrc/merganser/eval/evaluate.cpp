@@ -52,8 +52,8 @@ EvalResult evaluate(
   result.loss /= n;
   if (!std::isfinite(result.loss)) {
     throw Error(fmt::format(
-        "the loss is not finite ({}): the model holds weights that are not, or "
-        "gives logits beyond the range of {}",
+        "the loss is not finite ({}): the model has weights that are not "
+        "finite, or logits beyond the range of {}",
         result.loss,
         bfloat16 ? "bfloat16" : "float32"));
   }

@@ -10,7 +10,7 @@
 
 namespace merganser {
 
-// Model in eval mode; left in the mode it was in. Progress counts examples.
+// Runs the model in eval mode and restores its mode. Progress counts examples.
 MERGANSER_API EvalResult evaluate(
     Encoder& model,
     const Dataset& data,

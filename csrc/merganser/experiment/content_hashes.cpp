@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/io/atomic_file.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/io/hash.h"
@@ -15,8 +16,9 @@ namespace merganser {
 namespace {
 
 namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
 
-// Changes when the file does; a file that is replaced gets another inode.
+// Changes when the file does: a replaced file gets another inode.
 std::string state_of(const fs::path& path) {
   struct stat status;
   if (stat(path.c_str(), &status) != 0) {
@@ -32,17 +34,17 @@ std::string state_of(const fs::path& path) {
 
 } // namespace
 
-ContentHashes::ContentHashes(fs::path memory) : memory_(std::move(memory)) {
-  if (!fs::exists(memory_)) {
+ContentHashes::ContentHashes(fs::path cache) : cache_(std::move(cache)) {
+  if (!fs::exists(cache_)) {
     return;
   }
   try {
-    const auto json = nlohmann::json::parse(read_file(memory_));
+    const Json json = parse_json(read_file(cache_));
     for (const auto& [path, entry] : json.items()) {
       entries_[path] = {entry.at("state"), entry.at("hash")};
     }
-  } catch (const nlohmann::json::exception&) {
-    entries_.clear(); // only a memory: what it lacks is computed
+  } catch (const Json::exception&) {
+    entries_.clear(); // only a cache: missing entries are computed
   }
 }
 
@@ -78,11 +80,11 @@ void ContentHashes::save() {
   if (!changed_) {
     return;
   }
-  nlohmann::json json;
+  Json json;
   for (const auto& [path, entry] : entries_) {
     json[path] = {{"state", entry.state}, {"hash", entry.hash}};
   }
-  write_file(memory_, json.dump(1) + "\n");
+  write_file(cache_, json_text(json, 1) + "\n");
   changed_ = false;
 }
 

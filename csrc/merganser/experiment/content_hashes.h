@@ -6,17 +6,17 @@
 
 namespace merganser {
 
-// Hashes of files' contents, remembered in a file by (path, size, time of last
-// change), so that a second run reads nothing large again.
+// Content hashes of files, cached in a file by (path, size, time of last
+// change), so that a second run reads no large file again.
 class ContentHashes {
  public:
-  explicit ContentHashes(std::filesystem::path memory);
+  explicit ContentHashes(std::filesystem::path cache);
 
-  // A file, or a model directory (config, tokenizer and weights; nothing else
-  // in the folder counts). Throws InputError when it cannot be read.
+  // Hash of a file, or of a model directory's config, tokenizer and weights.
+  // Throws InputError when it cannot be read.
   std::string of(const std::filesystem::path& path);
 
-  // Writes what is remembered, if it changed.
+  // Writes the cache, if it changed.
   void save();
 
  private:
@@ -26,7 +26,7 @@ class ContentHashes {
     std::string state; // size and time
     std::string hash;
   };
-  std::filesystem::path memory_;
+  std::filesystem::path cache_;
   std::map<std::string, Entry> entries_; // by absolute path
   bool changed_ = false;
 };

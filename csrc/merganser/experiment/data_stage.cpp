@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "merganser/base/json_text.h"
 #include "merganser/experiment/layout.h"
 #include "merganser/experiment/stages.h"
 #include "merganser/io/atomic_file.h"
@@ -11,7 +12,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Examples per label.
+// Number of examples of each label.
 Json count_labels(
     const fs::path& file,
     const Tokenizer& tokenizer,
@@ -53,10 +54,10 @@ std::vector<double> check_data(Workplace& work) {
                {"train", count_labels(data.train, *tokenizer, experiment)},
                {"test", count_labels(data.test, *tokenizer, experiment)}};
          }
-         write_file(file, counts.dump(1) + "\n");
+         write_file(file, json_text(counts, 1) + "\n");
        }});
 
-  const Json counts = Json::parse(read_file(file));
+  const Json counts = parse_json(read_file(file));
   std::vector<double> majorities;
   for (const ExperimentData& data : experiment.data) {
     const std::vector<double> test = counts[data.name]["test"];

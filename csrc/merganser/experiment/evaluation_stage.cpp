@@ -1,3 +1,4 @@
+#include "merganser/base/json_text.h"
 #include "merganser/eval/evaluate.h"
 #include "merganser/experiment/layout.h"
 #include "merganser/experiment/stages.h"
@@ -67,10 +68,10 @@ ModelResult evaluate_model(
        .work = [&](const ProgressCallback& progress) {
          const Json results = evaluate_on_all(experiment, model, progress);
          fs::create_directories(file.parent_path());
-         write_file(file, results.dump(1) + "\n");
+         write_file(file, json_text(results, 1) + "\n");
        }});
 
-  const Json json = Json::parse(read_file(file));
+  const Json json = parse_json(read_file(file));
   ModelResult result{name, kind, path, {}};
   for (const ExperimentData& data : experiment.data) {
     const Json& set = json[data.name];

@@ -7,22 +7,23 @@
 
 namespace merganser {
 
-// How a stage ended.
+// Outcome of a stage.
 struct StageRecord {
   std::string name; // "train base"
   std::string inputs; // JSON: settings and content hashes
   std::string output; // content hash
-  double seconds = 0; // of the run that made it
-  bool cached = false; // made by an earlier run
+  double seconds = 0; // duration of the run that produced it
+  bool cached = false; // produced by an earlier run
 };
 
-// What is said while an experiment runs. Called from one thread.
+// Callbacks of a running experiment, called from one thread.
 struct ExperimentEvents {
-  // A stage begins to work (one that is cached never does): its name and the
-  // unit of its progress.
+  // Called when a stage starts work (never for a cached one), with its name and
+  // the unit of its progress.
   std::function<
       ProgressCallback(const std::string& stage, const std::string& unit)>
       begin;
+  // Called after every stage.
   std::function<void(const StageRecord& record)> end;
 };
 

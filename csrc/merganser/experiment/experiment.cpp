@@ -8,10 +8,10 @@
 namespace merganser {
 namespace {
 
-void make_models(Workplace& work) {
+void create_models(Workplace& work) {
   const Experiment& e = work.experiment;
   train_model(work, layout::kBase, e.encoder, e.base, e.base.data);
-  // Before the experts: their training may have a proximal term.
+  // Before the experts, whose training may have a proximal term.
   estimate_model_fisher(work, layout::kBase, e.base.data[0]);
   const auto base = work.in(layout::model(layout::kBase));
   for (const size_t data : e.experts.data) {
@@ -55,14 +55,14 @@ ExperimentResults run_experiment(
     const ExperimentEvents& events) {
   StageRunner runner(out, events);
   Workplace work{experiment, runner, out};
-  // Results lie there only while they are those of the models beside them.
+  // Never leaves old results next to new models.
   std::filesystem::remove(work.in(layout::kResults));
   ExperimentResults results;
   for (const ExperimentData& data : experiment.data) {
     results.sets.push_back(data.name);
   }
   results.majority = check_data(work);
-  make_models(work);
+  create_models(work);
   results.models = evaluate_models(work);
   results.stages = runner.records();
   results.output = layout::merged_model(experiment.output);

@@ -14,16 +14,16 @@ namespace merganser {
 //
 //   models/NAME               base, one expert per data set, target
 //   fishers/NAME.safetensors
-//   merges/NAME/recipe.yaml   as `merganser merge` takes it
+//   merges/NAME/recipe.yaml   a recipe for `merganser merge`
 //   merges/NAME/model
 //   data.json                 examples per label
 //   evaluations/NAME.json
 //   results.json
-//   .stages/                  what each stage was made from
+//   .stages/                  inputs and outcome of each stage
 //
-// Every stage is kept with the hash of its inputs (settings, contents of files,
-// program version) and runs again only when they change. Interrupted, the next
-// call goes on where this one stopped and ends with the same bytes.
+// Every stage is stored with the hash of its inputs (settings, contents of
+// files, program version) and runs again only when they change. After an
+// interruption, the next call resumes there and ends with the same bytes.
 MERGANSER_API ExperimentResults run_experiment(
     const Experiment& experiment,
     const std::filesystem::path& out,

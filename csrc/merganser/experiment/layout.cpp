@@ -13,8 +13,8 @@ void check_name(const YamlValue& place, const std::string& name) {
   if (name.find_first_not_of(kAllowed) != std::string::npos ||
       name.starts_with('.') || name.ends_with(".partial") || name.empty()) {
     place.fail(fmt::format(
-        "the name '{}' must be made of letters, digits, '_', '-' and '.', and "
-        "must not begin with '.' or end in '.partial'",
+        "invalid name '{}': use letters, digits, '_', '-' and '.', with no '.' "
+        "at the start and no '.partial' at the end",
         name));
   }
 }

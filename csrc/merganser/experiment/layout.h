@@ -4,10 +4,10 @@
 
 #include "merganser/io/yaml_value.h"
 
-// Where an experiment keeps what it makes, relative to its folder.
+// Paths of an experiment's outputs, relative to its directory.
 namespace merganser::layout {
 
-inline const std::string kBase = "base"; // names that no data set may have
+inline const std::string kBase = "base"; // reserved: not for data sets
 inline const std::string kTarget = "target";
 
 inline const std::string kData = "data.json";
@@ -33,12 +33,11 @@ inline std::string evaluation(const std::string& name) {
   return "evaluations/" + name + ".json";
 }
 
-// From a recipe's folder back to the experiment's.
+// Path from a recipe's directory to the experiment's.
 inline const std::string kUpFromRecipe = "../../";
 
-// Checks a name that the user gave to a data set or a merge: names become file
-// names and words of the recipes that are written. Throws InputError at
-// `place`.
+// Checks the name of a data set or a merge: names become file names and words
+// of recipes. Throws InputError at `place`.
 void check_name(const YamlValue& place, const std::string& name);
 
 } // namespace merganser::layout

@@ -14,13 +14,13 @@ Setting weight_of(
     const MethodInfo& method) {
   const ParameterInfo* parameter = method.find_parameter("weight");
   if (parameter == nullptr) {
-    weight.fail(fmt::format("the method {} has no weights", method.name));
+    weight.fail(fmt::format("method {} has no parameter weight", method.name));
   }
   return Setting::parse(
       weight.is_mapping() ? weight.at(expert) : weight, *parameter);
 }
 
-// Those that the method has a use for.
+// The parameters that the method uses.
 std::string parameters_text(const Recipe& recipe) {
   std::string text;
   for (const auto& [name, setting] : recipe.parameters) {
@@ -80,7 +80,7 @@ ExperimentMerge parse_merge(
     for (const auto& [parameter, setting] : settings) {
       if (setting.is_sweep()) {
         entry.fail(fmt::format(
-            "{}: {} is swept, and a merge of an experiment makes one model",
+            "{}: {} is a sweep, but a merge of an experiment yields one model",
             entry.name(),
             parameter));
       }
@@ -90,7 +90,7 @@ ExperimentMerge parse_merge(
   for (const RecipeModel& model : recipe.models) {
     refuse_sweeps(model.parameters);
   }
-  // What only the recipe as a whole shows, such as weights that sum to 0.
+  // Finds errors of the whole recipe, such as weights that sum to 0.
   try {
     Recipe::parse(recipe_text(recipe), "", layout::recipe(merge.name));
   } catch (const InputError& error) {

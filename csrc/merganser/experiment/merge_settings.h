@@ -10,15 +10,15 @@ namespace merganser {
 
 struct ExperimentMerge {
   std::string name;
-  Recipe recipe; // of the experts, with paths as in merges/NAME/recipe.yaml
+  Recipe recipe; // merges the experts; paths as in merges/NAME/recipe.yaml
 };
 
-// One entry of `merges`: the recipe that merges the named experts.
+// Parses one entry of `merges`: the recipe that merges the named experts.
 ExperimentMerge parse_merge(
     const YamlValue& entry,
     const std::vector<std::string>& experts);
 
-// The recipe's file, for `merganser merge`. Paths as they are in the recipe.
+// The text of a recipe file for `merganser merge`, with the recipe's paths.
 std::string recipe_text(const Recipe& recipe);
 
 } // namespace merganser

@@ -14,7 +14,7 @@ void merge_experts(Workplace& work, const ExperimentMerge& merge) {
     fs::create_directories(file.parent_path());
     write_file(file, text);
   }
-  // Read back, so that what is done is what the file says.
+  // Read back, so that the merge is the one in the file.
   const Recipe recipe = Recipe::load(file);
   const auto hash = [&](const std::optional<fs::path>& path) {
     return path ? Json(work.runner.hash(*path)) : Json();

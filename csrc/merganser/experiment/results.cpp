@@ -6,6 +6,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
+#include "merganser/base/json_text.h"
 #include "merganser/base/version.h"
 
 namespace merganser {
@@ -23,7 +24,7 @@ double mean(
   return sum / static_cast<double>(results.size());
 }
 
-// The first of the merges that no other is better than.
+// The best merge, the first of equals.
 const ModelResult& best_merge(
     const std::vector<ModelResult>& models,
     const std::function<bool(const ModelResult&, const ModelResult&)>& better) {
@@ -142,12 +143,12 @@ std::string ExperimentResults::to_json() const {
     json["stages"].push_back(
         {{"name", stage.name},
          {"seconds", stage.seconds},
-         {"inputs", Json::parse(stage.inputs)},
+         {"inputs", parse_json(stage.inputs)},
          {"output", stage.output}});
   }
   json["seconds"] = seconds;
   json["experiment"] = experiment;
-  return json.dump(2);
+  return json_text(json, 2);
 }
 
 } // namespace merganser

@@ -10,16 +10,16 @@
 
 namespace merganser {
 
-// A model of the experiment on every test set.
+// A model's results on every test set.
 struct ModelResult {
   std::string name;
   std::string kind; // "base", "expert", "target", "merge"
-  std::filesystem::path path; // relative to the experiment's folder
+  std::filesystem::path path; // relative to the experiment's directory
   std::vector<EvalResult> sets; // in the order of ExperimentResults::sets
 
-  double average_accuracy() const; // every set counts the same
+  double average_accuracy() const; // mean over sets
   double average_loss() const;
-  double example_accuracy() const; // every example counts the same
+  double example_accuracy() const; // mean over all examples
 };
 
 struct MERGANSER_API ExperimentResults {
@@ -27,14 +27,14 @@ struct MERGANSER_API ExperimentResults {
   std::vector<double> majority; // share of the most frequent label in each test
   std::vector<ModelResult> models; // base, experts, target, merges
   std::vector<StageRecord> stages;
-  std::filesystem::path output; // the merged model that the experiment names
+  std::filesystem::path output; // the merged model named by `output`
   std::string experiment; // the YAML file's text
 
-  // The merge of the highest average accuracy, and that of the lowest loss.
+  // The merges with the highest average accuracy and the lowest average loss.
   const ModelResult& best_by_accuracy() const;
   const ModelResult& best_by_loss() const;
 
-  std::string to_text() const; // a table and a sentence on the best
+  std::string to_text() const; // a table and the best merges
   std::string to_json() const;
 };
 

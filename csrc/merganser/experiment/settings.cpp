@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 fs::path parse_file(const YamlValue& value, const fs::path& folder) {
   const fs::path path = value.path(folder);
   if (!fs::is_regular_file(path)) {
-    value.fail(fmt::format("there is no file {}", path.string()));
+    value.fail(fmt::format("file not found: {}", path.string()));
   }
   return path;
 }
@@ -32,7 +32,8 @@ std::vector<ExperimentData> parse_data(
     layout::check_name(value, name);
     if (name == layout::kBase || name == layout::kTarget) {
       value.fail(fmt::format(
-          "a data set cannot be called '{}': a model is called that", name));
+          "'{}' is the name of a model; choose another for the data set",
+          name));
     }
     value.expect_keys({"train", "test"});
     data.push_back(
@@ -50,7 +51,7 @@ size_t find_data(const YamlValue& value, const Experiment& experiment) {
       return i;
     }
   }
-  value.fail(fmt::format("there is no data set '{}'", name));
+  value.fail(fmt::format("unknown data set '{}'", name));
 }
 
 std::vector<size_t> find_all_data(
@@ -67,7 +68,7 @@ std::vector<size_t> find_all_data(
   return found;
 }
 
-// The base's data come first: they decide which of the sets may be experts.
+// Parses base, experts and target.
 void parse_models(
     const YamlValue& root,
     const TrainOptions& defaults,
@@ -128,7 +129,7 @@ void parse_merges(const YamlValue& root, Experiment& experiment) {
   for (const size_t data : experiment.experts.data) {
     experts.push_back(experiment.data[data].name);
   }
-  // Rows of the results are told apart by their names.
+  // Names identify the rows of the results.
   std::set<std::string> names(experts.begin(), experts.end());
   names.insert({layout::kBase, layout::kTarget});
   for (const YamlValue& entry : root.at("merges").items()) {
@@ -136,7 +137,7 @@ void parse_merges(const YamlValue& root, Experiment& experiment) {
     const std::string& name = experiment.merges.back().name;
     if (!names.insert(name).second) {
       entry.at("name").fail(
-          fmt::format("another model or merge is called '{}' already", name));
+          fmt::format("another model or merge has the name '{}'", name));
     }
   }
   const YamlValue output = root.at("output");
@@ -146,7 +147,7 @@ void parse_merges(const YamlValue& root, Experiment& experiment) {
       return;
     }
   }
-  output.fail(fmt::format("there is no merge '{}'", experiment.output));
+  output.fail(fmt::format("unknown merge '{}'", experiment.output));
 }
 
 } // namespace

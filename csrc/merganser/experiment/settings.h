@@ -18,11 +18,11 @@ struct ExperimentData {
   std::filesystem::path test;
 };
 
-// How one or more models are trained.
+// Training of one or more models.
 struct ExperimentTraining {
   std::vector<size_t> data; // positions in Experiment::data
   TrainOptions options; // without paths
-  // Weight of 1/2 |theta - theta_0|^2 in the norm of the base's H_0; 0: none.
+  // Weight of 1/2 |theta - theta_0|^2 in the norm of the base's H_0. 0: none.
   double proximal = 0;
 };
 
@@ -34,16 +34,16 @@ struct MERGANSER_API Experiment {
   bool bfloat16 = false; // autocast in training and evaluation
   int64_t eval_batch_size = 64;
   std::vector<ExperimentData> data;
-  ExperimentTraining base; // of one data set
-  ExperimentTraining experts; // from the base, a model for each data set
-  std::optional<ExperimentTraining> target; // from the base, a model of all
+  ExperimentTraining base; // on one data set
+  ExperimentTraining experts; // from the base, one model per data set
+  std::optional<ExperimentTraining> target; // from the base, one model on all
   FisherOptions fisher;
   std::vector<ExperimentMerge> merges;
-  std::string output; // the merge that is the experiment's result
-  std::string text; // as it was read
+  std::string output; // name of the merge that is the result
+  std::string text; // of the file
 
-  // Throws InputError with file, line and column: unknown key, wrong type,
-  // value out of range, a file that is not there.
+  // Throws InputError with file, line and column for an unknown key, a wrong
+  // type, a value out of range or a missing file.
   static Experiment load(const std::filesystem::path& path);
 };
 

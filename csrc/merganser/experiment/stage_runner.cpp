@@ -7,6 +7,7 @@
 #include <chrono>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/base/version.h"
 #include "merganser/io/atomic_file.h"
 #include "merganser/io/durable.h"
@@ -18,40 +19,41 @@ namespace {
 namespace fs = std::filesystem;
 constexpr const char* kState = ".stages";
 
-// The folder for what the runner itself remembers, made if it can be. Stages
-// remove what has become stale, so they must not be let loose on a folder with
-// somebody's models in it.
+// Creates the directory of the runner's own state. Stages remove stale outputs,
+// so a directory with other contents is rejected.
 fs::path prepare(const fs::path& folder) {
   const fs::path state = folder / kState;
   if (fs::exists(folder) && !fs::exists(state) &&
       !(fs::is_directory(folder) && fs::is_empty(folder))) {
     throw InputError(fmt::format(
-        "{} is not empty and holds no experiment; name a new folder",
+        "{}: not empty and not an experiment's directory; choose another "
+        "output "
+        "path",
         folder.string()));
   }
   std::error_code error;
   fs::create_directories(state, error);
   if (error) {
     throw Error(fmt::format(
-        "cannot make the folder {}: {}", state.string(), error.message()));
+        "cannot create directory {}: {}", state.string(), error.message()));
   }
   return state;
 }
 
-// What the stage was last started from, and how it ended.
+// Inputs of a stage's last start, and its outcome.
 struct Stamp {
   Json inputs;
-  std::string output; // content hash; empty: it did not end
+  std::string output; // content hash; empty: not completed
   double seconds = 0;
 
   static Stamp load(const fs::path& path) {
     Stamp stamp;
     if (fs::exists(path)) {
       try {
-        const Json json = Json::parse(read_file(path));
+        const Json json = parse_json(read_file(path));
         stamp = {json.at("inputs"), json.at("output"), json.at("seconds")};
       } catch (const Json::exception&) {
-        // Damaged: as if the stage had never run.
+        // A damaged stamp counts as none.
       }
     }
     return stamp;
@@ -60,7 +62,7 @@ struct Stamp {
   void save(const fs::path& path) const {
     const Json json = {
         {"inputs", inputs}, {"output", output}, {"seconds", seconds}};
-    write_file(path, json.dump(1) + "\n");
+    write_file(path, json_text(json, 1) + "\n");
   }
 };
 
@@ -84,7 +86,7 @@ bool StageRunner::holds(const fs::path& output, const std::string& hash) {
   try {
     return !hash.empty() && fs::exists(output) && hashes_.of(output) == hash;
   } catch (const InputError&) {
-    return false; // a model directory that somebody has damaged
+    return false; // a damaged model directory
   }
 }
 
@@ -100,8 +102,8 @@ void StageRunner::run(const Stage& stage) {
   const bool same = stamp.inputs == inputs;
   const bool cached = same && holds(stage.output, stamp.output);
   if (!cached) {
-    // In this order: a partial output that is found later belongs to the inputs
-    // in the stamp, and can be gone on with if they are still the same.
+    // In this order: a partial output found later belongs to the inputs in the
+    // stamp, and can be resumed if they are unchanged.
     fs::remove_all(stage.output);
     remove_temporaries_beside(stage.output);
     if (!same) {
@@ -119,7 +121,7 @@ void StageRunner::run(const Stage& stage) {
   }
   hashes_.save();
   records_.push_back(
-      {stage.name, inputs.dump(), stamp.output, stamp.seconds, cached});
+      {stage.name, json_text(inputs), stamp.output, stamp.seconds, cached});
   events_.end(records_.back());
 }
 

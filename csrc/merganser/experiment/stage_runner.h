@@ -16,18 +16,18 @@ using Json = nlohmann::ordered_json;
 
 struct Stage {
   std::string name; // "train base"
-  std::string unit; // of its progress
+  std::string unit; // of progress
   Json inputs; // settings and content hashes: all that the output depends on
   std::filesystem::path output; // a file or a model directory
-  // Makes the output, which must appear under its name only when it is whole.
+  // Writes the output, which must be atomic.
   std::function<void(const ProgressCallback& progress)> work;
 };
 
-// Runs stages in a folder, each only if its output was not made from the same
-// inputs before. One process at a time in a folder.
+// Runs stages in a directory. A stage whose output was already produced from
+// the same inputs does not run. One process at a time per directory.
 class StageRunner {
  public:
-  // Throws InputError for a folder that holds other things.
+  // Throws InputError for a directory with other contents.
   StageRunner(std::filesystem::path folder, const ExperimentEvents& events);
 
   void run(const Stage& stage);
@@ -40,7 +40,7 @@ class StageRunner {
   }
 
  private:
-  // Whether the output is there with this content.
+  // True if the output exists with this content.
   bool holds(const std::filesystem::path& output, const std::string& hash);
 
   std::filesystem::path folder_;

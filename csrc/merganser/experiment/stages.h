@@ -8,8 +8,8 @@
 #include "merganser/experiment/settings.h"
 #include "merganser/experiment/stage_runner.h"
 
-// The kinds of stages that an experiment is made of. A new kind is a function
-// here and a file beside the others.
+// The kinds of stages of an experiment. A new kind is a function here and a
+// file next to the others.
 namespace merganser {
 
 struct Workplace {
@@ -22,9 +22,8 @@ struct Workplace {
   }
 };
 
-// Reads all data before anything is trained, so that a bad line in the last
-// file is found at once. Returns for each test set what always giving its most
-// frequent label scores.
+// Reads all data before any training, so that a bad line in the last file is
+// found at once. Returns the share of the most frequent label in each test set.
 std::vector<double> check_data(Workplace& work);
 
 // Trains models/NAME from the model directory `from` on the given sets.
@@ -35,16 +34,16 @@ void train_model(
     const ExperimentTraining& training,
     const std::vector<size_t>& data);
 
-// fishers/NAME of models/NAME on a set's training data.
+// Estimates fishers/NAME of models/NAME on a set's training data.
 void estimate_model_fisher(
     Workplace& work,
     const std::string& name,
     size_t data);
 
-// Writes merges/NAME/recipe.yaml and makes merges/NAME/model.
+// Writes merges/NAME/recipe.yaml and merges/NAME/model.
 void merge_experts(Workplace& work, const ExperimentMerge& merge);
 
-// A model of the experiment on every test set. `path` is its directory.
+// Evaluates a model on every test set. `path` is its directory.
 ModelResult evaluate_model(
     Workplace& work,
     const std::string& name,

@@ -8,8 +8,8 @@
 
 namespace merganser {
 
-// The keys that say how a model is trained, read into `options`; `others` are
-// the keys that the mapping may have besides.
+// Reads the training keys into `options`; `others` are the other keys that the
+// mapping may have.
 void parse_training(
     const YamlValue& mapping,
     std::initializer_list<std::string_view> others,

@@ -1,3 +1,4 @@
+#include "merganser/base/json_text.h"
 #include "merganser/experiment/layout.h"
 #include "merganser/experiment/stages.h"
 #include "merganser/train/fingerprint.h"
@@ -6,7 +7,7 @@
 namespace merganser {
 namespace {
 
-// Often enough that a killed run loses little, seldom enough to cost little.
+// A killed run loses little, and writing checkpoints costs little.
 constexpr int64_t kCheckpointSteps = 200;
 
 } // namespace
@@ -31,7 +32,7 @@ void train_model(
   work.runner.run(
       {.name = "train " + name,
        .unit = "examples",
-       .inputs = Json::parse(fingerprint(options, work.runner.hash(from))),
+       .inputs = parse_json(fingerprint(options, work.runner.hash(from))),
        .output = options.out,
        .work = [&](const ProgressCallback& progress) {
          train(options, progress);

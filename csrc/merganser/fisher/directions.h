@@ -15,8 +15,8 @@ namespace merganser {
 // log p(y | x_i) by the logits, e_y - p.
 
 // K - 1 tensors (B, K), one vector per example in each, with
-// sum_k v_k v_k^T = diag(p) - p p^T: its Cholesky factor. Class k is set
-// against all classes behind it; for two classes this is sqrt(p0 p1) (1, -1).
+// sum_k v_k v_k^T = diag(p) - p p^T: its Cholesky factor. Class k is compared
+// with all later classes; for two classes this is sqrt(p0 p1) (1, -1).
 MERGANSER_API std::vector<at::Tensor> exact_directions(
     const at::Tensor& logits);
 

@@ -14,8 +14,7 @@
 namespace merganser {
 namespace {
 
-// Calls use(v_k, last) for every direction of the estimator (directions.h), one
-// at a time.
+// Calls use(v_k, last) for each direction of the estimator (directions.h).
 template <typename Use>
 void for_each_direction(
     const at::Tensor& logits,
@@ -84,8 +83,8 @@ FisherResult estimate_fisher(
   result.samples = options.samples;
   result.seed = options.seed;
   result.labels = options.estimator == Estimator::kEmpirical ? "data" : "model";
-  // Divided once, at the end: a factor on every square would only push tiny
-  // ones below the range of float32.
+  // Divided once, at the end: a factor on every square would push tiny ones
+  // below the range of float32.
   const double count = static_cast<double>(total * options.samples);
   for (const auto& [name, sum] : squares->sums()) {
     result.diagonal.emplace_back(name, sum / count);

@@ -11,10 +11,10 @@
 
 namespace merganser {
 
-// 1/N sum_i E[(gradient of log p(y | x_i))^2], squares per example, model in
-// eval mode (and left in the mode it was in). The formulas of each estimator
-// are in docs/method.md, section 3. Progress counts examples. The caller sets
-// the result's model_hash. Throws InputError for options out of range.
+// Estimates 1/N sum_i E[(gradient of log p(y | x_i))^2], squares per example,
+// with the model in eval mode (its mode is restored). docs/method.md, section
+// 3, has the formulas of each estimator. Progress counts examples. The caller
+// sets the result's model_hash. Throws InputError for options out of range.
 MERGANSER_API FisherResult estimate_fisher(
     Encoder& model,
     const Dataset& data,

@@ -20,7 +20,7 @@ constexpr std::array<std::pair<Estimator, const char*>, 4> kNames = {{
 
 constexpr int64_t kMaxSamples = 1'000'000;
 
-bool draws_labels(Estimator estimator) {
+bool samples_labels(Estimator estimator) {
   return estimator == Estimator::kMc || estimator == Estimator::kMcBatch;
 }
 
@@ -33,7 +33,7 @@ Estimator parse_estimator(const std::string& name) {
     }
   }
   throw InputError(fmt::format(
-      "the estimator must be exact, mc, empirical or mc_batch, not '{}'",
+      "unknown estimator '{}'; expected exact, mc, empirical or mc_batch",
       name));
 }
 
@@ -49,24 +49,24 @@ std::string estimator_name(Estimator estimator) {
 void check_options(const FisherOptions& options) {
   const auto require = [](bool condition, const char* what, int64_t value) {
     if (!condition) {
-      throw InputError(fmt::format("{}, not {}", what, value));
+      throw InputError(fmt::format("{}, got {}", what, value));
     }
   };
   require(
       options.batch_size >= 1,
-      "batch_size must be 1 or more",
+      "batch_size must be at least 1",
       options.batch_size);
   require(
       options.limit >= 1 || options.limit == -1,
-      "limit must be 1 or more, or -1 for all examples",
+      "limit must be at least 1, or -1 for all examples",
       options.limit);
   require(
       options.samples >= 1 && options.samples <= kMaxSamples,
-      "samples must be between 1 and a million",
+      "samples must be between 1 and 1000000",
       options.samples);
   require(
-      options.samples == 1 || draws_labels(options.estimator),
-      "samples must be 1 for an estimator that draws no labels",
+      options.samples == 1 || samples_labels(options.estimator),
+      "samples must be 1 for an estimator that samples no labels",
       options.samples);
 }
 

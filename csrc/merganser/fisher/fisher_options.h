@@ -9,21 +9,21 @@ namespace merganser {
 
 enum class Estimator { kExact, kMc, kEmpirical, kMcBatch };
 
-// Throws InputError for a name that is not one of exact, mc, empirical,
-// mc_batch.
+// Parses exact, mc, empirical or mc_batch. Throws InputError for any other
+// name.
 MERGANSER_API Estimator parse_estimator(const std::string& name);
 MERGANSER_API std::string estimator_name(Estimator estimator);
 
 struct FisherOptions {
   Estimator estimator = Estimator::kExact;
-  int64_t samples = 1; // mc, mc_batch: labels drawn per example
-  int64_t limit = -1; // use this many examples, drawn with `seed`; < 0: all
+  int64_t samples = 1; // mc, mc_batch: labels sampled per example
+  int64_t limit = -1; // number of examples, sampled with `seed`; -1: all
   uint64_t seed = 0;
   int64_t batch_size = 32;
   bool bfloat16 = false; // autocast; the sums stay float32
 };
 
-// Throws InputError for options out of range.
+// Throws InputError for an option out of range.
 void check_options(const FisherOptions& options);
 
 } // namespace merganser

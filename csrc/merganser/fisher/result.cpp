@@ -15,7 +15,7 @@ void FisherResult::save(const std::filesystem::path& file) const {
     if (!values.isfinite().all().item<bool>()) {
       throw Error(fmt::format(
           "the Fisher of {} is not finite, so {} was not written; check that "
-          "the model's own outputs are finite",
+          "the model's outputs are finite",
           name,
           file.string()));
     }

@@ -12,7 +12,7 @@
 
 namespace merganser {
 
-// The mean Fisher diagonal with what a merge must know of it.
+// The mean Fisher diagonal and the metadata that a merge needs.
 struct MERGANSER_API FisherResult {
   std::vector<std::pair<std::string, at::Tensor>> diagonal; // float32, mean F
   std::string estimator;
@@ -21,7 +21,7 @@ struct MERGANSER_API FisherResult {
   int64_t samples = 1;
   uint64_t seed = 0;
   std::string labels; // "model", "data"
-  std::string model_hash; // Checkpoint::content_hash() of the model it is of
+  std::string model_hash; // Checkpoint::content_hash() of the model
 
   // The file format of docs/method.md: safetensors, the checkpoint's names.
   // Throws Error naming the first parameter whose Fisher is not finite.

@@ -12,9 +12,9 @@
 
 namespace merganser {
 
-// Adds up, over batches and over the directions of each example (directions.h),
-// squares of the parameters' gradients. What is squared is each example's
-// gradient, or the sum of a batch's.
+// Sums squares of the parameters' gradients over batches and over the
+// directions of each example (directions.h): squares of each example's
+// gradient, or of the sum of a batch's.
 class SquareSums {
  public:
   explicit SquareSums(Encoder& model);
@@ -26,7 +26,7 @@ class SquareSums {
       const at::Tensor& v,
       bool last) = 0;
 
-  // By parameter name, float32.
+  // Sums by parameter name, float32.
   const std::vector<std::pair<std::string, at::Tensor>>& sums() const {
     return sums_;
   }
@@ -36,11 +36,11 @@ class SquareSums {
   std::vector<std::pair<std::string, at::Tensor>> sums_;
 };
 
-// sum_i g_i^2: backward passes square while they go (layers.h). The model's
-// forward passes are for this object's use only while it lives.
+// sum_i g_i^2, accumulated by the backward passes (layers.h). While it exists,
+// the model's forward passes serve this object only.
 std::unique_ptr<SquareSums> square_examples(Encoder& model);
 
-// sum_b (sum_{i in b} g_i)^2: plain backward passes.
+// sum_b (sum_{i in b} g_i)^2, from plain backward passes.
 std::unique_ptr<SquareSums> square_batches(Encoder& model);
 
 } // namespace merganser

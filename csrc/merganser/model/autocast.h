@@ -6,9 +6,9 @@
 
 namespace merganser {
 
-// While it lives, matrix products of this thread are bfloat16 if `bfloat16`,
-// with each weight converted once; LayerNorm, softmax and what else needs the
-// range stay float32. It must end before the backward pass begins.
+// While it exists, this thread's matrix products are bfloat16 if `bfloat16`,
+// with each weight converted once; LayerNorm, softmax and other ops that need
+// the range stay float32. It must end before the backward pass begins.
 class MERGANSER_API Autocast {
  public:
   Autocast(at::DeviceType device, bool bfloat16);

@@ -6,7 +6,7 @@
 
 namespace merganser {
 
-// The logits (B, K) of a batch, float32 also where the matrix products are
+// The logits (B, K) of a batch, float32 even if the matrix products are
 // bfloat16.
 MERGANSER_API at::Tensor batch_logits(
     Encoder& model,

@@ -11,7 +11,7 @@ Classifier::Classifier(const std::filesystem::path& folder) : folder_(folder) {
   LoadedEncoder loaded = load_encoder(folder, /*num_labels=*/0, /*seed=*/0);
   if (!loaded.fresh.empty()) {
     throw InputError(fmt::format(
-        "{} has no classification head ({} not found): fine-tune it first "
+        "{} has no classification head ({} not found); fine-tune it first "
         "(merganser train)",
         folder.string(),
         fmt::join(loaded.fresh, ", ")));
@@ -26,7 +26,7 @@ Dataset Classifier::load(const std::filesystem::path& file, int64_t max_length)
   const EncoderConfig& config = encoder->config();
   if (max_length > config.max_length()) {
     throw InputError(fmt::format(
-        "max-length {} is more than the {} tokens that {} can take",
+        "max-length {} exceeds the maximum of {} tokens of {}",
         max_length,
         config.max_length(),
         folder_.string()));
@@ -40,8 +40,8 @@ void check_vocabulary(
     const std::filesystem::path& folder) {
   if (tokenizer.vocab_size() > config.vocab_size) {
     throw InputError(fmt::format(
-        "{}: the tokenizer has {} tokens, the model (vocab_size in "
-        "config.json) {}; the tokenizer's files are those of another model",
+        "{}: the tokenizer has {} tokens, but vocab_size in config.json is {}; "
+        "the tokenizer files belong to another model",
         folder.string(),
         tokenizer.vocab_size(),
         config.vocab_size));

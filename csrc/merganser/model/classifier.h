@@ -10,14 +10,14 @@
 
 namespace merganser {
 
-// A fine-tuned model directory, ready to be used on data.
+// A fine-tuned model with its tokenizer.
 class MERGANSER_API Classifier {
  public:
-  // Throws InputError when the folder has no classification head: a fresh one
-  // would only give noise.
+  // Throws InputError when the directory has no classification head: a newly
+  // initialized one would only give noise.
   explicit Classifier(const std::filesystem::path& folder);
 
-  // Throws InputError when max_length is more than the model can take.
+  // Throws InputError when max_length exceeds the model's maximum.
   Dataset load(const std::filesystem::path& file, int64_t max_length) const;
 
   Encoder encoder{nullptr};
@@ -27,8 +27,8 @@ class MERGANSER_API Classifier {
   std::filesystem::path folder_;
 };
 
-// Throws InputError when the tokenizer gives ids that the model has no row for:
-// it is that of another model.
+// Throws InputError when the tokenizer has more ids than the model has rows: it
+// belongs to another model.
 MERGANSER_API void check_vocabulary(
     const Tokenizer& tokenizer,
     const EncoderConfig& config,

@@ -8,8 +8,8 @@ namespace merganser {
 
 bool parse_bfloat16(const std::string& name) {
   if (name != "float32" && name != "bfloat16") {
-    throw InputError(
-        fmt::format("the dtype must be float32 or bfloat16, not \"{}\"", name));
+    throw InputError(fmt::format(
+        "unknown dtype \"{}\"; expected float32 or bfloat16", name));
   }
   return name == "bfloat16";
 }

@@ -6,7 +6,7 @@
 
 namespace merganser {
 
-// Whether "bfloat16" (true) or "float32" (false) is meant; InputError for any
+// Parses "bfloat16" (true) or "float32" (false). Throws InputError for any
 // other name.
 MERGANSER_API bool parse_bfloat16(const std::string& name);
 

@@ -6,14 +6,15 @@
 #include <map>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 
 namespace merganser {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-// transformers computes several of these by different programs, but each row
-// is one of two formulas: x Phi(x), or its tanh approximation.
+// transformers implements GELU several times, but every variant is x Phi(x) or
+// its tanh approximation.
 const std::map<std::string, Activation> kActivations = {
     {"gelu", Activation::kGelu},
     {"gelu_python", Activation::kGelu},
@@ -28,12 +29,12 @@ const std::map<std::string, Activation> kActivations = {
     {"tanh", Activation::kTanh},
 };
 
-// Reads typed values; absent and null are both "not given".
+// Reads typed values. Absent and null both count as not given.
 class Reader {
  public:
   Reader(const std::string& text, std::string source)
       : source_(std::move(source)) {
-    json_ = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    json_ = parse_json_or_discard(text);
     if (!json_.is_object()) {
       throw InputError(fmt::format("{}: not a JSON object", source_));
     }
@@ -51,13 +52,13 @@ class Reader {
     return json_[key];
   }
 
-  int64_t integer(const char* key, int64_t fallback, int64_t least) const {
+  int64_t integer(const char* key, int64_t fallback, int64_t min) const {
     if (!given(key)) {
       return fallback;
     }
     const Json& value = json_[key];
-    if (!value.is_number_integer() || value.get<int64_t>() < least) {
-      refuse(key, fmt::format("a whole number of at least {}", least));
+    if (!value.is_number_integer() || value.get<int64_t>() < min) {
+      refuse(key, fmt::format("integers of at least {}", min));
     }
     return value.get<int64_t>();
   }
@@ -70,7 +71,7 @@ class Reader {
     const Json& value = json_[key];
     if (!value.is_number() || !(value.get<double>() >= 0) ||
         !(value.get<double>() < limit)) {
-      refuse(key, fmt::format("a number in [0, {})", limit));
+      refuse(key, fmt::format("numbers in [0, {})", limit));
     }
     return value.get<double>();
   }
@@ -80,7 +81,7 @@ class Reader {
       return fallback;
     }
     if (!json_[key].is_string()) {
-      refuse(key, "a string");
+      refuse(key, "strings");
     }
     return json_[key].get<std::string>();
   }
@@ -90,14 +91,14 @@ class Reader {
         "{}: {} is {}, but the encoder supports only {}",
         source_,
         key,
-        given(key) ? json_[key].dump() : "absent",
+        given(key) ? json_text(json_[key]) : "absent",
         expected));
   }
 
-  // The switches of architectures that are not built here.
+  // Rejects the switches of architectures that are not supported.
   void expect(const char* key, const Json& only) const {
     if (given(key) && json_[key] != only) {
-      refuse(key, only.dump());
+      refuse(key, json_text(only));
     }
   }
 
@@ -130,7 +131,7 @@ int64_t read_num_labels(const Reader& in, int64_t override_value) {
     in.refuse(
         "id2label",
         labels > 0 ? fmt::format("num_labels = {} names", labels)
-                   : "two labels or more (no regression)");
+                   : "two or more labels (no regression)");
   }
   return names;
 }
@@ -232,7 +233,7 @@ int64_t EncoderConfig::max_length() const {
 }
 
 std::string EncoderConfig::to_json(const std::string& original) const {
-  Json json = Json::parse(original);
+  Json json = parse_json(original);
   json["architectures"] = {
       architecture == Architecture::kRoberta
           ? "RobertaForSequenceClassification"
@@ -247,12 +248,12 @@ std::string EncoderConfig::to_json(const std::string& original) const {
       json["label2id"][name] = i;
     }
   }
-  // transformers derives it from id2label; a stale one would contradict.
+  // transformers derives it from id2label; a stale value would contradict it.
   json.erase("num_labels");
   // transformers 5 writes "dtype", earlier releases "torch_dtype".
   const char* dtype = json.contains("dtype") ? "dtype" : "torch_dtype";
   json[dtype] = "float32";
-  return json.dump(2) + "\n";
+  return json_text(json, 2) + "\n";
 }
 
 } // namespace merganser

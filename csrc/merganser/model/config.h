@@ -12,9 +12,9 @@ enum class Activation { kGelu, kGeluTanh, kRelu, kSilu, kTanh };
 
 // The part of a Hugging Face config.json that the encoder understands. Values
 // that it does not support (relative positions, decoders, cross-attention,
-// other model types, ...) are refused by name.
+// other model types, ...) are rejected by name.
 struct MERGANSER_API EncoderConfig {
-  // Dropout probabilities lie below it, well within what the masks resolve.
+  // Dropout probabilities are less: well within the masks' resolution.
   static constexpr double kDropoutLimit = 0.999;
   static constexpr int64_t kMaxLabels = 1'000'000;
 
@@ -36,20 +36,20 @@ struct MERGANSER_API EncoderConfig {
   Activation activation = Activation::kGelu;
 
   // `source` is the file named in errors. num_labels_override >= 2 replaces
-  // what the file says (a pre-trained encoder without a head). Keys that are
-  // absent have the defaults of transformers' BertConfig and RobertaConfig.
+  // the file's (a pre-trained encoder without a head). Keys that are absent
+  // have the defaults of transformers' BertConfig and RobertaConfig.
   static EncoderConfig parse(
       const std::string& json,
       const std::string& source,
       int64_t num_labels_override = 0);
 
-  // The longest input, special tokens included (RoBERTa's positions begin
-  // behind the padding index).
+  // The longest input, special tokens included (RoBERTa's positions start
+  // after the padding index).
   int64_t max_length() const;
 
   // The given config.json with architectures, id2label, label2id and the dtype
-  // (float32) set for what is saved; all other keys stay. Labels that the file
-  // names keep their names where their number is right.
+  // (float32) set for the saved model; all other keys stay. The file's label
+  // names stay if there are num_labels of them.
   std::string to_json(const std::string& original) const;
 };
 

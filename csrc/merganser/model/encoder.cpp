@@ -94,8 +94,8 @@ void EncoderImpl::set_fisher_sink(FisherSink* sink) {
 
 namespace {
 
-// (B, 1, 1, L): 0 for tokens, -inf behind each example's end; undefined when
-// nothing is padded. On a GPU the look at the lengths would wait for it.
+// (B, 1, 1, L): 0 for tokens, -inf after each example's end; undefined when
+// nothing is padded. On a GPU, reading the lengths would wait for the device.
 at::Tensor attention_mask(const at::Tensor& lengths, int64_t length) {
   if (lengths.is_cpu() && lengths.min().item<int64_t>() == length) {
     return {};
@@ -127,11 +127,11 @@ at::Tensor EncoderImpl::forward(
       lengths.sizes());
   TORCH_CHECK(
       input_ids.size(1) <= config_.max_length(),
-      "Encoder: an input of ",
-      input_ids.size(1),
-      " tokens, but the model has positions for ",
+      "Encoder: expected at most ",
       config_.max_length(),
-      "; truncate it");
+      " tokens, got ",
+      input_ids.size(1),
+      "; truncate the input");
   if (sink_ != nullptr) {
     sink_->begin_forward();
   }

@@ -16,28 +16,29 @@ namespace merganser {
 
 // BERT or RoBERTa with a sequence classification head. Parameters have the
 // names of transformers' BertForSequenceClassification and
-// RobertaForSequenceClassification, and begin as zeros.
+// RobertaForSequenceClassification, and are zero after construction.
 class MERGANSER_API EncoderImpl : public torch::nn::Module {
  public:
   explicit EncoderImpl(EncoderConfig config);
 
-  // As transformers draws a new model: weights from N(0, initializer_range),
+  // Initializes as transformers does: weights from N(0, initializer_range),
   // biases and padding rows 0, LayerNorms 1.
   void initialize(uint64_t seed);
 
   // input_ids (B, L) int64; lengths (B) int64, from 1 to L, on the same device:
-  // tokens behind an example's length are padding. token_type_ids (B, L) or
+  // tokens after an example's length are padding. token_type_ids (B, L) or
   // undefined for all zero. Returns logits (B, num_labels).
   at::Tensor forward(
       const at::Tensor& input_ids,
       const at::Tensor& lengths,
       const at::Tensor& token_type_ids = {});
 
-  // Training mode draws the dropout masks of the forward passes that follow
-  // from this seed (0 until it is called), and of no other state.
+  // Seed (initially 0) of the dropout masks of the following forward passes in
+  // training mode; the masks depend on no other state.
   void seed_dropout(uint64_t seed);
 
-  // While set, backward passes fill the sink (see layers.h). Not owned.
+  // Makes backward passes fill the sink (see layers.h) until it is null again.
+  // Not owned.
   void set_fisher_sink(FisherSink* sink);
 
   const EncoderConfig& config() const {
@@ -55,10 +56,10 @@ TORCH_MODULE(Encoder);
 
 // Reads a model directory. Checkpoints of bare encoders (without the
 // "bert."/"roberta." prefix) and of other heads load too: tensors of the head
-// (the classifier, BERT's pooler) that are absent are drawn as by initialize()
-// and reported in `fresh`. num_labels > 0 replaces the config's. Any other
-// tensor missing or of another shape is an InputError naming it; tensors that
-// the model has no use for (position_ids, lm_head, ...) are ignored.
+// (the classifier, BERT's pooler) that are absent are initialized as by
+// initialize() and reported in `fresh`. num_labels > 0 replaces the config's.
+// Throws InputError naming any other tensor that is missing or has another
+// shape; ignores tensors that the model does not use (position_ids, lm_head).
 // F16, BF16 and F64 are converted to float32. `dropout` replaces every dropout
 // probability of the config, in memory only.
 struct LoadedEncoder {

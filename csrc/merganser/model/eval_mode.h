@@ -4,7 +4,7 @@
 
 namespace merganser {
 
-// A module in eval mode while this lives, then again in the mode it was in.
+// Puts a module into eval mode while this exists, then restores its mode.
 class EvalMode {
  public:
   explicit EvalMode(torch::nn::Module& module)

@@ -9,7 +9,7 @@
 
 namespace merganser {
 
-// Draws one parameter of a new model, see EncoderImpl::initialize.
+// Initializes one parameter of a new model, see EncoderImpl::initialize.
 void initialize_parameter(
     const std::string& name,
     at::Tensor parameter,

@@ -10,10 +10,10 @@ namespace merganser {
 void FisherSink::add(const at::Tensor& parameter, at::Tensor accumulator) {
   TORCH_CHECK(
       accumulator.sizes() == parameter.sizes(),
-      "FisherSink: the accumulator has shape ",
-      accumulator.sizes(),
-      ", its parameter ",
-      parameter.sizes());
+      "FisherSink: expected an accumulator of shape ",
+      parameter.sizes(),
+      ", got ",
+      accumulator.sizes());
   accumulators_[parameter.unsafeGetTensorImpl()] = std::move(accumulator);
 }
 
@@ -23,7 +23,7 @@ at::Tensor FisherSink::use(const at::Tensor& parameter) {
       used_.insert(key).second,
       "FisherSink: two layers share a parameter of shape ",
       parameter.sizes(),
-      "; the squares of tied parameters are not supported");
+      "; tied parameters are not supported");
   const auto found = accumulators_.find(key);
   return found == accumulators_.end() ? at::Tensor() : found->second;
 }
@@ -42,9 +42,9 @@ using torch::autograd::variable_list;
 // The Functions below take the parameters as inputs, so that the graph reaches
 // back to every layer, but return no gradient for them.
 
-// Where a parameter's squares go; undefined: they are not wanted. In a struct,
-// because autograd takes a bare tensor argument for one of the graph's, and
-// those must be defined.
+// Accumulator of a parameter's squares; undefined: none. A struct, because
+// autograd treats a bare tensor argument as part of the graph, and those must
+// be defined.
 struct Accumulator {
   at::Tensor squares;
 };
@@ -58,8 +58,8 @@ struct LinearSquares : public Function<LinearSquares> {
       const Accumulator& weight_sum,
       const Accumulator& bias_sum) {
     at::Tensor output = at::linear(input, weight, bias);
-    // Under autocast the product was one of bfloat16 values; the backward pass
-    // runs without autocast and needs the same ones.
+    // Under autocast the product has bfloat16 operands; the backward pass runs
+    // without autocast and needs the same ones.
     const auto dtype = output.scalar_type();
     context->save_for_backward({input.to(dtype), weight.to(dtype)});
     context->saved_data["weight_squares"] = weight_sum.squares;
@@ -192,8 +192,8 @@ at::Tensor embedding(
     int64_t padding_idx,
     FisherSink* sink) {
   if (sink == nullptr) {
-    // Rows that are added to a gradient in place, where there is one: it would
-    // take three passes over the table to add a dense gradient of few rows.
+    // A sparse gradient adds its few rows in place to an existing one; a dense
+    // gradient would take three passes over the table.
     const bool sparse = weight.grad().defined();
     return at::embedding(
         weight, indices, padding_idx, /*scale_grad_by_freq=*/false, sparse);

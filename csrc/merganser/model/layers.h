@@ -8,25 +8,25 @@
 
 #include "merganser/base/api.h"
 
-// The layers an encoder is made of, as functions. Each takes an optional
+// The layers of an encoder, as functions. Each takes an optional
 // FisherSink: without one it is the ordinary differentiable function; with one
 // its backward pass gives the input's gradient only, and adds the squares of
 // the parameters' per-example gradients to the sink instead of computing their
-// sum (METHOD 3).
+// sum (docs/method.md, section 3).
 namespace merganser {
 
-// Where per-example squared gradients of named parameters are summed up. What
-// is differentiated must be a sum over examples (sum of log p(y_i | x_i)):
+// Accumulates the per-example squared gradients of parameters. The
+// differentiated quantity must be a sum over examples (of log p(y_i | x_i)):
 // under a mean, every square would be N^2 times too small.
 class MERGANSER_API FisherSink {
  public:
   // `parameter` -> accumulator of the same shape (float32 or wider).
   void add(const at::Tensor& parameter, at::Tensor accumulator);
 
-  // The accumulator; an undefined tensor when the parameter is not wanted. Each
-  // layer calls it once in its forward pass. A parameter used by two layers
-  // would have each part of its gradient squared alone, so a second call within
-  // one forward pass throws.
+  // The accumulator; an undefined tensor when the parameter has none. Each
+  // layer calls it once in its forward pass. A second call within one forward
+  // pass throws: the squares of a parameter used by two layers are not the sum
+  // of each layer's squares.
   at::Tensor use(const at::Tensor& parameter);
   void begin_forward();
 
@@ -49,7 +49,7 @@ MERGANSER_API at::Tensor linear(
     const at::Tensor& bias,
     FisherSink* sink);
 
-// indices (B, L); positions and token types too are given as (B, L).
+// indices (B, L), also for positions and token types.
 MERGANSER_API at::Tensor embedding(
     const at::Tensor& indices,
     const at::Tensor& weight,
@@ -63,7 +63,7 @@ MERGANSER_API at::Tensor layer_norm(
     double eps,
     FisherSink* sink);
 
-// The input itself where draws is null.
+// Returns the input itself if draws is null.
 MERGANSER_API at::Tensor dropout(
     const at::Tensor& input,
     double probability,

@@ -23,8 +23,8 @@ bool replace_suffix(
   return true;
 }
 
-// The tensor of a parameter: under its own name, without the prefix of a bare
-// encoder, or with the names that LayerNorm's parameters have in checkpoints
+// Finds a parameter's tensor: under its own name, without the prefix of a bare
+// encoder, or under the names of LayerNorm's parameters in checkpoints
 // converted from TensorFlow (bert-base-uncased).
 const TensorInfo* find_tensor(
     const Checkpoint& checkpoint,
@@ -58,8 +58,8 @@ bool is_head(const std::string& parameter) {
     const std::filesystem::path& folder,
     const std::string& name) {
   throw InputError(fmt::format(
-      "{}: the tensor {} is missing; this is not a checkpoint of the model "
-      "that config.json describes",
+      "{}: tensor {} is missing; this is not a checkpoint of the model that "
+      "config.json describes",
       folder.string(),
       name));
 }
@@ -70,7 +70,7 @@ void check_shape(
     const std::vector<int64_t>& expected) {
   if (info.shape != expected) {
     throw InputError(fmt::format(
-        "{}: {} has shape [{}], but config.json asks for [{}]{}",
+        "{}: tensor {} has shape [{}]; config.json requires [{}]{}",
         checkpoint.file_of(info.name).string(),
         info.name,
         fmt::join(info.shape, ", "),
@@ -79,8 +79,8 @@ void check_shape(
   }
 }
 
-// What config.json says of sizes, before anything of that size is allocated:
-// the tables and the last layer are in the checkpoint, and no layer beyond it.
+// Checks the sizes in config.json before anything of that size is allocated:
+// the checkpoint has the tables, the last layer and no layer beyond it.
 void check_sizes(
     const Checkpoint& checkpoint,
     const EncoderConfig& config,
@@ -111,8 +111,8 @@ void check_sizes(
         std::atoll(info.name.c_str() + place + layers.size()) >=
             config.num_hidden_layers) {
       throw InputError(fmt::format(
-          "{} holds {}, a layer beyond the {} that config.json says "
-          "(num_hidden_layers)",
+          "{}: tensor {} belongs to a layer beyond num_hidden_layers = {} of "
+          "config.json",
           checkpoint.file_of(info.name).string(),
           info.name,
           config.num_hidden_layers));
@@ -127,7 +127,7 @@ void read_parameter(
   check_shape(checkpoint, info, parameter.sizes().vec());
   if (!is_mergeable(info.dtype)) {
     throw InputError(fmt::format(
-        "{}: {} is {}; weights must be F32, F16, BF16 or F64",
+        "{}: tensor {} is {}; expected F32, F16, BF16 or F64",
         checkpoint.file_of(info.name).string(),
         info.name,
         dtype_name(info.dtype)));

@@ -4,19 +4,19 @@
 
 #include "merganser/model/layers.h"
 
-// The innermost submodules of the encoder: they hold the parameters; what is
-// computed with them is in layers.h. The headers modules, embeddings and
+// The innermost submodules of the encoder. They hold the parameters; the
+// functions of layers.h compute with them. The headers modules, embeddings and
 // transformer are private to model/.
 namespace merganser::modules {
 
-// What one forward pass hands down to every layer.
+// Arguments that one forward pass hands down to every layer.
 struct Pass {
   at::Tensor mask; // (B, 1, 1, L), added to attention scores; undefined: none
   FisherSink* sink = nullptr;
   DropoutDraws* draws = nullptr; // null: eval mode, no dropout
 };
 
-// Parameters begin as zeros; see initialize.h and encoder.h for their values.
+// Parameters are zero after construction; initialize.h and load.cpp set them.
 struct Linear : torch::nn::Module {
   Linear(int64_t in, int64_t out);
   at::Tensor forward(const at::Tensor& input, const Pass& pass) const;

@@ -21,7 +21,7 @@ void save_encoder(
   for (const auto& item : parameters) {
     tensors.push_back({item.key(), DType::kF32, item.value().sizes().vec()});
   }
-  // transformers asks for the key "format".
+  // transformers requires the key "format".
   CheckpointWriter writer(folder, tensors, {{"format", "pt"}});
   for (const auto& item : parameters) {
     const at::Tensor values =

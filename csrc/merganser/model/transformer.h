@@ -55,8 +55,8 @@ struct Intermediate : torch::nn::Module {
 struct Layer : torch::nn::Module {
   explicit Layer(const EncoderConfig& config);
 
-  // The layer's output at the positions of `queries`, which are a part of
-  // `hidden` (or all of it).
+  // The layer's output at the positions of `queries`, a part of `hidden` or all
+  // of it.
   at::Tensor forward(
       const at::Tensor& queries,
       const at::Tensor& hidden,
@@ -72,10 +72,10 @@ struct Layer : torch::nn::Module {
 struct Stack : torch::nn::Module {
   explicit Stack(const EncoderConfig& config);
 
-  // (B, L, C) -> (B, C): the first token's. A classifier looks at no other, so
-  // the last layer computes no other: it needs keys and values of all tokens,
-  // but only one query, which saves 10/12 of that layer's products. Gradients
-  // are those of the whole computation.
+  // (B, L, C) -> (B, C), the first token's output. The classifier uses no
+  // other, so the last layer computes no other: it needs the keys and values of
+  // all tokens but only one query, which saves 10/12 of that layer's products.
+  // Gradients equal those of the whole computation.
   at::Tensor forward(at::Tensor hidden, const Pass& pass) const;
 
  private:

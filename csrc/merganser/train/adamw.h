@@ -8,14 +8,14 @@
 
 namespace merganser {
 
-// AdamW over an arena: decoupled weight decay on its first range, none on the
-// rest; two calls of ops::adam_fisher_step_ per step.
-// Source: Loshchilov & Hutter 2019.
+// AdamW over an arena, with decoupled weight decay on its first range and none
+// on the rest; two calls of ops::adam_fisher_step_ per step. Source: Loshchilov
+// & Hutter 2019.
 class MERGANSER_API AdamW {
  public:
   AdamW(Arena& arena, const TrainOptions& options);
 
-  // What a step adds to a running sum of squared gradients:
+  // A step adds to a running sum of squared gradients:
   // sum += weight * (gradient before clipping)^2.
   struct SquareSum {
     at::Tensor sum; // (n)

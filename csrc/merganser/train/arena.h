@@ -16,7 +16,7 @@ namespace merganser {
 //
 // Every tensor begins at a multiple of 64 bytes: vector kernels run on aligned
 // data and matrix products give the same bits wherever a tensor lies. The gaps
-// are zero and stay zero in whatever is computed elementwise.
+// are zero and stay zero in every elementwise computation.
 class MERGANSER_API Arena {
  public:
   // Moves the module's parameters into the arena and presets their gradients,

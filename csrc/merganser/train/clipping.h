@@ -10,8 +10,8 @@ namespace merganser {
 // number of threads.
 MERGANSER_API double flat_norm(const at::Tensor& flat);
 
-// The factor that brings gradients of this norm down to max_norm (0: no limit),
-// as torch.nn.utils.clip_grad_norm_ has it.
+// The factor that reduces gradients of this norm to max_norm (0: no limit), as
+// torch.nn.utils.clip_grad_norm_ computes it.
 MERGANSER_API double clip_scale(double norm, double max_norm);
 
 } // namespace merganser

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "merganser/base/json_text.h"
 #include "merganser/io/hash.h"
 #include "merganser/io/model_dir.h"
 
@@ -29,9 +30,8 @@ Json hash_files(const std::vector<std::filesystem::path>& files) {
   return hashes;
 }
 
-// Raised when the same options begin to give other bits: another order of the
-// examples, other dropout masks, another hash of the weights in a Fisher's
-// file.
+// Incremented whenever the same options give other bits: another order of the
+// examples, other dropout masks, another hash of the weights in a Fisher file.
 constexpr int kFormat = 3;
 
 } // namespace
@@ -72,7 +72,7 @@ std::string fingerprint(
   if (options.proximal) {
     json["proximal"] = hash_file(*options.proximal);
   }
-  return json.dump();
+  return json_text(json);
 }
 
 } // namespace merganser

@@ -7,9 +7,9 @@
 
 namespace merganser {
 
-// A JSON object of everything that the result of a training run depends on:
-// options by their names on the command line, and the hashes of the model and
-// of the data files. Two runs with equal fingerprints end with the same bits
+// A JSON object of everything that a training run's result depends on: options
+// by their names on the command line, and the hashes of the model and of the
+// data files. Two runs with equal fingerprints end with the same bits
 // (on one machine, with one number of threads).
 MERGANSER_API std::string fingerprint(
     const TrainOptions& options,

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/io/durable.h"
 
 namespace merganser {
@@ -45,8 +46,8 @@ MetricsFile::MetricsFile(std::filesystem::path path, uint64_t bytes)
     const uint64_t size = std::filesystem::file_size(path_, failed);
     if (failed || size < bytes) {
       throw InputError(fmt::format(
-          "{} is shorter than the checkpoint beside it says: delete that "
-          "folder to start anew",
+          "{} is shorter than its checkpoint says; delete its directory to "
+          "start again",
           path_.string()));
     }
     std::filesystem::resize_file(path_, bytes);
@@ -67,11 +68,11 @@ void MetricsFile::write(const StepMetrics& metrics) {
   }
   json["learning_rate"] = metrics.learning_rate;
   json["gradient_norm"] = metrics.gradient_norm;
-  line(json.dump());
+  line(json_text(json));
 }
 
 void MetricsFile::write(const EpochMetrics& metrics) {
-  line(epoch_to_json(metrics).dump());
+  line(json_text(epoch_to_json(metrics)));
 }
 
 uint64_t MetricsFile::sync() {
@@ -88,7 +89,7 @@ void MetricsFile::flush() {
   out_.flush();
   if (!out_) {
     throw Error(fmt::format(
-        "cannot write {}: is the disk full, or the folder read-only?",
+        "cannot write {}: is the disk full or the directory read-only?",
         path_.string()));
   }
 }

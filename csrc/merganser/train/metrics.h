@@ -15,9 +15,9 @@ namespace merganser {
 struct StepMetrics {
   int64_t epoch = 0; // from 1
   int64_t step = 0; // from 1
-  int64_t examples = 0; // of this step
+  int64_t examples = 0; // in this step
   double loss = 0; // mean over the step's examples, before the update
-  std::optional<double> penalty; // the proximal term, where there is one
+  std::optional<double> penalty; // the proximal term, if any
   double learning_rate = 0;
   double gradient_norm = 0; // before clipping
 };
@@ -39,18 +39,18 @@ struct EpochMetrics {
 nlohmann::ordered_json epoch_to_json(const EpochMetrics& epoch);
 EpochMetrics epoch_from_json(const nlohmann::ordered_json& json);
 
-// A line of JSON per step and per epoch. Holds no times, so that a resumed run
-// leaves the same file as one that was never interrupted.
+// Writes a line of JSON per step and per epoch. The lines hold no times, so
+// that a resumed run writes the same file as an uninterrupted one.
 class MERGANSER_API MetricsFile {
  public:
-  // Goes on behind the first `bytes` bytes of the file; what follows them was
-  // written after the checkpoint that training goes on from.
+  // Appends after the first `bytes` bytes of the file. The rest, written after
+  // the checkpoint that training resumes from, is removed.
   MetricsFile(std::filesystem::path path, uint64_t bytes);
 
   void write(const StepMetrics& metrics);
   void write(const EpochMetrics& metrics);
 
-  // Bytes so far, all of them on the disk.
+  // Flushes the file to disk and returns its size in bytes.
   uint64_t sync();
 
  private:

@@ -14,9 +14,9 @@ namespace merganser {
 // of those batches, both estimates are  sum G^2 / N:
 //   adam       G of the gradients that the optimiser sees, labels of the data;
 //   online_mc  G of an extra backward pass at every k-th step, in eval mode,
-//              labels drawn from the model.
-// G^2 / B is B times the squared batch mean, so that the number means the same
-// as the mean of per-example squares (docs/method.md, section 3).
+//              labels sampled from the model.
+// G^2 / B is B times the squared batch mean, so that it is comparable with
+// the mean of per-example squares (docs/method.md, section 3).
 class MERGANSER_API OnlineFisher {
  public:
   explicit OnlineFisher(const Arena& arena);
@@ -34,8 +34,8 @@ class MERGANSER_API OnlineFisher {
       uint64_t seed,
       int64_t epoch);
 
-  // The mean: what a merge reads. Metadata other than the number of examples
-  // used are the caller's to fill in.
+  // The mean, which a merge reads. The caller sets the metadata other than the
+  // number of examples used.
   FisherResult result(const Arena& arena) const;
 
   at::Tensor sum; // (n)

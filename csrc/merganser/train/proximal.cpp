@@ -18,15 +18,16 @@ double read_num_examples(
   const auto metadata = FisherMetadata::parse(file.metadata(), file.path());
   if (!metadata) {
     throw InputError(fmt::format(
-        "{}: not a Fisher of merganser (no format_version in its metadata), so "
-        "that its number of examples is not known",
+        "{}: not a Fisher file of merganser: its metadata lacks "
+        "format_version, "
+        "so its number of examples is unknown",
         file.path().string()));
   }
   if (!metadata->base_model_hash.empty() &&
       metadata->base_model_hash != model_hash) {
     throw InputError(fmt::format(
-        "{}: the Fisher is of another model than the one that training starts "
-        "from; estimate it with merganser fisher --model",
+        "{}: the Fisher belongs to another model than the one that training "
+        "starts from; estimate it with merganser fisher --model",
         file.path().string()));
   }
   return static_cast<double>(metadata->num_examples);
@@ -43,7 +44,7 @@ void read_tensor(
   }
   if (info->dtype != DType::kF32 || info->shape != out.sizes().vec()) {
     throw InputError(fmt::format(
-        "{}: {} is not a float32 tensor of the model's shape",
+        "{}: tensor {} must be F32 with the model's shape",
         file.path().string(),
         name));
   }

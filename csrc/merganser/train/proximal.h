@@ -11,13 +11,13 @@ namespace merganser {
 // The proximal term  weight / (2 N_t) * ||theta - theta_0||^2_{H_0}  of the
 // mean loss, with H_0 = N_0 F_0 from a Fisher file of the model that training
 // starts from, and theta_0 the arena's parameters at construction. Its gradient
-// is added to the loss's, before clipping: unlike a decoupled decay, this
-// leaves the minimiser of loss + term where METHOD 2 needs it, whatever Adam
-// divides by.
+// is added to the loss's, before clipping: unlike a decoupled decay, this keeps
+// the minimiser of loss + term that docs/method.md, section 2, assumes,
+// whatever Adam divides by.
 class MERGANSER_API Proximal {
  public:
   // Throws InputError when the file lacks a tensor, has one of another shape,
-  // or is of another model.
+  // or belongs to another model.
   Proximal(
       const Arena& arena,
       const std::filesystem::path& fisher,

@@ -11,7 +11,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// "out/" and "out" are the same place.
+// Makes "out/" and "out" the same path.
 fs::path without_trailing_slash(const fs::path& path) {
   const fs::path normal = fs::absolute(path).lexically_normal();
   return normal.has_filename() ? normal : normal.parent_path();
@@ -24,7 +24,8 @@ RunDirectory::RunDirectory(const fs::path& out)
   partial_ += ".partial";
   if (fs::exists(out_) && !(fs::is_directory(out_) && fs::is_empty(out_))) {
     throw InputError(fmt::format(
-        "{} exists already; choose another name or remove it", out.string()));
+        "{}: exists and is not an empty directory; choose another output path",
+        out.string()));
   }
 }
 
@@ -33,7 +34,7 @@ void RunDirectory::open() {
   fs::create_directories(partial_, failed);
   if (failed) {
     throw Error(fmt::format(
-        "cannot make the folder {}: {}", partial_.string(), failed.message()));
+        "cannot create directory {}: {}", partial_.string(), failed.message()));
   }
   lock_.emplace(partial_ / "lock");
 }
@@ -54,15 +55,15 @@ std::optional<fs::path> RunDirectory::publish(
     const Encoder& model,
     const fs::path& source,
     std::optional<FisherResult> fisher) const {
-  AtomicDirectory folder(out_, /*replace=*/false);
-  save_encoder(model, source, folder.path());
-  write_file(folder.path() / "metrics.jsonl", read_file(metrics()));
+  AtomicDirectory directory(out_, /*replace=*/false);
+  save_encoder(model, source, directory.path());
+  write_file(directory.path() / "metrics.jsonl", read_file(metrics()));
   if (fisher) {
-    fisher->model_hash = Checkpoint(folder.path()).content_hash();
-    fisher->save(folder.path() / "fisher.safetensors");
+    fisher->model_hash = Checkpoint(directory.path()).content_hash();
+    fisher->save(directory.path() / "fisher.safetensors");
   }
-  folder.commit();
-  std::error_code ignored; // the result is there, whatever else is
+  directory.commit();
+  std::error_code ignored; // the result is complete
   fs::remove_all(partial_, ignored);
   if (!fisher) {
     return std::nullopt;

@@ -10,18 +10,18 @@
 
 namespace merganser {
 
-// Where a run keeps what it needs to go on after an interruption, and from
-// where its results appear under their final name, all at once:
+// Directory of a run's state, from which an interrupted run resumes. The
+// results are published under their final name atomically.
 //   OUT.partial/state.safetensors   the last checkpoint
 //   OUT.partial/best.safetensors    parameters of the best epoch
 //   OUT.partial/metrics.jsonl
 class MERGANSER_API RunDirectory {
  public:
-  // Throws InputError when `out` exists and is not an empty folder.
+  // Throws InputError when `out` exists and is not an empty directory.
   explicit RunDirectory(const std::filesystem::path& out);
 
-  // Makes OUT.partial where it is not there. Throws Error while another process
-  // trains there.
+  // Creates OUT.partial if absent. Throws Error while another process trains
+  // there.
   void open();
   const std::filesystem::path& partial() const {
     return partial_;
@@ -30,9 +30,9 @@ class MERGANSER_API RunDirectory {
   std::filesystem::path best() const;
   std::filesystem::path metrics() const;
 
-  // Writes model, metrics and Fisher (model_hash is filled in) to OUT and
-  // removes OUT.partial; `source` is the model folder that config and tokenizer
-  // come from. Returns the file of the Fisher.
+  // Writes model, metrics and Fisher (with its model_hash) to OUT and removes
+  // OUT.partial; `source` is the model directory with config and tokenizer.
+  // Returns the path of the Fisher file.
   std::optional<std::filesystem::path> publish(
       const Encoder& model,
       const std::filesystem::path& source,

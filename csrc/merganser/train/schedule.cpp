@@ -21,7 +21,7 @@ Schedule parse_schedule(const std::string& name) {
     return Schedule::kCosine;
   }
   throw InputError(fmt::format(
-      "unknown scheduler \"{}\"; choose constant, linear or cosine", name));
+      "unknown scheduler \"{}\"; expected constant, linear or cosine", name));
 }
 
 std::string schedule_name(Schedule schedule) {

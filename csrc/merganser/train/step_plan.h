@@ -10,9 +10,8 @@
 
 namespace merganser {
 
-// Which examples each optimiser step sees, and how many steps there are. A step
-// takes `accumulate` consecutive batches of its epoch's order; the last step of
-// an epoch may have fewer.
+// Assigns examples to optimiser steps. A step takes `accumulate` consecutive
+// batches of its epoch's order; the last step of an epoch may have fewer.
 class MERGANSER_API StepPlan {
  public:
   StepPlan(const Dataset& data, const TrainOptions& options);
@@ -26,19 +25,20 @@ class MERGANSER_API StepPlan {
   int64_t warmup_steps() const {
     return warmup_steps_;
   }
-  // Examples in all steps together; one counts once per epoch.
+  // Number of examples in all steps; each counts once per epoch.
   int64_t examples() const {
     return examples_;
   }
-  // Epochs begun by the end, the last of which may not be whole.
+  // Number of epochs, including a partial last one.
   int64_t epochs() const;
-  // Steps that are done when `epoch` (from 0) ends.
+  // Number of steps completed at the end of `epoch` (from 0).
   int64_t epoch_end(int64_t epoch) const;
-  // Fishers are collected from here on: one epoch's number of steps.
+  // First step of the window in which Fishers are collected: the last
+  // steps_per_epoch() steps.
   int64_t fisher_window_begin() const;
 
-  // The batches of step 0 <= step < steps(), as positions in the data set;
-  // valid until the next call.
+  // The batches of a step, 0 <= step < steps(), as positions in the data set.
+  // Valid until the next call.
   std::span<const std::vector<int64_t>> batches(int64_t step);
 
  private:
@@ -52,7 +52,7 @@ class MERGANSER_API StepPlan {
   int64_t steps_;
   int64_t warmup_steps_;
   int64_t examples_;
-  int64_t epoch_ = -1; // that of order_
+  int64_t epoch_ = -1; // epoch of order_
   std::vector<std::vector<int64_t>> order_;
 };
 

@@ -16,7 +16,7 @@
 namespace merganser {
 namespace {
 
-// Separates the masks from the shuffles and label draws of the same seed.
+// Separates the masks from the shuffles and sampled labels of the same seed.
 constexpr uint64_t kDropoutStream = 0x64726f706f7574; // "dropout"
 
 int64_t count_examples(std::span<const std::vector<int64_t>> batches) {
@@ -84,8 +84,8 @@ StepMetrics Stepper::step(StepPlan& plan, int64_t step) {
       sample_fisher(batch, metrics.epoch);
     }
   }
-  // A step's masks depend on nothing before it, so that a resumed run draws the
-  // same ones.
+  // A step's masks depend on nothing before it, so a resumed run has the same
+  // ones.
   task_.model->seed_dropout(
       philox_u64(options_.seed, kDropoutStream, static_cast<uint64_t>(step)));
   const double scale = 1.0 / static_cast<double>(metrics.examples);
@@ -100,8 +100,8 @@ StepMetrics Stepper::step(StepPlan& plan, int64_t step) {
   }
   if (proximal_) {
     if (squares) {
-      // The Fisher is that of the data's loss alone, so it cannot wait for the
-      // fused pass.
+      // The Fisher belongs to the data's loss alone, so its squares cannot wait
+      // for the fused pass.
       ops::square_accumulate_(squares->sum, arena.gradients, squares->weight);
       squares.reset();
     }

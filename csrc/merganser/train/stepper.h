@@ -14,20 +14,20 @@
 
 namespace merganser {
 
-// The loss, a gradient or a parameter is not finite.
+// Thrown when the loss, a gradient or a parameter is not finite.
 class MERGANSER_API Diverged : public Error {
  public:
   using Error::Error;
 };
 
-// What one optimiser step does: forward and backward passes over its batches,
+// Runs optimiser steps: forward and backward passes over its batches,
 // proximal term, clipping, the fused AdamW + Fisher pass.
 class MERGANSER_API Stepper {
  public:
   Stepper(const TrainOptions& options, TrainingTask& task);
 
-  // Takes step 0 <= step < plan.steps(). Throws Diverged, and leaves the
-  // parameters as they are, when the loss or a gradient is not finite.
+  // Runs a step, 0 <= step < plan.steps(). Throws Diverged, without changing
+  // the parameters, when the loss or a gradient is not finite.
   StepMetrics step(StepPlan& plan, int64_t step);
 
   Arena arena;

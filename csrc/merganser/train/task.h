@@ -10,17 +10,17 @@
 
 namespace merganser {
 
-// What a training run reads before it begins.
+// Inputs of a training run.
 struct TrainingTask {
   Encoder model{nullptr};
-  std::vector<std::string> new_parameters; // drawn, not read
-  std::string model_hash; // Checkpoint::content_hash() of where it starts
+  std::vector<std::string> new_parameters; // initialized, not read
+  std::string model_hash; // Checkpoint::content_hash() of the starting model
   int32_t pad_id = 0;
-  Dataset train; // all training files, one behind the other
+  Dataset train; // all training files, concatenated
   std::vector<Dataset> eval;
 };
 
-// Throws InputError for options, models or data that cannot be used.
+// Throws InputError for invalid options, models or data.
 MERGANSER_API TrainingTask load_task(const TrainOptions& options);
 
 } // namespace merganser

@@ -37,7 +37,7 @@ TrainingFisher parse_training_fisher(const std::string& name) {
     return TrainingFisher::kOnlineMc;
   }
   throw InputError(fmt::format(
-      "unknown Fisher for training \"{}\"; choose none, adam or online_mc",
+      "unknown Fisher for training \"{}\"; expected none, adam or online_mc",
       name));
 }
 
@@ -54,12 +54,12 @@ std::string training_fisher_name(TrainingFisher fisher) {
 
 void check_options(const TrainOptions& o, const EncoderConfig& config) {
   if (o.train.empty()) {
-    throw InputError("no training data: give one file or more");
+    throw InputError("no training data: give at least one file");
   }
   expect(
       o.epochs > 0 && o.epochs <= kMaxCount,
       "epochs",
-      "greater than 0 and at most a million",
+      "greater than 0 and at most 1000000",
       o.epochs);
   expect(
       (o.max_steps >= 1 && o.max_steps <= kMaxCount * kMaxCount) ||
@@ -70,23 +70,23 @@ void check_options(const TrainOptions& o, const EncoderConfig& config) {
   expect(
       o.num_labels == 0 || o.num_labels >= 2,
       "num-labels",
-      "at least 2, or 0 for those of config.json",
+      "at least 2, or 0 for the number in config.json",
       o.num_labels);
   expect(not_negative(o.learning_rate), "lr", "at least 0", o.learning_rate);
   expect(
       o.batch_size >= 1 && o.batch_size <= kMaxCount,
       "batch-size",
-      "between 1 and a million",
+      "between 1 and 1000000",
       o.batch_size);
   expect(
       o.accumulate >= 1 && o.accumulate <= kMaxCount,
       "accumulate",
-      "between 1 and a million",
+      "between 1 and 1000000",
       o.accumulate);
   expect(o.max_length >= 2, "max-length", "at least 2", o.max_length);
   if (o.max_length > config.max_length()) {
     throw InputError(fmt::format(
-        "max-length {} is more than the {} tokens that {} can take",
+        "max-length {} exceeds the maximum of {} tokens of {}",
         o.max_length,
         config.max_length(),
         o.model.string()));

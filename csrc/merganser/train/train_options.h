@@ -16,17 +16,17 @@ enum class TrainingFisher { kNone, kAdam, kOnlineMc };
 MERGANSER_API TrainingFisher parse_training_fisher(const std::string& name);
 MERGANSER_API std::string training_fisher_name(TrainingFisher fisher);
 
-// Limit of epochs, batch sizes and the like: products of them, numbers of steps
-// and of examples, stay far within int64.
+// Limit of epochs, batch sizes and similar counts: their products (steps,
+// examples) stay far within int64.
 constexpr int64_t kMaxCount = 1'000'000;
 
 struct TrainOptions {
   std::filesystem::path model; // model directory to start from
   std::vector<std::filesystem::path> train; // concatenated
-  std::vector<std::filesystem::path> eval; // after every epoch
+  std::vector<std::filesystem::path> eval; // evaluated after every epoch
   std::filesystem::path out;
   double epochs = 1;
-  int64_t max_steps = -1; // >= 1 replaces epochs; -1: as epochs say
+  int64_t max_steps = -1; // >= 1 replaces epochs; -1: by epochs
   double learning_rate = 2e-5;
   int64_t batch_size = 32; // examples per forward pass
   int64_t accumulate = 1; // forward passes per step
@@ -49,8 +49,8 @@ struct TrainOptions {
   int64_t checkpoint_steps = 0; // 0: at the end of every epoch
 };
 
-// Throws InputError naming the option whose value makes no sense, on its own or
-// for a model of this configuration.
+// Throws InputError naming an option whose value is invalid, on its own or for
+// a model of this configuration.
 MERGANSER_API void check_options(
     const TrainOptions& options,
     const EncoderConfig& config);

@@ -5,13 +5,15 @@
 
 #include <nlohmann/json.hpp>
 
+#include "merganser/base/json_text.h"
+
 namespace merganser {
 
 std::string TrainResult::to_text() const {
   std::string text;
   if (!new_parameters.empty()) {
     text += fmt::format(
-        "new in the model, drawn at random: {}\n",
+        "new parameters, randomly initialized: {}\n",
         fmt::join(new_parameters, ", "));
   }
   for (const EpochMetrics& epoch : epochs) {
@@ -29,13 +31,13 @@ std::string TrainResult::to_text() const {
     }
   }
   text += fmt::format(
-      "{}: the model of epoch {}, {} steps in {:.0f} s\n",
+      "{}: model of epoch {}, {} steps in {:.0f} s\n",
       out.string(),
       model_epoch,
       steps,
       seconds);
   if (fisher) {
-    text += fmt::format("{}: its Fisher\n", fisher->string());
+    text += fmt::format("{}: Fisher of that model\n", fisher->string());
   }
   return text;
 }
@@ -56,7 +58,7 @@ std::string TrainResult::to_json() const {
   for (const EpochMetrics& epoch : epochs) {
     json["epochs"].push_back(epoch_to_json(epoch));
   }
-  return json.dump(2);
+  return json_text(json, 2);
 }
 
 } // namespace merganser

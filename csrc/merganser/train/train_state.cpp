@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/io/safetensors.h"
 
 namespace merganser {
@@ -57,12 +58,13 @@ void check_same_run(
     const Json then = before.value(name, Json());
     if (then != value) {
       throw InputError(fmt::format(
-          "{} holds a run begun with {} = {}, but this one has {}: give the "
-          "same to go on with it, or delete that folder to start anew",
+          "{} holds a run begun with {} = {}, but this run has {}; use the "
+          "same "
+          "value to resume it, or delete that directory to start again",
           file.parent_path().string(),
           name,
-          then.dump(),
-          value.dump()));
+          json_text(then),
+          json_text(value)));
     }
   }
 }
@@ -98,7 +100,7 @@ void save_state(
   save_arrays(
       file,
       arrays,
-      {{"state", to_json(state).dump()}, {"fingerprint", fingerprint}});
+      {{"state", json_text(to_json(state))}, {"fingerprint", fingerprint}});
 }
 
 TrainState load_state(
@@ -110,15 +112,16 @@ TrainState load_state(
     const auto found = in.metadata().find(key);
     const Json value = found == in.metadata().end()
         ? Json()
-        : Json::parse(found->second, nullptr, /*allow_exceptions=*/false);
+        : parse_json_or_discard(found->second);
     if (!value.is_object()) {
       throw InputError(fmt::format(
-          "{} is not a training checkpoint: delete its folder to start anew",
+          "{} is not a training checkpoint; delete its directory to start "
+          "again",
           file.string()));
     }
     return value;
   };
-  check_same_run(file, entry("fingerprint"), Json::parse(fingerprint));
+  check_same_run(file, entry("fingerprint"), parse_json(fingerprint));
   load_arrays(in, arrays);
   return to_state(entry("state"));
 }

@@ -14,26 +14,25 @@
 
 namespace merganser {
 
-// Everything that changes while a model is trained. Random numbers and the
-// order of the data are functions of (seed, step), so that they need no place
-// here.
+// State that changes during training. Random numbers and the order of the data
+// are functions of (seed, step) and therefore not part of it.
 struct TrainState {
-  int64_t step = 0; // steps done
+  int64_t step = 0; // completed steps
   int64_t examples = 0; // examples seen
   double epoch_loss = 0; // sum over this epoch's examples
   int64_t epoch_examples = 0;
   int64_t fisher_examples = 0; // examples in the running Fisher sum
-  std::vector<EpochMetrics> epochs; // those that are over
+  std::vector<EpochMetrics> epochs; // completed epochs
   int64_t best_epoch = 0; // from 1; 0: none yet
   double best_accuracy = -1;
   uint64_t metrics_bytes = 0;
 };
 
-// The flat arrays that a checkpoint holds, by name.
+// The flat arrays of a checkpoint, by name.
 using FlatArrays = std::vector<std::pair<std::string, at::Tensor>>;
 
-// A file of flat arrays, replaced as a whole: a process killed at any moment
-// leaves the previous or the new one.
+// Writes a file of flat arrays atomically: a process killed at any moment
+// leaves the previous or the new file.
 MERGANSER_API void save_arrays(
     const std::filesystem::path& file,
     const FlatArrays& arrays,
@@ -42,8 +41,8 @@ MERGANSER_API void load_arrays(
     const SafetensorsFile& file,
     const FlatArrays& arrays);
 
-// A checkpoint. `fingerprint` is a JSON object of all that the result depends
-// on (see fingerprint.h).
+// Writes a checkpoint. `fingerprint` is a JSON object of everything that the
+// result depends on (see fingerprint.h).
 MERGANSER_API void save_state(
     const std::filesystem::path& file,
     const TrainState& state,

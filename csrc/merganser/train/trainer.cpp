@@ -54,8 +54,8 @@ class Trainer {
   void checkpoint();
   TrainResult finish();
 
-  // Whatever stops the work here (Ctrl-C, a progress callback that throws)
-  // leaves a checkpoint of the steps that are done.
+  // Runs `work`; when an exception ends it (Ctrl-C, a progress callback), saves
+  // a checkpoint of the completed steps first.
   template <typename Work>
   void stoppable(const Work& work);
 
@@ -77,7 +77,7 @@ TrainResult Trainer::run() {
     return train_to_the_end();
   } catch (const Diverged& diverged) {
     throw Error(fmt::format(
-        "{}; remove {} to begin again with other options",
+        "{}; remove {} to start again with other options",
         diverged.what(),
         directory_.partial().string()));
   }
@@ -190,7 +190,7 @@ void Trainer::stoppable(const Work& work) {
   } catch (const Interrupted&) {
     checkpoint();
     throw Interrupted(fmt::format(
-        "interrupted after step {} of {}; the same command goes on from there",
+        "interrupted after step {} of {}; rerun the same command to resume",
         state_.step,
         plan_.steps()));
   } catch (...) {
@@ -219,7 +219,7 @@ FlatArrays Trainer::arrays() const {
 }
 
 TrainResult Trainer::finish() {
-  checkpoint(); // what follows can be interrupted, or find the disk full
+  checkpoint(); // the rest can be interrupted, or fail on a full disk
   TrainResult result;
   result.out = options_.out;
   result.steps = state_.step;

@@ -7,19 +7,20 @@
 
 namespace merganser {
 
-// Fine-tunes and leaves in options.out: the model (Hugging Face directory),
-// metrics.jsonl, and fisher.safetensors if asked for.
+// Fine-tunes and writes to options.out: the model (Hugging Face directory),
+// metrics.jsonl, and fisher.safetensors if requested.
 //
-// The model is that of the last epoch; with files to evaluate on and no Fisher
-// it is that of the epoch with the highest mean accuracy, the first of equals.
-// A Fisher belongs to the end of training, so that it comes with the last.
+// The model is the last epoch's; with files to evaluate on and no Fisher it is
+// that of the epoch with the highest mean accuracy, the first of equals. A
+// Fisher belongs to the end of training, so it comes with the last epoch's
+// model.
 //
-// While it runs, out's sibling "<out>.partial" holds the last checkpoint;
-// called again with the same options and data, it goes on from there and ends
-// with the same bits as a run that was never interrupted (on one machine, with
-// one number of threads). Throws InputError for bad options or data, Error for
-// what fails on the way (a loss that is not finite, a full disk), and
-// Interrupted, after a checkpoint, on Ctrl-C.
+// During the run, "<out>.partial" next to out holds the last checkpoint. A call
+// with the same options and data resumes from it and ends with the same bits as
+// an uninterrupted run (on one machine, with one number of threads). Throws
+// InputError for invalid options or data, Error for failures during the run (a
+// loss that is not finite, a full disk), and Interrupted, after a checkpoint,
+// on Ctrl-C.
 MERGANSER_API TrainResult
 train(const TrainOptions& options, const ProgressCallback& progress = {});
 

@@ -14,7 +14,7 @@ EncoderConfig parse(const std::string& json, int64_t num_labels = 0) {
   return EncoderConfig::parse(json, "model/config.json", num_labels);
 }
 
-// What transformers' BertConfig() and RobertaConfig() hold.
+// Defaults of transformers' BertConfig() and RobertaConfig().
 TEST(EncoderConfig, AbsentKeysHaveTheDefaultsOfTransformers) {
   const auto bert = parse(R"({"model_type": "bert"})");
   EXPECT_EQ(bert.architecture, Architecture::kBert);

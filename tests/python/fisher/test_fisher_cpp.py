@@ -256,13 +256,13 @@ def test_a_fisher_that_is_not_finite_is_not_written(bert, tmp_path):
 
 
 REFUSED = [
-    (dict(estimator="exct"), "exact, mc, empirical or mc_batch, not 'exct'"),
-    (dict(batch_size=0), "batch_size must be 1 or more, not 0"),
-    (dict(limit=0), "limit must be 1 or more"),
-    (dict(estimator="mc", samples=1000001), "samples must be between 1 and a million"),
-    (dict(estimator="mc", samples=0), "samples must be between 1 and a million, not 0"),
-    (dict(estimator="exact", samples=2), "draws no labels"),
-    (dict(estimator="empirical", samples=2), "draws no labels"),
+    (dict(estimator="exct"), "'exct'; expected exact, mc, empirical or mc_batch"),
+    (dict(batch_size=0), "batch_size must be at least 1, got 0"),
+    (dict(limit=0), "limit must be at least 1"),
+    (dict(estimator="mc", samples=1000001), "samples must be between 1 and 1000000"),
+    (dict(estimator="mc", samples=0), "samples must be between 1 and 1000000, got 0"),
+    (dict(estimator="exact", samples=2), "samples no labels"),
+    (dict(estimator="empirical", samples=2), "samples no labels"),
 ]
 
 

@@ -204,8 +204,8 @@ def test_bad_recipes(models, name):
 
 def test_bad_arguments(models):
     (models / "r.yaml").write_text(recipe("linear"))
-    expect_failure(models, 2, ["a verb is missing"])
-    expect_failure(models, 2, ["no verb 'mrege'; there are train"], "mrege")
+    expect_failure(models, 2, ["no command given"])
+    expect_failure(models, 2, ["unknown command 'mrege'; available: train"], "mrege")
     expect_failure(models, 2, ["OUT is required", "merge --help"], "merge", "r.yaml")
     expect_failure(models, 2, ["--thread"], "merge", "r.yaml", "out", "--thread", "2")
     expect_failure(models, 2, ["threads"], "merge", "r.yaml", "out", "--threads", "x")

@@ -114,7 +114,7 @@ def test_verify_and_inspect(tmp_path):
     )
     assert process.returncode == 1
     assert "model  changed" in process.stdout
-    assert "out is not what was merged" in process.stderr
+    assert "out differs from what was merged" in process.stderr
 
 
 def test_changed_input(tmp_path):

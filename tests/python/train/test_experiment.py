@@ -322,7 +322,7 @@ def test_folder_of_something_else_is_left_alone(finished, tmp_path):
     (tmp_path / "models" / "base").mkdir(parents=True)
     done = run("run", finished / "experiment.yaml", tmp_path, check=False)
     assert done.returncode == 2
-    assert "holds no experiment" in done.stderr
+    assert "not an experiment's directory" in done.stderr
     assert os.listdir(tmp_path) == ["models"]
 
 

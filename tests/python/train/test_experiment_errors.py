@@ -52,7 +52,7 @@ CASES = {
         f"{MARK}{{name: zero, method: linear, weight: 0}}",
         "must not sum to 0",
     ),
-    "unknown data set": ("data: movie,", f"data: {MARK}film,", "no data set 'film'"),
+    "unknown data set": ("data: movie,", f"data: {MARK}film,", "unknown data set 'film'"),
     "data set twice": ("[amazon, nyt]", f"[amazon, {MARK}amazon]", "given twice"),
     "missing data": ("nyt-test", f"{MARK}nyt-toast", "nyt-toast.jsonl"),
     "missing encoder": ("encoder: encoder", f"encoder: {MARK}coder", "coder"),
@@ -60,7 +60,7 @@ CASES = {
     "name of a partial": ("name: linear", f"name: {MARK}x.partial", "'.partial'"),
     "reserved name": ("name: linear", f"name: {MARK}target", "'target'"),
     "name given twice": ("name: fisher,", f"name: {MARK}linear,", "'linear'"),
-    "unknown output": ("output: g", f"output: {MARK}wrong_g", "no merge"),
+    "unknown output": ("output: g", f"output: {MARK}wrong_g", "unknown merge"),
 }
 
 

@@ -73,7 +73,7 @@ def test_text_for_people(folder):
     done = train(folder, "--eval", folder / "dev.tsv", "--fisher", "adam")
     assert "epoch 3: step 15, training loss" in done.stdout
     assert f"{folder / 'dev.tsv'}: accuracy" in done.stdout
-    assert f"{folder / 'out'}: the model of epoch 3, 15 steps" in done.stdout
+    assert f"{folder / 'out'}: model of epoch 3, 15 steps" in done.stdout
     assert "fisher.safetensors" in done.stdout
 
 
@@ -150,7 +150,7 @@ def test_interrupt_leaves_a_checkpoint(folder):
     assert process.returncode == 1
     last = [line for line in err.splitlines() if line][-1]
     assert last.startswith("merganser: interrupted after step ")
-    assert "goes on" in last
+    assert "to resume" in last
     assert (folder / "out.partial" / "state.safetensors").exists()
     assert not (folder / "out").exists()
 
@@ -332,7 +332,7 @@ def fisher(folder, out, *more, **options):
 @pytest.mark.parametrize(
     ("out", "words"),
     [
-        ("model/model.safetensors", ["no Fisher"]),
+        ("model/model.safetensors", ["not a Fisher file"]),
         ("train.jsonl", [".safetensors"]),
         ("train.jsonl/f.safetensors", ["train.jsonl"]),
         ("f", [".safetensors"]),

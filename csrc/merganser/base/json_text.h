@@ -1,0 +1,25 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+
+#include "merganser/base/api.h"
+
+// nlohmann's parser and serializer as two plain functions: their templates take
+// seconds to compile in every file that instantiates them.
+namespace merganser {
+
+// As nlohmann::ordered_json::parse: throws nlohmann's parse_error.
+MERGANSER_API nlohmann::ordered_json parse_json(std::string_view text);
+
+// A discarded value (no object, array, ...) instead of an exception.
+MERGANSER_API nlohmann::ordered_json parse_json_or_discard(
+    std::string_view text);
+
+// As nlohmann::ordered_json::dump; indent -1: one line.
+MERGANSER_API std::string json_text(
+    const nlohmann::ordered_json& json,
+    int indent = -1);
+
+} // namespace merganser
