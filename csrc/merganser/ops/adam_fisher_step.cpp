@@ -3,37 +3,17 @@
 
 #include "merganser/ops/adam_fisher_step.h"
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/library.h>
+
+#include <cmath>
 
 #include "merganser/numeric/simd.h"
 #include "merganser/ops/checks.h"
+#include "merganser/ops/cpu_kernels.h"
 #include "merganser/ops/dispatch.h"
-#include "merganser/ops/library.h"
 #include "merganser/ops/reference.h"
 
 namespace merganser::ops {
-
-void adam_fisher_step_(const AdamFisherStep& step) {
-  static const auto op = find_op(
-      "merganser::adam_fisher_step_",
-      unpack_adam_fisher_step_<check_adam_fisher_step_>);
-  op.call(
-      step.params,
-      step.grads,
-      step.exp_avgs,
-      step.exp_avg_sqs,
-      step.fishers,
-      step.steps,
-      step.lr,
-      step.beta1,
-      step.beta2,
-      step.eps,
-      step.weight_decay,
-      step.grad_scale,
-      step.fisher_weight);
-}
 
 void adam_fisher_step_reference_(const AdamFisherStep& step) {
   for (size_t i = 0; i < step.params.size(); ++i) {
@@ -141,33 +121,34 @@ void step_elements(
     T* f,
     int64_t n,
     const AdamScalars<T>& scalars) {
-  at::parallel_for(
-      0, n, at::internal::GRAIN_SIZE, [=](int64_t begin, int64_t end) {
-        widest([=] {
-          // A copy that no array can overlap, and values instead of
-          // references: otherwise the loops are not vectorised.
-          const AdamScalars<T> s = scalars;
-          const auto element = [&](int64_t i) {
-            T param_i = p[i], m_i = m[i], v_i = v[i];
-            const T square =
-                adam_element(s, static_cast<T>(g[i]), param_i, m_i, v_i);
-            p[i] = param_i;
-            m[i] = m_i;
-            v[i] = v_i;
-            return square;
-          };
-          if (f) {
-            for (int64_t i = begin; i < end; ++i) {
-              f[i] += element(i) * s.fisher_weight;
-            }
-          } else {
-            for (int64_t i = begin; i < end; ++i) {
-              element(i);
-            }
-          }
-        });
-      });
+  at::parallel_for(0, n, kGrain, [=](int64_t begin, int64_t end) {
+    widest([=] {
+      // A copy that no array can overlap, and values instead of
+      // references: otherwise the loops are not vectorised.
+      const AdamScalars<T> s = scalars;
+      const auto element = [&](int64_t i) {
+        T param_i = p[i], m_i = m[i], v_i = v[i];
+        const T square =
+            adam_element(s, static_cast<T>(g[i]), param_i, m_i, v_i);
+        p[i] = param_i;
+        m[i] = m_i;
+        v[i] = v_i;
+        return square;
+      };
+      if (f) {
+        for (int64_t i = begin; i < end; ++i) {
+          f[i] += element(i) * s.fisher_weight;
+        }
+      } else {
+        for (int64_t i = begin; i < end; ++i) {
+          element(i);
+        }
+      }
+    });
+  });
 }
+
+} // namespace
 
 void adam_fisher_step_cpu(const AdamFisherStep& step) {
   check_adam_fisher_step_(step);
@@ -187,14 +168,4 @@ void adam_fisher_step_cpu(const AdamFisherStep& step) {
   }
 }
 
-TORCH_LIBRARY_IMPL(merganser, CPU, m) {
-  m.impl("adam_fisher_step_", &unpack_adam_fisher_step_<adam_fisher_step_cpu>);
-}
-
-TORCH_LIBRARY_IMPL(merganser, Meta, m) {
-  m.impl(
-      "adam_fisher_step_", &unpack_adam_fisher_step_<check_adam_fisher_step_>);
-}
-
-} // namespace
 } // namespace merganser::ops

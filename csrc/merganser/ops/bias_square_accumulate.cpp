@@ -1,26 +1,15 @@
 // fisher (C) += weight * sum_i (sum_l D_il)^2: a bias adds to every token, so
 // that an example's gradient is the sum over its tokens.
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/library.h>
 
 #include "merganser/ops/checks.h"
+#include "merganser/ops/cpu_kernels.h"
 #include "merganser/ops/dispatch.h"
-#include "merganser/ops/library.h"
 #include "merganser/ops/reference.h"
 #include "merganser/ops/token_sums.h"
 
 namespace merganser::ops {
-
-void bias_square_accumulate_(
-    at::Tensor& fisher,
-    const at::Tensor& grad_output,
-    double weight) {
-  static const auto op =
-      find_op("merganser::bias_square_accumulate_", bias_square_accumulate_);
-  op.call(fisher, grad_output, weight);
-}
 
 void bias_square_accumulate_reference_(
     at::Tensor& fisher,
@@ -41,8 +30,6 @@ void check_bias_square_accumulate_(
   check_tokens(kOp, "grad_output", grad_output, fisher.size(0));
   check_weight(kOp, weight);
 }
-
-namespace {
 
 void bias_square_accumulate_cpu(
     at::Tensor& fisher,
@@ -76,13 +63,4 @@ void bias_square_accumulate_cpu(
   });
 }
 
-TORCH_LIBRARY_IMPL(merganser, CPU, m) {
-  m.impl("bias_square_accumulate_", &bias_square_accumulate_cpu);
-}
-
-TORCH_LIBRARY_IMPL(merganser, Meta, m) {
-  m.impl("bias_square_accumulate_", &check_bias_square_accumulate_);
-}
-
-} // namespace
 } // namespace merganser::ops

@@ -7,6 +7,9 @@
 
 namespace merganser::ops {
 
+// Elements that a thread takes at least, as in ATen.
+constexpr int64_t kGrain = 32768;
+
 // Calls f.template operator()<T, In>() with the C++ types of an accumulator and
 // of an input that kernel_input() has prepared for it.
 template <typename F>

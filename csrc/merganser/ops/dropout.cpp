@@ -1,28 +1,18 @@
 // Dropout whose mask is a function of (seed, stream) and never stored. The
 // formula is in kernels/dropout_formula.h.
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
+
+#include <cmath>
 
 #include "merganser/numeric/dropout_formula.h"
 #include "merganser/numeric/simd.h"
 #include "merganser/ops/checks.h"
+#include "merganser/ops/cpu_kernels.h"
 #include "merganser/ops/dispatch.h"
-#include "merganser/ops/library.h"
 #include "merganser/ops/reference.h"
 
 namespace merganser::ops {
-
-at::Tensor dropout(
-    const at::Tensor& input,
-    double probability,
-    int64_t seed,
-    int64_t stream) {
-  static const auto op = find_op("merganser::dropout", dropout);
-  return op.call(input, probability, seed, stream);
-}
 
 at::Tensor dropout_reference(
     const at::Tensor& input,
@@ -30,7 +20,8 @@ at::Tensor dropout_reference(
     int64_t seed,
     int64_t stream) {
   const double dropped = std::round(probability * 65536);
-  at::Tensor factors = at::empty({input.numel()}, at::kDouble);
+  at::Tensor factors = input.new_empty(
+      {input.numel()}, at::TensorOptions(at::kCPU).dtype(at::kDouble));
   for (int64_t i = 0; i < input.numel(); ++i) {
     const int64_t lane = i % 16;
     const int64_t row = i / 16 % 8;
@@ -56,16 +47,16 @@ void check_dropout(const at::Tensor& input, double probability) {
       probability);
 }
 
-namespace {
-
 at::Tensor dropout_meta(
     const at::Tensor& input,
     double probability,
     int64_t /*seed*/,
     int64_t /*stream*/) {
   check_dropout(input, probability);
-  return at::empty_like(input, at::MemoryFormat::Contiguous);
+  return input.new_empty_symint(input.sym_sizes());
 }
+
+namespace {
 
 template <typename T, typename In>
 void drop_tiles(
@@ -108,6 +99,8 @@ void drop_tiles(
   });
 }
 
+} // namespace
+
 at::Tensor dropout_cpu(
     const at::Tensor& input,
     double probability,
@@ -115,14 +108,14 @@ at::Tensor dropout_cpu(
     int64_t stream) {
   check_dropout(input, probability);
   const at::Tensor x = input.contiguous();
-  at::Tensor y = at::empty_like(x);
+  at::Tensor y = x.new_empty(x.sizes());
   const int64_t n = x.numel();
   const auto run = [&]<typename T, typename In>() {
     const auto scalars = make_dropout_scalars<T>(probability);
     at::parallel_for(
         0,
         (n + kDropoutTile - 1) / kDropoutTile,
-        at::internal::GRAIN_SIZE / kDropoutTile,
+        kGrain / kDropoutTile,
         [&](int64_t begin, int64_t end) {
           drop_tiles(
               x.const_data_ptr<In>(),
@@ -139,52 +132,4 @@ at::Tensor dropout_cpu(
   return y;
 }
 
-// Its own derivative: a mask times the gradient, and the mask is drawn again.
-struct Dropout : public torch::autograd::Function<Dropout> {
-  static at::Tensor forward(
-      torch::autograd::AutogradContext* context,
-      const at::Tensor& input,
-      double probability,
-      int64_t seed,
-      int64_t stream) {
-    context->saved_data["probability"] = probability;
-    context->saved_data["seed"] = seed;
-    context->saved_data["stream"] = stream;
-    const at::AutoDispatchBelowADInplaceOrView guard;
-    return dropout(input, probability, seed, stream);
-  }
-
-  static torch::autograd::variable_list backward(
-      torch::autograd::AutogradContext* context,
-      torch::autograd::variable_list gradients) {
-    const at::Tensor gradient = dropout(
-        gradients[0],
-        context->saved_data["probability"].toDouble(),
-        context->saved_data["seed"].toInt(),
-        context->saved_data["stream"].toInt());
-    return {gradient, {}, {}, {}};
-  }
-};
-
-at::Tensor dropout_autograd(
-    const at::Tensor& input,
-    double probability,
-    int64_t seed,
-    int64_t stream) {
-  return Dropout::apply(input, probability, seed, stream);
-}
-
-TORCH_LIBRARY_IMPL(merganser, CPU, m) {
-  m.impl("dropout", &dropout_cpu);
-}
-
-TORCH_LIBRARY_IMPL(merganser, Meta, m) {
-  m.impl("dropout", &dropout_meta);
-}
-
-TORCH_LIBRARY_IMPL(merganser, Autograd, m) {
-  m.impl("dropout", &dropout_autograd);
-}
-
-} // namespace
 } // namespace merganser::ops

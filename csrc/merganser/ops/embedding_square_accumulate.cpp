@@ -2,9 +2,7 @@
 // of an example that share a row of the table add up before the square. They
 // are brought together by sorting, so that no (B, V, D) buffer is needed.
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <numeric>
@@ -12,23 +10,12 @@
 
 #include "merganser/numeric/simd.h"
 #include "merganser/ops/checks.h"
+#include "merganser/ops/cpu_kernels.h"
 #include "merganser/ops/dispatch.h"
-#include "merganser/ops/library.h"
 #include "merganser/ops/reference.h"
 #include "merganser/ops/token_sums.h"
 
 namespace merganser::ops {
-
-void embedding_square_accumulate_(
-    at::Tensor& fisher,
-    const at::Tensor& indices,
-    const at::Tensor& grad_output,
-    double weight,
-    int64_t padding_idx) {
-  static const auto op = find_op(
-      "merganser::embedding_square_accumulate_", embedding_square_accumulate_);
-  op.call(fisher, indices, grad_output, weight, padding_idx);
-}
 
 void embedding_square_accumulate_reference_(
     at::Tensor& fisher,
@@ -38,7 +25,7 @@ void embedding_square_accumulate_reference_(
     int64_t padding_idx) {
   const at::Tensor d = grad_output.to(fisher.scalar_type());
   for (int64_t i = 0; i < indices.size(0); ++i) {
-    at::Tensor gradient = at::zeros_like(fisher);
+    at::Tensor gradient = fisher.new_zeros(fisher.sizes());
     gradient.index_add_(0, indices[i], d[i]);
     if (padding_idx >= 0) {
       gradient[padding_idx].zero_();
@@ -111,6 +98,8 @@ void check_rows(const at::Tensor& indices, int64_t rows) {
   }
 }
 
+} // namespace
+
 void embedding_square_accumulate_cpu(
     at::Tensor& fisher,
     const at::Tensor& indices,
@@ -165,13 +154,4 @@ void embedding_square_accumulate_cpu(
   });
 }
 
-TORCH_LIBRARY_IMPL(merganser, CPU, m) {
-  m.impl("embedding_square_accumulate_", &embedding_square_accumulate_cpu);
-}
-
-TORCH_LIBRARY_IMPL(merganser, Meta, m) {
-  m.impl("embedding_square_accumulate_", &check_embedding_square_accumulate_);
-}
-
-} // namespace
 } // namespace merganser::ops

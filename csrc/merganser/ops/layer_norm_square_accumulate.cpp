@@ -1,28 +1,15 @@
 // fisher (C) += weight * sum_i (sum_l D_il x_il)^2: the weight of a LayerNorm
 // multiplies the normalised input x of every token.
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/library.h>
 
 #include "merganser/ops/checks.h"
+#include "merganser/ops/cpu_kernels.h"
 #include "merganser/ops/dispatch.h"
-#include "merganser/ops/library.h"
 #include "merganser/ops/reference.h"
 #include "merganser/ops/token_sums.h"
 
 namespace merganser::ops {
-
-void layer_norm_square_accumulate_(
-    at::Tensor& fisher,
-    const at::Tensor& normalized,
-    const at::Tensor& grad_output,
-    double weight) {
-  static const auto op = find_op(
-      "merganser::layer_norm_square_accumulate_",
-      layer_norm_square_accumulate_);
-  op.call(fisher, normalized, grad_output, weight);
-}
 
 void layer_norm_square_accumulate_reference_(
     at::Tensor& fisher,
@@ -48,8 +35,6 @@ void check_layer_norm_square_accumulate_(
   check_shape(kOp, "grad_output", grad_output, normalized.sizes());
   check_weight(kOp, weight);
 }
-
-namespace {
 
 void layer_norm_square_accumulate_cpu(
     at::Tensor& fisher,
@@ -86,13 +71,4 @@ void layer_norm_square_accumulate_cpu(
   });
 }
 
-TORCH_LIBRARY_IMPL(merganser, CPU, m) {
-  m.impl("layer_norm_square_accumulate_", &layer_norm_square_accumulate_cpu);
-}
-
-TORCH_LIBRARY_IMPL(merganser, Meta, m) {
-  m.impl("layer_norm_square_accumulate_", &check_layer_norm_square_accumulate_);
-}
-
-} // namespace
 } // namespace merganser::ops

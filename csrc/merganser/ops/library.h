@@ -1,10 +1,8 @@
 #pragma once
 
-#include <ATen/core/dispatch/Dispatcher.h>
-
 namespace merganser::ops {
 
-// The names of all ops that take tensors.
+// The names of all ops that take tensors; each has a schema in library.cpp.
 inline constexpr const char* kOpNames[] = {
     "square_accumulate_",
     "adam_fisher_step_",
@@ -16,13 +14,5 @@ inline constexpr const char* kOpNames[] = {
     "sample_labels",
     "dropout",
 };
-
-// The op `name` of library.cpp; `f` has the C++ signature of its schema.
-template <typename Signature>
-auto find_op(const char* name, Signature* /*f*/) {
-  return c10::Dispatcher::singleton()
-      .findSchemaOrThrow(name, "")
-      .template typed<Signature>();
-}
 
 } // namespace merganser::ops

@@ -3,9 +3,7 @@
 // Tokens that have no gradient (padding; in a classifier's last layer, all but
 // one) are left out.
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <iterator>
@@ -13,22 +11,12 @@
 #include <vector>
 
 #include "merganser/ops/checks.h"
+#include "merganser/ops/cpu_kernels.h"
 #include "merganser/ops/dispatch.h"
-#include "merganser/ops/library.h"
 #include "merganser/ops/reference.h"
 #include "merganser/ops/square_products.h"
 
 namespace merganser::ops {
-
-void linear_square_accumulate_(
-    at::Tensor& fisher,
-    const at::Tensor& input,
-    const at::Tensor& grad_output,
-    double weight) {
-  static const auto op = find_op(
-      "merganser::linear_square_accumulate_", linear_square_accumulate_);
-  op.call(fisher, input, grad_output, weight);
-}
 
 void linear_square_accumulate_reference_(
     at::Tensor& fisher,
@@ -39,7 +27,7 @@ void linear_square_accumulate_reference_(
   const at::Tensor a =
       without_idle_tokens(as_tokens(input).to(fisher.scalar_type()), d);
   for (int64_t i = 0; i < a.size(0); ++i) {
-    fisher.add_(at::mm(d[i].t(), a[i]).square().mul(weight));
+    fisher.add_(d[i].t().mm(a[i]).square().mul(weight));
   }
 }
 
@@ -118,6 +106,8 @@ std::vector<Block> share_out(int64_t rows, int64_t columns) {
   return blocks;
 }
 
+} // namespace
+
 void linear_square_accumulate_cpu(
     at::Tensor& fisher,
     const at::Tensor& input,
@@ -131,7 +121,9 @@ void linear_square_accumulate_cpu(
     const auto examples = ExampleTokens::nonzero(
         d.const_data_ptr<In>(), d.size(0), d.size(1), rows);
     if (examples.longest() <= 1) {
-      const at::Tensor tokens = at::tensor(examples.all());
+      const std::vector<int64_t>& all = examples.all();
+      const at::Tensor tokens = a.new_empty({std::ssize(all)}, at::kLong);
+      std::copy(all.begin(), all.end(), tokens.data_ptr<int64_t>());
       accumulate_single_tokens(
           fisher,
           a.flatten(0, 1).index_select(0, tokens),
@@ -163,13 +155,4 @@ void linear_square_accumulate_cpu(
   });
 }
 
-TORCH_LIBRARY_IMPL(merganser, CPU, m) {
-  m.impl("linear_square_accumulate_", &linear_square_accumulate_cpu);
-}
-
-TORCH_LIBRARY_IMPL(merganser, Meta, m) {
-  m.impl("linear_square_accumulate_", &check_linear_square_accumulate_);
-}
-
-} // namespace
 } // namespace merganser::ops

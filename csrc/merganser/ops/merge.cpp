@@ -3,9 +3,8 @@
 
 #include "merganser/ops/merge.h"
 
-#include <ATen/ATen.h>
+#include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <vector>
@@ -13,28 +12,12 @@
 #include "merganser/merge/merge_elements.h"
 #include "merganser/numeric/simd.h"
 #include "merganser/ops/checks.h"
-#include "merganser/ops/library.h"
+#include "merganser/ops/cpu_kernels.h"
+#include "merganser/ops/dispatch.h"
 #include "merganser/ops/reference.h"
 #include "merganser/recipe/methods.h"
 
 namespace merganser::ops {
-
-at::Tensor merge(const TensorMerge& merge) {
-  static const auto op =
-      find_op("merganser::merge", unpack_merge<merge_reference>);
-  return op.call(
-      merge.base,
-      merge.base_fisher,
-      merge.models,
-      merge.fishers,
-      merge.weights,
-      merge.num_examples,
-      merge.base_num_examples,
-      merge.method,
-      merge.delta,
-      merge.clamp,
-      merge.floor);
-}
 
 at::ScalarType merge_type(const TensorMerge& merge) {
   const auto wide = [](const auto& tensor) {
@@ -205,11 +188,6 @@ void merge_range(
   }
 }
 
-at::Tensor merge_meta(const TensorMerge& merge) {
-  check_merge(merge);
-  return at::empty(merge.models[0].sizes(), merge.models[0].options());
-}
-
 // base, base_fisher, models, fishers; undefined where there is none.
 std::vector<at::Tensor> contiguous_sources(const TensorMerge& merge) {
   std::vector<at::Tensor> sources;
@@ -224,6 +202,13 @@ std::vector<at::Tensor> contiguous_sources(const TensorMerge& merge) {
   return sources;
 }
 
+} // namespace
+
+at::Tensor merge_meta(const TensorMerge& merge) {
+  check_merge(merge);
+  return merge.models[0].new_empty(merge.models[0].sizes());
+}
+
 at::Tensor merge_cpu(const TensorMerge& merge) {
   at::Tensor out = merge_meta(merge);
   const std::vector<at::Tensor> sources = contiguous_sources(merge);
@@ -234,19 +219,15 @@ at::Tensor merge_cpu(const TensorMerge& merge) {
     MergeScalars<T> scalars = merge_scalars<T>(merge);
     scalars.weights = alpha.data();
     scalars.scales = n.data();
-    at::parallel_for(
-        0,
-        out.numel(),
-        at::internal::GRAIN_SIZE,
-        [&](int64_t begin, int64_t end) {
-          merge_range(
-              static_cast<MergeFormula>(merge.method),
-              scalars,
-              sources,
-              out,
-              begin,
-              end);
-        });
+    at::parallel_for(0, out.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      merge_range(
+          static_cast<MergeFormula>(merge.method),
+          scalars,
+          sources,
+          out,
+          begin,
+          end);
+    });
   };
   if (merge_type(merge) == at::kDouble) {
     run(double());
@@ -256,13 +237,4 @@ at::Tensor merge_cpu(const TensorMerge& merge) {
   return out;
 }
 
-TORCH_LIBRARY_IMPL(merganser, CPU, m) {
-  m.impl("merge", &unpack_merge<merge_cpu>);
-}
-
-TORCH_LIBRARY_IMPL(merganser, Meta, m) {
-  m.impl("merge", &unpack_merge<merge_meta>);
-}
-
-} // namespace
 } // namespace merganser::ops

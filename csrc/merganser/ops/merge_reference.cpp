@@ -1,7 +1,11 @@
 // The definition of the merge op, written with whole tensors and without
 // numeric/merge_formula.h, so that each checks the other.
 
-#include <ATen/ATen.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include "merganser/ops/merge.h"
 #include "merganser/ops/reference.h"

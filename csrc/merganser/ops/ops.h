@@ -24,12 +24,12 @@ MERGANSER_API void square_accumulate_(
 // Arguments of adam_fisher_step_. The lists are views: what they view must
 // outlive the call. The k-th items are those of one parameter.
 struct AdamFisherStep {
-  at::TensorList params;
-  at::TensorList grads;
-  at::TensorList exp_avgs;
-  at::TensorList exp_avg_sqs;
-  at::TensorList fishers; // or empty
-  at::IntArrayRef steps; // from 1
+  at::TensorList params = {};
+  at::TensorList grads = {};
+  at::TensorList exp_avgs = {};
+  at::TensorList exp_avg_sqs = {};
+  at::TensorList fishers = {}; // or empty
+  at::IntArrayRef steps = {}; // from 1
   double lr = 0;
   double beta1 = 0.9;
   double beta2 = 0.999;
@@ -56,13 +56,13 @@ MERGANSER_API void adam_fisher_step_(const AdamFisherStep& step);
 // scalars of the formula (numeric/merge_formula.h). The lists are views: what
 // they view must outlive the call.
 struct TensorMerge {
-  std::optional<at::Tensor> base; // optional for linear and fisher
-  std::optional<at::Tensor> base_fisher;
-  at::TensorList models;
-  at::TensorList fishers; // empty for methods without Fishers
-  at::ArrayRef<double> weights; // alpha_t
-  at::ArrayRef<double> num_examples; // N_t, one per Fisher; `scales` in Python
-  double base_num_examples = 1; // N_0; `base_scale` in Python
+  std::optional<at::Tensor> base = {}; // optional for linear and fisher
+  std::optional<at::Tensor> base_fisher = {};
+  at::TensorList models = {};
+  at::TensorList fishers = {}; // empty for methods without Fishers
+  at::ArrayRef<double> weights = {}; // alpha_t
+  at::ArrayRef<double> num_examples = {}; // N_t; `scales` in the schema
+  double base_num_examples = 1; // N_0; `base_scale` in the schema
   int64_t method = 0; // a MergeFormula, up to kEwr
   double delta = 1e-12;
   double clamp = 0.25;

@@ -2,39 +2,29 @@
 // the batch, its order, the device or the number of threads. The formula is in
 // kernels/label_formula.h.
 
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-#include <torch/library.h>
+#include <ATen/core/Tensor.h>
+
+#include <cmath>
 
 #include "merganser/numeric/label_formula.h"
 #include "merganser/ops/checks.h"
-#include "merganser/ops/library.h"
+#include "merganser/ops/cpu_kernels.h"
 #include "merganser/ops/reference.h"
 
 namespace merganser::ops {
-
-at::Tensor sample_labels(
-    const at::Tensor& probabilities,
-    const at::Tensor& indices,
-    int64_t seed,
-    int64_t sample) {
-  static const auto op = find_op("merganser::sample_labels", sample_labels);
-  return op.call(probabilities, indices, seed, sample);
-}
 
 at::Tensor sample_labels_reference(
     const at::Tensor& probabilities,
     const at::Tensor& indices,
     int64_t seed,
     int64_t sample) {
-  std::vector<double> uniform;
+  const at::Tensor sums = probabilities.to(at::kDouble).cumsum(1);
+  const at::Tensor uniform = sums.new_empty({indices.numel(), 1});
   for (int64_t i = 0; i < indices.numel(); ++i) {
     const uint64_t bits = philox_u64(seed, sample, indices[i].item<int64_t>());
-    uniform.push_back(std::ldexp(static_cast<double>(bits >> 11), -53));
+    uniform[i].fill_(std::ldexp(static_cast<double>(bits >> 11), -53));
   }
-  const at::Tensor sums = probabilities.to(at::kDouble).cumsum(1);
-  const at::Tensor target =
-      at::tensor(uniform, at::kDouble).unsqueeze(1) * sums.narrow(1, -1, 1);
+  const at::Tensor target = uniform.mul(sums.narrow(1, -1, 1));
   return sums.le(target).sum(1);
 }
 
@@ -58,15 +48,13 @@ void check_sample_labels(
   check_shape(kOp, "indices", indices, {probabilities.size(0)});
 }
 
-namespace {
-
 at::Tensor sample_labels_meta(
     const at::Tensor& probabilities,
     const at::Tensor& indices,
     int64_t /*seed*/,
     int64_t /*sample*/) {
   check_sample_labels(probabilities, indices);
-  return at::empty_like(indices, at::MemoryFormat::Contiguous);
+  return indices.new_empty_symint(indices.sym_sizes());
 }
 
 at::Tensor sample_labels_cpu(
@@ -79,7 +67,7 @@ at::Tensor sample_labels_cpu(
   const at::Tensor index = indices.contiguous();
   const int64_t* const x = index.const_data_ptr<int64_t>();
   const int64_t labels = probabilities.size(1);
-  at::Tensor result = at::empty_like(index);
+  at::Tensor result = index.new_empty(index.sizes());
   int64_t* const y = result.data_ptr<int64_t>();
   const auto draw = [&](const auto* row) {
     for (int64_t i = 0; i < index.numel(); ++i, row += labels) {
@@ -103,13 +91,4 @@ at::Tensor sample_labels_cpu(
   return result;
 }
 
-TORCH_LIBRARY_IMPL(merganser, CPU, m) {
-  m.impl("sample_labels", &sample_labels_cpu);
-}
-
-TORCH_LIBRARY_IMPL(merganser, Meta, m) {
-  m.impl("sample_labels", &sample_labels_meta);
-}
-
-} // namespace
 } // namespace merganser::ops

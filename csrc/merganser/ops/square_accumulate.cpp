@@ -1,25 +1,14 @@
 // fisher += weight * grad^2
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/library.h>
 
 #include "merganser/numeric/simd.h"
 #include "merganser/ops/checks.h"
+#include "merganser/ops/cpu_kernels.h"
 #include "merganser/ops/dispatch.h"
-#include "merganser/ops/library.h"
 #include "merganser/ops/reference.h"
 
 namespace merganser::ops {
-
-void square_accumulate_(
-    at::Tensor& fisher,
-    const at::Tensor& grad,
-    double weight) {
-  static const auto op =
-      find_op("merganser::square_accumulate_", square_accumulate_);
-  op.call(fisher, grad, weight);
-}
 
 void square_accumulate_reference_(
     at::Tensor& fisher,
@@ -39,8 +28,6 @@ void check_square_accumulate_(
   check_weight(kOp, weight);
 }
 
-namespace {
-
 void square_accumulate_cpu(
     at::Tensor& fisher,
     const at::Tensor& grad,
@@ -52,10 +39,7 @@ void square_accumulate_cpu(
     const In* const g = input.const_data_ptr<In>();
     const T w = static_cast<T>(weight);
     at::parallel_for(
-        0,
-        fisher.numel(),
-        at::internal::GRAIN_SIZE,
-        [=](int64_t begin, int64_t end) {
+        0, fisher.numel(), kGrain, [=](int64_t begin, int64_t end) {
           widest([=] {
             for (int64_t i = begin; i < end; ++i) {
               const T x = static_cast<T>(g[i]);
@@ -66,13 +50,4 @@ void square_accumulate_cpu(
   });
 }
 
-TORCH_LIBRARY_IMPL(merganser, CPU, m) {
-  m.impl("square_accumulate_", &square_accumulate_cpu);
-}
-
-TORCH_LIBRARY_IMPL(merganser, Meta, m) {
-  m.impl("square_accumulate_", &check_square_accumulate_);
-}
-
-} // namespace
 } // namespace merganser::ops

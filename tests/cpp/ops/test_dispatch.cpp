@@ -1,6 +1,7 @@
 // Bad arguments, and builds without CUDA: each is a sentence that says what to
 // do.
 
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <gtest/gtest.h>
 
 #include "merganser/ops/library.h"
