@@ -1,5 +1,5 @@
 #pragma once
 
-// Everything is built with hidden visibility; this marks what other libraries,
-// executables and tests may use.
+// Exports a symbol for other libraries, executables and tests; everything else
+// is built with hidden visibility.
 #define MERGANSER_API __attribute__((visibility("default")))

@@ -62,7 +62,7 @@ void check_interrupt() {
     function();
   } else if (const int signal = received) {
     throw Interrupted(fmt::format(
-        "interrupted ({}); nothing half-written was left behind",
+        "interrupted ({}); no incomplete output was left",
         signal_name(signal)));
   }
 }

@@ -40,7 +40,7 @@ void parallel_for(
           failed = i;
           failure = std::current_exception();
         }
-        next = count; // items before i have begun and will end
+        next = count; // items before i have started and will finish
       }
     }
   };

@@ -13,12 +13,12 @@
 
 namespace merganser {
 
-// Several at a time: what() lists them all.
+// Several errors at once: what() lists them all.
 class MERGANSER_API InputErrors : public InputError {
  public:
   explicit InputErrors(std::vector<std::string> sentences)
       : InputError(fmt::format(
-            "there are {} problems:\n  {}",
+            "found {} problems:\n  {}",
             sentences.size(),
             fmt::join(sentences, "\n  "))),
         sentences_(std::move(sentences)) {}
@@ -31,11 +31,11 @@ class MERGANSER_API InputErrors : public InputError {
   std::vector<std::string> sentences_;
 };
 
-// What is wrong with a recipe or with the inputs of a merge, gathered so that
-// users see all of it at once.
+// Collects the errors of a recipe or of the inputs of a merge, so that users
+// see all of them at once.
 class Problems {
  public:
-  // Once, if several checks find it.
+  // Adds a problem once, even if several checks find it.
   void add(std::string sentence) {
     if (std::ranges::find(sentences_, sentence) == sentences_.end()) {
       sentences_.push_back(std::move(sentence));
@@ -46,7 +46,7 @@ class Problems {
     return !sentences_.empty();
   }
 
-  // Runs `work`; the error that it ends with is one more problem, or several.
+  // Runs `work` and adds the error or errors that it throws.
   template <typename Work>
   void collect(const Work& work) {
     try {
@@ -62,7 +62,8 @@ class Problems {
     }
   }
 
-  // Of sentences that say where they belong to: one as it is, or InputErrors.
+  // Throws a single sentence as it is, several as InputErrors. For sentences
+  // that name their place.
   void throw_if_any() const {
     if (sentences_.size() == 1) {
       throw InputError(sentences_[0]);
@@ -72,6 +73,7 @@ class Problems {
     }
   }
 
+  // Names the recipe before the sentences.
   void throw_if_any(const std::string& recipe) const {
     if (sentences_.size() == 1) {
       throw InputError(
@@ -79,7 +81,7 @@ class Problems {
     }
     if (any()) {
       throw InputError(fmt::format(
-          "{} cannot be merged, {} problems:\n  {}",
+          "{} cannot be merged; found {} problems:\n  {}",
           recipe,
           sentences_.size(),
           fmt::join(sentences_, "\n  ")));

@@ -22,7 +22,7 @@ bool can_redraw() {
       std::string_view(type) != "dumb";
 }
 
-// One less than the terminal has: in the last column some of them wrap.
+// One less than the terminal has: some terminals wrap in the last column.
 int usable_columns() {
   winsize size{};
   const bool known =
@@ -39,7 +39,7 @@ ProgressBar::ProgressBar(std::string label, std::string unit, bool quiet)
       terminal_(can_redraw()) {}
 
 ProgressBar::~ProgressBar() {
-  // A log of short work needs no line at all.
+  // Short work needs no line in a log.
   if (started_ && !current_ && (terminal_ || shown_)) {
     show(Clock::now());
   }
@@ -96,7 +96,7 @@ void ProgressBar::show(Clock::time_point now) {
       first_,
       std::chrono::duration<double>(now - start_).count()};
   if (terminal_) {
-    // Carriage return, the line, erase what a longer one left.
+    // Carriage return, the line, then erase the rest of a longer line.
     const std::string line = progress_text(state, usable_columns());
     std::fprintf(stderr, "\r%s\x1b[K", line.c_str());
   } else {

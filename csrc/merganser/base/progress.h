@@ -9,25 +9,25 @@
 
 namespace merganser {
 
-// What long work reports. `done` of `total` units, and a short text such as
+// Reports progress: `done` of `total` units, and a short text such as
 // "loss 0.412". Called from one thread.
 using ProgressCallback =
     std::function<void(int64_t done, int64_t total, const std::string& text)>;
 
-// A progress line on stderr: a bar with rate and remaining time that redraws
-// itself on a terminal, a plain line every ten seconds otherwise, nothing when
-// quiet. The rate counts from the first update, so that resumed work, which
-// begins with done > 0, is not overrated. The unit "B" is shown as kB, MB, GB.
+// A progress line on stderr: on a terminal a bar with rate and remaining time
+// that redraws itself, otherwise a plain line every ten seconds, nothing when
+// quiet. The rate counts from the first update, since resumed work starts with
+// done > 0. The unit "B" is shown as kB, MB, GB.
 class MERGANSER_API ProgressBar {
  public:
   ProgressBar(std::string label, std::string unit, bool quiet);
-  ~ProgressBar(); // shows the last state and ends the line
+  ~ProgressBar(); // prints the last state and ends the line
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
 
   void update(int64_t done, int64_t total, const std::string& text = "");
   ProgressCallback callback(); // valid as long as the bar is
-  // Takes the line off a terminal, so that another can stand there.
+  // Erases the line from a terminal, so that other output can take its place.
   void erase();
 
  private:

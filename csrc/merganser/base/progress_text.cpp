@@ -59,11 +59,11 @@ std::string bar(double share, int width) {
   return fmt::format("[{}] ", result);
 }
 
-// At most `columns` characters, each taken to be one column wide.
+// At most `columns` characters, each counted as one column wide.
 std::string cut(const std::string& line, int columns) {
   int count = 0;
   for (size_t i = 0; i < line.size(); ++i) {
-    const bool continues = (line[i] & 0xc0) == 0x80; // inside of UTF-8
+    const bool continues = (line[i] & 0xc0) == 0x80; // inside a UTF-8 character
     if (!continues && ++count > columns) {
       return line.substr(0, i);
     }

@@ -11,7 +11,7 @@ namespace merganser {
 struct ProgressState {
   std::string label;
   std::string unit; // "B": bytes
-  std::string text; // what the work says of itself; may be empty
+  std::string text; // status of the work; may be empty
   int64_t done = 0;
   int64_t total = 0; // 0: unknown
   int64_t first = 0; // `done` at the start

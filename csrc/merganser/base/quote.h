@@ -7,9 +7,8 @@
 
 namespace merganser {
 
-// `text` in quotation marks for a message: control characters are escaped, so
-// that a hostile tensor name cannot steer the terminal, and what is longer than
-// a line is cut.
+// Quotes `text` for a message: control characters are escaped, so that a
+// hostile tensor name cannot control the terminal, and long text is truncated.
 MERGANSER_API std::string quote(std::string_view text);
 
 } // namespace merganser

@@ -13,7 +13,7 @@ namespace merganser {
 
 namespace {
 
-// Sees every value while it is parsed.
+// Checks every value while it is parsed.
 class Strictness {
  public:
   explicit Strictness(const std::string& file) : file_(file) {}
@@ -35,7 +35,7 @@ class Strictness {
       const auto& key = value.get_ref<const std::string&>();
       if (!keys_[level].insert(key).second) {
         throw InputError(fmt::format(
-            "{}: the key {} is there twice in one object", file_, quote(key)));
+            "{}: duplicate key {} in an object", file_, quote(key)));
       }
     }
   }

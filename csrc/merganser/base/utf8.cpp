@@ -8,7 +8,7 @@ namespace {
 
 constexpr uint64_t kHighBits = 0x8080808080808080;
 
-// The length of the well-formed sequence at the beginning of `text`, or 0.
+// The length of the well-formed sequence at the start of `text`, or 0.
 // Source: table 3-7 of the Unicode Standard.
 size_t sequence_length(std::string_view text) {
   const auto at = [&](size_t i) {

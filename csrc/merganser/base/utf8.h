@@ -12,7 +12,7 @@ namespace merganser {
 // The offset of the first byte that is not well-formed UTF-8.
 MERGANSER_API std::optional<size_t> find_ill_formed_utf8(std::string_view text);
 
-// The code point at `at` of well-formed UTF-8; moves `at` behind it.
+// The code point at `at` of well-formed UTF-8; moves `at` past it.
 inline char32_t next_code_point(std::string_view text, size_t& at) {
   const auto byte = [&] { return static_cast<unsigned char>(text[at++]); };
   const char32_t lead = byte();
@@ -47,7 +47,7 @@ inline void append_utf8(std::string& text, char32_t c) {
   }
 }
 
-// Whether a byte of well-formed UTF-8 is the first of a code point.
+// True for the first byte of a code point in well-formed UTF-8.
 inline bool begins_code_point(char byte) {
   return (byte & 0xC0) != 0x80;
 }

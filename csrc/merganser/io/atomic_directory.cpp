@@ -21,13 +21,13 @@ bool rename_with(const fs::path& from, const fs::path& to, unsigned flags) {
   return ::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), flags) == 0;
 }
 
-// Puts `fresh` in the place of `old` and returns where the old one is now.
+// Moves `fresh` to the path `old` and returns the new path of the old one.
 fs::path replace(const fs::path& fresh, const fs::path& old) {
   if (rename_with(fresh, old, RENAME_EXCHANGE)) {
     return fresh;
   }
-  // Some file systems (NFS) cannot exchange: two steps, the first undone when
-  // the second fails.
+  // Some file systems (NFS) cannot exchange: rename twice, and undo the first
+  // if the second fails.
   fs::path aside = temporary_beside(old);
   if (!rename_with(old, aside, 0)) {
     throw Error(
@@ -50,12 +50,12 @@ AtomicDirectory::AtomicDirectory(const fs::path& final_path, bool replace)
   if (fs::exists(final_, error)) {
     if (!fs::is_directory(final_, error)) {
       throw InputError(fmt::format(
-          "{}: is there and is no folder; give another name",
+          "{}: exists and is not a directory; choose another output path",
           final_path.string()));
     }
     if (!replace && !fs::is_empty(final_, error)) {
       throw InputError(fmt::format(
-          "{}: is there already; remove it or give another name",
+          "{}: exists already; remove it or choose another output path",
           final_path.string()));
     }
     final_ = fs::canonical(final_, error); // a link stays a link
@@ -81,7 +81,7 @@ AtomicDirectory::~AtomicDirectory() {
 
 void AtomicDirectory::commit() {
   sync_all_to_disk(temporary_);
-  // An empty folder at the final place gives way to a plain rename.
+  // A plain rename replaces an empty directory.
   if (::rename(temporary_.c_str(), final_.c_str()) == 0) {
     temporary_.clear();
   } else if (replace_ && (errno == ENOTEMPTY || errno == EEXIST)) {

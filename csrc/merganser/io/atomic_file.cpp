@@ -17,15 +17,15 @@ namespace merganser {
 AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path) {
   std::error_code ignored;
   if (std::filesystem::is_symlink(path, ignored)) {
-    // Written through, as every other program does; the rename would put a
-    // file in the link's place.
+    // Written to the link's target, as other programs do; a rename would
+    // replace the link.
     path_ = std::filesystem::weakly_canonical(path, ignored);
   }
   const auto status = std::filesystem::status(path_, ignored);
   if (std::filesystem::exists(status) &&
       !std::filesystem::is_regular_file(status)) {
     throw InputError(fmt::format(
-        "{}: is there and is no regular file; give another name",
+        "{}: exists and is not a regular file; choose another output path",
         path.string()));
   }
   std::error_code error;
@@ -35,7 +35,7 @@ AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path) {
   try {
     file_.emplace(temporary_, OutputFile::Mode::kNew, path_);
   } catch (const Error&) {
-    temporary_.clear(); // it is not ours
+    temporary_.clear(); // created by another process
     throw;
   }
 }

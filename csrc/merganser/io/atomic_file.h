@@ -12,11 +12,11 @@
 
 namespace merganser {
 
-// A file that appears under its name only when it is whole: written under a
-// temporary name in the same folder, then fsync, rename, fsync of the folder.
-// Destroyed without commit(), it removes the temporary file and leaves whatever
-// had the final name as it was. Throws Error naming the final path (disk full,
-// no permission), InputError when that is a folder or a device.
+// A file that is written atomically: under a temporary name in the same
+// directory, then fsync, rename, fsync of the directory. Destroyed without
+// commit(), it removes the temporary file and keeps any existing file of the
+// final name. Throws Error naming the final path (disk full, no permission),
+// InputError if that is a directory or a device.
 class MERGANSER_API AtomicFile {
  public:
   explicit AtomicFile(const std::filesystem::path& path);
@@ -37,18 +37,18 @@ class MERGANSER_API AtomicFile {
   uint64_t end_ = 0;
 };
 
-// Writes `content` in one go.
+// Writes `content` atomically.
 MERGANSER_API void write_file(
     const std::filesystem::path& path,
     std::string_view content);
 
-// Reads a whole file or pipe; throws InputError when it cannot be read.
+// Reads a whole file or pipe; throws InputError if that fails.
 MERGANSER_API std::string read_file(const std::filesystem::path& path);
 
-// A directory that appears under its final name only when it is whole: fill
-// path(), then commit(). Missing parent folders are made. An existing folder of
-// that name is replaced in one step if `replace` or if it is empty; otherwise
-// it is an InputError at construction.
+// A directory that is written atomically: fill path(), then commit(). Creates
+// missing parents. Replaces an existing directory of the final name in one step
+// if `replace` is set or the directory is empty; otherwise the constructor
+// throws InputError.
 class MERGANSER_API AtomicDirectory {
  public:
   AtomicDirectory(const std::filesystem::path& final_path, bool replace);

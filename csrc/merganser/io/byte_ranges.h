@@ -5,14 +5,14 @@
 
 namespace merganser {
 
-// Which parts of a file were written: disjoint ranges [begin, end), neighbours
-// joined, so that a file written in order is always one range.
+// The written parts of a file: disjoint ranges [begin, end). Adjacent ranges
+// are joined, so that a file written in order is always one range.
 class ByteRanges {
  public:
-  // False, and nothing changes, when a part of it is there already.
+  // Returns false, without a change, if it overlaps a range.
   bool add(uint64_t begin, uint64_t end);
 
-  // The first byte from 0 on that is missing.
+  // The first byte that was not added.
   uint64_t first_missing() const;
 
  private:

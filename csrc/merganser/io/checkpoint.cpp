@@ -18,8 +18,8 @@ namespace merganser {
 
 struct Checkpoint::Impl {
   struct Place {
-    size_t tensor; // in `tensors`
-    size_t file; // in `files`
+    size_t tensor; // index into `tensors`
+    size_t file; // index into `files`
   };
 
   void add(SafetensorsFile file);
@@ -38,7 +38,7 @@ void Checkpoint::Impl::add(SafetensorsFile file) {
         places.emplace(tensor.name, Place{tensors.size(), files.size()});
     if (!added) {
       throw InputError(fmt::format(
-          "{}: tensor {} is in {} too",
+          "{}: tensor {} is also in {}",
           file.path().string(),
           quote(tensor.name),
           files[found->second.file].path().string()));
@@ -56,7 +56,7 @@ void Checkpoint::Impl::check_index(
     if (found == places.end() ||
         files[found->second.file].path().filename() != shard) {
       throw InputError(fmt::format(
-          "{}: tensor {} is not in {}, where the index has it",
+          "{}: tensor {} is not in {}, which the index names for it",
           index_path.string(),
           quote(name),
           quote(shard)));
@@ -65,7 +65,7 @@ void Checkpoint::Impl::check_index(
   for (const TensorInfo& tensor : tensors) {
     if (!index.shard_of.contains(tensor.name)) {
       throw InputError(fmt::format(
-          "{}: tensor {} of {} is missing in the index",
+          "{}: tensor {} of {} is missing from the index",
           index_path.string(),
           quote(tensor.name),
           files[places.at(tensor.name).file].path().string()));

@@ -13,20 +13,20 @@
 namespace merganser {
 
 // The tensors of a model or Fisher: one .safetensors file, an index file
-// (*.safetensors.index.json), or a folder with model.safetensors, with
+// (*.safetensors.index.json), or a directory with model.safetensors, with
 // model.safetensors.index.json and its shards, or with any single index or
-// .safetensors file, looked for in this order. The index must name each tensor
-// of its shards and no other. Throws InputError naming what is missing.
+// .safetensors file, in this order. The index must name exactly the tensors of
+// its shards. Throws InputError naming what is missing.
 class MERGANSER_API Checkpoint {
  public:
   explicit Checkpoint(const std::filesystem::path& path);
   ~Checkpoint();
   Checkpoint(Checkpoint&&) noexcept;
 
-  const std::filesystem::path& path() const; // as given
+  const std::filesystem::path& path() const; // the argument
   const std::vector<TensorInfo>& tensors() const; // in the order of the files
   const TensorInfo* find(const std::string& name) const; // nullptr: absent
-  const Metadata& metadata() const; // of the first shard
+  const Metadata& metadata() const; // the first shard's
   std::vector<std::filesystem::path> files() const;
   const std::filesystem::path& file_of(const std::string& name) const;
 
@@ -38,8 +38,8 @@ class MERGANSER_API Checkpoint {
     at(name).read(out, offset);
   }
 
-  // See io/content_hash.h. Reads everything, or (head_hash, the first half)
-  // the first bytes of every tensor.
+  // The hash of io/content_hash.h, which reads all data, and its first half,
+  // which reads the first bytes of every tensor.
   std::string content_hash() const;
   std::string head_hash() const;
 
@@ -48,11 +48,12 @@ class MERGANSER_API Checkpoint {
   std::unique_ptr<Impl> impl_;
 };
 
-// Writes `tensors` into a folder that is there: model.safetensors, or shards of
-// at most shard_bytes (a larger tensor has one of its own) with
-// model.safetensors.index.json. Data may come in any order, in parts and from
+// Writes `tensors` into an existing directory: model.safetensors, or shards of
+// at most shard_bytes (a larger tensor gets its own) with
+// model.safetensors.index.json. Data may arrive in any order, in parts and from
 // several threads; no file appears before finish(), which checks that all data
-// came. The metadata get "format": "pt", which transformers asks for.
+// were written. Adds "format": "pt" to the metadata, which transformers
+// requires.
 class MERGANSER_API CheckpointWriter {
  public:
   CheckpointWriter(
@@ -67,7 +68,7 @@ class MERGANSER_API CheckpointWriter {
       const std::string& name,
       std::span<const std::byte> data,
       uint64_t offset = 0);
-  void skip(const std::string& name); // as SafetensorsWriter
+  void skip(const std::string& name); // see SafetensorsWriter
   void finish();
 
  private:

@@ -36,9 +36,7 @@ CheckpointIndex read_checkpoint_index(const fs::path& path) {
   std::set<std::string> shards;
   for (const auto& [name, shard] : map->items()) {
     if (!shard.is_string()) {
-      fail(
-          path,
-          fmt::format("tensor {}: expected the name of a file", quote(name)));
+      fail(path, fmt::format("tensor {}: expected a file name", quote(name)));
     }
     const auto& file = shard.get_ref<const std::string&>();
     const fs::path as_path(file);
@@ -47,8 +45,8 @@ CheckpointIndex read_checkpoint_index(const fs::path& path) {
       fail(
           path,
           fmt::format(
-              "tensor {}: {} is no plain name of a .safetensors file; an index "
-              "may name files of its own folder only",
+              "tensor {}: {} is not the plain name of a .safetensors file; an "
+              "index may only name files of its own directory",
               quote(name),
               quote(file)));
     }
@@ -83,7 +81,7 @@ fs::path find_weights(const fs::path& folder) {
   for (const auto& entry : fs::directory_iterator(folder)) {
     const fs::path& path = entry.path();
     if (path.filename().string().starts_with(".")) {
-      continue; // what a writer left that was killed
+      continue; // a temporary file of a killed writer
     }
     if (is_checkpoint_index(path)) {
       indices.push_back(path);
@@ -100,9 +98,9 @@ fs::path find_weights(const fs::path& folder) {
     fail(
         folder,
         pickled
-            ? "has pytorch_model.bin only; save the model as safetensors, with "
+            ? "has only pytorch_model.bin; save the model as safetensors, with "
               "save_pretrained of a current transformers"
-            : "holds no .safetensors file; save the model there with "
+            : "contains no .safetensors file; save the model there with "
               "save_pretrained of transformers");
   }
   std::vector<std::string> names;
@@ -113,8 +111,8 @@ fs::path find_weights(const fs::path& folder) {
   fail(
       folder,
       fmt::format(
-          "holds no model.safetensors, but several others ({}); name one of "
-          "them",
+          "contains no model.safetensors but several other files ({}); name "
+          "one of them",
           fmt::join(names, ", ")));
 }
 

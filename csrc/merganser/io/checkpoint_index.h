@@ -7,21 +7,21 @@
 
 namespace merganser {
 
-// What a *.safetensors.index.json says.
+// The content of a *.safetensors.index.json.
 struct CheckpointIndex {
   std::map<std::string, std::string> shard_of; // tensor -> file name
   std::vector<std::string> shards; // each once, sorted
-  uint64_t total_size = 0; // bytes of all tensors; written, not read
+  uint64_t total_size = 0; // bytes of all tensors; only written
 };
 
-// Throws InputError: not such a file, or a shard that is no plain file name
-// (an index must not lead outside its folder).
+// Throws InputError for any other file and for a shard that is not a plain file
+// name (an index must not lead outside its directory).
 CheckpointIndex read_checkpoint_index(const std::filesystem::path& path);
 
 std::string format_checkpoint_index(const CheckpointIndex& index);
 
-// The weights of a folder: the one .safetensors or index file to open. Throws
-// InputError when there is none or more than one candidate.
+// The weights of a directory: the one .safetensors or index file to open.
+// Throws InputError for none or more than one candidate.
 std::filesystem::path find_weights(const std::filesystem::path& folder);
 
 bool is_checkpoint_index(const std::filesystem::path& path);

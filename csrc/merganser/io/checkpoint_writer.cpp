@@ -15,7 +15,7 @@ namespace merganser {
 
 namespace {
 
-// Consecutive tensors, as many as fit.
+// Fills each shard with as many consecutive tensors as fit.
 std::vector<std::vector<TensorInfo>> split(
     std::vector<TensorInfo> tensors,
     uint64_t shard_bytes) {
@@ -103,7 +103,7 @@ void CheckpointWriter::finish() {
   for (const auto& writer : impl_->writers) {
     writer->finish();
   }
-  // Last: the index makes the shards a checkpoint.
+  // Written last: the index turns the shards into a checkpoint.
   if (impl_->writers.size() > 1) {
     write_file(
         impl_->folder / "model.safetensors.index.json",

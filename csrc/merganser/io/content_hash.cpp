@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <xxhash.h>
 #ifdef MERGANSER_XXHASH_DISPATCHES
-#include <xxh_x86dispatch.h> // the same names, the widest vectors
+#include <xxh_x86dispatch.h> // same names, widest vectors
 #endif
 
 #include <algorithm>

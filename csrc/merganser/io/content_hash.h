@@ -11,17 +11,17 @@
 
 namespace merganser {
 
-// What a checkpoint's content hash is made of. It does not depend on sharding,
-// on the order in the files or on metadata, and its parts may be taken in any
-// order, by several threads, while the data pass by for another purpose:
+// The content hash of a checkpoint. It does not depend on sharding, on the
+// order in the files or on metadata, and its parts may be computed in any
+// order, by several threads, while the data are read for another purpose:
 //
-//   a tensor is cut into blocks of kHashBlock elements (the last may be
+//   a tensor is split into blocks of kHashBlock elements (the last may be
 //   shorter); its digest is xxh3-128 of their xxh3-128 digests;
 //   the content hash is 64 hexadecimal digits: first xxh3-128 of all tensors'
 //   names, dtypes, shapes and first kHashHead bytes, then xxh3-128 of their
 //   names, dtypes, shapes and digests, in the order of their names.
 //
-// The first half tells other weights apart without reading them all.
+// The first half distinguishes weights without reading all of them.
 inline constexpr int64_t kHashBlock = 16384;
 inline constexpr uint64_t kHashHead = 4096;
 
@@ -33,16 +33,16 @@ struct Digest {
 
 MERGANSER_API Digest hash_bytes(std::span<const std::byte> data);
 
-// Of a tensor, from its blocks' digests.
+// The digest of a tensor, from the digests of its blocks.
 MERGANSER_API Digest combine_digests(std::span<const Digest> blocks);
 
 // 32 hexadecimal digits.
 MERGANSER_API std::string digest_text(const Digest& digest);
 
-int64_t hash_blocks(const TensorInfo& tensor); // how many
+int64_t hash_blocks(const TensorInfo& tensor); // the number of blocks
 Digest hash_tensor(const StoredTensor& tensor); // reads it
 
-// One half of a content hash: a digest per tensor.
+// One half of a content hash, from a digest per tensor.
 std::string hash_tensors(
     const std::vector<TensorInfo>& tensors,
     std::span<const Digest> digests);

@@ -14,10 +14,10 @@ namespace {
 
 static_assert(
     std::endian::native == std::endian::little,
-    "tensors lie in the files as little-endian machines have them in memory");
+    "tensors are stored as in the memory of little-endian machines");
 
-// The arrays may be unaligned, and they do not overlap: with that said, and the
-// function known when it is compiled, the loop becomes one of vectors.
+// The arrays may be unaligned and do not overlap. Since the compiler knows that
+// and the function, it vectorizes the loop.
 template <typename T>
 using Unaligned [[gnu::aligned(1), gnu::may_alias]] = T;
 
@@ -40,8 +40,7 @@ void copy(const void* in, void* out, size_t size) {
 
 [[noreturn]] void refuse(DType dtype) {
   throw Error(fmt::format(
-      "{} is not a type that is calculated with; convert only "
-      "F16, BF16, F32 and F64",
+      "cannot compute with {}; expected F16, BF16, F32 or F64",
       dtype_name(dtype)));
 }
 

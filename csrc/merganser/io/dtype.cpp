@@ -85,7 +85,7 @@ DType parse_dtype(std::string_view name) {
     known += r.name;
   }
   throw InputError(
-      fmt::format("unknown dtype {}; there are {}", quote(name), known));
+      fmt::format("unknown dtype {}; available: {}", quote(name), known));
 }
 
 bool is_mergeable(DType dtype) {

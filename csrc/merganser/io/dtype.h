@@ -42,17 +42,18 @@ MERGANSER_API int dtype_bits(DType dtype);
 // The name in a safetensors header ("BF16").
 MERGANSER_API std::string_view dtype_name(DType dtype);
 
-// The inverse: nothing, or InputError, for an unknown name.
+// The inverse. find_dtype returns nullopt and parse_dtype throws InputError for
+// an unknown name.
 MERGANSER_API std::optional<DType> find_dtype(std::string_view name);
 MERGANSER_API DType parse_dtype(std::string_view name);
 
-// Whether tensors of this type are merged by a formula (F16, BF16, F32, F64);
-// all others must agree or are copied.
+// True for the types that a formula merges (F16, BF16, F32, F64); all others
+// must agree or are copied.
 MERGANSER_API bool is_mergeable(DType dtype);
 
-// Conversions of n elements of a mergeable type, which may lie unaligned. One
-// rounding, to nearest even; subnormals and infinities are kept, overflow goes
-// to infinity, NaN stays NaN. Any other type is an Error.
+// Convert n elements of a mergeable type, which may be unaligned. Round once,
+// to nearest even; keep subnormals, infinities and NaN; overflow to infinity.
+// Throw Error for any other type.
 MERGANSER_API void to_float32(
     DType dtype,
     const std::byte* in,

@@ -40,7 +40,7 @@ fs::path temporary_beside(const fs::path& path) {
 }
 
 void remove_temporaries_beside(const fs::path& path) {
-  std::error_code ignored; // a folder that is not there holds none
+  std::error_code ignored; // a missing directory has none
   for (const auto& entry :
        fs::directory_iterator(path.parent_path(), ignored)) {
     const std::string name = entry.path().filename().string();
@@ -81,8 +81,8 @@ NewFolders::NewFolders(const fs::path& folder) {
   std::ranges::reverse(missing);
   try {
     for (const fs::path& path : missing) {
-      if (fs::create_directory(path)) { // else somebody else has, meanwhile
-        made_.push_back(path);
+      if (fs::create_directory(path)) { // else another process did
+        created_.push_back(path);
       }
     }
   } catch (...) {
@@ -97,8 +97,8 @@ NewFolders::~NewFolders() {
 
 void NewFolders::remove_empty() {
   std::error_code not_empty;
-  for (; !made_.empty(); made_.pop_back()) {
-    fs::remove(made_.back(), not_empty);
+  for (; !created_.empty(); created_.pop_back()) {
+    fs::remove(created_.back(), not_empty);
   }
 }
 

@@ -11,21 +11,21 @@ namespace merganser {
 MERGANSER_API std::filesystem::path with_name(
     const std::filesystem::path& path);
 
-// A name in the folder of `path` that nothing has: hidden, ending in .tmp.
+// An unused name in the directory of `path`: hidden, ending in .tmp.
 std::filesystem::path temporary_beside(const std::filesystem::path& path);
 
-// Removes what processes that were killed left under such names. Only for paths
-// that no other process is writing.
+// Removes what killed processes left under such names. Only for paths that no
+// other process is writing.
 MERGANSER_API void remove_temporaries_beside(const std::filesystem::path& path);
 
-// fsync of a file or folder; throws Error.
+// fsync of a file or directory; throws Error.
 MERGANSER_API void sync_to_disk(const std::filesystem::path& path);
 
-// Of a folder and everything below it.
+// fsync of a directory and everything below it.
 MERGANSER_API void sync_all_to_disk(const std::filesystem::path& folder);
 
-// A folder and its parents, made where they were missing. Those that are empty
-// in the end are removed again.
+// Creates a directory and its missing parents. Removes those that are empty
+// when it is destroyed.
 class NewFolders {
  public:
   // Throws std::filesystem::filesystem_error.
@@ -37,7 +37,7 @@ class NewFolders {
  private:
   void remove_empty();
 
-  std::vector<std::filesystem::path> made_; // parents first
+  std::vector<std::filesystem::path> created_; // parents first
 };
 
 } // namespace merganser

@@ -18,7 +18,7 @@ FileLock::FileLock(const std::filesystem::path& path)
     return;
   }
   const std::string reason = errno == EWOULDBLOCK
-      ? "another run is at work there"
+      ? "another run is using it"
       : std::generic_category().message(errno);
   if (fd_ >= 0) {
     close(fd_);

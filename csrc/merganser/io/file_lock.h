@@ -6,11 +6,11 @@
 
 namespace merganser {
 
-// While it lives, no other process (or object) holds the lock of this file,
-// which is made where it is not there. A process that dies lets go of it.
+// Holds the exclusive lock of a file, which it creates if missing. The lock
+// ends with the object, or with the process.
 class MERGANSER_API FileLock {
  public:
-  // Throws Error, naming the file's folder, when somebody else has it.
+  // Throws Error, naming the file's directory, if another run holds the lock.
   explicit FileLock(const std::filesystem::path& path);
   ~FileLock();
   FileLock(const FileLock&) = delete;

@@ -28,18 +28,18 @@ class Reader {
   }
 
   template <typename Integer>
-  Integer integer(const char* key, Integer least) const {
+  Integer integer(const char* key, Integer min) const {
     const std::string& value = text(key);
     Integer number = 0;
     const char* end = value.data() + value.size();
     const auto result = std::from_chars(value.data(), end, number);
-    if (result.ec != std::errc() || result.ptr != end || number < least) {
+    if (result.ec != std::errc() || result.ptr != end || number < min) {
       throw InputError(fmt::format(
-          "{}: the metadata key '{}' must be a whole number of at least {}, "
-          "not '{}'",
+          "{}: the metadata key '{}' must be an integer of at least {}, not "
+          "'{}'",
           file_.string(),
           key,
-          least,
+          min,
           value));
     }
     return number;
@@ -74,8 +74,8 @@ std::optional<FisherMetadata> FisherMetadata::parse(
   }
   if (version->second != kFormatVersion) {
     throw InputError(fmt::format(
-        "{}: Fisher format version '{}' is not known (this is version {}); "
-        "a newer Merganser may read it",
+        "{}: unknown Fisher format version '{}', expected {}; a newer "
+        "Merganser may read it",
         file.string(),
         version->second,
         kFormatVersion));

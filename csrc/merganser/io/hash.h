@@ -25,7 +25,7 @@ class MERGANSER_API Hasher {
   std::unique_ptr<State> state_;
 };
 
-// Of the file's content; throws InputError when it cannot be read.
+// The hash of a file's content; throws InputError if it cannot be read.
 MERGANSER_API std::string hash_file(const std::filesystem::path& path);
 
 } // namespace merganser

@@ -15,7 +15,7 @@
 namespace merganser {
 
 InputFile::InputFile(std::filesystem::path path) : path_(std::move(path)) {
-  // O_NONBLOCK: a pipe without a writer would block here for ever.
+  // O_NONBLOCK: a pipe without a writer would block here forever.
   fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd_ < 0) {
     throw InputError(
@@ -58,8 +58,8 @@ void InputFile::read_at(uint64_t offset, std::span<std::byte> out) const {
     }
     if (count == 0) {
       throw Error(fmt::format(
-          "{}: ends at byte {}, where {} more were expected; was it changed "
-          "meanwhile?",
+          "{}: ends at byte {}, expected {} more; was it changed during the "
+          "run?",
           path_.string(),
           offset,
           out.size()));

@@ -9,8 +9,8 @@
 
 namespace merganser {
 
-// A regular file opened for reading at any offset. Throws InputError when it
-// does not exist, cannot be opened or is no regular file.
+// A regular file opened for reading at any offset. Throws InputError if it does
+// not exist, cannot be opened or is not a regular file.
 class MERGANSER_API InputFile {
  public:
   explicit InputFile(std::filesystem::path path);
@@ -22,13 +22,13 @@ class MERGANSER_API InputFile {
   const std::filesystem::path& path() const {
     return path_;
   }
-  // The size when it was opened.
+  // The size at the time it was opened.
   uint64_t size() const {
     return size_;
   }
 
-  // Fills `out`; throws Error when the file ends before or cannot be read. May
-  // be called from several threads.
+  // Fills `out`; throws Error if the file ends before that or cannot be read.
+  // Thread-safe.
   void read_at(uint64_t offset, std::span<std::byte> out) const;
 
  private:

@@ -22,7 +22,7 @@ struct Config {
   double rank = 1;
   bool rank_stabilised = false;
   bool transposed = false;
-  json ranks = json::object(); // by pattern, where they differ
+  json ranks = json::object(); // by pattern
   json alphas = json::object();
 
   double rank_of(const std::string& module) const {
@@ -35,7 +35,7 @@ struct Config {
     return a / (rank_stabilised ? std::sqrt(r) : r);
   }
 
-  // PEFT's rule: a pattern is the module's name or its end, after a dot.
+  // PEFT's rule: a pattern is a module's name, or its end after a dot.
   static double pattern_value(
       const json& patterns,
       const std::string& module,
@@ -49,13 +49,13 @@ struct Config {
   }
 };
 
-// PEFT takes regular expressions; names are what its users write.
+// PEFT also allows regular expressions; only plain names are supported.
 void check_patterns(const json& patterns, const fs::path& file) {
   for (const auto& [pattern, value] : patterns.items()) {
     if (pattern.find_first_of("*+?[](){}|^$\\") != std::string::npos ||
         !value.is_number()) {
       throw InputError(fmt::format(
-          "{}: the pattern {} is not a plain name with a number: merge the "
+          "{}: the pattern {} is not a plain name with a number; merge the "
           "adapter into its model with PEFT first",
           file.string(),
           quote(pattern)));
@@ -69,7 +69,7 @@ Config read_config(const fs::path& file) {
   const auto refuse = [&](const std::string& what) {
     throw InputError(fmt::format("{}: {}", file.string(), what));
   };
-  // A key that is null counts as one that is not there.
+  // Null means absent.
   const auto is = [&](const char* key, const json& value) {
     const auto given = config.find(key);
     return given != config.end() && !given->is_null() && *given == value;
@@ -80,13 +80,13 @@ Config read_config(const fs::path& file) {
   for (const char* key : {"use_dora", "lora_bias", "use_qalora"}) {
     if (is(key, true)) {
       refuse(fmt::format(
-          "has {}, and only plain LoRA adapters can be merged on the fly: "
+          "has {}, but only plain LoRA adapters can be merged on the fly; "
           "merge it into its model with PEFT first",
           key));
     }
   }
   if (config.contains("bias") && !is("bias", "none")) {
-    refuse("trains biases: merge it into its model with PEFT first");
+    refuse("trains biases; merge it into its model with PEFT first");
   }
   Config found;
   try {
@@ -108,7 +108,7 @@ fs::path weights_of(const fs::path& folder) {
   const fs::path file = folder / kAdapterWeights;
   if (!fs::is_regular_file(file)) {
     throw InputError(fmt::format(
-        "{} has no {}: it is no LoRA adapter",
+        "{}: is not a LoRA adapter; expected a directory with {}",
         folder.string(),
         kAdapterWeights));
   }
@@ -143,7 +143,7 @@ LoraAdapter::LoraAdapter(const fs::path& folder)
           name.substr(0, name.size() - kB.size()) + std::string(kA);
       if (weights_.find(a) == nullptr) {
         throw InputError(fmt::format(
-            "{}: tensor {} has no {} that fits",
+            "{}: tensor {} has no matching {}",
             weights_.path().string(),
             quote(name),
             quote(a)));
@@ -153,8 +153,8 @@ LoraAdapter::LoraAdapter(const fs::path& folder)
     if (!name.ends_with(kA)) {
       if (name.find(".lora_") != std::string::npos) {
         throw InputError(fmt::format(
-            "{}: tensor {} is of a kind that cannot be merged on the fly: "
-            "merge the adapter into its model with PEFT first",
+            "{}: tensor {} cannot be merged on the fly; merge the adapter into "
+            "its model with PEFT first",
             weights_.path().string(),
             quote(name)));
       }
@@ -168,7 +168,7 @@ LoraAdapter::LoraAdapter(const fs::path& folder)
     if (b == nullptr || b->shape.size() != 2 || tensor.shape.size() != 2 ||
         b->shape[1] != tensor.shape[0]) {
       throw InputError(fmt::format(
-          "{}: tensor {} has no {} that fits",
+          "{}: tensor {} has no matching {}",
           weights_.path().string(),
           quote(name),
           quote(other)));
@@ -176,7 +176,7 @@ LoraAdapter::LoraAdapter(const fs::path& folder)
     if (config.rank_of(module) != static_cast<double>(tensor.shape[0]) ||
         tensor.shape[0] == 0) {
       throw InputError(fmt::format(
-          "{}: tensor {} has rank {}, and {} says {}",
+          "{}: tensor {} has rank {}, but {} says {}",
           weights_.path().string(),
           quote(name),
           tensor.shape[0],

@@ -11,12 +11,12 @@
 
 namespace merganser {
 
-// The files of an adapter's folder.
+// The files of an adapter's directory.
 inline constexpr const char* kAdapterConfig = "adapter_config.json";
 inline constexpr const char* kAdapterWeights = "adapter_model.safetensors";
 
-// What an adapter adds to a weight W (out, in): scale B A, with A (rank, in)
-// and B (out, rank). `transposed`: W is kept as (in, out), as in GPT-2's
+// The update of a weight W (out, in) by an adapter: scale B A, with A (rank,
+// in) and B (out, rank). `transposed`: W is stored as (in, out), as in GPT-2's
 // Conv1D.
 struct LoraUpdate {
   StoredTensor a;
@@ -29,19 +29,19 @@ struct LoraUpdate {
 // adapter_model.safetensors.
 class MERGANSER_API LoraAdapter {
  public:
-  // Throws InputError for a folder that is no such adapter, and for one of a
-  // kind that is more than W + scale B A (DoRA, several ranks at a time).
+  // Throws InputError for other directories, and for adapters that compute more
+  // than W + scale B A (DoRA, biases).
   explicit LoraAdapter(const std::filesystem::path& folder);
 
-  // Of a tensor of the model, by the model's name for it.
+  // The update of a tensor, by the model's name for it; nullptr: none.
   const LoraUpdate* find(const std::string& tensor) const;
-  // A tensor that was trained as a whole (modules_to_save).
+  // The trained copy that replaces a tensor (modules_to_save).
   std::optional<StoredTensor> replacement(const std::string& tensor) const;
 
   const Checkpoint& checkpoint() const {
     return weights_;
   }
-  // The model's tensors that it speaks of.
+  // The model's tensors that it updates or replaces.
   std::vector<std::string> tensors() const;
 
  private:

@@ -32,7 +32,7 @@ constexpr const char* kTokenizerFiles[] = {
 ModelDir::ModelDir(fs::path path) : path_(std::move(path)) {
   if (!fs::is_directory(path_)) {
     throw InputError(fmt::format(
-        "{}: is no folder; expected a Hugging Face model directory, with "
+        "{}: is not a directory; expected a Hugging Face model directory with "
         "config.json and weights",
         path_.string()));
   }

@@ -9,7 +9,7 @@
 namespace merganser {
 
 // A Hugging Face model directory: config.json, weights, tokenizer files.
-// Throws InputError when `path` is not a folder or has no config.json.
+// Throws InputError if `path` is not a directory or has no config.json.
 class MERGANSER_API ModelDir {
  public:
   explicit ModelDir(std::filesystem::path path);
@@ -21,12 +21,12 @@ class MERGANSER_API ModelDir {
   const std::string& config_text() const {
     return config_text_;
   }
-  // Those that are there of the files that tokenizers of Hugging Face models
-  // consist of (tokenizer.json, vocab.txt, merges.txt, tokenizer.model, ...).
+  // The existing files among those of Hugging Face tokenizers (tokenizer.json,
+  // vocab.txt, merges.txt, tokenizer.model, ...).
   std::vector<std::filesystem::path> tokenizer_files() const;
 
   // Copies config.json, generation_config.json and the tokenizer files into
-  // another folder.
+  // another directory.
   void copy_without_weights(const std::filesystem::path& to) const;
 
  private:

@@ -68,13 +68,13 @@ void OutputFile::write_at(uint64_t offset, const void* data, size_t size) {
 }
 
 void OutputFile::start_storing() {
-  // Where it cannot, close() does everything.
+  // Optional: close() writes back the rest.
   ::sync_file_range(fd_, /*offset=*/0, /*nbytes=*/0, SYNC_FILE_RANGE_WRITE);
 }
 
 void OutputFile::close() {
   const bool synced = ::fsync(fd_) == 0;
-  // close may report what a network file system could not store.
+  // A network file system may report a failed write here.
   if (!synced || ::close(std::exchange(fd_, -1)) != 0) {
     fail();
   }

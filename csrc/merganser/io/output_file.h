@@ -8,15 +8,15 @@
 
 namespace merganser {
 
-// A file that is written where it is. Throws Error naming the file (disk full,
-// no permission).
+// A file that is written in place. Throws Error naming the file (disk full, no
+// permission).
 class MERGANSER_API OutputFile {
  public:
   enum class Mode {
-    kNew, // there must be none of that name
-    kKeep, // what is there stays, but for what is written
+    kNew, // must not exist yet
+    kKeep, // keeps the existing content
   };
-  // `shown_as`: the name in messages, by default the path.
+  // `shown_as`: the name in messages; default: the path.
   OutputFile(
       const std::filesystem::path& path,
       Mode mode,
@@ -26,13 +26,12 @@ class MERGANSER_API OutputFile {
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
 
-  // Takes `size` bytes of the disk now, where the file system can, so that a
-  // full disk is reported before the work and not after it.
+  // Allocates `size` bytes on the disk, if the file system supports that, so
+  // that a full disk is reported before the work.
   void reserve(uint64_t size);
-  // May be called from several threads.
+  // Thread-safe.
   void write_at(uint64_t offset, const void* data, size_t size);
-  // Lets the kernel begin to store what has been written, so that close() has
-  // less to wait for.
+  // Makes the kernel start to write back the data, so that close() waits less.
   void start_storing();
   void close(); // with fsync
 

@@ -20,8 +20,8 @@ struct MERGANSER_API TensorInfo {
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;
 
-  // Throw InputError for a negative dimension, a size beyond 64 bits, or (of
-  // F4 and F6) one that is no whole number of bytes.
+  // Throw InputError for a negative dimension, a size beyond 64 bits, or (F4
+  // and F6) a size that is not a whole number of bytes.
   int64_t numel() const;
   uint64_t bytes() const;
   std::string shape_text() const; // "[2, 3]"
@@ -32,13 +32,13 @@ using Metadata = std::map<std::string, std::string>;
 
 class InputFile;
 
-// Where a tensor lies, in a file or in memory, for those who read it part by
-// part. Valid as long as what it was made of.
+// The place of a tensor's data, in a file or in memory, to read it in parts.
+// Valid as long as the file or memory it refers to.
 class MERGANSER_API StoredTensor {
  public:
   StoredTensor(const InputFile& file, const TensorInfo& info, uint64_t begin)
       : file_(&file), info_(&info), begin_(begin) {}
-  // `label` takes the place of the file.
+  // `label` is shown instead of a file.
   StoredTensor(
       std::span<const std::byte> data,
       const TensorInfo& info,
@@ -51,8 +51,8 @@ class MERGANSER_API StoredTensor {
   const std::filesystem::path& file() const;
 
   // Reads out.size() bytes from `offset` of the tensor. Throws InputError for a
-  // part outside the tensor, Error when the file was cut meanwhile. May be
-  // called from several threads.
+  // part outside the tensor, Error if the file was truncated since it was
+  // opened. Thread-safe.
   void read(std::span<std::byte> out, uint64_t offset = 0) const;
 
  private:
@@ -65,9 +65,9 @@ class MERGANSER_API StoredTensor {
 
 // One .safetensors file, read only. The constructor reads and checks the whole
 // header (at most 100 MB, strict JSON, no duplicate names, sizes equal to shape
-// x dtype, data without holes, overlaps or remainder) and throws InputError
-// naming file and tensor. Data are read by pread: nothing is mapped, nothing is
-// cached. Source: the format's description in the safetensors repository.
+// x dtype, data without gaps, overlaps or trailing bytes) and throws InputError
+// naming file and tensor. Data are read by pread, not mapped and not cached.
+// Source: the format's description in the safetensors repository.
 class MERGANSER_API SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::filesystem::path& path);
@@ -92,18 +92,19 @@ class MERGANSER_API SafetensorsFile {
   std::unique_ptr<Impl> impl_;
 };
 
-// When a file has its name: once it is whole (under another one before, see
-// AtomicFile); or at once, in a folder that itself appears when it is whole.
-// Then data of a file that is there are kept, so that a killed run can go on.
+// The time at which a file gets its name: once it is complete (see AtomicFile),
+// or at once, in a directory that itself appears once it is complete. In the
+// second case existing data are kept, so that a killed run can resume.
 enum class Appearance { kWhenWhole, kAtOnce };
 
-// Writes one file. All tensors are declared first; their data may then come in
-// any order, in parts and from several threads; finish() checks that every byte
-// came once, then makes the file appear under its name. The disk space is taken
-// at the start. Wider types lie first, then declaration order: so every tensor
-// is aligned to its elements, as in files of the safetensors package. Throws
-// InputError for a name twice, not UTF-8 or reserved; Error for data that were
-// not declared, came twice or not at all.
+// Writes one file. All tensors are declared first; their data may then arrive
+// in any order, in parts and from several threads; finish() checks that every
+// byte was written once, then makes the file appear under its name. The disk
+// space is allocated at the start. Wider types are stored first, then in
+// declaration order: so every tensor is aligned to its elements, as in files of
+// the safetensors package. Throws InputError for a name that is duplicate, not
+// UTF-8 or reserved; Error for data that were not declared, written twice or
+// not at all.
 class MERGANSER_API SafetensorsWriter {
  public:
   SafetensorsWriter(
@@ -117,7 +118,7 @@ class MERGANSER_API SafetensorsWriter {
       const std::string& name,
       std::span<const std::byte> data,
       uint64_t offset = 0);
-  // The tensor's data are in the file already.
+  // Marks the tensor's data as already in the file.
   void skip(const std::string& name);
   void finish();
 

@@ -17,7 +17,7 @@ struct SafetensorsFile::Impl {
 
   InputFile file;
   std::vector<TensorInfo> tensors;
-  std::vector<uint64_t> begins; // of the tensors, from the start of the file
+  std::vector<uint64_t> begins; // offsets of the tensors in the file
   Metadata metadata;
   std::unordered_map<std::string, size_t> index;
 };
@@ -41,16 +41,16 @@ uint64_t read_header_length(const InputFile& file) {
   }
   if (length > kLargestHeader) {
     throw InputError(fmt::format(
-        "{}: claims a header of {} bytes, and {} are allowed; this is no "
-        "safetensors file",
+        "{}: claims a header of {} bytes, but at most {} are allowed; this is "
+        "not a safetensors file",
         file.path().string(),
         length,
         kLargestHeader));
   }
   if (length > file.size() - kLengthBytes) {
     throw InputError(fmt::format(
-        "{}: the header of {} bytes does not fit into the file's {}; it "
-        "was cut off, get it again",
+        "{}: the header of {} bytes does not fit into the file's {}; the file "
+        "is truncated, download it again",
         file.path().string(),
         length,
         file.size()));
@@ -115,7 +115,7 @@ void StoredTensor::read(std::span<std::byte> out, uint64_t offset) const {
   const uint64_t size = info_->bytes();
   if (offset > size || out.size() > size - offset) {
     throw InputError(fmt::format(
-        "{}: tensor {}: bytes {} to {} were asked for, but it has {}",
+        "{}: tensor {}: bytes {} to {} were requested, but it has {}",
         file().string(),
         quote(info_->name),
         offset,

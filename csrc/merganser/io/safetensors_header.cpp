@@ -59,8 +59,8 @@ SafetensorsHeader parse_safetensors_header(
   for (const PlacedTensor& tensor : tensors) {
     check_size(file, tensor);
   }
-  // Stable, and by the end too: tensors without elements share their place with
-  // the one that follows.
+  // Stable, and by the end too: a tensor without elements starts where the next
+  // one does.
   std::ranges::stable_sort(tensors, {}, [](const PlacedTensor& t) {
     return std::pair(t.begin, t.end);
   });
@@ -74,7 +74,7 @@ SafetensorsHeader parse_safetensors_header(
               "begins at byte {}, but the tensor before it ends at {}: {}",
               tensor.begin,
               end,
-              tensor.begin < end ? "they overlap" : "there is a hole"));
+              tensor.begin < end ? "they overlap" : "there is a gap"));
     }
     end = tensor.end;
     if (end > data_size) {
@@ -82,15 +82,15 @@ SafetensorsHeader parse_safetensors_header(
           file,
           tensor,
           fmt::format(
-              "ends at byte {} of the data, but the file holds {}; it was cut "
-              "off, get it again",
+              "ends at byte {} of the data, but the file holds {}; the file is "
+              "truncated, download it again",
               end,
               data_size));
     }
   }
   if (end != data_size) {
     throw InputError(fmt::format(
-        "{}: {} bytes follow the last tensor; the header does not fit the "
+        "{}: {} bytes follow the last tensor; the header does not match the "
         "file",
         file,
         data_size - end));
@@ -118,14 +118,14 @@ std::string format_safetensors_header(
     text = object.dump();
   } catch (const nlohmann::json::exception& error) {
     throw InputError(fmt::format(
-        "{}: a tensor's name or the metadata: {}",
+        "{}: in a tensor's name or the metadata: {}",
         file,
         json_reason(error.what())));
   }
   text.append((8 - text.size() % 8) % 8, ' ');
   if (text.size() > kLargestHeader) {
     throw InputError(fmt::format(
-        "{}: the header would have {} bytes, and {} are allowed; use "
+        "{}: the header would have {} bytes, but at most {} are allowed; use "
         "fewer tensors or shorter metadata",
         file,
         text.size(),

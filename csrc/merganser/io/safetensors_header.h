@@ -9,9 +9,10 @@
 
 namespace merganser {
 
-constexpr uint64_t kLargestHeader = 100'000'000; // that of the package
+constexpr uint64_t kLargestHeader =
+    100'000'000; // the limit of the safetensors package
 
-// A tensor and where its data lie, counted from the end of the header.
+// A tensor and the place of its data, counted from the end of the header.
 struct PlacedTensor {
   TensorInfo info;
   uint64_t begin = 0;
@@ -23,8 +24,8 @@ struct SafetensorsHeader {
   Metadata metadata;
 };
 
-// The JSON text alone, names in the order they come. Throws InputError that
-// starts with `file`.
+// Parses the JSON text alone; keeps the order of the names. Throws InputError
+// that starts with `file`.
 SafetensorsHeader parse_header_json(
     std::string_view json,
     const std::string& file);

@@ -14,8 +14,8 @@ namespace merganser {
 
 namespace {
 
-// Takes the JSON text event by event and accepts this shape only, so that no
-// nesting, however deep, and no unknown part is ever stored:
+// Parses the JSON text event by event and accepts only this structure, so that
+// neither deep nesting nor unknown parts are ever stored:
 //   {"__metadata__": {text: text},
 //    name: {"dtype": text, "shape": [n...], "data_offsets": [begin, end]}}
 class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
@@ -54,7 +54,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   bool string(string_t& text) override {
     if (state_ == State::kMetadataValue) {
       if (!header_.metadata.emplace(metadata_key_, text).second) {
-        fail(fmt::format("metadata {} is there twice", quote(metadata_key_)));
+        fail(fmt::format("has duplicate metadata {}", quote(metadata_key_)));
       }
       state_ = State::kMetadata;
     } else if (state_ == State::kDType) {
@@ -123,7 +123,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     unexpected("a negative number");
   }
   bool number_float(double, const string_t&) override {
-    unexpected("a number that is no 64-bit integer");
+    unexpected("a number that is not a 64-bit integer");
   }
   bool binary(binary_t&) override {
     unexpected("binary data");
@@ -160,7 +160,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
 
   void top_key(const std::string& key) {
     if (!names_.insert(key).second) {
-      fail(fmt::format("tensor {} is there twice", quote(key)));
+      fail(fmt::format("has duplicate tensor {}", quote(key)));
     }
     if (key == "__metadata__") {
       state_ = State::kMetadataStart;
@@ -187,7 +187,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
       fail_tensor(fmt::format("unknown key {}", quote(key)));
     }
     if ((seen_ & part) != 0) {
-      fail_tensor(fmt::format("{} is there twice", quote(key)));
+      fail_tensor(fmt::format("duplicate key {}", quote(key)));
     }
     seen_ |= part;
   }
@@ -210,11 +210,11 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
       case State::kStart:
       case State::kTop:
       case State::kEnd:
-        fail("must be one object, and is " + what);
+        fail("must be one object, not " + what);
       case State::kMetadataStart:
       case State::kMetadata:
       case State::kMetadataValue:
-        fail("has metadata that are not strings only, but " + what);
+        fail("must have only strings as metadata, not " + what);
       case State::kTensorStart:
       case State::kTensor:
         fail_tensor("expected an object, got " + what);
@@ -222,11 +222,11 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
         fail_tensor("dtype: expected a string, got " + what);
       case State::kShapeStart:
       case State::kShape:
-        fail_tensor("shape: expected numbers from 0 on, got " + what);
+        fail_tensor("shape: expected non-negative integers, got " + what);
       case State::kOffsetsStart:
       case State::kOffsets:
         fail_tensor(
-            "data_offsets: expected two numbers from 0 on, got " + what);
+            "data_offsets: expected two non-negative integers, got " + what);
     }
     __builtin_unreachable();
   }

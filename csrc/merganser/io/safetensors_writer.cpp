@@ -28,12 +28,12 @@ struct SafetensorsWriter::Impl {
   std::filesystem::path path;
   SafetensorsHeader header;
   std::unordered_map<std::string, size_t> index;
-  uint64_t data = 0; // where the tensors' data begin
+  uint64_t data = 0; // offset of the tensors' data
   std::optional<AtomicFile> atomic; // one of the two
   std::optional<OutputFile> plain;
-  std::mutex mutex; // of `written` and `unstored`
+  std::mutex mutex; // guards `written` and `unstored`
   uint64_t unstored = 0; // bytes since start_storing()
-  ByteRanges written; // of the data
+  ByteRanges written; // relative to `data`
 };
 
 namespace {
@@ -45,7 +45,7 @@ SafetensorsHeader lay_out(
     std::vector<TensorInfo> tensors,
     const Metadata& metadata) {
   // Each size divides the ones before it, so that every tensor is aligned.
-  // (Sub-byte types, last, need no alignment.)
+  // (Sub-byte types come last and need no alignment.)
   std::ranges::stable_sort(
       tensors, std::greater<>(), [](const TensorInfo& tensor) {
         return dtype_bits(tensor.dtype);
@@ -58,7 +58,7 @@ SafetensorsHeader lay_out(
     end += tensor.bytes(); // cannot overflow: each is below 2^61
     if (end > kLargestData) {
       throw InputError(fmt::format(
-          "tensor {}: all tensors together have more than 2^62 bytes",
+          "tensor {}: all tensors together exceed 2^62 bytes",
           quote(tensor.name)));
     }
     header.tensors.push_back({std::move(tensor), begin, end});
@@ -80,7 +80,7 @@ SafetensorsWriter::Impl::Impl(
           "{}: tensor {}: {}",
           path.string(),
           quote(name),
-          name == "__metadata__" ? "the format keeps this name for itself"
+          name == "__metadata__" ? "the format reserves this name"
                                  : "declared twice"));
     }
   }

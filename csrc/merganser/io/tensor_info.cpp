@@ -43,7 +43,7 @@ uint64_t TensorInfo::bytes() const {
   }
   if (total % 8 != 0) {
     throw InputError(fmt::format(
-        "tensor {}: shape {} of {} is no whole number of bytes",
+        "tensor {}: shape {} of {} is not a whole number of bytes",
         quote(name),
         shape_text(),
         dtype_name(dtype)));

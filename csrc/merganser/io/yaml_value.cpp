@@ -46,7 +46,7 @@ std::string kind(const YAML::Node& node) {
   }
 }
 
-// What yaml-cpp would pass on as it is, into files that are UTF-8.
+// Refuses what yaml-cpp would pass on unchanged into files that are UTF-8.
 void check_utf8(const std::string& yaml, const std::string& source) {
   if (const auto at = find_ill_formed_utf8(yaml)) {
     const std::string_view before = std::string_view(yaml).substr(0, *at);
@@ -55,7 +55,8 @@ void check_utf8(const std::string& yaml, const std::string& source) {
     mark.line = static_cast<int>(std::ranges::count(before, '\n'));
     mark.column = static_cast<int>(
         std::ranges::count_if(before.substr(line), begins_code_point));
-    fail_at(source, mark, "is not UTF-8 from here on; convert the file");
+    fail_at(
+        source, mark, "is not UTF-8 from here on; convert the file to UTF-8");
   }
 }
 
@@ -82,7 +83,7 @@ YamlValue YamlValue::parse(const std::string& yaml, const std::string& source) {
     }
     return YamlValue(documents[0], source, "");
   } catch (const YAML::Exception& error) {
-    fail_at(source, error.mark, "not YAML: " + error.msg);
+    fail_at(source, error.mark, "invalid YAML: " + error.msg);
   }
 }
 
@@ -119,13 +120,11 @@ std::vector<YAML::Node> YamlValue::keys() const {
   for (const auto& entry : node_) {
     const YAML::Node& key = entry.first;
     if (!key.IsScalar()) {
-      fail_at(source_, key.Mark(), "a key must be a text, not " + kind(key));
+      fail_at(source_, key.Mark(), "a key must be a string, not " + kind(key));
     }
     if (!seen.insert(key.Scalar()).second) {
       fail_at(
-          source_,
-          key.Mark(),
-          fmt::format("'{}' is given twice", key.Scalar()));
+          source_, key.Mark(), fmt::format("duplicate key '{}'", key.Scalar()));
     }
     keys.push_back(key);
   }
@@ -153,7 +152,7 @@ void YamlValue::expect_keys(
           source_,
           key.Mark(),
           fmt::format(
-              "there is no key '{}'{}{}; the keys are {}",
+              "unknown key '{}'{}{}; available: {}",
               key.Scalar(),
               name_.empty() ? "" : " in ",
               name_,
@@ -210,7 +209,7 @@ std::vector<YamlValue> YamlValue::items() const {
 
 std::string YamlValue::text() const {
   if (!node_.IsScalar() || node_.Scalar().empty()) {
-    fail_type("a text");
+    fail_type("a string");
   }
   return node_.Scalar();
 }
@@ -236,42 +235,42 @@ bool YamlValue::flag() const {
   return boolean();
 }
 
-double YamlValue::number(double least, double most) const {
+double YamlValue::number(double min, double max) const {
   double value;
   if (!node_.IsScalar() || !YAML::convert<double>::decode(node_, value) ||
       !std::isfinite(value)) {
     fail_type("a number");
   }
-  if (value < least || value > most) {
+  if (value < min || value > max) {
     fail_type(
-        most == std::numeric_limits<double>::max()
-            ? fmt::format("at least {}", least)
-            : fmt::format("between {} and {}", least, most));
+        max == std::numeric_limits<double>::max()
+            ? fmt::format("at least {}", min)
+            : fmt::format("between {} and {}", min, max));
   }
   return value;
 }
 
-double YamlValue::positive(double most) const {
+double YamlValue::positive(double max) const {
   const double value = number();
   if (value <= 0) {
     fail_type("greater than 0");
   }
-  if (value > most) {
-    fail_type(fmt::format("at most {}", most));
+  if (value > max) {
+    fail_type(fmt::format("at most {}", max));
   }
   return value;
 }
 
-int64_t YamlValue::integer(int64_t least, int64_t most) const {
+int64_t YamlValue::integer(int64_t min, int64_t max) const {
   int64_t value;
   if (!node_.IsScalar() || !YAML::convert<int64_t>::decode(node_, value)) {
-    fail_type("a whole number");
+    fail_type("an integer");
   }
-  if (value < least || value > most) {
+  if (value < min || value > max) {
     fail_type(
-        most == std::numeric_limits<int64_t>::max()
-            ? fmt::format("at least {}", least)
-            : fmt::format("between {} and {}", least, most));
+        max == std::numeric_limits<int64_t>::max()
+            ? fmt::format("at least {}", min)
+            : fmt::format("between {} and {}", min, max));
   }
   return value;
 }

@@ -20,23 +20,23 @@ namespace merganser {
 
 class Problems;
 
-// A value of a YAML file that knows where it stands: every complaint about it
-// is an InputError that begins with file:line:column and names the key.
+// A value of a YAML file that knows its place: every error about it is an
+// InputError that begins with file:line:column and names the key.
 class MERGANSER_API YamlValue {
  public:
-  // The one document of a text; `source` is the file named in errors.
+  // Parses a text of one document; `source` is the file named in errors.
   static YamlValue parse(const std::string& yaml, const std::string& source);
   static YamlValue load(const std::filesystem::path& path);
   // A document that a program has built; errors name `source` alone.
   static YamlValue of(YAML::Node root, const std::string& source);
 
-  // Defined where yaml-cpp's node is whole: users see only its declaration.
+  // Defined in the source: users see only the declaration of yaml-cpp's node.
   YamlValue(const YamlValue&);
   YamlValue& operator=(const YamlValue&);
   ~YamlValue();
 
-  // Mappings. expect_keys refuses any other key, and a key given twice; with
-  // `problems` what it refuses are some of those, unless it is no mapping.
+  // Mappings. expect_keys refuses unknown and duplicate keys; it throws them,
+  // or adds them to `problems`. It always throws if this is not a mapping.
   bool is_mapping() const;
   void expect_keys(std::span<const std::string_view> known) const;
   void expect_keys(std::initializer_list<std::string_view> known) const {
@@ -45,30 +45,30 @@ class MERGANSER_API YamlValue {
   void expect_keys(std::span<const std::string_view> known, Problems& problems)
       const;
   std::optional<YamlValue> find(std::string_view key) const;
-  YamlValue at(std::string_view key) const; // missing: an error
+  YamlValue at(std::string_view key) const; // throws if missing
 
-  // Of a mapping whose keys are names of the user's: at least one.
+  // The entries of a mapping whose keys are the user's names: at least one.
   std::vector<std::pair<std::string, YamlValue>> entries() const;
 
-  // Lists, of at least one item.
+  // Lists of at least one item.
   bool is_list() const;
   std::vector<YamlValue> items() const;
 
-  // Single values. Numbers must be finite and in [least, most].
+  // Scalars. Numbers must be finite and in [min, max].
   // Paths are relative to `folder`.
   std::string text() const;
   std::filesystem::path path(const std::filesystem::path& folder) const;
   bool boolean() const;
   bool flag() const; // true or false, or 1 or 0
   double number(
-      double least = std::numeric_limits<double>::lowest(),
-      double most = std::numeric_limits<double>::max()) const;
-  double positive(double most = std::numeric_limits<double>::max()) const;
+      double min = std::numeric_limits<double>::lowest(),
+      double max = std::numeric_limits<double>::max()) const;
+  double positive(double max = std::numeric_limits<double>::max()) const;
   int64_t integer(
-      int64_t least = std::numeric_limits<int64_t>::min(),
-      int64_t most = std::numeric_limits<int64_t>::max()) const;
+      int64_t min = std::numeric_limits<int64_t>::min(),
+      int64_t max = std::numeric_limits<int64_t>::max()) const;
 
-  // text() through a parser whose InputError gets this value's place.
+  // Applies a parser to text(); its InputError gets this value's place.
   template <typename Parser>
   decltype(auto) through(const Parser& parser) const {
     const std::string value = text();
@@ -79,7 +79,7 @@ class MERGANSER_API YamlValue {
     }
   }
 
-  // "recipe.yaml:3:7: " and the message.
+  // Throws "recipe.yaml:3:7: " and the message.
   [[noreturn]] void fail(std::string_view message) const;
 
   // "models[1].parameters"; empty for the whole document.
@@ -89,7 +89,8 @@ class MERGANSER_API YamlValue {
 
  private:
   YamlValue(YAML::Node node, std::string source, std::string name);
-  std::vector<YAML::Node> keys() const; // of a mapping, each once
+  // The keys of a mapping; throws if one is duplicate.
+  std::vector<YAML::Node> keys() const;
   [[noreturn]] void fail_type(std::string_view expected) const;
 
   YAML::Node node_;

@@ -1,8 +1,8 @@
 #pragma once
 
-// One element of the fused AdamW + Fisher step: the only place where the
-// formula is written; the CPU and the CUDA kernel both call it. The operations
-// and their order are those of torch.optim.AdamW, each rounded once (no FMA).
+// One element of the fused AdamW + Fisher step: the only definition of the
+// formula; the CPU and the CUDA kernel both call it. The operations and their
+// order are those of torch.optim.AdamW, each rounded once (no FMA).
 
 #include <cmath>
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace merganser {
 
-// What does not change from element to element. T is float or double.
+// Values that all elements share. T is float or double.
 template <typename T>
 struct AdamScalars {
   T grad_scale;
@@ -26,7 +26,7 @@ struct AdamScalars {
   T fisher_weight;
 };
 
-// Worked out in double, rounded once.
+// Computed in double, rounded once.
 template <typename T>
 AdamScalars<T> make_adam_scalars(
     double lr,

@@ -1,8 +1,8 @@
 #pragma once
 
-// Which elements dropout keeps, as a function of (seed, stream, position)
-// alone: the CPU and the CUDA kernel both call it, no mask is stored, and the
-// backward pass draws the same one again.
+// Dropout's mask as a function of (seed, stream, position) alone: the CPU and
+// the CUDA kernel both call it, no mask is stored, and the backward pass draws
+// the same mask again.
 
 #include <cmath>
 #include <cstdint>
@@ -14,7 +14,7 @@ namespace merganser {
 
 // Elements, numbered in row-major order, form tiles of 8 rows of 16 lanes. A
 // Philox block has 128 bits, 16 for each of the 8 elements of one lane: so 16
-// blocks, drawn side by side, serve a tile, and a row of it takes one vector.
+// blocks, drawn together, serve a tile, and a row of it takes one vector.
 constexpr int kDropoutLanes = 16;
 constexpr int kDropoutRows = 8;
 constexpr int64_t kDropoutTile = kDropoutLanes * kDropoutRows;
@@ -28,8 +28,8 @@ MERGANSER_HOST_DEVICE constexpr PhiloxBlock dropout_block(
       seed, stream, static_cast<uint64_t>(tile) * kDropoutLanes + lane);
 }
 
-// Of 2^16 values that the bits of an element can have, those from `threshold`
-// on keep it. T is float or double.
+// Keeps an element if its 16 bits are at least `threshold`. T is float or
+// double.
 template <typename T>
 struct DropoutScalars {
   uint32_t threshold; // probability of dropping, in units of 2^-16
@@ -41,7 +41,7 @@ struct DropoutScalars {
   }
 };
 
-// `scale` fits the rounded probability, so that the mean is kept.
+// `scale` matches the rounded probability, so that the mean is preserved.
 template <typename T>
 DropoutScalars<T> make_dropout_scalars(double probability) {
   const double threshold = std::round(probability * 65536);

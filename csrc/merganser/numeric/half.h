@@ -53,7 +53,7 @@ inline uint16_t f16_from_float(float value) {
       (magnitude - ((127u - 15u) << 23) + 0xfff + ((magnitude >> 13) & 1)) >>
       13;
   // Subnormal: in 0.5 + |x| the last mantissa bit weighs 2^-24, as in the
-  // result, so that the addition does the rounding.
+  // result, so that the addition rounds.
   const auto subnormal =
       std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) -
       std::bit_cast<uint32_t>(0.5f);

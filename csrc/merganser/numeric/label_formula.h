@@ -1,7 +1,7 @@
 #pragma once
 
 // Draws one label from a row of class probabilities by inversion; the CPU and
-// the CUDA kernel both call it and find the same label.
+// the CUDA kernel both call it and draw the same label.
 
 #include <cmath>
 #include <cstdint>
@@ -13,8 +13,8 @@ namespace merganser {
 
 // The first label at which the running sum of the row passes u times the whole
 // sum, u uniform in [0, 1) and a function of (seed, sample, index) alone. A
-// label of probability zero is never drawn. -1 where the row is no
-// distribution: an entry that is negative or not finite, or a sum further than
+// label of probability zero is never drawn. Returns -1 if the row is not a
+// distribution: an entry is negative or not finite, or the sum is further than
 // 1e-3 from 1.
 template <typename T>
 MERGANSER_HOST_DEVICE inline int64_t draw_label(

@@ -1,9 +1,9 @@
 #pragma once
 
-// The merge formulas, one element at a time: the only place where they are
-// written. The CPU engine and the in-memory op call merge_element with vectors
-// of elements, the CUDA kernel with single ones. Compiled without FMA
-// contraction, every path gives the same bits.
+// The only definition of the merge formulas, one element at a time. The CPU
+// engine and the in-memory op call merge_element with vectors of elements, the
+// CUDA kernel with single elements. Compiled without FMA contraction, every
+// path gives the same bits.
 //
 // Source: Daheim et al., "Model Merging by Uncertainty-Based Gradient
 // Matching", arXiv 2310.12808 (equations in docs/method.md).
@@ -26,28 +26,29 @@ enum class MergeFormula : int {
   kGradientMatching = 4,
   kRemoval = 5,
   kEwr = 6,
-  // Of task vectors tau_t, sparsified before, in place of parameters theta_t:
+  // Take sparsified task vectors tau_t in place of parameters theta_t:
   kTaskSum = 7,
   kSignElection = 8,
 };
 
-// What does not change from element to element. T is float or double.
+// Values that all elements share. T is float or double.
 template <typename T>
 struct MergeScalars {
   int count = 0; // number of models
   const T* weights = nullptr; // alpha_t, (count)
-  const T* scales = nullptr; // N_t: H_t = N_t F_t, (count)
-  T base_scale = 0; // N_0
-  T delta = 0; // H_0 = N_0 F_0 + delta
-  T clamp = 0; // removal: least denominator, as a share of H_0 + sum H_t
-  T floor = 0; // ewr: every Fisher is at least this
-  T lambda = 1; // sign election: factor of the merged task vector
+  // Factors of H_t = scale F_t: N_t, or the inverse of the mean of F_t.
+  const T* scales = nullptr; // (count)
+  T base_scale = 0;
+  T delta = 0; // H_0 = base_scale F_0 + delta
+  T clamp = 0; // removal: min denominator, as a fraction of H_0 + sum H_t
+  T floor = 0; // ewr: lower bound of every Fisher
+  T lambda = 1; // sign election: multiplies the merged task vector
   bool normalize = false; // sign election: divide by the weights that agree
 };
 
 // x in every element: V is T or a vector of T. (A sum, since GCC 12 fills a
-// vector that is only constructed element by element. It makes a zero of -0,
-// which no formula here tells apart.)
+// constructed vector element by element. It turns -0 into 0, which no formula
+// here distinguishes.)
 template <typename V, typename T>
 MERGANSER_FORMULA inline V broadcast(T x) {
   if constexpr (std::is_same_v<V, T>) {
@@ -57,8 +58,7 @@ MERGANSER_FORMULA inline V broadcast(T x) {
   }
 }
 
-// Element by element. (Types of vectors that have no ?: of their own bring
-// their overload.)
+// Selects element by element. (Vector types without ?: provide an overload.)
 template <typename Mask, typename V>
 MERGANSER_FORMULA inline V select(const Mask& mask, const V& yes, const V& no) {
   return mask ? yes : no;
@@ -67,13 +67,13 @@ MERGANSER_FORMULA inline V select(const Mask& mask, const V& yes, const V& no) {
 // base: theta_0; base_fisher: F_0; theta(t), fisher(t): the t-th model's
 // parameter and mean Fisher, callables so that callers choose the layout. V is
 // T, or a vector of T (GCC's vector_size, a Pack of kernels/) whose elements
-// are merged side by side. `clamped` (bool, or a comparison's vector) is set
-// where removal's denominator was clamped.
+// are merged in parallel. `clamped` (bool, or a vector of comparison results)
+// is set where removal's denominator was clamped.
 //
-// Quotients are taken before products: a weight h / h is exactly 1 (one model
-// comes back, but for the rounding of theta_0 + tau), and Fishers of 1e-30
-// cannot underflow in a product with a small parameter. Comparisons are with ==
-// 0, so that NaN stays NaN.
+// Divides before it multiplies: a weight h / h is exactly 1 (merging one model
+// returns it, up to the rounding of theta_0 + tau), and Fishers of 1e-30 cannot
+// underflow in a product with a small parameter. Compares with == 0, so that
+// NaN stays NaN.
 template <
     MergeFormula M,
     typename T,
@@ -90,7 +90,7 @@ MERGANSER_FORMULA inline V merge_element(
     Mask& clamped) {
   clamped = Mask{};
   if constexpr (M == MergeFormula::kLinear) {
-    // sum_t alpha_t theta_t; the caller normalises the weights.
+    // sum_t alpha_t theta_t; the caller normalizes the weights.
     V sum{};
     for (int t = 0; t < s.count; ++t) {
       sum += s.weights[t] * theta(t);
@@ -128,7 +128,7 @@ MERGANSER_FORMULA inline V merge_element(
   } else if constexpr (M == MergeFormula::kSignElection) {
     // theta_0 + lambda sum m_t alpha_t tau_t [/ sum m_t alpha_t], with m_t = 1
     // where alpha_t tau_t has the sign of sum alpha_s tau_s (of +1 for 0), else
-    // 0. Zeros agree with neither sign; the comparisons let NaN pass.
+    // 0. Zeros agree with neither sign; the comparisons propagate NaN.
     V sum{};
     for (int t = 0; t < s.count; ++t) {
       sum += s.weights[t] * theta(t);
@@ -176,9 +176,9 @@ MERGANSER_FORMULA inline V merge_element(
     V denominator = h0 + total;
     if constexpr (M == MergeFormula::kRemoval) {
       // A fraction of H_0 + sum alpha_s H_s, not of H_0 alone: it bounds every
-      // weight by max(1, alpha_t) / clamp. A token row that the base's Fisher
-      // has not seen and the removed data's has would otherwise get the weight
-      // H_t / delta.
+      // weight by max(1, alpha_t) / clamp. Otherwise the embedding of a token
+      // that occurs in the removed data, but not in the base's Fisher, would
+      // get the weight H_t / delta.
       const V lowest = s.clamp * denominator;
       denominator = h0 - total;
       clamped = denominator < lowest;
@@ -188,8 +188,8 @@ MERGANSER_FORMULA inline V merge_element(
     for (int t = 0; t < s.count; ++t) {
       const V h = s.scales[t] * fisher(t);
       const V a = s.weights[t] * (M == MergeFormula::kFisherBase ? h : h0 + h);
-      // All Fishers zero, the limit of H_0 -> 0: task arithmetic, or the base
-      // where it is one more model, the only one with a Fisher.
+      // All Fishers zero, the limit of H_0 -> 0: task arithmetic; for Fisher
+      // averaging the base, which is then the only model with a Fisher.
       const V none =
           broadcast<V>(M == MergeFormula::kFisherBase ? T(0) : s.weights[t]);
       sum += select(denominator == T(0), none, a / denominator) *

@@ -8,8 +8,8 @@ namespace merganser {
 
 // Random numbers as a function of a counter: the same (seed, stream, index)
 // gives the same number on every compiler, thread and device, and any number
-// can be had without those before it. Philox4x32-10 of Salmon, Moraes, Dror and
-// Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
+// can be computed without those before it. Philox4x32-10 of Salmon, Moraes,
+// Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 struct PhiloxBlock {
   uint32_t word[4];
 };

@@ -2,14 +2,14 @@
 
 #include <type_traits>
 
-// Runs a loop with the widest vectors of the machine at hand: the binary is
-// compiled for any x86-64, and this compiles the loop once more for AVX2 and
-// for AVX-512 and picks one when it runs. The results do not depend on the
-// choice: vectors of another width round each element in the same way.
+// Runs a loop with the widest vectors of the current machine: the binary is
+// compiled for any x86-64; this also compiles the loop for AVX2 and AVX-512 and
+// selects one at run time. The results do not depend on the choice: vectors of
+// any width round each element in the same way.
 //
 //   widest([&] { for (...) out[i] = f(in[i]); });
 //
-// A loop with an argument is given the width, as VectorBytes<N>().
+// A loop with an argument receives the width, as VectorBytes<N>().
 // (GCC's target_clones would do the same, but not for templates.)
 
 namespace merganser {

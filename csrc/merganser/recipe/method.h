@@ -10,34 +10,35 @@
 
 namespace merganser {
 
-// A parameter of a merge method, as recipes have it.
+// A parameter of a merge method in recipes.
 struct ParameterInfo {
   enum class Scope {
-    kModel, // a value for every model
-    kMerge, // one for all
+    kModel, // one value per model
+    kMerge, // one value for the merge
   };
   std::string_view name = {};
   Scope scope = Scope::kMerge;
-  bool is_flag = false; // true or false, kept as 1 or 0
-  bool is_whole = false; // a whole number, not interpolated over the layers
+  bool is_flag = false; // true or false, stored as 1 or 0
+  bool is_whole = false; // an integer, not interpolated over the layers
   double min = std::numeric_limits<double>::lowest();
   double max = std::numeric_limits<double>::max();
   bool above_min = false; // `min` itself is not allowed
-  // Absent: a recipe must have it.
+  // The default; a parameter without one is required.
   std::optional<double> fallback = std::nullopt;
-  std::string_view meaning = {}; // for people
+  std::string_view meaning = {}; // for documentation
 };
 
-// What becomes of task vectors before the formula sees them.
+// Sparsification of task vectors before the formula.
 enum class Sparsify {
   kNone,
-  kMagnitude, // the greatest, a share `density` of them
-  kOutliers, // as many, but not the share `gamma` of the very greatest
-  kRandom, // each with probability `density`
-  kRanked, // each with a probability that grows with its rank in its row
+  kMagnitude, // keeps the largest, a fraction `density`
+  kOutliers, // drops a fraction `gamma` of the largest, keeps the next
+             // `density`
+  kRandom, // keeps each with probability `density`
+  kRanked, // keeps each with a probability that grows with its rank in its row
 };
 
-// Where the models' weights come from.
+// The source of the models' weights.
 enum class WeightRule {
   kGiven, // the parameter `weight`
   kScale, // the parameter `scale` of the only model
@@ -45,20 +46,20 @@ enum class WeightRule {
   kModelStock, // the angles between the task vectors of a tensor
 };
 
-// How weights of linear layers are merged for which there are Gram matrices of
-// their inputs (merge/gram.h); all other tensors follow the method's formula.
+// The rule for weights of linear layers with Gram matrices of their inputs
+// (merge/gram.h); all other tensors follow the method's formula.
 enum class BlockRule {
-  kNone, // as all others
+  kNone, // the formula
   kRegMean,
   kGradientMatching,
 };
 
-// One per method: what recipes, plan, engine and documents need to know of it.
-// They are defined in recipe/methods and listed in methods.cpp.
+// The description of a merge method that recipes, plan, engine and documents
+// share. Defined in recipe/methods, listed in methods.cpp.
 struct MERGANSER_API MethodInfo {
-  std::string_view name = {}; // in recipes
-  std::string_view text = {}; // the formula, for people
-  std::string_view source = {}; // paper or origin
+  std::string_view name = {}; // `merge_method` in recipes
+  std::string_view text = {}; // the formula, for documentation
+  std::string_view source = {}; // the paper, or the origin
   MergeFormula formula = MergeFormula::kLinear;
   Sparsify sparsify = Sparsify::kNone;
   WeightRule weights = WeightRule::kGiven;
@@ -66,13 +67,13 @@ struct MERGANSER_API MethodInfo {
   bool needs_base = false;
   bool needs_fishers = false; // one per model
   bool needs_base_fisher = false;
-  bool needs_num_examples = false; // of Fishers and Grams: H = N F
-  int min_models = 1; // beside the base
-  int max_models = 0; // 0: any number
+  bool needs_num_examples = false; // N of Fishers and Grams: H = N F
+  int min_models = 1; // without the base
+  int max_models = 0; // 0: no limit
   std::span<const ParameterInfo> parameters = {};
 
   const ParameterInfo* find_parameter(std::string_view name) const;
-  // The default, 0 where it has no such parameter.
+  // The default of a parameter; 0 if the method lacks it.
   double fallback(std::string_view name) const;
   bool needs_grams() const { // one per model
     return block != BlockRule::kNone;
@@ -80,7 +81,7 @@ struct MERGANSER_API MethodInfo {
   bool needs_base_gram() const {
     return block == BlockRule::kGradientMatching;
   }
-  // Whether it must go through a tensor before it can merge it.
+  // True if it reads a whole tensor for statistics before it merges it.
   bool needs_statistics() const;
 };
 

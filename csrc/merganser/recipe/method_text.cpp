@@ -1,4 +1,4 @@
-// The table of methods, for people and for machines.
+// Prints the table of methods for people and for programs.
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -70,7 +70,7 @@ std::vector<std::string> parameter_names(const MethodInfo& method) {
     for (const MethodInfo* other : merge_methods()) {
       first = first == nullptr ? other->find_parameter(parameter.name) : first;
     }
-    // Where the default is another than the one in the parameters' table.
+    // With the default if it differs from that in the table of parameters.
     names.push_back(
         first->fallback == parameter.fallback
             ? std::string(parameter.name)
@@ -79,7 +79,7 @@ std::vector<std::string> parameter_names(const MethodInfo& method) {
   return names;
 }
 
-// Each parameter once, as the first method that has it describes it.
+// Each parameter once, with the description of the first method that has it.
 std::vector<const ParameterInfo*> all_parameters() {
   std::vector<const ParameterInfo*> all;
   for (const MethodInfo* method : merge_methods()) {
@@ -107,7 +107,7 @@ std::string methods_text() {
     rows.push_back({std::string(method->name), std::string(method->text)});
   }
   std::string text = format_table(rows) + '\n';
-  rows = {{"parameter", "of", "range", "default", "meaning"}};
+  rows = {{"parameter", "per", "range", "default", "meaning"}};
   for (const ParameterInfo* parameter : all_parameters()) {
     rows.push_back(
         {std::string(parameter->name),
@@ -133,7 +133,7 @@ std::string methods_markdown() {
         method->source);
   }
   text +=
-      "\n| parameter | of | range | default | meaning |\n"
+      "\n| parameter | per | range | default | meaning |\n"
       "|---|---|---|---|---|\n";
   for (const ParameterInfo* parameter : all_parameters()) {
     text += fmt::format(

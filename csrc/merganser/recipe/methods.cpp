@@ -63,7 +63,7 @@ const MethodInfo& find_method(std::string_view name) {
     names.push_back(method->name);
   }
   throw InputError(fmt::format(
-      "there is no merge method '{}'; the methods are {}",
+      "unknown merge method '{}'; available: {}",
       name,
       fmt::join(names, ", ")));
 }
@@ -75,7 +75,7 @@ const MethodInfo& method_of(MergeFormula formula) {
       return *method;
     }
   }
-  throw Error("a formula without a method of its own");
+  throw Error("no merge method consists of this formula alone");
 }
 
 } // namespace merganser

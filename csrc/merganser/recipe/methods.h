@@ -9,17 +9,18 @@
 
 namespace merganser {
 
+// All methods, in the order of the documents.
 MERGANSER_API std::span<const MethodInfo* const> merge_methods();
 
-// All methods and their parameters: tables for people, the part of
-// docs/recipes.md that is made of them, and JSON.
+// All methods and their parameters: as plain text, as the generated part of
+// docs/recipes.md, and as JSON.
 MERGANSER_API std::string methods_text();
 MERGANSER_API std::string methods_markdown();
 MERGANSER_API std::string methods_json();
 
-// Throws InputError listing the names there are.
+// Throws InputError that lists the available names.
 MERGANSER_API const MethodInfo& find_method(std::string_view name);
-// The method that is nothing but this formula.
+// The method that consists of this formula alone.
 MERGANSER_API const MethodInfo& method_of(MergeFormula formula);
 
 } // namespace merganser

@@ -42,7 +42,7 @@ constexpr MergeField kMergeFields[] = {
     {"t", &TensorParameters::t},
 };
 
-// Of the first level with a value for this tensor.
+// Value from the first level that sets it for this tensor.
 double resolve(
     const MethodInfo& method,
     const ParameterInfo& parameter,
@@ -69,7 +69,7 @@ double resolve(
   return *parameter.fallback;
 }
 
-// DELLA's probabilities are from density - epsilon to density + epsilon; with
+// DELLA's probabilities range from density - epsilon to density + epsilon; with
 // density 0 nothing is kept, with 1 everything.
 void check_ranked(
     const MethodInfo& method,
@@ -83,7 +83,7 @@ void check_ranked(
         (density - epsilon < -kRounding || density + epsilon > 1 + kRounding)) {
       throw InputError(fmt::format(
           "density {} and epsilon {} for tensor {}: density - epsilon and "
-          "density + epsilon are probabilities, between 0 and 1",
+          "density + epsilon are probabilities and must be between 0 and 1",
           density,
           epsilon,
           quote(place.output)));
@@ -118,7 +118,7 @@ std::vector<double> formula_weights(
   if (method.formula == MergeFormula::kSignElection) {
     return weights;
   }
-  // As in mergekit: task vectors that cancel are not blown up.
+  // As in mergekit: no division by a sum close to 0.
   constexpr double kNothing = 1e-8;
   const double sum = sum_of(weights);
   const bool divides = normalize &&

@@ -9,18 +9,18 @@
 
 namespace merganser {
 
-// The values of a method's parameters for one tensor of one output. Those that
-// the method does not have are 0, or empty.
+// The values of a method's parameters for one tensor of one output. Parameters
+// that the method lacks are 0, or empty.
 struct TensorParameters {
   bool operator==(const TensorParameters&) const = default;
 
-  // One per model. The weights are what the formula multiplies with: divided by
-  // their sum and multiplied by lambda where that is all these do.
+  // One value per model. The weights are those of the formula: normalize and
+  // lambda are applied to them unless the formula handles these itself.
   std::vector<double> weights;
   std::vector<double> density;
   std::vector<double> gamma;
   std::vector<double> epsilon;
-  // One for all.
+  // One value for the merge.
   double delta = 0;
   double clamp = 0;
   double floor = 0;
@@ -34,30 +34,31 @@ struct TensorParameters {
   double t = 0;
 };
 
-// Where a tensor stands: settings can depend on it.
+// The place of a tensor, on which settings can depend.
 struct TensorPlace {
   std::string_view output; // name
   std::vector<std::string> in_models; // names
-  double depth = 0; // 0: in the first layer or outside; 1: in the last one
+  double depth = 0; // 0: first layer or outside the layers; 1: last layer
 };
 
-// Whether the weights sum to 0 where a formula divides by them.
+// True if the method divides by the sum of the weights and that is 0.
 MERGANSER_API bool weights_sum_to_zero(
     const MethodInfo& method,
     std::span<const double> weights,
     bool normalize);
 
-// The weights as the formula multiplies with them: divided by their sum, and
-// times lambda, where it leaves that to them.
+// The weights of the formula: divided by their sum and multiplied by lambda,
+// unless the formula handles these itself.
 MERGANSER_API std::vector<double> formula_weights(
     const MethodInfo& method,
     std::vector<double> weights,
     bool normalize,
     double lambda);
 
-// A setting of a model comes before one of its slice, and that before one of
-// the recipe. Throws InputError for a parameter that is missing, or weights
-// that sum to 0 and are divided by their sum.
+// Resolves all parameters for a tensor. Settings of a model override those of
+// its slice, which override those of the recipe. Throws InputError for a
+// missing parameter, and for weights that sum to 0 if the method divides by the
+// sum.
 MERGANSER_API TensorParameters resolve_parameters(
     const MethodInfo& method,
     const Settings& merge,

@@ -10,7 +10,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// "model+adapter", as mergekit writes it, where there is no such folder.
+// Splits mergekit's "model+adapter", unless a directory of that name exists.
 void parse_model_path(
     const YamlValue& value,
     const fs::path& folder,
@@ -31,7 +31,7 @@ void parse_layer_range(const YamlValue& range, RecipeModel& model) {
   const auto ends = range.items();
   if (ends.size() != 2) {
     range.fail(fmt::format(
-        "{} must be two numbers, the first layer and the one behind the last",
+        "{} must be two numbers, the first layer and the one after the last",
         range.name()));
   }
   constexpr int64_t kMost = 100'000;
@@ -40,7 +40,7 @@ void parse_layer_range(const YamlValue& range, RecipeModel& model) {
       static_cast<int>(ends[1].integer(model.first_layer + 1, kMost));
 }
 
-// `layers`: the entry is a source of a slice.
+// `layers`: the entry is a source of a slice, with layer_range.
 RecipeModel parse_model(
     const YamlValue& entry,
     const MethodInfo& method,
@@ -134,7 +134,8 @@ RecipeSlice parse_slice(
     for (const RecipeModel& model : slice.models) {
       if (count(model) != count(slice.models.front())) {
         sources.fail(fmt::format(
-            "{} must have equally many layers of each model", sources.name()));
+            "{} must have the same number of layers of each model",
+            sources.name()));
       }
     }
   });

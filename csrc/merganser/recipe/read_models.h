@@ -6,8 +6,8 @@
 #include "merganser/io/yaml_value.h"
 #include "merganser/recipe/recipe.h"
 
-// The lists of a recipe. Paths are relative to `folder`. Throw InputErrors for
-// all that is wrong with a list.
+// Read the lists of a recipe. Paths are relative to `folder`. Throw InputErrors
+// with all errors of a list.
 namespace merganser {
 
 std::vector<RecipeModel> parse_models(

@@ -14,7 +14,7 @@
 namespace merganser {
 namespace {
 
-// mergekit's: it saves memory there and changes nothing.
+// A key of mergekit that only affects its memory.
 constexpr std::string_view kInt8Mask = "int8_mask";
 
 constexpr std::array<std::pair<DType, std::string_view>, 4> kTorchDTypes = {
@@ -48,8 +48,8 @@ HeadMode parse_heads(const YamlValue& value) {
       fmt::format("heads must be merge, per_task or base, not '{}'", name));
 }
 
-// The method's own parameter of that name, or another method's: a recipe keeps
-// its parameters when its method is changed.
+// The method's own parameter of that name, or another method's: a recipe may
+// keep its parameters when its method changes.
 const ParameterInfo* find_known(
     const MethodInfo& method,
     std::string_view name) {
@@ -102,8 +102,8 @@ std::string_view torch_dtype_name(DType dtype) {
       return name;
     }
   }
-  throw InputError(
-      fmt::format("{} is not a type to merge in", dtype_name(dtype)));
+  throw InputError(fmt::format(
+      "cannot merge in {}; expected F16, BF16, F32 or F64", dtype_name(dtype)));
 }
 
 const MethodInfo& parse_method(const YamlValue& name) {
@@ -137,7 +137,7 @@ Settings parse_settings(
 void check_count(const MethodInfo& method, int models) {
   if (models < method.min_models) {
     throw InputError(fmt::format(
-        "the method {} needs at least {} {} beside the base, not {}",
+        "the method {} needs at least {} {} in addition to the base, not {}",
         method.name,
         method.min_models,
         method.min_models == 1 ? "model" : "models",
@@ -147,7 +147,7 @@ void check_count(const MethodInfo& method, int models) {
     throw InputError(fmt::format(
         "the method {} takes one model{}, not {}",
         method.name,
-        method.needs_base ? " beside the base" : "",
+        method.needs_base ? " in addition to the base" : "",
         models));
   }
 }
@@ -166,8 +166,8 @@ void parse_recipe_options(const YamlValue& mapping, Recipe& recipe) {
   take("heads", [&](const YamlValue& heads) {
     recipe.heads = parse_heads(heads);
   });
-  // mergekit computes in `dtype` and writes `out_dtype`, or else `dtype`. Less
-  // than float32 is never used for arithmetic here.
+  // mergekit computes in `dtype` and writes `out_dtype`, or else `dtype`. Here
+  // arithmetic is always float32 or float64.
   take("dtype", [&](const YamlValue& dtype) {
     recipe.out_dtype = parse_torch_dtype(dtype);
     recipe.float64 = recipe.out_dtype == DType::kF64;

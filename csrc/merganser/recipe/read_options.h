@@ -6,30 +6,31 @@
 #include "merganser/io/yaml_value.h"
 #include "merganser/recipe/recipe.h"
 
-// The keys that a recipe and a merge of an experiment have in common.
+// Read the keys that a recipe and a merge of an experiment share.
 namespace merganser {
 
 // The value of merge_method.
 MERGANSER_API const MethodInfo& parse_method(const YamlValue& name);
 
-// The keys parameters, heads, dtype and out_dtype of a mapping; recipe.method
-// is known by then.
+// The keys parameters, heads, dtype and out_dtype of a mapping. Uses
+// recipe.method.
 MERGANSER_API void parse_recipe_options(
     const YamlValue& mapping,
     Recipe& recipe);
 
-// A mapping `parameters`: those of any method, so that a recipe can be tried
-// with another one. `scope`: where it stands.
+// The mapping `parameters`. Accepts parameters of all methods, so that a recipe
+// can switch to another method. `scope`: of a model or of the merge.
 MERGANSER_API Settings parse_settings(
     const YamlValue& mapping,
     const MethodInfo& method,
     ParameterInfo::Scope scope);
 
-// Throws InputError where a method cannot merge so many models beside the base.
+// Throws InputError if a method cannot merge this number of models, the base
+// not counted.
 MERGANSER_API void check_count(const MethodInfo& method, int models);
 
-// As torch and mergekit name it: "float32". The type must be one that recipes
-// can ask for (F16, BF16, F32, F64).
+// The name in torch and mergekit: "float32". Throws InputError for a type that
+// recipes do not support (all but F16, BF16, F32, F64).
 MERGANSER_API std::string_view torch_dtype_name(DType dtype);
 
 } // namespace merganser

@@ -38,7 +38,7 @@ void parse_base(
     const fs::path& folder,
     Recipe& recipe) {
   Problems problems;
-  // Returns whether it is there.
+  // Reads an optional key; returns false if it is missing.
   const auto take = [&](std::string_view key, bool needed, const auto& use) {
     const auto value = root.find(key);
     if (value) {
@@ -78,9 +78,9 @@ void parse_base(
   problems.throw_if_any();
 }
 
-// Methods that take the base as `base_model` do not take it once more as a
-// model, as in mergekit, whose recipes often list it in both places.
-void leave_out_base(std::vector<RecipeModel>& models, const Recipe& recipe) {
+// Removes the base from the models for methods that use `base_model`, as
+// mergekit does, whose recipes often list it in both places.
+void remove_base(std::vector<RecipeModel>& models, const Recipe& recipe) {
   if (recipe.method->needs_base) {
     std::erase_if(models, [&](const RecipeModel& model) {
       return model.model == *recipe.base_model && !model.adapter;
@@ -88,7 +88,7 @@ void leave_out_base(std::vector<RecipeModel>& models, const Recipe& recipe) {
   }
 }
 
-// The complaint gets the list's place.
+// Adds the list's place to the error.
 void check_count_of(
     const YamlValue& list,
     const MethodInfo& method,
@@ -110,13 +110,12 @@ void finish_slices(const YamlValue& list, Recipe& recipe) {
         slice.base_first_layer = model.first_layer;
       }
     }
-    leave_out_base(slice.models, recipe);
+    remove_base(slice.models, recipe);
     check_count_of(entries[i], *recipe.method, slice.models);
   }
 }
 
-// What can be said of the weights without the tensors; the plan looks at those
-// that depend on them.
+// Checks weights that do not depend on the tensor; the plan checks the others.
 void check_weights(const YamlValue& models, const Recipe& recipe) {
   if (recipe.method->find_parameter("weight") == nullptr) {
     return;
@@ -157,7 +156,7 @@ Recipe Recipe::parse(
   Recipe recipe;
   recipe.source = source_name;
   recipe.text = yaml;
-  // If it is none, the simplest stands for it: the rest is looked at, too.
+  // Replaces an unknown method, so that the rest is checked as well.
   recipe.method = &method_of(MergeFormula::kLinear);
   problems.collect(
       [&] { recipe.method = &parse_method(root.at("merge_method")); });
@@ -167,7 +166,7 @@ Recipe Recipe::parse(
   const auto slices = root.find("slices");
   problems.collect([&] {
     if (slices && root.find("models")) {
-      slices->fail("there are models too, and a recipe has either or");
+      slices->fail("models and slices exclude each other; remove one of them");
     }
     if (slices) {
       recipe.slices = parse_slices(*slices, method, folder);
@@ -175,16 +174,16 @@ Recipe Recipe::parse(
       recipe.models = parse_models(root.at("models"), method, folder);
     }
   });
-  problems.throw_if_any(); // what is not there cannot be counted
+  problems.throw_if_any(); // counting needs valid lists
 
   if (slices) {
     finish_slices(*slices, recipe);
     if (recipe.heads != HeadMode::kMerge) {
-      root.at("heads").fail("slices have no heads of their own");
+      root.at("heads").fail("slices require heads: merge");
     }
   } else {
     const YamlValue models = root.at("models");
-    leave_out_base(recipe.models, recipe);
+    remove_base(recipe.models, recipe);
     check_count_of(models, method, recipe.models);
     check_weights(models, recipe);
   }

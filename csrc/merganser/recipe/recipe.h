@@ -13,32 +13,33 @@
 
 namespace merganser {
 
-// What to do with tensors of the classification head: merged like all others;
-// the base's; or the base's, with each task's own in a file beside the model.
+// The handling of the classification head's tensors: merged like all others;
+// the base's; or the base's, with each task's own in a file next to the model.
 enum class HeadMode { kMerge, kPerTask, kBase };
 MERGANSER_API std::string_view head_mode_name(HeadMode mode);
 
 struct RecipeModel {
   std::filesystem::path model;
-  std::optional<std::filesystem::path> adapter; // LoRA, on top of it
+  std::optional<std::filesystem::path> adapter; // LoRA, added to it
   std::optional<std::filesystem::path> fisher;
   std::optional<std::filesystem::path> gram;
-  // N_t; from the metadata of Fisher and Gram file if absent.
+  // N_t; default: that in the metadata of the Fisher or Gram file.
   std::optional<double> num_examples;
   Settings parameters;
-  int first_layer = 0; // of a slice: layers [first_layer, last_layer)
+  int first_layer = 0; // in a slice: layers [first_layer, last_layer)
   int last_layer = 0;
 };
 
-// Layers of the output that are merged from as many layers of some models.
+// Layers of the output, merged from the same number of layers of some models.
 struct RecipeSlice {
   std::vector<RecipeModel> models;
   Settings parameters;
-  int base_first_layer = 0; // as many of the base
+  int base_first_layer = 0; // the base's first layer; the count is the same
 };
 
-// A parsed recipe: a superset of mergekit's YAML for the methods both have.
-// Paths are resolved against the recipe's folder. docs/recipes.md has the keys.
+// A parsed recipe: a superset of mergekit's YAML for the methods of both.
+// Relative paths start at the recipe's directory. docs/recipes.md lists the
+// keys.
 //
 //   merge_method: gradient_matching
 //   base_model: models/base
@@ -60,13 +61,13 @@ struct MERGANSER_API Recipe {
   std::vector<RecipeSlice> slices; // ...or these
   Settings parameters;
   HeadMode heads = HeadMode::kMerge;
-  bool float64 = false; // arithmetic; else float32, float64 for F64 tensors
-  std::optional<DType> out_dtype; // absent: as in the base (or first model)
-  std::string source; // the file it was read from, as named in errors
-  std::string text; // as it was read
+  bool float64 = false; // arithmetic; default: float32, float64 for F64 tensors
+  std::optional<DType> out_dtype; // default: that of the base (or first model)
+  std::string source; // the file, as named in errors
+  std::string text; // the YAML text
 
-  // Throws InputError with file, line and column: unknown key, wrong type,
-  // value out of range, what the method needs and is not there.
+  // Throw InputError with file, line and column: unknown key, wrong type, value
+  // out of range, missing input of the method.
   static Recipe load(const std::filesystem::path& path);
   static Recipe parse(
       const std::string& yaml,

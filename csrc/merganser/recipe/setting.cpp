@@ -25,7 +25,7 @@ double parse_one(const YamlValue& value, const ParameterInfo& parameter) {
   if (bounded || !parameter.above_min) {
     value.number(parameter.min, parameter.max);
   }
-  // All parameters that cannot have their least value begin behind 0.
+  // All parameters with an exclusive minimum have the minimum 0.
   return parameter.above_min ? value.positive() : value.number();
 }
 

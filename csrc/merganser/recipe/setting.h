@@ -19,39 +19,39 @@ class YamlValue;
 //
 //   0.5                                        for every tensor
 //   [0, 0.5, 1]                                interpolated over the layers
-//   [{filter: mlp, value: 0.5}, {value: 1}]    the first rule whose filter is
-//                                              part of the tensor's name
+//   [{filter: mlp, value: 0.5}, {value: 1}]    the first rule whose filter
+//                                              occurs in the tensor's name
 //
-// as in mergekit; and, of Merganser,
+// as in mergekit; and, in Merganser only,
 //
-//   {sweep: [0.2, 0.4]}                        one output for each
+//   {sweep: [0.2, 0.4]}                        one output per value
 class MERGANSER_API Setting {
  public:
-  // Throws InputError with the place in the recipe for a value that is none of
-  // these or out of the parameter's range.
+  // Throws InputError with the place in the recipe for any other value, and for
+  // one outside the parameter's range.
   static Setting parse(const YamlValue& value, const ParameterInfo& parameter);
 
-  // Of a tensor at `depth`: 0 in the first layer and outside of the layers, 1
-  // in the last one. Nothing where no rule is for the tensor. `sweep`: which of
-  // the outputs.
+  // The value for a tensor at `depth`: 0 in the first layer and outside the
+  // layers, 1 in the last one. nullopt if no rule matches. `sweep`: the index
+  // of the output.
   std::optional<double> at(
       std::string_view tensor,
       double depth,
       size_t sweep = 0) const;
 
-  // The same for every tensor and output.
+  // True if the value is the same for every tensor and output.
   bool is_constant() const {
     return !is_sweep_ && rules_.size() == 1 && rules_[0].filter.empty() &&
         rules_[0].values.size() == 1;
   }
 
-  // As it stands in a recipe, on one line.
+  // The YAML of the setting, on one line.
   std::string to_yaml() const;
 
   bool is_sweep() const {
     return is_sweep_;
   }
-  // How many outputs; 1 where there is no sweep.
+  // The number of outputs; 1 without a sweep.
   size_t outputs() const {
     return is_sweep_ ? rules_.front().values.size() : 1;
   }
@@ -59,15 +59,16 @@ class MERGANSER_API Setting {
  private:
   struct Rule {
     std::string filter; // empty: every tensor
-    std::vector<double> values; // one, or what is interpolated
+    std::vector<double> values; // one, or several to interpolate
   };
   std::vector<Rule> rules_;
   bool is_sweep_ = false;
 };
 
-using Settings = std::map<std::string, Setting, std::less<>>; // by parameter
+// The settings of a level, by parameter.
+using Settings = std::map<std::string, Setting, std::less<>>;
 
-// In the first of the levels that has it; nullptr: none.
+// The setting from the first level that has it; nullptr: none.
 MERGANSER_API const Setting* find_setting(
     std::string_view name,
     std::initializer_list<const Settings*> levels);

@@ -69,7 +69,7 @@ const AddedToken* AddedTokens::longest_at(std::string_view text) const {
 std::vector<AddedTokens::Piece> AddedTokens::split(
     std::string_view text) const {
   std::vector<Piece> pieces;
-  size_t done = 0; // what lies before is in a piece
+  size_t done = 0; // the text before it is in a piece
   for (size_t at = 0; at < text.size();) {
     const AddedToken* token = longest_at(text.substr(at));
     if (token == nullptr) {
@@ -80,17 +80,17 @@ std::vector<AddedTokens::Piece> AddedTokens::split(
     size_t end = at + token->content.size();
     at = end;
     const std::string_view before = text.substr(0, begin);
-    const std::string_view behind = text.substr(end);
+    const std::string_view after = text.substr(end);
     if (token->single_word &&
         (ends_with(before, unicode::kWordCharacter) ||
-         begins_with(behind, unicode::kWordCharacter))) {
+         begins_with(after, unicode::kWordCharacter))) {
       continue;
     }
     if (token->lstrip) {
       begin = std::max(unicode::trim_end(before).size(), done);
     }
     if (token->rstrip) {
-      end += leading_space(behind);
+      end += leading_space(after);
     }
     if (done < begin) {
       pieces.push_back({text.substr(done, begin - done)});

@@ -8,15 +8,15 @@
 
 namespace merganser {
 
-// A token that is found in the text before the model sees it, with the flags of
-// tokenizer.json.
+// A token that is searched for in the text before the subword model runs, with
+// the flags of tokenizer.json.
 struct AddedToken {
   std::string content;
   int32_t id = 0;
-  bool single_word = false; // not where a word goes on at either side
-  bool lstrip = false; // takes the white space before it
-  bool rstrip = false; // takes the white space behind it
-  bool normalized = true; // looked for in the normalised text
+  bool single_word = false; // only where no word continues on either side
+  bool lstrip = false; // includes the white space before it
+  bool rstrip = false; // includes the white space after it
+  bool normalized = true; // searched for in the normalized text
 };
 
 // Finds one set of added tokens: from the left, the longest at each place.
@@ -24,7 +24,8 @@ class AddedTokens {
  public:
   struct Piece {
     std::string_view text;
-    const AddedToken* token = nullptr; // none: text between tokens, not empty
+    const AddedToken* token =
+        nullptr; // nullptr: text between tokens, not empty
   };
 
   explicit AddedTokens(std::vector<AddedToken> tokens);

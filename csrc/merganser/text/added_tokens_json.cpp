@@ -30,12 +30,12 @@ std::vector<AddedToken> read_added_tokens(
     const int32_t expected = id ? *id : next++;
     if (entry.id != expected) {
       throw InputError(fmt::format(
-          "the added token {} has id {}, but the vocabulary makes it {}",
+          "the added token {} has id {}, but the vocabulary implies {}",
           quote(entry.content),
           entry.id,
           expected));
     }
-    if (ids.find(entry.content)) { // the last of equal tokens holds
+    if (ids.find(entry.content)) { // the last of equal tokens wins
       std::erase_if(added, [&](const AddedToken& other) {
         return other.content == entry.content;
       });

@@ -11,11 +11,11 @@
 namespace merganser {
 namespace {
 
-// Batches whose examples are sorted by length together: enough for little
-// padding, few enough that lengths stay mixed over an epoch.
+// The number of batches whose examples are sorted by length together: enough
+// for little padding, few enough that lengths stay mixed over an epoch.
 constexpr int64_t kWindow = 50;
 
-// Separates the uses of one seed; the streams that draw labels count from 0.
+// Separate the uses of one seed; the streams that draw labels count from 0.
 constexpr uint64_t kExampleStream = uint64_t{1} << 61;
 constexpr uint64_t kSubsetStream = uint64_t{1} << 62;
 constexpr uint64_t kBatchStream = uint64_t{1} << 63;
@@ -34,7 +34,7 @@ std::vector<int64_t> positions(int64_t count) {
   return all;
 }
 
-// Stable, so that ties keep the order they came in.
+// Stable, so that ties keep their order.
 template <typename Iterator>
 void sort_longest_first(const Dataset& data, Iterator begin, Iterator end) {
   std::stable_sort(begin, end, [&](int64_t a, int64_t b) {
@@ -45,7 +45,7 @@ void sort_longest_first(const Dataset& data, Iterator begin, Iterator end) {
 void check_batch_size(int64_t batch_size) {
   if (batch_size < 1) {
     throw InputError(
-        fmt::format("the batch size is {}, expected at least 1", batch_size));
+        fmt::format("the batch size must be at least 1, not {}", batch_size));
   }
 }
 

@@ -12,7 +12,7 @@ namespace merganser {
 struct MERGANSER_API Batch {
   int64_t size = 0; // B
   int64_t length = 0; // L
-  std::vector<int64_t> input_ids; // (B, L), pad_id behind each example's end
+  std::vector<int64_t> input_ids; // (B, L), pad_id after each example's end
   std::vector<int64_t> lengths; // (B)
   std::vector<int64_t> labels; // (B)
   std::vector<int64_t> indices; // (B) positions in the data set
@@ -24,10 +24,10 @@ MERGANSER_API Batch make_batch(
     int32_t pad_id);
 
 // The batches of an epoch for training: a shuffle of all examples keyed by
-// (seed, epoch), cut into windows of 50 batches that are sorted by length, cut
-// into batches, and the batches shuffled again: little padding, random order.
-// One batch may be smaller. The same on every machine. Throws InputError for a
-// batch size below 1.
+// (seed, epoch), split into windows of 50 batches that are sorted by length,
+// split into batches, and the batches shuffled again: little padding, random
+// order. One batch may be smaller. The same on every machine. Throws InputError
+// for a batch size below 1.
 MERGANSER_API std::vector<std::vector<int64_t>> training_batches(
     const Dataset& data,
     int64_t batch_size,

@@ -10,8 +10,8 @@
 namespace merganser {
 namespace {
 
-// Takes code points one by one and writes them decomposed, in canonical order,
-// without nonspacing marks, in lower case.
+// Writes code points one by one, depending on the options decomposed, in
+// canonical order, without nonspacing marks, in lower case.
 class Writer {
  public:
   Writer(const BertNormalizer& options, std::string& out)
@@ -29,7 +29,7 @@ class Writer {
     }
   }
 
-  // Writes the marks that wait for their order.
+  // Writes the buffered marks in canonical order.
   void flush() {
     if (marks_.empty()) {
       return;
@@ -56,7 +56,7 @@ class Writer {
 
   void write(char32_t c, unsigned property) {
     if (strip_ && property & unicode::kNonspacingMark) {
-      return; // only here: those of class 0 hold apart the marks around them
+      return; // only here: marks of class 0 separate the marks around them
     }
     if (lower_ && property & unicode::kHasLower) {
       unicode::append_lower(out_, c);

@@ -5,9 +5,9 @@
 
 namespace merganser {
 
-// What BERT does to a text before it looks for words.
+// BERT's normalization of a text before it is split into words.
 struct BertNormalizer {
-  bool clean_text; // drop control characters, make all white space ' '
+  bool clean_text; // remove control characters, turn white space into ' '
   bool handle_chinese_chars; // a space on both sides of each
   bool strip_accents; // canonical decomposition without nonspacing marks
   bool lowercase;

@@ -16,7 +16,7 @@ uint64_t key(int32_t left, int32_t right) {
 MergeTable::MergeTable(size_t count)
     : slots_(std::bit_ceil(2 * std::max<size_t>(count, 1))) {}
 
-// The pair's slot, or the empty one where it would go.
+// The pair's slot, or the empty slot for it.
 size_t MergeTable::slot_of(uint64_t pair) const {
   const uint64_t hash = pair * 0x9E3779B97F4A7C15; // golden ratio
   size_t slot = hash >> (65 - std::bit_width(slots_.size()));

@@ -6,18 +6,18 @@
 
 namespace merganser {
 
-// The merges of a byte-pair encoding by the ids of their two sides: one hash
-// table without pointers, since it is asked for every pair of every new word.
+// The merges of a byte-pair encoding by the ids of their two sides: a hash
+// table without pointers, since every pair of every new word is looked up.
 class MergeTable {
  public:
   struct Merge {
     uint32_t rank; // lower is earlier
-    int32_t id; // of the joined token
+    int32_t id; // the joined token
   };
 
   explicit MergeTable(size_t count);
 
-  // Of a pair added twice the last holds.
+  // Replaces an earlier merge of the same pair.
   void add(int32_t left, int32_t right, Merge merge);
   const Merge* find(int32_t left, int32_t right) const;
 

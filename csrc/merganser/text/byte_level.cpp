@@ -37,7 +37,7 @@ size_t byte_level_word(std::string_view text) {
       return contraction.size();
     }
   }
-  // What decides is the first character, or the second behind one space.
+  // The first character decides, or the second after one space.
   size_t begin = text.size() > 1 && text.front() == ' ' ? 1 : 0;
   const auto class_at = [&](size_t& at) {
     return properties[next_code_point(text, at)] & kClasses;
@@ -48,14 +48,14 @@ size_t byte_level_word(std::string_view text) {
     begin = at = 0;
     kind = class_at(at);
   }
-  size_t last = begin; // where the last character of the run begins
+  size_t last = begin; // start of the last character of the run
   size_t end = at;
   while (at < text.size() && class_at(at) == kind) {
     last = end;
     end = at;
   }
-  // The last of several white space characters belongs to what follows, if
-  // something does.
+  // The last of several white space characters belongs to the next word, if
+  // there is one.
   return kind == unicode::kSpace && end < text.size() && last > 0 ? last : end;
 }
 

@@ -7,9 +7,8 @@
 
 namespace merganser {
 
-// GPT-2's way to make any byte a printable character, so that a vocabulary of
-// text files can hold it: entry b is the UTF-8 of the character that stands for
-// byte b.
+// GPT-2's map of bytes to printable characters, for vocabularies in text files:
+// entry b is the UTF-8 of the character for byte b.
 const std::array<std::string, 256>& byte_characters();
 
 // The length of the first word of a text that is not empty, by GPT-2's pattern

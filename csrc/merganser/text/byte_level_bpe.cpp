@@ -11,14 +11,14 @@ namespace merganser {
 namespace {
 
 constexpr size_t kCachedWords = 1 << 16;
-constexpr size_t kCachedWordBytes = 64; // longer words hardly come twice
+constexpr size_t kCachedWordBytes = 64; // longer words rarely repeat
 
-// A pair of neighbours that can be joined. Several may wait for one place;
-// those that the word has outrun are known by their id.
+// A pair of adjacent tokens that can be joined. Several may be queued for one
+// place; outdated ones are detected by their id.
 struct Candidate {
   uint32_t rank;
   size_t left;
-  int32_t id; // of the joined token
+  int32_t id; // the joined token
 
   bool operator>(const Candidate& other) const {
     return std::tie(rank, left) > std::tie(other.rank, other.left);
@@ -28,7 +28,7 @@ struct Candidate {
 using Candidates =
     std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>>;
 
-// The tokens of a word, linked to their neighbours.
+// A token of a word, linked to the adjacent ones.
 struct Symbol {
   int32_t id;
   size_t previous;
@@ -38,7 +38,7 @@ struct Symbol {
 constexpr size_t kNone = ~size_t{0};
 
 // Joins in the order of the `tokenizers` package: by rank, then from the left;
-// a waiting candidate counts as long as its place still joins to the same
+// a queued candidate is valid as long as its place still joins to the same
 // token.
 std::vector<int32_t> join(
     const std::vector<int32_t>& ids,
@@ -92,7 +92,7 @@ std::vector<int32_t> join(
   return joined;
 }
 
-// Each thread's words of the model that it used last.
+// The words of the model that a thread used last.
 struct WordCache {
   struct Hash {
     using is_transparent = void;

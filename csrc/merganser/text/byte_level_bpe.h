@@ -9,15 +9,16 @@
 
 namespace merganser {
 
-// GPT-2 and RoBERTa: words by GPT-2's pattern; the bytes of each are joined,
-// the pair whose merge has the lowest rank first, until no pair has one.
+// The model of GPT-2 and RoBERTa: splits words by GPT-2's pattern and joins the
+// bytes of each, the pair whose merge has the lowest rank first, until no pair
+// has a merge.
 class ByteLevelBpe : public SubwordModel {
  public:
   struct Options {
     bool add_prefix_space; // to text that does not begin with one
-    // For bytes without a token; where there is none they are passed over.
+    // The token of bytes without their own; without it they are skipped.
     std::optional<int32_t> unknown_id;
-    bool fuse_unknown; // neighbours become one unknown token
+    bool fuse_unknown; // adjacent ones become one unknown token
   };
 
   ByteLevelBpe(
@@ -36,7 +37,7 @@ class ByteLevelBpe : public SubwordModel {
   MergeTable merges_;
   Options options_;
   std::array<std::optional<int32_t>, 256> byte_ids_;
-  uint64_t serial_; // tells this model's words from another's in the cache
+  uint64_t serial_; // separates the words of models in the cache
 };
 
 } // namespace merganser

@@ -48,11 +48,11 @@ std::unique_ptr<SubwordModel> read_byte_level_bpe(
     const Vocabulary& vocabulary) {
   const json& normalizer = get(tokenizer, "normalizer");
   if (!normalizer.is_null()) {
-    refuse("normalizer", type_of(normalizer), "beside BPE use none");
+    refuse("normalizer", type_of(normalizer), "with BPE use none");
   }
   const json& words = get(tokenizer, "pre_tokenizer");
   if (type_of(words) != "ByteLevel") {
-    refuse("pre_tokenizer", type_of(words), "beside BPE use ByteLevel");
+    refuse("pre_tokenizer", type_of(words), "with BPE use ByteLevel");
   }
   if (!words.value("use_regex", true)) {
     refuse("pre_tokenizer", "ByteLevel without use_regex", "set use_regex");
@@ -67,7 +67,9 @@ std::unique_ptr<SubwordModel> read_byte_level_bpe(
     const json& value = get(model, key);
     if (!value.is_null() && value != "" && value != 0 && value != false) {
       refuse(
-          fmt::format("{} of BPE", key), value.dump(), "use a model without");
+          fmt::format("{} of BPE", key),
+          value.dump(),
+          "use a model without it");
     }
   }
   const json& unknown = get(model, "unk_token");

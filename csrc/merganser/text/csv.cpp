@@ -22,8 +22,8 @@ std::string CsvReader::quoted_field() {
     const size_t mark = rest_.find('"');
     if (mark == std::string_view::npos) {
       throw InputError(fmt::format(
-          "{}:{}: a field in quotation marks does not end; write \"\" for a "
-          "mark inside it",
+          "{}:{}: unterminated quoted field; write \"\" for a quotation mark "
+          "inside it",
           path_.string(),
           first_line));
     }
@@ -39,7 +39,7 @@ std::string CsvReader::quoted_field() {
   if (!rest_.empty() && rest_.front() != separator_ && rest_.front() != '\n' &&
       !rest_.starts_with("\r\n")) {
     throw InputError(fmt::format(
-        "{}:{}: text behind the closing quotation mark of a field",
+        "{}:{}: text after the closing quotation mark of a field",
         path_.string(),
         line_));
   }

@@ -8,9 +8,9 @@
 
 namespace merganser {
 
-// The records of a .csv or .tsv file, as RFC 4180 has them: fields may be in
-// quotation marks, with "" for a mark inside, and then hold separators and line
-// ends. Blank lines are passed over.
+// Reads the records of a .csv or .tsv file by RFC 4180: fields may be in
+// quotation marks, with "" for a mark inside, and may then contain separators
+// and line ends. Skips blank lines.
 class CsvReader {
  public:
   CsvReader(
@@ -18,11 +18,11 @@ class CsvReader {
       std::string_view content,
       char separator);
 
-  // False at the end. Throws InputError with file and line for a quotation
-  // that does not end, or goes on behind its end.
+  // Returns false at the end. Throws InputError with file and line for a quoted
+  // field that does not end, and for text after its end.
   bool next(std::vector<std::string>& fields);
 
-  // Where the record that next() gave begins, from 1.
+  // The first line of the record that next() read, from 1.
   int64_t line() const {
     return record_line_;
   }

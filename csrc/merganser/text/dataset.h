@@ -18,13 +18,13 @@ struct TextExample {
 
 // Reads .jsonl ("text" and "label" in every object) or .csv / .tsv (a header
 // line with columns text and label; RFC 4180 quoting). Labels are integers from
-// 0. Throws InputError naming file and line: not UTF-8, not JSON, a column or
-// key that is missing, a label that is not a whole number or negative, no
-// examples at all, an unknown file name ending.
+// 0. Throws InputError naming file and line: not UTF-8, not JSON, a missing
+// column or key, a label that is not a non-negative integer, no examples, an
+// unknown file name extension.
 MERGANSER_API std::vector<TextExample> read_examples(
     const std::filesystem::path& path);
 
-// Tokenised examples, in file order; an example's index is its position here.
+// Tokenized examples, in file order; an example's index is its position.
 struct MERGANSER_API Dataset {
   std::filesystem::path path;
   std::vector<std::vector<int32_t>> ids;
@@ -35,8 +35,8 @@ struct MERGANSER_API Dataset {
   }
 };
 
-// Reads and tokenises; a label >= num_labels is an InputError with file and
-// line. Tokenises with several threads.
+// Reads a file and tokenizes it with several threads. Throws InputError with
+// file and line for a label >= num_labels.
 MERGANSER_API Dataset load_dataset(
     const std::filesystem::path& path,
     const Tokenizer& tokenizer,

@@ -17,12 +17,13 @@ SpecialTokens read_template(const json& processor) {
     }
     const std::string name = piece.at("SpecialToken").at("id");
     for (const json& id : processor.at("special_tokens").at(name).at("ids")) {
-      (texts == 0 ? tokens.before : tokens.behind).push_back(read_id(id, name));
+      (texts == 0 ? tokens.before : tokens.after).push_back(read_id(id, name));
     }
   }
   if (texts != 1) {
     throw InputError(fmt::format(
-        "the template of a single text has the text {} times, expected once",
+        "the template of a single text contains the text {} times, expected "
+        "once",
         texts));
   }
   return tokens;
@@ -36,7 +37,7 @@ int32_t read_named_id(const json& token) {
 
 SpecialTokens read_post_processor(const json& processor) {
   const std::string type = type_of(processor);
-  if (type == "null" || type == "ByteLevel") { // which only trims offsets
+  if (type == "null" || type == "ByteLevel") { // only trims offsets
     return {};
   }
   if (type == "TemplateProcessing") {

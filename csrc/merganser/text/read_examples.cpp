@@ -34,8 +34,8 @@ constexpr uint64_t kLargestLabel = std::numeric_limits<int32_t>::max();
       path,
       line,
       fmt::format(
-          "the label {} is not a whole number from 0 to {}; write the number "
-          "of the class, not its name",
+          "the label {} is not an integer from 0 to {}; write the number of "
+          "the class, not its name",
           quote(label),
           kLargestLabel));
 }
@@ -115,10 +115,10 @@ std::vector<TextExample> read_table(
           path,
           reader.line(),
           fmt::format(
-              "{} fields where the header has {}; a text that holds the "
-              "separator stands in double quotes",
-              fields.size(),
-              width));
+              "expected {} fields as in the header, got {}; put text that "
+              "contains the separator in double quotes",
+              width,
+              fields.size()));
     }
     const std::string& digits = fields[label];
     uint64_t value = 0;
@@ -139,7 +139,7 @@ void check_utf8(const std::filesystem::path& path, std::string_view content) {
     fail(
         path,
         1 + std::count(before.begin(), before.end(), '\n'),
-        "not UTF-8; convert the file to UTF-8");
+        "is not UTF-8; convert the file to UTF-8");
   }
 }
 
@@ -149,7 +149,7 @@ std::vector<TextExample> read_examples(const std::filesystem::path& path) {
   const std::string extension = path.extension().string();
   if (extension != ".jsonl" && extension != ".csv" && extension != ".tsv") {
     throw InputError(fmt::format(
-        "{}: data files end in .jsonl, .csv or .tsv", path.string()));
+        "{}: unknown file type; expected .jsonl, .csv or .tsv", path.string()));
   }
   const std::string file = read_file(path);
   std::string_view content = file;

@@ -8,18 +8,17 @@
 
 namespace merganser {
 
-// How text between added tokens becomes ids. Texts are well-formed UTF-8.
+// Turns the text between added tokens into ids. Texts are well-formed UTF-8.
 class SubwordModel {
  public:
   virtual ~SubwordModel() = default;
 
-  // The text in the form in which it is searched for added tokens once more and
-  // cut into words: in `buffer`, or `text` itself where nothing is normalised.
+  // Normalizes the text, which is then searched for added tokens again and
+  // split into words. Returns `buffer`, or `text` itself without a normalizer.
   virtual std::string_view normalize(std::string_view text, std::string& buffer)
       const = 0;
 
-  // Appends the ids of a normalised text; may stop as soon as there are `limit`
-  // ids or more.
+  // Appends the ids of a normalized text; may stop at `limit` ids or more.
   virtual void encode(
       std::string_view text,
       size_t limit,

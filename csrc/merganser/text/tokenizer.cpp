@@ -42,8 +42,8 @@ class HuggingFaceTokenizer : public Tokenizer {
       std::vector<int32_t>& ids) const;
 
   TokenizerParts parts_;
-  AddedTokens raw_; // looked for in the text as it is
-  AddedTokens normalized_; // in what the normaliser makes of the rest
+  AddedTokens raw_; // searched for in the original text
+  AddedTokens normalized_; // searched for in the normalized rest
 };
 
 AddedTokens HuggingFaceTokenizer::tokens_of(
@@ -87,18 +87,18 @@ void HuggingFaceTokenizer::encode_between(
 std::vector<int32_t> HuggingFaceTokenizer::encode(
     std::string_view text,
     int64_t max_length) const {
-  const size_t special = parts_.before.size() + parts_.behind.size();
+  const size_t special = parts_.before.size() + parts_.after.size();
   if (max_length <= static_cast<int64_t>(special)) {
     throw InputError(fmt::format(
-        "max_length {} leaves no room for text beside {} special tokens",
+        "max_length {} leaves no room for text next to {} special tokens",
         max_length,
         special));
   }
   if (const std::optional<size_t> at = find_ill_formed_utf8(text)) {
     throw InputError(
-        fmt::format("the text is not UTF-8 from its byte {} on", *at));
+        fmt::format("the text is not valid UTF-8 at byte {}", *at));
   }
-  const size_t limit = max_length - parts_.behind.size();
+  const size_t limit = max_length - parts_.after.size();
   std::vector<int32_t> ids = parts_.before;
   for (const auto& piece : raw_.split(text)) {
     if (ids.size() >= limit) {
@@ -111,7 +111,7 @@ std::vector<int32_t> HuggingFaceTokenizer::encode(
     }
   }
   ids.resize(std::min(ids.size(), limit));
-  ids.insert(ids.end(), parts_.behind.begin(), parts_.behind.end());
+  ids.insert(ids.end(), parts_.after.begin(), parts_.after.end());
   return ids;
 }
 
@@ -130,7 +130,7 @@ std::unique_ptr<Tokenizer> Tokenizer::load(
     return std::make_unique<HuggingFaceTokenizer>(std::move(parts));
   } catch (const json::exception& error) {
     throw InputError(fmt::format(
-        "{}: the tokenizer's files do not fit each other: {}",
+        "{}: the tokenizer's files do not match: {}",
         folder.string(),
         json_reason(error.what())));
   }

@@ -11,34 +11,34 @@
 
 namespace merganser {
 
-// Text to token ids, equal to the Hugging Face `tokenizers` package with
-// special tokens and truncation. Immutable after construction, safe to use from
-// several threads.
+// Turns text into token ids, exactly as the Hugging Face `tokenizers` package
+// with special tokens and truncation. Immutable after construction,
+// thread-safe.
 class MERGANSER_API Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // Reads a model directory: tokenizer.json if there is one, else vocab.txt
+  // Reads a model directory: tokenizer.json if it exists, else vocab.txt
   // (WordPiece) or vocab.json + merges.txt (byte-level BPE), with
-  // tokenizer_config.json where it is there. Throws InputError naming the file
-  // and, for a tokenizer.json with parts that are not supported, the part.
+  // tokenizer_config.json if it exists. Throws InputError naming the file and
+  // any part of a tokenizer.json that is not supported.
   static std::unique_ptr<Tokenizer> load(const std::filesystem::path& folder);
 
   // Ids with [CLS] ... [SEP] (BERT) or <s> ... </s> (RoBERTa), at most
-  // max_length in all: the text's tail is cut. `text` is UTF-8; ill-formed
-  // bytes are an InputError that gives their offset, and so is a max_length
-  // that leaves no room for the text.
+  // max_length in all: the end of the text is truncated. Throws InputError for
+  // text that is not UTF-8, with the offset, and for a max_length that leaves
+  // no room for text.
   virtual std::vector<int32_t> encode(std::string_view text, int64_t max_length)
       const = 0;
 
-  // One more than the largest id that encode() can give: the least number of
-  // rows of a model's embedding.
+  // One more than the largest id of encode(): the min number of rows of a
+  // model's embedding.
   virtual int64_t vocab_size() const = 0;
   virtual int32_t pad_id() const = 0;
 };
 
-// The ids of many texts, by `threads` threads (0: one per core). Of several
-// errors the first text's is thrown.
+// Encodes many texts with `threads` threads (0: one per core). If several fail,
+// the first text's error is thrown.
 MERGANSER_API std::vector<std::vector<int32_t>> encode_batch(
     const Tokenizer& tokenizer,
     const std::vector<std::string_view>& texts,

@@ -8,17 +8,17 @@
 
 namespace merganser {
 
-// A JSON file; throws InputError naming it when it cannot be read.
+// Reads a JSON file; throws InputError naming it.
 nlohmann::json read_json(const std::filesystem::path& path);
 
-// What transformers keeps beside a vocabulary: the content of
-// tokenizer_config.json, with the special tokens of special_tokens_map.json and
-// the tokens of added_tokens.json where it does not list added tokens itself.
-// An empty object where there is none of them.
+// The configuration that transformers stores next to a vocabulary: the content
+// of tokenizer_config.json; if that lists no added tokens, with the special
+// tokens of special_tokens_map.json and the tokens of added_tokens.json. An
+// empty object if none of these files exists.
 nlohmann::json read_tokenizer_config(const std::filesystem::path& folder);
 
 // The text of a special token such as "pad_token", which may be a string or an
-// object with flags; `fallback` where the config has none.
+// object with flags; `fallback` if the config lacks it.
 std::string special_token(
     const nlohmann::json& config,
     const std::string& key,

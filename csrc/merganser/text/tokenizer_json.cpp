@@ -23,7 +23,7 @@ Vocabulary read_vocabulary(const json& tokens) {
   return vocabulary;
 }
 
-// Files of old versions do not name the model's type.
+// Old files do not name the model's type.
 std::string model_type(const json& model) {
   return model.contains("type")  ? model.at("type").get<std::string>()
       : model.contains("merges") ? "BPE"
@@ -75,8 +75,7 @@ int32_t find_pad_id(
   }
   throw InputError(fmt::format(
       "the padding token {} is not in the vocabulary; name one as "
-      "\"pad_token\" "
-      "in tokenizer_config.json",
+      "\"pad_token\" in tokenizer_config.json",
       fmt::join(names, " or ")));
 }
 
@@ -84,7 +83,7 @@ TokenizerParts parse(const json& tokenizer, const std::string& pad_token) {
   const json& truncation = get(tokenizer, "truncation");
   if (!truncation.is_null() &&
       truncation.value("direction", "Right") != "Right") {
-    refuse("truncation", "Left", "the end of a long text is cut");
+    refuse("truncation", "Left", "only the end of a long text is truncated");
   }
   const Vocabulary vocabulary =
       read_vocabulary(tokenizer.at("model").at("vocab"));
@@ -93,7 +92,7 @@ TokenizerParts parse(const json& tokenizer, const std::string& pad_token) {
   parts.added = read_added_tokens(get(tokenizer, "added_tokens"), vocabulary);
   SpecialTokens special = read_post_processor(get(tokenizer, "post_processor"));
   parts.before = std::move(special.before);
-  parts.behind = std::move(special.behind);
+  parts.after = std::move(special.after);
   parts.pad_id = find_pad_id(
       get(tokenizer, "padding"), pad_token, vocabulary, parts.added);
 
@@ -105,7 +104,7 @@ TokenizerParts parse(const json& tokenizer, const std::string& pad_token) {
     ids.push_back(token.id);
   }
   ids.insert(ids.end(), parts.before.begin(), parts.before.end());
-  ids.insert(ids.end(), parts.behind.begin(), parts.behind.end());
+  ids.insert(ids.end(), parts.after.begin(), parts.after.end());
   parts.vocab_size = int64_t{*std::max_element(ids.begin(), ids.end())} + 1;
   return parts;
 }
@@ -120,7 +119,7 @@ TokenizerParts parse_tokenizer(
     return parse(tokenizer, pad_token);
   } catch (const json::exception& error) {
     throw InputError(fmt::format(
-        "{}: not as the tokenizers package writes it: {}",
+        "{}: is not in the format of the tokenizers package: {}",
         source,
         json_reason(error.what())));
   } catch (const InputError& error) {

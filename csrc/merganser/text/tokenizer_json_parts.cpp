@@ -32,7 +32,7 @@ int32_t read_id(const json& value, std::string_view token) {
   if (!value.is_number_integer() || value < 0 ||
       value > std::numeric_limits<int32_t>::max()) {
     throw InputError(fmt::format(
-        "the id of {} is {}, expected a whole number from 0",
+        "the id of {} is {}, expected a non-negative integer",
         quote(token),
         quote(value.dump())));
   }

@@ -11,10 +11,9 @@
 #include "merganser/text/subword_model.h"
 #include "merganser/text/vocabulary.h"
 
-// The parts of a tokenizer.json, each in a file of its own. All throw
-// InputError that names what is not supported or makes no sense, without the
-// file's name, or nlohmann's exceptions where a value has another type or is
-// missing.
+// Read the parts of a tokenizer.json, each in a file of its own. All throw
+// InputError that names the unsupported or invalid part, without the file's
+// name, or nlohmann's exceptions for a missing value or one of another type.
 namespace merganser::tokenizer_json {
 
 using nlohmann::json;
@@ -27,27 +26,27 @@ std::unique_ptr<SubwordModel> read_byte_level_bpe(
     const json& tokenizer,
     const Vocabulary& vocabulary);
 
-// An added token has the id that the model's vocabulary gives it; the others
-// are counted on from the vocabulary's size, in file order. The file must say
-// the same.
+// The id of an added token is that of the model's vocabulary; tokens that the
+// vocabulary lacks are numbered from its size, in file order. Throws if the
+// file has other ids.
 std::vector<AddedToken> read_added_tokens(
     const json& tokens,
     const Vocabulary& vocabulary);
 
-// The special tokens that a single text gets.
+// The special tokens around a single text.
 struct SpecialTokens {
   std::vector<int32_t> before;
-  std::vector<int32_t> behind;
+  std::vector<int32_t> after;
 };
 SpecialTokens read_post_processor(const json& processor);
 
-// The value of a key that may be absent, which means the same as null.
+// The value of an optional key; null if absent.
 const json& get(const json& object, const char* key);
 
-// The "type" of a part, for messages too.
+// The "type" of a part, as in messages.
 std::string type_of(const json& part);
 
-// "normalizer 'NFKC' is not supported; <advice>"
+// Throws "normalizer 'NFKC' is not supported; <advice>".
 [[noreturn]] void refuse(
     std::string_view part,
     std::string_view type,

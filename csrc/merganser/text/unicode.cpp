@@ -7,7 +7,7 @@
 namespace merganser::unicode {
 namespace {
 
-// "Chinese characters" of BERT's own code: blocks, not a Unicode property.
+// The "Chinese characters" of BERT's code: blocks, not a Unicode property.
 constexpr Range kChineseBlocks[] = {
     {0x4E00, 0x9FFF},
     {0x3400, 0x4DBF},
@@ -60,7 +60,7 @@ std::vector<uint16_t> make_properties() {
   return table;
 }
 
-// The range that holds `c`, nullptr if none does.
+// The range that contains `c`, or nullptr.
 template <typename T>
 const T* find(std::span<const T> ranges, char32_t c) {
   const auto after = std::upper_bound(

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <span>
 
-// What unicode.h is built from. See scripts/make_unicode_tables.py.
+// The data of unicode.h, written by scripts/make_unicode_tables.py.
 namespace merganser::unicode {
 
 struct Range {

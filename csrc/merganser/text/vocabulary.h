@@ -8,7 +8,7 @@
 
 namespace merganser {
 
-// Tokens and their ids, looked up without a copy of the text.
+// Maps tokens to ids; a lookup does not copy the text.
 class Vocabulary {
  public:
   void add(std::string token, int32_t id) {

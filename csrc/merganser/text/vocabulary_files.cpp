@@ -22,7 +22,7 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-// In the order in which transformers adds those that a vocabulary lacks.
+// In the order in which transformers adds tokens that a vocabulary lacks.
 constexpr const char* kSpecialTokens[] = {
     "bos_token",
     "eos_token",
@@ -32,8 +32,8 @@ constexpr const char* kSpecialTokens[] = {
     "cls_token",
     "mask_token"};
 
-// The added tokens that transformers makes of a tokenizer_config.json, in the
-// form of a tokenizer.json.
+// The added tokens of a tokenizer_config.json, as transformers writes them to a
+// tokenizer.json.
 class AddedTokenList {
  public:
   // The special tokens of a tokenizer class, such as "cls_token": "[CLS]".
@@ -48,8 +48,8 @@ class AddedTokenList {
     return tokens_;
   }
 
-  // The text and the id of a listed token, as BertProcessing and
-  // RobertaProcessing name it.
+  // The text and the id of a listed token, in the form of BertProcessing and
+  // RobertaProcessing.
   json named(const std::string& content) const;
 
  private:
@@ -91,7 +91,7 @@ AddedTokenList::AddedTokenList(
   }
 }
 
-// `token` is a string or an object with flags. The first of equal ones holds.
+// `token` is a string or an object with flags. The first of equal tokens wins.
 void AddedTokenList::add(const json& token, bool normalized) {
   json entry = {
       {"single_word", false},
@@ -133,7 +133,7 @@ const AddedTokenList::Defaults kRoberta = {
     {"cls_token", "<s>"},
     {"mask_token", "<mask>"}};
 
-// A text's lines, without their ends; none for an empty rest behind the last.
+// Visits the lines of a text without their ends; nothing after the last end.
 template <typename Visit>
 void for_each_line(std::string_view text, const Visit& visit) {
   while (!text.empty()) {
@@ -158,7 +158,7 @@ void check_class(const json& config, const std::string& expected) {
   }
 }
 
-// One token per line; its id is the number of the line, from 0.
+// Reads one token per line; its id is the line number, from 0.
 json read_vocab_txt(const fs::path& path) {
   const std::string text = read_file(path);
   if (find_ill_formed_utf8(text)) {

@@ -30,7 +30,7 @@ void WordPiece::encode(
     size_t limit,
     std::vector<int32_t>& ids) const {
   const std::vector<uint16_t>& properties = unicode::properties();
-  size_t begin = 0; // of the word
+  size_t begin = 0; // start of the word
   const auto end_word = [&](size_t end) {
     if (end > begin) {
       encode_word(text.substr(begin, end - begin), ids);

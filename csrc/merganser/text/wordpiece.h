@@ -6,18 +6,18 @@
 
 namespace merganser {
 
-// BERT: words are what lies between white space, and each punctuation character
-// by itself. A word becomes the longest token that it begins with, then the
-// longest of the rest that the vocabulary has behind "##", and so on; one with
-// a rest that has none, or of too many characters, is the unknown token as a
-// whole.
+// The model of BERT: splits words at white space and makes each punctuation
+// character a word. A word becomes the longest token that it begins with, then
+// the longest token of its rest that the vocabulary has after "##", and so on.
+// A word with a rest without token, or with too many characters, becomes the
+// unknown token.
 class WordPiece : public SubwordModel {
  public:
   struct Options {
     BertNormalizer normalizer;
     int32_t unknown_id;
     std::string continuing_prefix; // "##"
-    size_t max_characters; // of a word
+    size_t max_characters; // per word
   };
 
   WordPiece(const Vocabulary& vocabulary, Options options);

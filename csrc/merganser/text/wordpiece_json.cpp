@@ -12,9 +12,7 @@ BertNormalizer read_normalizer(const json& normalizer) {
   }
   if (type_of(normalizer) != "BertNormalizer") {
     refuse(
-        "normalizer",
-        type_of(normalizer),
-        "beside WordPiece use BertNormalizer");
+        "normalizer", type_of(normalizer), "with WordPiece use BertNormalizer");
   }
   const bool lowercase = normalizer.at("lowercase");
   const json& strip = get(normalizer, "strip_accents");
@@ -33,9 +31,7 @@ std::unique_ptr<SubwordModel> read_wordpiece(
   const json& words = get(tokenizer, "pre_tokenizer");
   if (type_of(words) != "BertPreTokenizer") {
     refuse(
-        "pre_tokenizer",
-        type_of(words),
-        "beside WordPiece use BertPreTokenizer");
+        "pre_tokenizer", type_of(words), "with WordPiece use BertPreTokenizer");
   }
   const json& model = tokenizer.at("model");
   return std::make_unique<WordPiece>(

@@ -10,7 +10,8 @@
 #include "merganser/io/checkpoint.h"
 #include "support/temporary_folder.h"
 
-// Signals arrive in a child process, which ends with a number of its own.
+// Sends signals to a child process, which exits with a code that tells the
+// case.
 
 namespace merganser {
 namespace {
@@ -19,7 +20,7 @@ int run_in_child(const std::function<void()>& work) {
   const pid_t child = ::fork();
   if (child == 0) {
     for (const int s : {SIGINT, SIGTERM, SIGHUP}) {
-      std::signal(s, SIG_DFL); // whatever started the tests
+      std::signal(s, SIG_DFL); // whatever the parent set
     }
     try {
       work();
@@ -89,7 +90,7 @@ TEST(Interrupt, IgnoredSignalsStayIgnored) {
       kInterrupted);
 }
 
-TEST(Interrupt, HookTakesThePlaceOfTheTest) {
+TEST(Interrupt, HookReplacesTheCheck) {
   EXPECT_EQ(
       run_in_child([] {
         set_interrupt_hook([] { throw Interrupted("SIG by hook"); });

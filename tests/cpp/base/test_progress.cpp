@@ -31,7 +31,7 @@ TEST(ProgressText, Log) {
       "train   1% 1/100 batches, 0.01/s, 2:45:00 left");
 }
 
-TEST(ProgressText, ResumedWorkIsNotOverrated) {
+TEST(ProgressText, RateExcludesResumedWork) {
   ProgressState resumed = state(130, 190, 10);
   resumed.first = 100;
   resumed.text = "loss 0.412";
@@ -83,7 +83,7 @@ TEST(ProgressBar, ShortWorkLeavesNoTraceInALog) {
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
 }
 
-// What `work` writes to stderr when that is a terminal.
+// The output of `work` on stderr if that is a terminal.
 std::string on_terminal(void (*work)()) {
   int screen = -1;
   int terminal = -1;
@@ -96,7 +96,7 @@ std::string on_terminal(void (*work)()) {
   work();
   ::dup2(saved, STDERR_FILENO);
   ::close(saved);
-  // A mark, so that reading ends even when nothing was written.
+  // A mark, so that reading ends even if nothing was written.
   EXPECT_EQ(::write(terminal, "$", 1), 1);
   std::string text;
   char buffer[4096];

@@ -46,11 +46,11 @@ TEST(Utf8, FindsWhatIsIllFormed) {
       {"\xFF", "a byte that never is"},
   };
   for (const auto& [bytes, what] : cases) {
-    // Before, in and behind the blocks of eight that are looked at together.
+    // Before, in and after the blocks of eight that are checked together.
     for (const size_t before : {0, 1, 7, 8, 9, 16}) {
-      for (const size_t behind : {0, 1, 8, 20}) {
+      for (const size_t after : {0, 1, 8, 20}) {
         const std::string text =
-            std::string(before, 'a') + bytes + std::string(behind, 'b');
+            std::string(before, 'a') + bytes + std::string(after, 'b');
         EXPECT_EQ(find_ill_formed_utf8(text), before) << what;
       }
     }

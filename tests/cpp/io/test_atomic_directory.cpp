@@ -43,7 +43,7 @@ TEST(AtomicDirectory, LeavesNothingWithoutCommit) {
   EXPECT_EQ(read_file(folder / "out" / "f"), "old");
 }
 
-TEST(AtomicDirectory, ReplacesAsAWhole) {
+TEST(AtomicDirectory, ReplacesInOneStep) {
   test::TemporaryFolder folder;
   fs::create_directory(folder / "out");
   fill(folder / "out", "old");
@@ -58,7 +58,7 @@ TEST(AtomicDirectory, ReplacesAsAWhole) {
   EXPECT_FALSE(fs::exists(folder / "out" / "stale"));
 }
 
-TEST(AtomicDirectory, AnEmptyFolderGivesWay) {
+TEST(AtomicDirectory, ReplacesAnEmptyDirectory) {
   test::TemporaryFolder folder;
   fs::create_directory(folder / "out");
   AtomicDirectory directory(folder / "out", /*replace=*/false);
@@ -67,7 +67,7 @@ TEST(AtomicDirectory, AnEmptyFolderGivesWay) {
   EXPECT_EQ(read_file(folder / "out" / "f"), "new");
 }
 
-TEST(AtomicDirectory, MakesParentsAndTakesAnySpelling) {
+TEST(AtomicDirectory, CreatesParentsAndTakesAnySpelling) {
   test::TemporaryFolder folder;
   const fs::path before = fs::current_path();
   fs::current_path(folder.path());
@@ -92,17 +92,17 @@ TEST(AtomicDirectory, ALinkStaysALink) {
   EXPECT_EQ(read_file(folder / "target" / "f"), "new");
 }
 
-TEST(AtomicDirectory, RefusesWhatIsThere) {
+TEST(AtomicDirectory, RefusesExistingPaths) {
   test::TemporaryFolder folder;
   fs::create_directory(folder / "out");
   fill(folder / "out", "old");
   expect_error<InputError>(
       [&] { AtomicDirectory directory(folder / "out", false); },
-      {"/out", "is there already"});
+      {"/out", "exists already"});
   for (const bool replace : {false, true}) {
     expect_error<InputError>(
         [&] { AtomicDirectory directory(folder / "out" / "f", replace); },
-        {"/out/f", "no folder"});
+        {"/out/f", "is not a directory"});
   }
   expect_error<Error>(
       [&] { AtomicDirectory directory(folder / "out" / "f" / "x", false); },
@@ -110,7 +110,7 @@ TEST(AtomicDirectory, RefusesWhatIsThere) {
   EXPECT_EQ(folder.names(), Names{"out"});
 }
 
-// Filled by somebody else while the work went on.
+// Another process fills the directory during the work.
 TEST(AtomicDirectory, DoesNotOverwriteALateComer) {
   test::TemporaryFolder folder;
   {

@@ -75,10 +75,11 @@ TEST(AtomicFile, RefusesBadPlaces) {
   test::TemporaryFolder folder;
   expect_error<InputError>(
       [&] { write_file(folder.path(), "x"); },
-      {folder.path().string(), "no regular file"});
-  // A rename onto a device would replace it by a file.
+      {folder.path().string(), "is not a regular file"});
+  // A rename onto a device would replace it with a file.
   expect_error<InputError>(
-      [] { write_file("/dev/null", "x"); }, {"/dev/null", "no regular file"});
+      [] { write_file("/dev/null", "x"); },
+      {"/dev/null", "is not a regular file"});
   expect_error<Error>(
       [&] { write_file(folder / "none" / "f", "x"); },
       {"none/f", "No such file or directory"});

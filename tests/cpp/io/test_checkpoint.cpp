@@ -147,8 +147,7 @@ TEST(Checkpoint, HashDependsOnContentOnly) {
   EXPECT_NE(hash_with({"t", DType::kF16, {2, 3}}, 'y'), reference);
 }
 
-// A folder with an index of our choice over the shards x (tensor a) and y
-// (tensor b).
+// A directory with a given index of the shards x (tensor a) and y (tensor b).
 class Index : public testing::Test {
  protected:
   Index() {
@@ -195,7 +194,7 @@ TEST_F(Index, DisagreesWithTheShards) {
   fs::copy_file(folder_ / "y.safetensors", folder_ / "z.safetensors");
   expect_refused(
       R"({"weight_map":{"b":"z.safetensors","c":"y.safetensors"}})",
-      {"z.safetensors", "'b'", "y.safetensors too"});
+      {"z.safetensors", "'b'", "also in", "y.safetensors"});
   // A tensor of a shard that the index leaves out.
   SafetensorsWriter writer(
       folder_ / "x.safetensors",
@@ -203,7 +202,7 @@ TEST_F(Index, DisagreesWithTheShards) {
   writer.finish();
   expect_refused(
       R"({"weight_map":{"a":"x.safetensors"}})",
-      {"index.json", "'extra'", "missing in the index"});
+      {"index.json", "'extra'", "missing from the index"});
 }
 
 TEST_F(Index, LeadsOutside) {
@@ -219,7 +218,7 @@ TEST_F(Index, LeadsOutside) {
         "x.bin"}) {
     expect_refused(
         fmt::format(R"({{"weight_map":{{"a":"{}"}}}})", path),
-        {"index.json", "'a'", fmt::format("'{}'", path), "own folder"});
+        {"index.json", "'a'", fmt::format("'{}'", path), "own directory"});
   }
 }
 
@@ -233,7 +232,7 @@ TEST_F(Index, IsNoIndex) {
   expect_refused(R"({"weight_map":{"\ud800":"x"}})", {"surrogate"});
   expect_refused(
       R"({"weight_map":{"a":"x.safetensors","a":"y.safetensors"}})",
-      {"index.json", "'a'", "twice"});
+      {"index.json", "'a'", "duplicate"});
   expect_refused(std::string(2'000'000, '['), {"index.json", "levels deep"});
 }
 
@@ -241,7 +240,7 @@ TEST(CheckpointFolder, NothingToOpen) {
   test::TemporaryFolder folder;
   const auto open = [&] { Checkpoint checkpoint(folder.path()); };
   expect_error<InputError>(
-      open, {folder.path().string(), "holds no .safetensors file"});
+      open, {folder.path().string(), "contains no .safetensors file"});
   test::write_bytes(folder / "pytorch_model.bin", "");
   expect_error<InputError>(open, {"pytorch_model.bin", "save_pretrained"});
   test::write_bytes(folder / "p.safetensors", "");

@@ -11,9 +11,9 @@
 #include "merganser/io/dtype.h"
 #include "support/expect_error.h"
 
-// The oracle knows the two 16-bit formats by their definition in real numbers
-// only (sign, mantissa times a power of two), and rounds by looking for the
-// nearest of all values in a table.
+// The oracle uses only the definition of the two 16-bit formats in real numbers
+// (sign, mantissa times a power of two), and rounds by a search for the nearest
+// of all values in a table.
 
 namespace merganser {
 namespace {
@@ -53,8 +53,8 @@ class Rounding {
     for (uint32_t p = 0; p < infinity_; ++p) {
       values_.push_back(value_of(f, static_cast<uint16_t>(p)));
     }
-    // What the next value would be, had the format one more exponent: from half
-    // way to it on, numbers round to infinity.
+    // The next value if the format had one more exponent: from half way to it,
+    // numbers round to infinity.
     const double last = values_.back();
     values_.push_back(last + (last - values_[values_.size() - 2]));
   }
@@ -69,7 +69,7 @@ class Rounding {
     }
     auto pattern = static_cast<uint16_t>(above - values_.begin());
     if (*above != magnitude) {
-      const double up = *above - magnitude; // exact: neighbours
+      const double up = *above - magnitude; // exact: adjacent values
       const double down = magnitude - *(above - 1);
       const bool tie_to_lower = up == down && (pattern & 1) != 0;
       if (down < up || tie_to_lower) {
@@ -79,7 +79,7 @@ class Rounding {
     return sign | pattern;
   }
 
-  // Every value and every midpoint between neighbours.
+  // Every value and every midpoint between adjacent values.
   std::vector<double> edges() const {
     std::vector<double> result = values_;
     for (size_t i = 1; i < values_.size(); ++i) {
@@ -133,7 +133,7 @@ TEST_P(Convert, EveryPatternWidens) {
       ASSERT_TRUE(std::isnan(value_of(GetParam(), back64[pattern])));
       continue;
     }
-    // By bits: -0 is not 0.
+    // Compares bits: -0 is not 0.
     ASSERT_EQ(
         std::bit_cast<uint64_t>(expected),
         std::bit_cast<uint64_t>(static_cast<double>(floats[pattern])))
@@ -187,8 +187,8 @@ TEST_P(Convert, Float32RoundsOnceToNearestEven) {
   expect_rounded(GetParam(), inputs);
 }
 
-// Next to a midpoint by less than a float can say: narrowing to float first
-// would round twice.
+// Values closer to a midpoint than float can represent: narrowing to float
+// first would round twice.
 TEST_P(Convert, Float64RoundsOnceToNearestEven) {
   auto inputs = edges_and_neighbours<double>(GetParam());
   std::mt19937_64 random(1);
@@ -225,7 +225,7 @@ TEST_P(Convert, NanStaysNan) {
   }
 }
 
-// Vectorised loops have bodies and tails, and tensors in a file need not be
+// Vectorized loops have bodies and tails, and tensors in a file need not be
 // aligned.
 TEST(Convert, AnyLengthAndAlignment) {
   constexpr DType kTypes[] = {

@@ -19,7 +19,7 @@ const FisherMetadata kExample = {
     .labels = "model",
     .base_model_hash = "0123456789abcdef0123456789abcdef"};
 
-// The keys and their texts are the format: other programs read them.
+// The keys and their values are the format: other programs read them.
 TEST(FisherMetadata, HasTheKeysOfTheFormat) {
   const Metadata expected = {
       {"format_version", "1"},
@@ -61,7 +61,7 @@ TEST(FisherMetadata, RefusesMissingKeys) {
   }
 }
 
-TEST(FisherMetadata, RefusesWhatIsNoNumber) {
+TEST(FisherMetadata, RefusesOtherThanNumbers) {
   const std::pair<const char*, const char*> bad[] = {
       {"num_examples", "0"},
       {"num_examples", "-5"},

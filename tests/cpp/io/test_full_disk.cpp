@@ -9,8 +9,8 @@
 #include "raw_safetensors.h"
 #include "support/expect_error.h"
 
-// A limit on the size of files stands for a full disk: the kernel refuses the
-// same calls in the same way, only the reason differs (EFBIG for ENOSPC).
+// A limit on the size of files simulates a full disk: the same system calls
+// fail, only the reason differs (EFBIG for ENOSPC).
 
 namespace merganser {
 namespace {

@@ -13,7 +13,7 @@ std::string hash_bytes(const void* data, size_t size) {
   return hasher.digest();
 }
 
-// By the Python package xxhash, xxh3_128_hexdigest.
+// Computed with the Python package xxhash, xxh3_128_hexdigest.
 TEST(Hash, KnownValues) {
   EXPECT_EQ(hash_bytes("", 0), "99aa06d3014798d86001c324468d497f");
   EXPECT_EQ(hash_bytes("merganser", 9), "1e3de5990eb0338b04e3069f93db27be");

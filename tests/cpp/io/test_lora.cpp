@@ -189,7 +189,9 @@ TEST_F(Lora, TakesNullForAbsent) {
 TEST_F(Lora, RefusesDirectoriesWithoutAdapter) {
   expect_error<InputError>(
       [&] { LoraAdapter(folder_.path()); },
-      {folder_.path().string(), "adapter_model.safetensors"});
+      {folder_.path().string(),
+       "is not a LoRA adapter",
+       "adapter_model.safetensors"});
   write_tensors(folder_ / kAdapterWeights, pair("m", a_, b_));
   expect_error<InputError>(
       [&] { LoraAdapter(folder_.path()); },

@@ -24,7 +24,7 @@ TEST(ModelDir, CopiesAllButTheWeights) {
         "README.md"}) {
     test::write_bytes(folder / "model" / name, name);
   }
-  // As in the cache of huggingface_hub, where files are links to blobs.
+  // The cache of huggingface_hub consists of links to blobs.
   fs::rename(folder / "model" / "vocab.txt", folder / "blob");
   fs::create_symlink("../blob", folder / "model" / "vocab.txt");
 
@@ -55,9 +55,9 @@ TEST(ModelDir, RefusesOtherThings) {
   test::write_bytes(folder / "f", "");
   using test::expect_error;
   expect_error<InputError>(
-      [&] { ModelDir(folder / "f"); }, {"/f", "is no folder"});
+      [&] { ModelDir(folder / "f"); }, {"/f", "is not a directory"});
   expect_error<InputError>(
-      [] { ModelDir("roberta-base"); }, {"roberta-base", "is no folder"});
+      [] { ModelDir("roberta-base"); }, {"roberta-base", "is not a directory"});
   expect_error<InputError>(
       [&] { ModelDir(folder.path()); },
       {folder.path().string(), "config.json"});

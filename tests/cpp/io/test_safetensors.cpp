@@ -23,7 +23,7 @@ std::vector<std::byte> read_all(
   return bytes;
 }
 
-// The example of the format's description, byte by byte.
+// The example in the format's description, byte by byte.
 TEST(Safetensors, ReadsHandWrittenFile) {
   test::TemporaryFolder folder;
   const auto path = test::write_bytes(
@@ -59,7 +59,7 @@ TEST(Safetensors, ReadingOutsideATensor) {
       [&] { file.read("w", out, UINT64_MAX); }, {"f.safetensors", "'w'"});
   expect_error<InputError>(
       [&] { file.read("v", out); }, {"f.safetensors", "no tensor 'v'"});
-  // Cut while it is open: not the caller's fault.
+  // Truncated while it is open: not the caller's fault.
   const auto size = std::filesystem::file_size(file.path());
   std::filesystem::resize_file(file.path(), size - 2);
   expect_error<Error>(
@@ -79,7 +79,7 @@ TEST_P(EachDType, RoundTrip) {
   test::TemporaryFolder folder;
   const auto dtype = static_cast<DType>(GetParam());
   const auto path = folder / "f.safetensors";
-  // Sizes that are whole bytes for 4 and 6 bits too; none, one and many.
+  // Sizes of whole bytes for 4 and 6 bits too; none, one and many.
   const std::vector<TensorInfo> tensors = {
       {"scalar-like", dtype, {4, 1}},
       {"empty", dtype, {0, 7}},

@@ -7,8 +7,8 @@
 #include "merganser/io/safetensors.h"
 #include "raw_safetensors.h"
 
-// Files that were damaged on the way. They are refused with an InputError that
-// names the file; what is accepted can be read to the end.
+// Damaged files. They are refused with an InputError that names the file; an
+// accepted file can be read to the end.
 
 namespace merganser {
 namespace {

@@ -7,8 +7,8 @@
 #include "raw_safetensors.h"
 #include "support/expect_error.h"
 
-// Headers that are wrong in one way each. Every one must end in an InputError
-// that names the file, the tensor where there is one, and what is wrong.
+// Headers with one error each. Every one must end in an InputError that names
+// the file, the tensor if there is one, and the error.
 
 namespace merganser {
 namespace {
@@ -46,7 +46,7 @@ const Case kCases[] = {
      {"100000001", "100000000"}},
     {"LengthBeyondTheFile",
      std::string("\x03\0\0\0\0\0\0\0{}", 10),
-     {"does not fit", "cut off"}},
+     {"does not fit", "truncated"}},
     {"NoHeader", std::string(8, '\0'), {"not valid JSON"}},
     // JSON.
     {"NotJson", header("hello"), {"not valid JSON"}},
@@ -78,11 +78,11 @@ const Case kCases[] = {
     {"DuplicateTensor",
      header(R"({"w":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
             R"("w":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})"),
-     {"'w'", "twice"}},
+     {"'w'", "duplicate"}},
     {"DuplicateByEscape",
      header(R"({"w":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
             R"("\u0077":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})"),
-     {"'w'", "twice"}},
+     {"'w'", "duplicate"}},
     {"TerminalEscape",
      header(R"({"w\u001b[2J":7})"),
      {R"('w\x1b[2J')", "expected an object"}},
@@ -99,10 +99,10 @@ const Case kCases[] = {
     {"MetadataNull", header(R"({"__metadata__":null})"), {"metadata", "null"}},
     {"MetadataDuplicateKey",
      header(R"({"__metadata__":{"k":"1","k":"2"}})"),
-     {"metadata 'k'", "twice"}},
+     {"metadata 'k'", "duplicate"}},
     {"MetadataTwice",
      header(R"({"__metadata__":{},"__metadata__":{}})", 0),
-     {"__metadata__", "twice"}},
+     {"__metadata__", "duplicate"}},
     // Parts of a tensor.
     {"NoParts", tensor(""), {"'w'", "missing"}},
     {"NoDtype", tensor(R"("shape":[4],"data_offsets":[0,4])"), {"missing"}},
@@ -119,7 +119,7 @@ const Case kCases[] = {
      {"'w'", "unknown key 'scale'"}},
     {"KeyTwice",
      tensor(R"("dtype":"U8","shape":[4],"shape":[4],"data_offsets":[0,4])"),
-     {"'w'", "'shape'", "twice"}},
+     {"'w'", "'shape'", "duplicate"}},
     // Shape.
     {"NegativeDimension",
      tensor(R"("dtype":"U8","shape":[-4],"data_offsets":[0,4])"),
@@ -170,18 +170,18 @@ const Case kCases[] = {
      {"'w'", "U8 [3] has 3 bytes", "span 4"}},
     {"BeyondTheFile",
      tensor(R"("dtype":"U8","shape":[5],"data_offsets":[0,5])"),
-     {"'w'", "holds 4", "cut off"}},
+     {"'w'", "holds 4", "truncated"}},
     {"OffsetsNear64Bits",
      tensor(R"("dtype":"U8","shape":[4],)"
             R"("data_offsets":[18446744073709551611,18446744073709551615])"),
      {"'w'"}},
     {"HoleAtTheStart",
      tensor(R"("dtype":"U8","shape":[3],"data_offsets":[1,4])"),
-     {"'w'", "hole"}},
+     {"'w'", "gap"}},
     {"HoleInside",
      header(R"({"v":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
             R"("w":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})"),
-     {"'w'", "hole"}},
+     {"'w'", "gap"}},
     {"Overlap",
      header(R"({"v":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},)"
             R"("w":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})"),

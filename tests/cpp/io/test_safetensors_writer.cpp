@@ -39,8 +39,8 @@ TEST(SafetensorsWriter, AnyOrderAndParts) {
   EXPECT_EQ(text_of(file, "b"), "xyz");
 }
 
-// Every tensor lies at a multiple of its element size from the start of the
-// file, whatever order it was declared in.
+// Every tensor is stored at a multiple of its element size from the start of
+// the file, in any order of declaration.
 TEST(SafetensorsWriter, Alignment) {
   test::TemporaryFolder folder;
   for (size_t name_size = 1; name_size < 10; ++name_size) {

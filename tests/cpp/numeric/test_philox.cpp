@@ -13,8 +13,8 @@ struct KnownAnswer {
   std::array<uint32_t, 4> expected;
 };
 
-// The known answers of the authors' library (Random123, kat_vectors, 10
-// rounds): zeros, ones, and the digits of pi.
+// Known answers of the authors' library (Random123, kat_vectors, 10 rounds):
+// zeros, ones, and the digits of pi.
 const KnownAnswer kKnownAnswers[] = {
     {{{0, 0, 0, 0}},
      {{0, 0}},

@@ -150,7 +150,7 @@ TEST_F(Plan, ListsAllProblemsAtOnce) {
   write_tensors(folder_ / "b_fisher.safetensors", {fishers_[1]});
   const std::string found = problems();
   for (const char* words :
-       {"recipe.yaml cannot be merged, 9 problems:",
+       {"recipe.yaml cannot be merged; found 9 problems:",
         "a_fisher.safetensors is the Fisher of other weights",
         "a lacks tensors of",
         "a has tensors beyond those of",

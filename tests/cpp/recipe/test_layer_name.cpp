@@ -5,7 +5,7 @@
 namespace merganser::test {
 namespace {
 
-TEST(LayerName, FindsTheNumberBehindAStack) {
+TEST(LayerName, FindsTheNumberAfterAStack) {
   EXPECT_EQ(layer_of("bert.encoder.layer.3.output.dense.weight"), 3);
   EXPECT_EQ(layer_of("model.layers.12.mlp.experts.2.up.weight"), 12);
   EXPECT_EQ(layer_of("transformer.h.0.ln_1.weight"), 0);

@@ -66,7 +66,7 @@ out_dtype: bfloat16
   EXPECT_EQ(recipe.out_dtype, DType::kBF16);
 }
 
-TEST(Recipe, NormalizesLinearWeightsUnlessToldOtherwise) {
+TEST(Recipe, NormalizesLinearWeightsByDefault) {
   const std::string models =
       "base_model: c\n"
       "models: [{model: a, parameters: {weight: 1}}, "
@@ -83,7 +83,7 @@ TEST(Recipe, NormalizesLinearWeightsUnlessToldOtherwise) {
       (std::vector<double>{1, 3}));
 }
 
-// mergekit's dtype is also what is written unless out_dtype says otherwise.
+// mergekit's dtype is also that of the output unless out_dtype is set.
 TEST(Recipe, DtypeIsTheTypeOfTheOutputToo) {
   const Recipe recipe =
       parse("{merge_method: linear, models: [{model: a}], dtype: float16}");
@@ -122,7 +122,7 @@ INSTANTIATE_TEST_SUITE_P(
             "NotYaml",
             "merge_method: linear\n  models: a",
             "2:9",
-            "not YAML"},
+            "invalid YAML"},
         BadRecipe{
             "NotUtf8",
             "merge_method: linear\nmodels: [{model: \xc3\xa9\xe9}]",
@@ -133,22 +133,22 @@ INSTANTIATE_TEST_SUITE_P(
             "UnknownKey",
             "merge_method: linear\nmodel: []\nmodels: [{model: a}]",
             "2:1",
-            "there is no key 'model'; the keys are merge_method, base_model"},
+            "unknown key 'model'; available: merge_method, base_model"},
         BadRecipe{
             "UnknownModelKey",
             "merge_method: linear\nmodels:\n  - model: a\n    weight: 1",
             "4:5",
-            "there is no key 'weight' in models[0]; the keys are model"},
+            "unknown key 'weight' in models[0]; available: model"},
         BadRecipe{
             "UnknownParameter",
             "merge_method: linear\nmodels: [{model: a}]\nparameters: {x: 1}",
             "3:14",
-            "there is no key 'x' in parameters"},
+            "unknown key 'x' in parameters"},
         BadRecipe{
             "KeyTwice",
             "merge_method: linear\nmerge_method: linear\nmodels: [{model: a}]",
             "2:1",
-            "given twice"},
+            "duplicate key 'merge_method'"},
         BadRecipe{
             "NoMethod",
             "models: [{model: a}]",
@@ -158,7 +158,7 @@ INSTANTIATE_TEST_SUITE_P(
             "UnknownMethod",
             "merge_method: tie\nmodels: [{model: a}]",
             "1:15",
-            "no merge method 'tie'; the methods are linear, task_arithmetic"},
+            "unknown merge method 'tie'; available: linear, task_arithmetic"},
         BadRecipe{"NoModels", "merge_method: linear", "1:1", "'models' is"},
         BadRecipe{
             "EmptyModels",
@@ -278,7 +278,7 @@ INSTANTIATE_TEST_SUITE_P(
             "merge_method: slerp\nbase_model: b\nmodels: [{model: a}, {model: "
             "c}]",
             "3:9",
-            "takes one model beside the base, not 2"},
+            "takes one model in addition to the base, not 2"},
         BadRecipe{
             "OfTheMergeNotOfAModel",
             "merge_method: ties\nbase_model: b\n"
@@ -291,7 +291,7 @@ INSTANTIATE_TEST_SUITE_P(
             "      - {model: a, layer_range: [0, 2]}\n"
             "      - {model: b, layer_range: [0, 3]}",
             "4:7",
-            "equally many layers"},
+            "the same number of layers"},
         BadRecipe{
             "OtherTokenizer",
             "merge_method: linear\nmodels: [{model: a}]\n"
@@ -302,7 +302,7 @@ INSTANTIATE_TEST_SUITE_P(
             "PathIsAList",
             "merge_method: linear\nmodels:\n  - model: []",
             "3:12",
-            "models[0].model must be a text"}),
+            "models[0].model must be a string"}),
     [](const auto& info) { return info.param.name; });
 
 TEST(Recipe, ListsAllProblemsAtOnce) {
@@ -322,19 +322,19 @@ dtype: int8
   } catch (const InputError& error) {
     const std::string message = error.what();
     for (const char* words :
-         {"there are 15 problems:\n",
-          "\n  r.yaml:3:1: there is no key 'base_modell'",
+         {"found 15 problems:\n",
+          "\n  r.yaml:3:1: unknown key 'base_modell'",
           "\n  r.yaml:2:15: the method ties needs base_model",
-          "\n  r.yaml:5:16: there is no key 'wieght' in models[0]",
+          "\n  r.yaml:5:16: unknown key 'wieght' in models[0]",
           "\n  r.yaml:5:55: models[0].parameters.density[1] must be between",
           "\n  r.yaml:5:58: models[0].parameters.density[2] must be a number",
           "\n  r.yaml:5:70: lambda is a parameter of the merge",
-          "\n  r.yaml:6:13: models[1].model must be a text",
+          "\n  r.yaml:6:13: models[1].model must be a string",
           "\n  r.yaml:6:50: models[1].parameters.weight.sweep[1] must be",
           "\n  r.yaml:6:53: models[1].parameters.weight.sweep[2] must be",
           "\n  r.yaml:7:5: models[2] must be a mapping, not 'c'",
           "\n  r.yaml:8:23: parameters.epsilon must be",
-          "\n  r.yaml:8:27: there is no key 'x' in parameters",
+          "\n  r.yaml:8:27: unknown key 'x' in parameters",
           "\n  r.yaml:8:42: parameters.rescale must be true or false",
           "\n  r.yaml:9:8: heads must be merge",
           "\n  r.yaml:10:8: dtype must be float32"}) {
@@ -344,8 +344,8 @@ dtype: int8
   }
 }
 
-// The rest is looked at, too.
-TEST(Recipe, ListsProblemsBesideAnUnknownMethod) {
+// The rest is checked as well.
+TEST(Recipe, ListsProblemsNextToAnUnknownMethod) {
   try {
     parse("merge_method: tie\nmodels: [{model: a, x: 1}]\nheads: 1");
     FAIL() << "was accepted";
@@ -358,7 +358,7 @@ TEST(Recipe, ListsProblemsBesideAnUnknownMethod) {
   }
 }
 
-// mergekit's settings: interpolated over the layers, or by rules.
+// As in mergekit: interpolated over the layers, or by rules.
 TEST(Recipe, SettingsDependOnTheTensor) {
   const Recipe recipe = parse(R"(
 merge_method: slerp

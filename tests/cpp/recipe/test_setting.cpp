@@ -28,8 +28,8 @@ Setting parse(const std::string& yaml, const ParameterInfo& parameter = kAny) {
       YamlValue::parse("p: " + yaml, "r.yaml").at("p"), parameter);
 }
 
-// The definition: n values lie evenly over the depths 0 to 1, with straight
-// lines between them.
+// The definition: n values at equal distances over the depths 0 to 1, linear
+// between them.
 double interpolated(const std::vector<double>& values, double depth) {
   if (values.size() == 1) {
     return values[0];
@@ -135,7 +135,7 @@ TEST(Setting, SweepsHaveAValueForEachOutput) {
   EXPECT_EQ(parse("{sweep: [1]}").outputs(), 1u);
 }
 
-// What is printed reads as the same setting.
+// The printed YAML reads as the same setting.
 TEST(Setting, PrintsWhatItReads) {
   for (const char* yaml :
        {"0.1",
@@ -168,12 +168,12 @@ TEST(Setting, RefusesOtherValues) {
       {"2", kPositiveShare, "4", "p must be between 0 and 1, not '2'"},
       {"2", kFlag, "4", "p must be true or false, not '2'"},
       {"[true]", kFlag, "4", "p must be true or false, not a list"},
-      {"0.5", kWhole, "4", "p must be a whole number, not '0.5'"},
+      {"0.5", kWhole, "4", "p must be an integer, not '0.5'"},
       {"-1", kWhole, "4", "p must be between 0 and 9007199254740992"},
-      {"[1, 2]", kWhole, "4", "p must be a whole number, not a list"},
+      {"[1, 2]", kWhole, "4", "p must be an integer, not a list"},
       {"{value: 2}", kShare, "12", "p.value must be between 0 and 1"},
       {"{filter: a}", kAny, "4", "'value' is missing in p"},
-      {"{filter: [a], value: 1}", kAny, "13", "p.filter must be a text"},
+      {"{filter: [a], value: 1}", kAny, "13", "p.filter must be a string"},
       {"{filter: a, x: 1, value: 1}", kAny, "16", "'x' in p"},
       {"[{value: 1}, 2]", kAny, "17", "p[1] must be a mapping, not '2'"},
       {"{sweep: []}", kAny, "12", "p.sweep must be a list of at least one"},

@@ -6,8 +6,8 @@
 
 namespace merganser::test {
 
-// A merge of a few numbers: models[t][i], fishers[t][i] and so on, passed
-// through merge_elements; the parameters are stored as P.
+// Merges a few numbers, models[t][i], fishers[t][i] and so on, with
+// merge_elements; the parameters are stored as P.
 template <typename T, typename P = T>
 struct Elements {
   std::vector<P> base;

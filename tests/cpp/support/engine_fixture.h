@@ -15,7 +15,7 @@ namespace merganser::test {
 
 inline constexpr const char* kNames[] = {"base", "a", "b"};
 
-// Numbers that repeat in no obvious way, the same in every run.
+// Numbers without obvious repetition, the same in every run.
 inline std::vector<double> numbers(
     size_t n,
     double seed,
@@ -67,7 +67,7 @@ models:
     return read_file(folder_ / out / "model.safetensors");
   }
 
-  // What merge_elements makes of the files.
+  // The result of merge_elements for the files.
   template <typename T>
   std::vector<T> expected(MergeFormula method, const std::string& name) const {
     const auto read = [&](const std::filesystem::path& file) {

@@ -39,7 +39,7 @@ inline TestTensor integers(
   return tensor;
 }
 
-// Without fsync, which is most of the time of small merges.
+// Writes without fsync, which dominates the time of small merges.
 inline void write_text(
     const std::filesystem::path& file,
     const std::string& text) {

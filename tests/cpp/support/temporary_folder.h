@@ -11,14 +11,14 @@
 
 namespace merganser::test {
 
-// An empty folder that goes away with the object.
+// Creates an empty directory and removes it with the object.
 class TemporaryFolder {
  public:
   TemporaryFolder() {
     std::string name =
         (std::filesystem::temp_directory_path() / "merganser-XXXXXX").string();
     if (::mkdtemp(name.data()) == nullptr) {
-      throw std::runtime_error("cannot make " + name);
+      throw std::runtime_error("cannot create " + name);
     }
     path_ = name;
   }
@@ -35,7 +35,7 @@ class TemporaryFolder {
   std::filesystem::path operator/(const std::string& name) const {
     return path_ / name;
   }
-  // The names of everything in it, hidden files too.
+  // The names of its entries, hidden files included.
   std::vector<std::string> names() const {
     std::vector<std::string> result;
     for (const auto& entry : std::filesystem::directory_iterator(path_)) {

@@ -45,7 +45,7 @@ std::vector<int64_t> first_positions(int64_t count) {
   return positions;
 }
 
-// The share of ids that are padding.
+// The fraction of ids that are padding.
 double padding(const Dataset& data, const Batches& batches) {
   double used = 0;
   double all = 0;
@@ -83,8 +83,8 @@ TEST(TrainingBatches, DependOnSeedAndEpochAlone) {
   EXPECT_NE(batches, training_batches(data, 16, 4, 0));
 }
 
-// The order is part of what a seed promises, on every machine. Worked out from
-// the definition in Python.
+// A seed fixes the order on every machine. Computed from the definition in
+// Python.
 TEST(TrainingBatches, KeepTheirOrderBetweenMachines) {
   Dataset data = make_data(7);
   for (auto& ids : data.ids) {
@@ -98,7 +98,7 @@ TEST(TrainingBatches, PadLittleAndMixLengths) {
   const Dataset data = make_data(20000);
   const Batches batches = training_batches(data, 16, 3, 0);
   EXPECT_LT(padding(data, batches), 0.05);
-  // Of shuffled examples without windows:
+  // Padding of shuffled examples without windows.
   Batches shuffled;
   const std::vector<int64_t> order = joined(batches);
   for (int64_t i = 0; i < data.size(); i += 16) {
@@ -108,7 +108,7 @@ TEST(TrainingBatches, PadLittleAndMixLengths) {
     }
   }
   EXPECT_GT(padding(data, shuffled), 0.4);
-  // Neighbouring batches are not neighbours in length.
+  // Adjacent batches differ in length.
   double difference = 0;
   for (size_t i = 1; i < batches.size(); ++i) {
     difference += std::abs(
@@ -119,8 +119,8 @@ TEST(TrainingBatches, PadLittleAndMixLengths) {
 }
 
 TEST(TrainingBatches, PutExamplesAnywhere) {
-  // Where example 0 stands in the epoch, over many seeds, is uniform: the mean
-  // of its place within five standard errors.
+  // The position of example 0 in the epoch is uniform over many seeds: its mean
+  // is within five standard errors.
   const Dataset data = make_data(100);
   const int seeds = 2000;
   double mean = 0;
@@ -140,9 +140,8 @@ TEST(SortedBatches, GoFromLongToShort) {
   EXPECT_EQ(ascending(order), first_positions(333));
   for (size_t i = 1; i < order.size(); ++i) {
     const size_t before = data.ids[order[i - 1]].size();
-    const size_t behind = data.ids[order[i]].size();
-    EXPECT_TRUE(
-        before > behind || (before == behind && order[i - 1] < order[i]));
+    const size_t after = data.ids[order[i]].size();
+    EXPECT_TRUE(before > after || (before == after && order[i - 1] < order[i]));
   }
 }
 
@@ -162,7 +161,7 @@ TEST(Batches, RefuseASizeBelowOne) {
       [&] { training_batches(data, -2, 1, 0); }, {"batch size", "-2"});
 }
 
-TEST(MakeBatch, PadsBehind) {
+TEST(MakeBatch, PadsAfterTheEnd) {
   Dataset data;
   data.ids = {{5, 6}, {7}, {8, 9, 10}};
   data.labels = {2, 0, 1};
@@ -175,7 +174,7 @@ TEST(MakeBatch, PadsBehind) {
   EXPECT_EQ(batch.indices, (std::vector<int64_t>{2, 1}));
 }
 
-TEST(MakeBatch, OfNothing) {
+TEST(MakeBatch, OfNoExamples) {
   const Batch batch = make_batch(make_data(2), {}, 0);
   EXPECT_EQ(batch.size, 0);
   EXPECT_EQ(batch.length, 0);

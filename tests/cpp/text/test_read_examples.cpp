@@ -111,31 +111,39 @@ const Refused kRefused[] = {
      {"a.jsonl:2:", "\"text\"", "missing"}},
     {"a.jsonl", R"({"text": "a"})", {"a.jsonl:1:", "\"label\"", "missing"}},
     {"a.jsonl", R"({"text": 1, "label": 0})", {"a.jsonl:1:", "string"}},
-    {"a.jsonl", R"({"text": "a", "label": 0, "text": "b"})", {":1:", "twice"}},
-    {"a.jsonl", R"({"text": "a", "label": -1})", {":1:", "'-1'", "whole"}},
-    {"a.jsonl", R"({"text": "a", "label": 1.5})", {":1:", "'1.5'", "whole"}},
-    {"a.jsonl", R"({"text": "a", "label": 1.0})", {":1:", "'1.0'", "whole"}},
-    {"a.jsonl", R"({"text": "a", "label": true})", {":1:", "'true'", "whole"}},
-    {"a.jsonl", R"({"text": "a", "label": null})", {":1:", "'null'", "whole"}},
-    {"a.jsonl", R"({"text": "a", "label": "1"})", {":1:", "whole"}},
-    {"a.jsonl", R"({"text": "a", "label": 2147483648})", {":1:", "whole"}},
+    {"a.jsonl",
+     R"({"text": "a", "label": 0, "text": "b"})",
+     {":1:", "duplicate"}},
+    {"a.jsonl", R"({"text": "a", "label": -1})", {":1:", "'-1'", "integer"}},
+    {"a.jsonl", R"({"text": "a", "label": 1.5})", {":1:", "'1.5'", "integer"}},
+    {"a.jsonl", R"({"text": "a", "label": 1.0})", {":1:", "'1.0'", "integer"}},
+    {"a.jsonl",
+     R"({"text": "a", "label": true})",
+     {":1:", "'true'", "integer"}},
+    {"a.jsonl",
+     R"({"text": "a", "label": null})",
+     {":1:", "'null'", "integer"}},
+    {"a.jsonl", R"({"text": "a", "label": "1"})", {":1:", "integer"}},
+    {"a.jsonl", R"({"text": "a", "label": 2147483648})", {":1:", "integer"}},
     {"a.jsonl",
      R"({"text": "a", "label": 18446744073709551615})",
-     {":1:", "whole"}},
+     {":1:", "integer"}},
     {"a.csv", "texts,label\na,1\n", {"a.csv:1:", "\"text\""}},
     {"a.tsv", "text,label\na,1\n", {"a.tsv:1:", "\"text\""}},
     {"a.tsv", "\n\ntext\tlabels\na\t1\n", {"a.tsv:3:", "\"label\""}},
-    {"a.csv", "text,label\na,1\nb\n", {"a.csv:3:", "1 fields", "2"}},
-    {"a.csv", "text,label\na,b,1\n", {"a.csv:2:", "3 fields", "2"}},
-    {"a.csv", "text,label\na,-1\n", {"a.csv:2:", "'-1'", "whole"}},
-    {"a.csv", "text,label\na,\n", {"a.csv:2:", "''", "whole"}},
-    {"a.csv", "text,label\na, 1\n", {"a.csv:2:", "' 1'", "whole"}},
-    {"a.csv", "text,label\na,+1\n", {"a.csv:2:", "'+1'", "whole"}},
-    {"a.csv", "text,label\na,1x\n", {"a.csv:2:", "'1x'", "whole"}},
-    {"a.csv", "text,label\na,2147483648\n", {"a.csv:2:", "whole"}},
-    {"a.csv", "text,label\na,99999999999999999999\n", {"a.csv:2:", "whole"}},
+    {"a.csv", "text,label\na,1\nb\n", {"a.csv:3:", "2 fields", "got 1"}},
+    {"a.csv", "text,label\na,b,1\n", {"a.csv:2:", "2 fields", "got 3"}},
+    {"a.csv", "text,label\na,-1\n", {"a.csv:2:", "'-1'", "integer"}},
+    {"a.csv", "text,label\na,\n", {"a.csv:2:", "''", "integer"}},
+    {"a.csv", "text,label\na, 1\n", {"a.csv:2:", "' 1'", "integer"}},
+    {"a.csv", "text,label\na,+1\n", {"a.csv:2:", "'+1'", "integer"}},
+    {"a.csv", "text,label\na,1x\n", {"a.csv:2:", "'1x'", "integer"}},
+    {"a.csv", "text,label\na,2147483648\n", {"a.csv:2:", "integer"}},
+    {"a.csv", "text,label\na,99999999999999999999\n", {"a.csv:2:", "integer"}},
     {"a.csv", "text,label\n\"a\n\n\"x,1\n", {"a.csv:4:", "closing"}},
-    {"a.csv", "text,label\na,1\n\"b,1\nc,1\n", {"a.csv:3:", "does not end"}},
+    {"a.csv",
+     "text,label\na,1\n\"b,1\nc,1\n",
+     {"a.csv:3:", "unterminated quoted field"}},
 };
 
 TEST_F(ReadExamples, RefusesWithFileAndLine) {
@@ -148,7 +156,7 @@ TEST_F(ReadExamples, RefusesWithFileAndLine) {
   }
 }
 
-TEST_F(ReadExamples, RefusesAFileThatIsNotThere) {
+TEST_F(ReadExamples, RefusesMissingFiles) {
   test::expect_error<InputError>(
       [&] { read_examples(folder_ / "none.csv"); }, {"none.csv"});
 }

@@ -1,6 +1,6 @@
-// What the comparison with the tokenizers package
-// (tests/python/test_tokenizer.py) leaves: small cases worked out by hand,
-// threads, errors of files. It also takes the hard texts through the
+// Small cases computed by hand, threads, and errors of files, in addition to
+// the comparison with the tokenizers package
+// (tests/python/text/test_tokenizer.py). Also runs the hard texts under the
 // sanitizers.
 
 #include "merganser/text/tokenizer.h"
@@ -140,7 +140,7 @@ TEST_F(TokenizerTest, ThreadsMakeNoDifference) {
   }
 }
 
-// The words that a thread remembers belong to one tokenizer.
+// The words that a thread caches belong to one tokenizer.
 TEST_F(TokenizerTest, TwoOfAKindDoNotMix) {
   json other = byte_level();
   other["model"]["merges"] = {"l l"};
@@ -208,7 +208,7 @@ TEST_F(TokenizerTest, RefusesPartsByName) {
   expect_refused(json::array(), {"tokenizers package"});
 }
 
-TEST_F(TokenizerTest, RefusesFilesThatSayNothing) {
+TEST_F(TokenizerTest, RefusesFilesWithoutTokenizer) {
   const auto expect = [&](std::initializer_list<std::string> parts) {
     test::expect_error<InputError>(
         [&] { Tokenizer::load(folder_.path()); }, parts);

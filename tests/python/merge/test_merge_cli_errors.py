@@ -122,7 +122,7 @@ def negative_fisher(models):
 BAD_MODELS = {
     "missing model": (
         lambda models: shutil.rmtree(models / "a"),
-        ["a: is no folder"],
+        ["a: is not a directory"],
     ),
     "no config": (
         lambda models: (models / "a" / "config.json").unlink(),
@@ -189,8 +189,8 @@ def test_all_problems_are_listed(models):
 
 
 BAD_RECIPES = {
-    "unknown key": ({"model": []}, ["r.yaml:", "no key 'model'"]),
-    "wrong type": ({"heads": [1]}, ["r.yaml:", "heads must be a text, not a list"]),
+    "unknown key": ({"model": []}, ["r.yaml:", "unknown key 'model'"]),
+    "wrong type": ({"heads": [1]}, ["r.yaml:", "heads must be a string, not a list"]),
 }
 
 
@@ -212,7 +212,7 @@ def test_bad_arguments(models):
     expect_failure(models, 2, ["memory"], "merge", "r.yaml", "out", "--memory", "-5")
     expect_failure(models, 2, ["memory"], "plan", "r.yaml", "--memory", "-5")
     expect_failure(models, 2, ["none.yaml"], "merge", "none.yaml", "out")
-    expect_failure(models, 2, ["base: is there"], "merge", "r.yaml", "base")
+    expect_failure(models, 2, ["base: exists"], "merge", "r.yaml", "base")
     expect_failure(models, 2, ["no name"], "merge", "r.yaml", "")
     expect_failure(models, 2, ["r.yaml"], "inspect", "r.yaml")
 

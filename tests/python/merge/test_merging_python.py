@@ -28,7 +28,7 @@ def files(tmp_path_factory):
         ("passthrough", {}, "passthrough takes one model, not 2"),
         ("ties", {"weights": [1]}, "weights must have 2 items, one per model, not 1"),
         ("ties", {"weights": [1, {"value": 1, "on": 2}]}, r"weights\[1\]: .*'on'"),
-        ("slerp", {"weights": None}, "slerp takes one model beside the base, not 2"),
+        ("slerp", {"weights": None}, "slerp takes one model in addition to the base, not 2"),
         ("model_stock", {}, "model_stock has no parameter weight; available: none"),
         (
             "linear",
@@ -133,7 +133,7 @@ FISHER = fisher(w=[1.0, 2.0], b=[3.0])
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"method": "average"}, "no merge method 'average'"),
+        ({"method": "average"}, "unknown merge method 'average'"),
         ({"models": []}, "needs at least 1 model"),
         ({"models": nn.Sequential(nn.Linear(2, 1))}, "models must be a list.*Sequenti"),
         ({"models": MODEL}, "models must be a list, one item per model, not dict"),

@@ -58,7 +58,7 @@ def test_numbers_of_threads(files, threads, tmp_path):
 def test_errors_of_the_engine(files, tmp_path):
     with pytest.raises(merganser.InputError, match=r"absent\.yaml"):
         merganser.merge_recipe(tmp_path / "absent.yaml", tmp_path / "out")
-    with pytest.raises(ValueError, match="there is no merge method"):
+    with pytest.raises(ValueError, match="unknown merge method"):
         merganser.plan(files.recipe("average"))
     with pytest.raises(merganser.Error):
         merganser.inspect(tmp_path / "absent")

@@ -179,7 +179,7 @@ def test_saved_copy_loads_in_transformers(factory, tmp_path):
     for name, p in model.named_parameters():
         assert torch.equal(p, own.pop(name)), name
     assert not own
-    with pytest.raises(merganser.InputError, match="is there already"):
+    with pytest.raises(merganser.InputError, match="exists already"):
         encoder.save(tmp_path / "b")
 
 

@@ -18,15 +18,15 @@ def folder(tmp_path_factory):
 # reported position is that of MARK in the replacement.
 MARK = "¦"
 CASES = {
-    "unknown key": ("seed: 3", f"{MARK}sead: 3", "no key 'sead'"),
-    "unknown training key": ("lr: 0.003", f"{MARK}rate: 0.003", "no key 'rate'"),
-    "unknown merge key": ("weight: 0.5", f"{MARK}wait: 0.5", "no key 'wait'"),
-    "unknown parameter": ("delta: 1.0e-10", f"{MARK}dalte: 1", "no key 'dalte'"),
-    "key given twice": ("seed: 3", f"seed: 3\n{MARK}seed: 4", "given twice"),
+    "unknown key": ("seed: 3", f"{MARK}sead: 3", "unknown key 'sead'"),
+    "unknown training key": ("lr: 0.003", f"{MARK}rate: 0.003", "unknown key 'rate'"),
+    "unknown merge key": ("weight: 0.5", f"{MARK}wait: 0.5", "unknown key 'wait'"),
+    "unknown parameter": ("delta: 1.0e-10", f"{MARK}dalte: 1", "unknown key 'dalte'"),
+    "key given twice": ("seed: 3", f"seed: 3\n{MARK}seed: 4", "duplicate key"),
     "missing key": (YAML, f"{MARK}seed: 1\n", "'encoder' is missing"),
-    "not YAML": ("seed: 3", f"seed: {MARK}]", "not YAML"),
+    "not YAML": ("seed: 3", f"seed: {MARK}]", "invalid YAML"),
     "text for a number": ("limit: 20", f"limit: {MARK}many", "'many'"),
-    "fraction for a count": ("limit: 20", f"limit: {MARK}2.5", "whole number"),
+    "fraction for a count": ("limit: 20", f"limit: {MARK}2.5", "an integer"),
     "list for a number": ("seed: 3", f"seed: {MARK}[3]", "a list"),
     "text for a mapping": ("target: {epochs: 1}", f"target: {MARK}yes", "a mapping"),
     "negative rate": ("lr: 0.003", f"lr: {MARK}-1", "at least 0"),
@@ -40,7 +40,7 @@ CASES = {
     ),
     "unknown estimator": ("limit: 20", f"estimator: {MARK}fast", "empirical"),
     "unknown method": ("method: linear", f"method: {MARK}mean", "task_arithmetic"),
-    "unknown expert": ("{amazon: 1, nyt", f"{{{MARK}yelp: 1, nyt", "no key 'yelp'"),
+    "unknown expert": ("{amazon: 1, nyt", f"{{{MARK}yelp: 1, nyt", "unknown key 'yelp'"),
     "expert without weight": (
         "{amazon: 1, nyt: 0.5}",
         f"{MARK}{{amazon: 1}}",

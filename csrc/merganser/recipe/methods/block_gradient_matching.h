@@ -15,8 +15,9 @@ inline constexpr MethodInfo kBlockGradientMatching = {
     .name = "block_gradient_matching",
     .text =
         "W_0 + (sum w_t (W_t - W_0) (G_0 + G_t)) (G_0 + sum w_t G_t)^-1 for "
-        "linear layers with Gram matrices, gradient_matching else",
-    .source = "Daheim et al., arXiv 2310.12808, with a layer's inputs",
+        "linear layers with Gram matrices, gradient_matching for all other "
+        "tensors",
+    .source = "Daheim et al., arXiv 2310.12808, with Gram matrices",
     .formula = MergeFormula::kGradientMatching,
     .block = BlockRule::kGradientMatching,
     .needs_base = true,

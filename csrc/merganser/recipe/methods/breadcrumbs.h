@@ -11,8 +11,8 @@ inline constexpr ParameterInfo kBreadcrumbsParameters[] =
 inline constexpr MethodInfo kBreadcrumbs = {
     .name = "breadcrumbs",
     .text =
-        "theta_0 + lambda sum w_t tau_t; tau_t without its least and its very "
-        "greatest magnitudes",
+        "theta_0 + lambda sum w_t tau_t; tau_t without its smallest and its "
+        "largest magnitudes",
     .source = "Davari & Belilovsky, arXiv 2312.06795",
     .formula = MergeFormula::kTaskSum,
     .sparsify = Sparsify::kOutliers,
@@ -25,9 +25,9 @@ inline constexpr ParameterInfo kBreadcrumbsTiesParameters[] =
 inline constexpr MethodInfo kBreadcrumbsTies = {
     .name = "breadcrumbs_ties",
     .text =
-        "theta_0 + lambda sum m_t w_t tau_t / sum m_t w_t, m_t = 1 where the "
-        "sign of w_t tau_t is that of sum w_s tau_s; tau_t without its least "
-        "and its very greatest magnitudes",
+        "theta_0 + lambda sum m_t w_t tau_t / sum m_t w_t, m_t = 1 where "
+        "w_t tau_t has the sign of sum w_s tau_s, else 0; tau_t without its "
+        "smallest and its largest magnitudes",
     .source = "Davari & Belilovsky, arXiv 2312.06795",
     .formula = MergeFormula::kSignElection,
     .sparsify = Sparsify::kOutliers,

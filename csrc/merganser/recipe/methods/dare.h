@@ -10,7 +10,8 @@ inline constexpr ParameterInfo kDareLinearParameters[] =
 
 inline constexpr MethodInfo kDareLinear = {
     .name = "dare_linear",
-    .text = "theta_0 + lambda sum w_t tau_t; tau_t at random places only",
+    .text =
+        "theta_0 + lambda sum w_t tau_t; tau_t with entries dropped at random",
     .source = "Yu et al., arXiv 2311.03099",
     .formula = MergeFormula::kTaskSum,
     .sparsify = Sparsify::kRandom,
@@ -23,9 +24,9 @@ inline constexpr ParameterInfo kDareTiesParameters[] =
 inline constexpr MethodInfo kDareTies = {
     .name = "dare_ties",
     .text =
-        "theta_0 + lambda sum m_t w_t tau_t / sum m_t w_t, m_t = 1 where the "
-        "sign of w_t tau_t is that of sum w_s tau_s; tau_t at random places "
-        "only",
+        "theta_0 + lambda sum m_t w_t tau_t / sum m_t w_t, m_t = 1 where "
+        "w_t tau_t has the sign of sum w_s tau_s, else 0; tau_t with entries "
+        "dropped at random",
     .source = "Yu et al., arXiv 2311.03099",
     .formula = MergeFormula::kSignElection,
     .sparsify = Sparsify::kRandom,

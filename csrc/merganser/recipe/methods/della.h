@@ -17,9 +17,9 @@ inline constexpr ParameterInfo kDellaParameters[] = {
 inline constexpr MethodInfo kDella = {
     .name = "della",
     .text =
-        "theta_0 + lambda sum m_t w_t tau_t / sum m_t w_t, m_t = 1 where the "
-        "sign of w_t tau_t is that of sum w_s tau_s; tau_t at random places, "
-        "more likely where it is great",
+        "theta_0 + lambda sum m_t w_t tau_t / sum m_t w_t, m_t = 1 where "
+        "w_t tau_t has the sign of sum w_s tau_s, else 0; tau_t with entries "
+        "dropped at random, small ones more often",
     .source = "Deep et al., arXiv 2406.11617",
     .formula = MergeFormula::kSignElection,
     .sparsify = Sparsify::kRanked,
@@ -38,8 +38,8 @@ inline constexpr ParameterInfo kDellaLinearParameters[] = {
 inline constexpr MethodInfo kDellaLinear = {
     .name = "della_linear",
     .text =
-        "theta_0 + lambda sum w_t tau_t; tau_t at random places, more likely "
-        "where it is great",
+        "theta_0 + lambda sum w_t tau_t; tau_t with entries dropped at random, "
+        "small ones more often",
     .source = "Deep et al., arXiv 2406.11617",
     .formula = MergeFormula::kTaskSum,
     .sparsify = Sparsify::kRanked,

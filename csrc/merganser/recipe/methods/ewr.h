@@ -11,7 +11,7 @@ inline constexpr ParameterInfo kEwrParameters[] = {
      .min = 0,
      .above_min = true,
      .fallback = 1e-6,
-     .meaning = "least value of every Fisher"}};
+     .meaning = "lower bound of every Fisher"}};
 
 inline constexpr MethodInfo kEwr = {
     .name = "ewr",

@@ -2,25 +2,25 @@
 
 #include "merganser/recipe/method.h"
 
-// Parameters that several methods have.
+// Parameters that several methods share.
 namespace merganser::methods {
 
 inline constexpr ParameterInfo kWeight = {
     .name = "weight",
     .scope = ParameterInfo::Scope::kModel,
     .fallback = 1,
-    .meaning = "w, of a model"};
+    .meaning = "w_t, the weight of the model"};
 
-// For formulas that divide by a sum of weighted Fishers: a negative one would
-// make denominators vanish.
+// For formulas that divide by a sum of weighted Fishers: with a negative weight
+// the denominator could be 0.
 inline constexpr ParameterInfo kFisherWeight = {
     .name = "weight",
     .scope = ParameterInfo::Scope::kModel,
     .min = 0,
     .fallback = 1,
-    .meaning = "w, of a model"};
+    .meaning = "w_t, the weight of the model"};
 
-// As large as a Fisher's.
+// The same range as for Fishers.
 inline constexpr ParameterInfo kGramWeight = kFisherWeight;
 
 inline constexpr ParameterInfo kRidge = {
@@ -28,8 +28,8 @@ inline constexpr ParameterInfo kRidge = {
     .min = 0,
     .fallback = 1e-4,
     .meaning =
-        "what is added to the diagonals of Gram matrices, as a share of "
-        "their mean"};
+        "constant added to the diagonals of the Gram matrices, as a fraction "
+        "of their mean"};
 
 inline constexpr ParameterInfo normalize(bool by_default) {
   return {
@@ -42,19 +42,20 @@ inline constexpr ParameterInfo normalize(bool by_default) {
 inline constexpr ParameterInfo kLambda = {
     .name = "lambda",
     .fallback = 1,
-    .meaning = "factor of the merged task vector"};
+    .meaning = "factor that multiplies the merged task vector"};
 
 inline constexpr ParameterInfo kNormalizeFishers = {
     .name = "normalize_fishers",
     .is_flag = true,
     .fallback = 0,
-    .meaning = "H is F divided by its mean over the merged tensors, not N F"};
+    .meaning =
+        "H is F divided by its mean over the merged tensors, instead of N F"};
 
 inline constexpr ParameterInfo kDelta = {
     .name = "delta",
     .min = 0,
     .fallback = 1e-12,
-    .meaning = "delta in H_0 = N_0 F_0 + delta, the base's weight decay"};
+    .meaning = "delta in H_0 = N_0 F_0 + delta, the weight decay of the base"};
 
 inline constexpr ParameterInfo kDensity = {
     .name = "density",
@@ -62,14 +63,15 @@ inline constexpr ParameterInfo kDensity = {
     .min = 0,
     .max = 1,
     .fallback = 1,
-    .meaning = "share of a task vector that is kept"};
+    .meaning = "fraction of the task vector that is kept"};
 
 inline constexpr ParameterInfo rescale(bool by_default) {
   return {
       .name = "rescale",
       .is_flag = true,
       .fallback = by_default,
-      .meaning = "scale what is kept to the task vector's sum of magnitudes"};
+      .meaning =
+          "rescale the kept entries to the task vector's sum of magnitudes"};
 }
 
 inline constexpr ParameterInfo kGamma = {
@@ -78,7 +80,8 @@ inline constexpr ParameterInfo kGamma = {
     .min = 0,
     .max = 1,
     .fallback = 0.01,
-    .meaning = "share of the greatest magnitudes that is dropped"};
+    .meaning =
+        "fraction of the task vector that is dropped, the largest magnitudes"};
 
 inline constexpr ParameterInfo kEpsilon = {
     .name = "epsilon",
@@ -87,15 +90,15 @@ inline constexpr ParameterInfo kEpsilon = {
     .max = 1,
     .fallback = 0.15,
     .meaning =
-        "probabilities of being kept are density - epsilon for the "
-        "least and density + epsilon for the greatest of a row"};
+        "entries are kept with probability density - epsilon (the smallest "
+        "of a row) to density + epsilon (the largest)"};
 
 inline constexpr ParameterInfo kSeed = {
     .name = "seed",
     .is_whole = true,
     .min = 0,
-    .max = 9007199254740992, // 2^53: all whole numbers up to it are doubles
+    .max = 9007199254740992, // 2^53: doubles hold all integers up to it
     .fallback = 0,
-    .meaning = "of the random choices"};
+    .meaning = "random seed"};
 
 } // namespace merganser::methods

@@ -9,7 +9,7 @@ inline constexpr ParameterInfo kPassthroughParameters[] = {
     {.name = "scale",
      .scope = ParameterInfo::Scope::kModel,
      .fallback = 1,
-     .meaning = "factor of the tensor"}};
+     .meaning = "factor that multiplies the tensor"}};
 
 inline constexpr MethodInfo kPassthrough = {
     .name = "passthrough",

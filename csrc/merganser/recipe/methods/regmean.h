@@ -12,14 +12,14 @@ inline constexpr ParameterInfo kRegMeanParameters[] = {
      .min = 0,
      .max = 1,
      .fallback = 0.9,
-     .meaning = "factor of the Gram matrices beside their diagonals"},
+     .meaning = "factor that multiplies the Gram matrices off the diagonal"},
     kRidge};
 
 inline constexpr MethodInfo kRegMean = {
     .name = "regmean",
     .text =
         "W = (sum w_t W_t G_t) (sum w_t G_t)^-1 for linear layers with Gram "
-        "matrices, sum w_t theta_t else",
+        "matrices, sum w_t theta_t for all other tensors",
     .source = "Jin et al., arXiv 2212.09849",
     .formula = MergeFormula::kLinear,
     .block = BlockRule::kRegMean,

@@ -14,7 +14,8 @@ inline constexpr ParameterInfo kRemovalParameters[] = {
      .max = 1,
      .above_min = true,
      .fallback = 0.25,
-     .meaning = "least denominator, as a share of H_0 + sum w_t H_t"}};
+     .meaning =
+         "lower bound of the denominator, as a fraction of H_0 + sum w_t H_t"}};
 
 inline constexpr MethodInfo kRemoval = {
     .name = "removal",

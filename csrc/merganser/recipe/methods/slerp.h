@@ -6,7 +6,10 @@
 namespace merganser::methods {
 
 inline constexpr ParameterInfo kSlerpParameters[] = {
-    {.name = "t", .min = 0, .max = 1, .meaning = "0: the base, 1: the model"}};
+    {.name = "t",
+     .min = 0,
+     .max = 1,
+     .meaning = "interpolation factor; 0: the base, 1: the model"}};
 
 inline constexpr MethodInfo kSlerp = {
     .name = "slerp",

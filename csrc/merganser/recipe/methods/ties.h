@@ -11,9 +11,9 @@ inline constexpr ParameterInfo kTiesParameters[] =
 inline constexpr MethodInfo kTies = {
     .name = "ties",
     .text =
-        "theta_0 + lambda sum m_t w_t tau_t / sum m_t w_t, m_t = 1 where the "
-        "sign of w_t tau_t is that of sum w_s tau_s; tau_t without its least "
-        "magnitudes",
+        "theta_0 + lambda sum m_t w_t tau_t / sum m_t w_t, m_t = 1 where "
+        "w_t tau_t has the sign of sum w_s tau_s, else 0; tau_t without its "
+        "smallest magnitudes",
     .source = "Yadav et al., arXiv 2306.01708",
     .formula = MergeFormula::kSignElection,
     .sparsify = Sparsify::kMagnitude,
