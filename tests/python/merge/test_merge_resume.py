@@ -197,7 +197,7 @@ def test_links_and_folders_of_others(tmp_path):
     assert (folder / "target" / "model.safetensors").exists()
     (folder / "file.merging").write_text("mine")
     process = merge(folder, out="file")
-    assert process.returncode == 2 and "is no folder" in process.stderr
+    assert process.returncode == 2 and "is not a directory" in process.stderr
     assert (folder / "file.merging").read_text() == "mine"
     (folder / "mine.merging").mkdir()
     (folder / "mine.merging" / "precious.txt").write_text("mine")

@@ -40,7 +40,7 @@ CASES = {
     ),
     "unknown estimator": ("limit: 20", f"estimator: {MARK}fast", "empirical"),
     "unknown method": ("method: linear", f"method: {MARK}mean", "task_arithmetic"),
-    "unknown expert": ("{amazon: 1, nyt", f"{{{MARK}yelp: 1, nyt", "unknown key 'yelp'"),
+    "unknown expert": ("{amazon: 1, nyt", f"{{{MARK}yelp: 1, nyt", "key 'yelp'"),
     "expert without weight": (
         "{amazon: 1, nyt: 0.5}",
         f"{MARK}{{amazon: 1}}",
@@ -52,7 +52,7 @@ CASES = {
         f"{MARK}{{name: zero, method: linear, weight: 0}}",
         "must not sum to 0",
     ),
-    "unknown data set": ("data: movie,", f"data: {MARK}film,", "unknown data set 'film'"),
+    "unknown data set": ("data: movie,", f"data: {MARK}film,", "data set 'film'"),
     "data set twice": ("[amazon, nyt]", f"[amazon, {MARK}amazon]", "given twice"),
     "missing data": ("nyt-test", f"{MARK}nyt-toast", "nyt-toast.jsonl"),
     "missing encoder": ("encoder: encoder", f"encoder: {MARK}coder", "coder"),
