@@ -52,7 +52,11 @@ CASES = {
         f"{MARK}{{name: zero, method: linear, weight: 0}}",
         "must not sum to 0",
     ),
-    "unknown data set": ("data: movie,", f"data: {MARK}film,", "unknown data set 'film'"),
+    "unknown data set": (
+        "data: movie,",
+        f"data: {MARK}film,",
+        "unknown data set 'film'",
+    ),
     "data set twice": ("[amazon, nyt]", f"[amazon, {MARK}amazon]", "given twice"),
     "missing data": ("nyt-test", f"{MARK}nyt-toast", "nyt-toast.jsonl"),
     "missing encoder": ("encoder: encoder", f"encoder: {MARK}coder", "coder"),
