@@ -323,7 +323,7 @@ def test_another_adapter_is_another_merge(tmp_path):
             report = json.loads((folder / out / "merganser.json").read_text())
             identities.append(report["identity"])
     assert identities[0] != identities[1]
-    assert "has rank 2, and adapter_config.json says 8" in process.stderr
+    assert "has rank 2, but adapter_config.json says 8" in process.stderr
 
 
 def run(folder, *arguments):
