@@ -24,6 +24,10 @@ if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
 endif()
 
+# An option for what need not run fast: code full of templates, nlohmann::json and
+# tests, takes two thirds of the time to compile.
+set(quick_to_compile $<$<CONFIG:Release>:-O1>)
+
 add_library(merganser_options INTERFACE)
 # No FMA contraction: the fused CPU kernels, the CUDA kernels and the composed
 # definitions promise the same bits, and a contracted multiply-add rounds once

@@ -17,9 +17,21 @@ MERGANSER_API nlohmann::ordered_json parse_json(std::string_view text);
 MERGANSER_API nlohmann::ordered_json parse_json_or_discard(
     std::string_view text);
 
-// As nlohmann::ordered_json::dump; indent -1: one line.
+// The same with sorted keys.
+MERGANSER_API nlohmann::json parse_sorted_json_or_discard(
+    std::string_view text);
+
+// As dump of nlohmann's classes; indent -1: one line.
 MERGANSER_API std::string json_text(
     const nlohmann::ordered_json& json,
     int indent = -1);
+MERGANSER_API std::string json_text(
+    const nlohmann::json& json,
+    int indent = -1);
+
+// Bytes that are not UTF-8 become U+FFFD instead of an exception.
+MERGANSER_API std::string json_text_replacing(
+    const nlohmann::ordered_json& json,
+    int indent);
 
 } // namespace merganser

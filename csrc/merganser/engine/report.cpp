@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "merganser/base/json_text.h"
 #include "merganser/base/text_table.h"
 
 namespace merganser {
@@ -51,7 +52,7 @@ std::string MergeReport::to_json() const {
         ? 0.0
         : static_cast<double>(clamped) / static_cast<double>(elements);
   }
-  return json.dump(2);
+  return json_text(json, 2);
 }
 
 } // namespace merganser

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/base/quote.h"
 #include "merganser/base/strict_json.h"
 #include "merganser/io/atomic_file.h"
@@ -61,7 +62,7 @@ std::string format_checkpoint_index(const CheckpointIndex& index) {
   const nlohmann::json json = {
       {"metadata", {{"total_size", index.total_size}}},
       {"weight_map", index.shard_of}};
-  return json.dump(2) + "\n";
+  return json_text(json, 2) + "\n";
 }
 
 bool is_checkpoint_index(const fs::path& path) {

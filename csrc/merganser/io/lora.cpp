@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/base/quote.h"
 #include "merganser/io/atomic_file.h"
 
@@ -64,8 +65,7 @@ void check_patterns(const json& patterns, const fs::path& file) {
 }
 
 Config read_config(const fs::path& file) {
-  const json config =
-      json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
+  const json config = parse_sorted_json_or_discard(read_file(file));
   const auto refuse = [&](const std::string& what) {
     throw InputError(fmt::format("{}: {}", file.string(), what));
   };

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/base/quote.h"
 #include "merganser/base/strict_json.h"
 
@@ -115,7 +116,7 @@ std::string format_safetensors_header(
   }
   std::string text;
   try {
-    text = object.dump();
+    text = json_text(object);
   } catch (const nlohmann::json::exception& error) {
     throw InputError(fmt::format(
         "{}: in a tensor's name or the metadata: {}",

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "merganser/base/json_text.h"
 #include "merganser/io/atomic_file.h"
 
 namespace merganser {
@@ -31,8 +32,8 @@ constexpr std::string_view kConfigKeys[] = {
     "pad_token_id",
 };
 
-json parse_json(const std::string& text, const fs::path& file) {
-  json value = json::parse(text, nullptr, /*allow_exceptions=*/false);
+json parse_object(const std::string& text, const fs::path& file) {
+  json value = parse_sorted_json_or_discard(text);
   if (!value.is_object()) {
     throw InputError(fmt::format("{} is not a JSON object", file.string()));
   }
@@ -66,7 +67,7 @@ bool has_class_names(const json& config) {
 // What turns text into ids; not the truncation and padding of the last use,
 // which tokenizer.json holds too.
 json vocabulary(const fs::path& tokenizer_json) {
-  json value = parse_json(read_file(tokenizer_json), tokenizer_json);
+  json value = parse_object(read_file(tokenizer_json), tokenizer_json);
   value.erase("truncation");
   value.erase("padding");
   value.erase("version");
@@ -98,16 +99,16 @@ void check_configs(
     Problems& problems) {
   const fs::path here = model.path() / "config.json";
   const fs::path there = reference.path() / "config.json";
-  const json config = parse_json(model.config_text(), here);
-  const json expected = parse_json(reference.config_text(), there);
+  const json config = parse_object(model.config_text(), here);
+  const json expected = parse_object(reference.config_text(), there);
   const auto differ = [&](std::string_view key, const json& a, const json& b) {
     problems.add(fmt::format(
         "{} has {} {}, {} has {}: they were not fine-tuned from one model",
         here.string(),
         key,
-        a.dump(),
+        json_text(a),
         there.string(),
-        b.dump()));
+        json_text(b)));
   };
   for (const std::string_view key : kConfigKeys) {
     if (any_depth && key == "num_hidden_layers") {

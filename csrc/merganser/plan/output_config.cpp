@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/io/atomic_file.h"
 #include "merganser/recipe/read_options.h"
 
@@ -15,8 +16,7 @@ namespace merganser {
 namespace fs = std::filesystem;
 
 void check_config(const fs::path& config) {
-  const auto json = nlohmann::json::parse(
-      read_file(config), nullptr, /*allow_exceptions=*/false);
+  const auto json = parse_json_or_discard(read_file(config));
   if (!json.is_object()) {
     throw InputError(fmt::format("{}: is no JSON object", config.string()));
   }
@@ -32,7 +32,7 @@ void set_config_layers(
       layers.push_back(static_cast<size_t>(i));
     }
   }
-  auto json = nlohmann::ordered_json::parse(read_file(config));
+  auto json = parse_json(read_file(config));
   size_t before = 0;
   for (const char* key :
        {"num_hidden_layers", "n_layer", "n_layers", "num_layers"}) {
@@ -52,15 +52,15 @@ void set_config_layers(
       value.push_back(whole[layer]);
     }
   }
-  write_file(config, json.dump(2) + "\n");
+  write_file(config, json_text(json, 2) + "\n");
 }
 
 void set_config_dtype(const fs::path& config, DType dtype) {
-  auto json = nlohmann::ordered_json::parse(read_file(config));
+  auto json = parse_json(read_file(config));
   // transformers 5 writes "dtype", earlier ones "torch_dtype".
   json[json.contains("dtype") ? "dtype" : "torch_dtype"] =
       torch_dtype_name(dtype);
-  write_file(config, json.dump(2) + "\n");
+  write_file(config, json_text(json, 2) + "\n");
 }
 
 } // namespace merganser

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "merganser/base/json_text.h"
 #include "merganser/base/text_table.h"
 #include "merganser/recipe/setting.h"
 
@@ -232,7 +233,7 @@ std::string plan_json(const MergePlan& plan, const BufferMemory& memory) {
     }
     json["heads"].push_back({{"file", head.file}, {"tensors", names}});
   }
-  return json.dump(2, ' ', false, ordered_json::error_handler_t::replace);
+  return json_text_replacing(json, 2);
 }
 
 } // namespace merganser

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "merganser/base/json_text.h"
 #include "merganser/base/text_table.h"
 #include "merganser/io/hash.h"
 
@@ -98,9 +99,9 @@ std::string Inspection::to_json() const {
     json["content_hash"] = *content_hash;
   }
   if (provenance) {
-    json["merged"] = ordered_json::parse(provenance->to_json());
+    json["merged"] = parse_json(provenance->to_json());
   }
-  return json.dump(2, ' ', false, ordered_json::error_handler_t::replace);
+  return json_text_replacing(json, 2);
 }
 
 } // namespace merganser

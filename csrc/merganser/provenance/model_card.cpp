@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "merganser/base/json_text.h"
 #include "merganser/io/atomic_file.h"
 
 namespace merganser {
@@ -54,8 +55,7 @@ std::optional<std::string> hub_name(
   if (!fs::is_regular_file(file)) {
     return std::nullopt; // a Fisher, an adapter
   }
-  const auto config = nlohmann::json::parse(
-      read_file(file), nullptr, /*allow_exceptions=*/false);
+  const auto config = parse_json_or_discard(read_file(file));
   const auto name = config.find("_name_or_path");
   if (name == config.end() || !name->is_string() ||
       !is_hub_name(name->get_ref<const std::string&>()) ||

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/io/atomic_file.h"
 #include "merganser/io/hash.h"
 #include "merganser/io/lora.h"
@@ -38,7 +39,7 @@ std::string Provenance::to_json() const {
          {"content_hash", input.content_hash},
          {"settings_hash", input.settings_hash}});
   }
-  return json.dump(2, ' ', false, ordered_json::error_handler_t::replace);
+  return json_text_replacing(json, 2);
 }
 
 std::string settings_hash(const Checkpoint& input) {
@@ -72,13 +73,13 @@ std::optional<Provenance> Provenance::read(
     return std::nullopt;
   }
   try {
-    const auto json = ordered_json::parse(read_file(file));
+    const auto json = parse_json(read_file(file));
     Provenance found;
     if (json.at("format_version") != kFormatVersion) {
       throw InputError(fmt::format(
           "{} has format_version {}, this version of Merganser reads {}",
           file.string(),
-          json.at("format_version").dump(),
+          json_text(json.at("format_version")),
           kFormatVersion));
     }
     json.at("merganser_version").get_to(found.version);

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/base/text_table.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/io/hash.h"
@@ -88,7 +89,7 @@ std::string Verification::to_json() const {
   for (const Row& row : inputs) {
     json["inputs"].push_back(describe(row));
   }
-  return json.dump(2, ' ', false, ordered_json::error_handler_t::replace);
+  return json_text_replacing(json, 2);
 }
 
 Verification verify(const std::filesystem::path& folder) {

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "merganser/base/json_text.h"
 #include "merganser/base/text_table.h"
 #include "merganser/recipe/methods.h"
 
@@ -167,7 +168,7 @@ std::string methods_json() {
     }
     all.push_back(std::move(entry));
   }
-  return all.dump(2);
+  return json_text(all, 2);
 }
 
 } // namespace merganser

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "merganser/base/json_text.h"
 #include "merganser/base/problems.h"
 #include "merganser/io/yaml_value.h"
 
@@ -97,7 +98,7 @@ std::string Setting::to_yaml() const {
         rule.filter.empty() ? fmt::format("{{value: {}}}", print(rule.values))
                             : fmt::format(
                                   "{{filter: {}, value: {}}}",
-                                  nlohmann::json(rule.filter).dump(),
+                                  json_text(nlohmann::json(rule.filter)),
                                   print(rule.values)));
   }
   return fmt::format("[{}]", fmt::join(rules, ", "));

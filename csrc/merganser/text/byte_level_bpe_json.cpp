@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/base/quote.h"
 #include "merganser/text/byte_level_bpe.h"
 #include "merganser/text/tokenizer_json_parts.h"
@@ -68,7 +69,7 @@ std::unique_ptr<SubwordModel> read_byte_level_bpe(
     if (!value.is_null() && value != "" && value != 0 && value != false) {
       refuse(
           fmt::format("{} of BPE", key),
-          value.dump(),
+          json_text(value),
           "use a model without it");
     }
   }

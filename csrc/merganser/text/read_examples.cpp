@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/base/quote.h"
 #include "merganser/base/strict_json.h"
 #include "merganser/base/utf8.h"
@@ -59,7 +60,7 @@ TextExample parse_json_line(
   }
   const nlohmann::json& label = object["label"];
   if (!label.is_number_unsigned() || label.get<uint64_t>() > kLargestLabel) {
-    refuse_label(path, line, label.dump());
+    refuse_label(path, line, json_text(label));
   }
   return {object["text"].get<std::string>(), label.get<int64_t>(), line};
 }

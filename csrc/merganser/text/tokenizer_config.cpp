@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/base/strict_json.h"
 #include "merganser/io/atomic_file.h"
 
@@ -39,7 +40,7 @@ bool is_special(const json& config, const std::string& content) {
 json listed_tokens(const json& ids, const json& config) {
   json tokens = json::object();
   for (const auto& [content, id] : ids.items()) {
-    tokens[id.dump()] = {
+    tokens[json_text(id)] = {
         {"content", content}, {"normalized", !is_special(config, content)}};
   }
   return tokens;

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
 #include "merganser/base/quote.h"
 
 namespace merganser::tokenizer_json {
@@ -34,7 +35,7 @@ int32_t read_id(const json& value, std::string_view token) {
     throw InputError(fmt::format(
         "the id of {} is {}, expected a non-negative integer",
         quote(token),
-        quote(value.dump())));
+        quote(json_text(value))));
   }
   return value.get<int32_t>();
 }
