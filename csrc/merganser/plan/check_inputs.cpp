@@ -71,11 +71,11 @@ void check_inputs(const MergePlan& plan, Problems& problems) {
         check_adapter(model, weights, problems);
       }
       if (model.fisher) {
-        compare_fisher(
+        check_fisher(
             *plan.inputs[*model.fisher], weights, skip_heads, problems);
       }
       if (model.gram) {
-        compare_gram(*plan.inputs[*model.gram], weights, problems);
+        check_gram(*plan.inputs[*model.gram], weights, problems);
       }
       if (std::ranges::find(compared, &weights) != compared.end()) {
         continue;
@@ -90,19 +90,19 @@ void check_inputs(const MergePlan& plan, Problems& problems) {
             problems);
       });
       if (!sliced) {
-        compare_tensors(weights, reference, skip_heads, problems);
+        check_tensors(weights, reference, skip_heads, problems);
       }
     }
   }
   if (!plan.base) {
-    compare_integers(compared, skip_heads, problems);
+    check_integers(compared, skip_heads, problems);
   }
   if (plan.base_fisher) {
-    compare_fisher(
+    check_fisher(
         *plan.inputs[*plan.base_fisher], reference, skip_heads, problems);
   }
   if (plan.base_gram) {
-    compare_gram(*plan.inputs[*plan.base_gram], reference, problems);
+    check_gram(*plan.inputs[*plan.base_gram], reference, problems);
   }
 }
 

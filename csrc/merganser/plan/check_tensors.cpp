@@ -127,7 +127,7 @@ void check_types(const Checkpoint& model, bool skip_heads, Problems& problems) {
       names);
 }
 
-void compare_tensors(
+void check_tensors(
     const Checkpoint& model,
     const Checkpoint& reference,
     bool skip_heads,
@@ -163,7 +163,7 @@ void compare_tensors(
   report(problems, "{} differs from {} in type", model, reference, types);
 }
 
-void compare_fisher(
+void check_fisher(
     const Checkpoint& fisher,
     const Checkpoint& model,
     bool skip_heads,
@@ -211,7 +211,7 @@ void compare_fisher(
       types);
 }
 
-void compare_gram(
+void check_gram(
     const Checkpoint& gram,
     const Checkpoint& model,
     Problems& problems) {
@@ -250,7 +250,7 @@ void compare_gram(
   report(problems, "{} must store Gram matrices as F32 or F64", gram, types);
 }
 
-void compare_integers(
+void check_integers(
     const std::vector<const Checkpoint*>& models,
     bool skip_heads,
     Problems& problems) {
@@ -263,7 +263,7 @@ void compare_integers(
     for (const Checkpoint* model : models) {
       const TensorInfo* info = model->find(tensor.name);
       if (info == nullptr || *info != tensor) {
-        continue; // reported by compare_tensors
+        continue; // reported by check_tensors
       }
       if (!same_bytes(model->at(tensor.name), reference.at(tensor.name))) {
         problems.add(fmt::format(

@@ -27,7 +27,7 @@ MERGANSER_API bool is_head_tensor(std::string_view name);
 void check_types(const Checkpoint& model, bool skip_heads, Problems& problems);
 
 // Checks that two models have the same tensors, in the same shapes and kinds.
-void compare_tensors(
+void check_tensors(
     const Checkpoint& model,
     const Checkpoint& reference,
     bool skip_heads,
@@ -35,7 +35,7 @@ void compare_tensors(
 
 // Checks that a Fisher has every tensor of its model that is merged, and no
 // other.
-void compare_fisher(
+void check_fisher(
     const Checkpoint& fisher,
     const Checkpoint& model,
     bool skip_heads,
@@ -43,14 +43,14 @@ void compare_fisher(
 
 // Checks that Gram matrices (in, in) have the names of weights (out, in) of the
 // model.
-void compare_gram(
+void check_gram(
     const Checkpoint& gram,
     const Checkpoint& model,
     Problems& problems);
 
 // Checks that integers and bools agree, for merges without a base to copy them
 // from. Reads them.
-void compare_integers(
+void check_integers(
     const std::vector<const Checkpoint*>& models,
     bool skip_heads,
     Problems& problems);

@@ -14,7 +14,7 @@ namespace merganser {
 
 namespace fs = std::filesystem;
 
-void check_config(const fs::path& config) {
+void check_output_config(const fs::path& config) {
   const auto json = nlohmann::json::parse(
       read_file(config), nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) {

@@ -10,7 +10,7 @@ namespace merganser {
 
 // Throws InputError unless the file contains a JSON object, which the functions
 // below need.
-void check_config(const std::filesystem::path& config);
+void check_output_config(const std::filesystem::path& config);
 
 // Sets the number of layers that the slices name, and selects their entries in
 // lists with one entry per layer (layer_types).

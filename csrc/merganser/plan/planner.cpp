@@ -182,7 +182,7 @@ MergePlan make_plan(Recipe recipe) {
       problems);
   if (plan.recipe.out_dtype || !plan.recipe.slices.empty()) {
     problems.collect(
-        [&] { check_config(plan.reference->path() / "config.json"); });
+        [&] { check_output_config(plan.reference->path() / "config.json"); });
   }
   problems.throw_if_any(source);
   if (plan.recipe.heads == HeadMode::kPerTask) {

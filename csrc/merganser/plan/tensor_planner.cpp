@@ -183,7 +183,7 @@ class TensorPlanner {
     }
   }
 
-  // Repeats for slices what compare_tensors checks for whole models.
+  // Repeats for slices what check_tensors checks for whole models.
   static void check(const TensorSource& source, const TensorInfo& output) {
     const TensorInfo& info = source.tensor.info();
     if (info.shape != output.shape ||
