@@ -76,7 +76,7 @@ std::optional<Provenance> Provenance::read(
     Provenance found;
     if (json.at("format_version") != kFormatVersion) {
       throw InputError(fmt::format(
-          "{} has format_version {}, this version of Merganser reads {}",
+          "{} has format_version {}; this version of Merganser reads {}",
           file.string(),
           json.at("format_version").dump(),
           kFormatVersion));

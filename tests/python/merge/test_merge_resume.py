@@ -272,7 +272,7 @@ def test_verify_looks_at_the_recipe(tmp_path):
     )
     found = json.loads(process.stdout)
     assert process.returncode == 1 and found["model"]["state"] == "changed"
-    assert "the recipe in merganser.json" in found["model"]["problem"]
+    assert "the recipe in merganser.json does not match" in found["model"]["problem"]
 
 
 def test_verify_of_damaged_inputs(tmp_path):
