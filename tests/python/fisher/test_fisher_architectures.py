@@ -54,7 +54,9 @@ def test_classifiers(name, estimator):
     assert_fishers_close(run(name, model, batches, estimator, seed=4), expected)
 
 
-@pytest.mark.parametrize("estimator", ["exact", "mc", "empirical"])
+@pytest.mark.parametrize(
+    "estimator", [pytest.param("exact", marks=pytest.mark.slow), "mc", "empirical"]
+)
 @pytest.mark.parametrize("name", architectures.LANGUAGE_MODELS)
 def test_language_models(name, estimator):
     """An example is a sequence; position t predicts token t + 1."""

@@ -115,6 +115,7 @@ def test_mc_batch_with_one_example_per_batch_is_mc(case):
     assert_fishers_close(dict(mc_batch.diagonal), dict(mc.diagonal))
 
 
+@pytest.mark.slow
 def test_mc_batch_is_unbiased(bert):
     """Compares the mean over many seeds of each tensor's sum with the exact one, up to
     four of its standard errors. Squares of means without the factor B, or with the

@@ -61,7 +61,12 @@ def scores(singles, estimator, labels):
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize(
     ("estimator", "labels"),
-    [("exact", False), ("mc", True), ("mc", False), ("empirical", True)],
+    [
+        pytest.param("exact", False, marks=pytest.mark.slow),
+        ("mc", True),
+        ("mc", False),
+        ("empirical", True),
+    ],
 )
 @pytest.mark.parametrize("name", architectures.LANGUAGE_MODELS)
 def test_definition(name, estimator, labels, side):

@@ -219,6 +219,7 @@ def test_mc_batch(name):
     assert_fishers_close(result, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("estimator", "samples"), [("mc", 1), ("mc", 3), ("mc_batch", 1)]
 )

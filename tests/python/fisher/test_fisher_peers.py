@@ -55,6 +55,7 @@ def test_curvlinops_tells_the_estimators_apart():
         assert_fishers_close(expected["exact"], expected["empirical"])
 
 
+@pytest.mark.slow
 def test_many_samples_come_to_the_exact_fisher():
     """mc against curvlinops: with many samples from p, it equals the exact Fisher up to
     its sampling error, of order 1 / sqrt(samples)."""

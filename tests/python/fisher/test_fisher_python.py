@@ -167,6 +167,7 @@ def test_layers_with_hooks():
     assert_fishers_close(merganser.fisher(model, [examples]), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["mc", "mc_batch"])
 def test_sampling_is_unbiased(estimator):
     """The mean over seeds equals the exact one within its standard error."""

@@ -55,6 +55,7 @@ KILLED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", KILLED)
 def test_fifty_kills(tmp_path, case):
     """The bytes are the same, for any number of kills at any point."""

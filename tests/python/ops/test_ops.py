@@ -391,6 +391,7 @@ def op_samples(device):
     yield op.dropout, (x.requires_grad_(), 0.1, 0, 0)
 
 
+@pytest.mark.slow
 def test_opcheck(device):
     checked = set()
     for op, arguments in op_samples(device):

@@ -50,6 +50,7 @@ def test_uses_what_is_exported(path):
     assert used <= set(merganser.__all__)
 
 
+@pytest.mark.slow
 def test_fishers(tmp_path, monkeypatch):
     """Runs every code cell of 02_fishers, on models of 16 dimensions."""
     pytest.importorskip("IPython")

@@ -95,6 +95,7 @@ def test_a_cuda_build_needs_a_cuda_torch(monkeypatch):
     _check.check_torch(build("2.13.0", cuda="13.0"))
 
 
+@pytest.mark.slow
 def test_the_check_comes_before_the_compiled_module():
     """Loading _C with another torch could fail with a missing symbol."""
     code = """

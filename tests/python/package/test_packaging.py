@@ -61,6 +61,7 @@ def expect_merged(folder):
     torch.testing.assert_close(merged["b"], torch.tensor([4.75]))
 
 
+@pytest.mark.slow
 def test_cmake_install(tmp_path, recipe):
     """cmake --install, the C++ example on it, the installed executables."""
     prefix = tmp_path / "prefix"
@@ -90,6 +91,7 @@ def test_cmake_install(tmp_path, recipe):
         assert "torch" not in run("ldd", installed, env=environment)
 
 
+@pytest.mark.slow
 def test_torch_component(tmp_path):
     """find_package provides merganser::torch and refuses another minor version."""
     prefix = tmp_path / "prefix"
@@ -156,6 +158,7 @@ def installed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_installed_package(installed, tmp_path):
     """Imports merganser with its operators, outside of any build tree."""
     facts = run(
@@ -175,6 +178,7 @@ def test_installed_package(installed, tmp_path):
     assert requirements == [f"torch=={'.'.join(torch.__version__.split('.')[:2])}.*"]
 
 
+@pytest.mark.slow
 def test_installed_executable(installed, recipe, tmp_path):
     """It is the executable itself, not a script, and finds merganser-torch."""
     program = installed / "bin/merganser"

@@ -87,6 +87,7 @@ def test_complete_script(folder):
     run("eval", "--model", "merged", "--data", "movie-test.jsonl")
 
 
+@pytest.mark.slow
 def test_command_line(folder):
     for name, data in {"movie": "movie", "tweets": "nyt"}.items():
         shutil.copy(f"{data}-train.jsonl", f"{name}.jsonl")

@@ -23,6 +23,7 @@ def packed(form):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -45,6 +46,7 @@ def test_bert(tmp_path, options):
         pair.check(list(packed(form)), 1_000_000)
 
 
+@pytest.mark.slow
 def test_byte_level_words(tmp_path):
     pair = Pair(save(boundary_bpe("a1! \n"), tmp_path))
     for form in ("a?b", "1?", "!?", "\n?", "? a"):

@@ -143,6 +143,7 @@ def test_minilm():
     assert_equal_outputs_and_gradients(encoder, model, batch)
 
 
+@pytest.mark.slow
 def test_roberta_base_with_random_weights(tmp_path):
     config = RobertaConfig(
         vocab_size=50265,

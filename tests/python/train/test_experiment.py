@@ -219,6 +219,7 @@ def test_only_what_depends_on_a_change_runs_again(copy, edit, expected):
     assert stages(done.stderr)["cached"] == set(STAGES) - expected
 
 
+@pytest.mark.slow
 def test_changed_back_gives_the_same_bytes(copy):
     before = weights(copy / "out")
     replace("lr: 0.003", "lr: 0.001")(copy)
@@ -280,6 +281,7 @@ INTERRUPTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill", "int"])
 @pytest.mark.parametrize("path", INTERRUPTIONS.values(), ids=INTERRUPTIONS)
 def test_interrupted_run_goes_on_and_ends_with_the_same_bytes(
@@ -338,6 +340,7 @@ def report(out):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_report_draws_a_plot(copy):
     done = report(copy / "out")
     assert done.returncode == 0, done.stderr
@@ -346,6 +349,7 @@ def test_report_draws_a_plot(copy):
     assert image.startswith(b"\x89PNG") and len(image) > 10_000
 
 
+@pytest.mark.slow
 def test_report_without_results(tmp_path):
     done = report(tmp_path)
     assert done.returncode == 2

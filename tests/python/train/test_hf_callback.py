@@ -483,6 +483,7 @@ def test_refuses_options(options, message):
         FisherCallback(**options)
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path):
     """DDP: 2 x 4 examples per step equal one process' 8; samples differ by process."""
     with socket.socket() as free:

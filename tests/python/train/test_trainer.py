@@ -60,6 +60,7 @@ def assert_same_course(steps, expected):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", OPTIONS)
 def test_same_course_as_transformers(model, name, tmp_path):
@@ -79,6 +80,7 @@ def test_same_course_as_transformers(model, name, tmp_path):
     torch.testing.assert_close(replay.logits(range(40)), expected, atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_same_course_as_transformers_from_minilm(tmp_path):
     """50 steps on real weights, with the same initial head."""
     (tmp_path / "model").symlink_to(MINILM)
