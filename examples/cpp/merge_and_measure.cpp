@@ -1,5 +1,5 @@
-// merge_and_measure RECIPE.yaml OUT: merges as the recipe says, then shows how
-// far the merge moved each tensor from the base: |merged - base| / |base|.
+// merge_and_measure RECIPE.yaml OUT: executes a recipe, then prints how far the
+// merge moved each tensor from the base: |merged - base| / |base|.
 
 #include <cmath>
 #include <cstdio>

@@ -77,7 +77,7 @@ void write_head(
         data,
         0,
         allow_nonfinite,
-        "only finite values are copied");
+        "only finite values can be copied");
     writer.write(tensor.name, data);
   }
   writer.finish();

@@ -11,10 +11,10 @@ InputHashes::InputHashes(const MergePlan& plan) : plan_(plan) {
 }
 
 void InputHashes::add(size_t tensor, std::span<const Digest> digests) {
-  const std::lock_guard lock(mutex_); // slices may use a tensor twice
-  const TensorPlan& row = plan_.tensors[tensor];
+  const std::lock_guard lock(mutex_); // slices can use a tensor twice
+  const TensorPlan& plan = plan_.tensors[tensor];
   for (size_t s = 0; s < digests.size(); ++s) {
-    const TensorSource& source = row.sources[s];
+    const TensorSource& source = plan.sources[s];
     const Checkpoint& checkpoint = *plan_.inputs[source.input];
     const TensorInfo* info = checkpoint.find(source.tensor.info().name);
     digests_[source.input][info - checkpoint.tensors().data()] = digests[s];

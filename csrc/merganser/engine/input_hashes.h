@@ -10,16 +10,16 @@
 
 namespace merganser {
 
-// The content hashes of a merge's inputs, from digests of what it reads anyway.
+// Content hashes of a merge's inputs, from digests of the data that it reads.
 class InputHashes {
  public:
   explicit InputHashes(const MergePlan& plan);
 
-  // Of a tensor of plan.tensors: what was read, one digest per source. May be
-  // called from several threads.
+  // Adds the digests of a tensor of plan.tensors, one per source. Thread-safe.
   void add(size_t tensor, std::span<const Digest> digests);
 
-  // Of plan.inputs; reads the tensors that the merge did not.
+  // Returns the hashes of plan.inputs; reads the tensors that the merge did
+  // not.
   std::vector<std::string> finish(int threads);
 
  private:

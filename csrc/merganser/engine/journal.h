@@ -8,12 +8,12 @@
 
 namespace merganser {
 
-// What a merge keeps of a tensor that is written; a line of its journal.
+// Record of a tensor that has been written: a line of the journal.
 struct FinishedTensor {
-  size_t tensor = 0; // in plan.tensors
+  size_t tensor = 0; // position in MergePlan::tensors
   int64_t clamped = 0; // elements whose denominator was clamped
   int64_t nonfinite = 0; // elements of the result
-  std::vector<Digest> digests; // of its sources and of the results
+  std::vector<Digest> digests; // of the sources and results
 
   std::string to_line() const;
   static FinishedTensor parse(const std::string& line);

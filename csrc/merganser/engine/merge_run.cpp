@@ -59,9 +59,10 @@ void MergeRun::write_weights(
 }
 
 void MergeRun::measure(size_t tensor) {
-  const TensorPlan& row = plan_.tensors[tensor];
-  const bool wanted = !plan_.recipe.method->needs_grams() || !row.grams.empty();
-  if (row.action != TensorAction::kMerge || !wanted) {
+  const TensorPlan& plan = plan_.tensors[tensor];
+  const bool needed =
+      !plan_.recipe.method->needs_grams() || !plan.grams.empty();
+  if (plan.action != TensorAction::kMerge || !needed) {
     return;
   }
   auto& found = tensors_[tensor].statistics;
@@ -70,14 +71,14 @@ void MergeRun::measure(size_t tensor) {
     while (same < output &&
            !same_statistics(
                *plan_.recipe.method,
-               row.parameters[same],
-               row.parameters[output])) {
+               plan.parameters[same],
+               plan.parameters[output])) {
       ++same;
     }
     found.push_back(
         same < output ? found[same]
                       : std::make_shared<const TensorStatistics>(
-                            measure_tensor(row, output, threads_)));
+                            measure_tensor(plan, output, threads_)));
   }
 }
 
@@ -257,13 +258,13 @@ void MergeRun::copy_chunk(size_t tensor, const Chunk& chunk, Worker& worker) {
   const uint64_t bits = dtype_bits(source.tensor.info().dtype);
   const std::span<std::byte> first = worker.results[0];
   source.tensor.read(first, chunk.begin * bits / 8);
-  std::ranges::fill(worker.digests, hash_bytes(first)); // all the same bytes
+  std::ranges::fill(worker.digests, hash_bytes(first)); // the same bytes
   const int64_t nonfinite = check_finite(
       source.tensor,
       first,
       chunk.begin,
       allow_nonfinite_,
-      "only finite values are copied");
+      "only finite values can be copied");
   tensors_[tensor].nonfinite += plan_.outputs.size() * nonfinite;
   for (const std::span<std::byte> other :
        std::span(worker.results).subspan(1)) {

@@ -31,7 +31,7 @@ class MergeRun {
       uint64_t shard_bytes,
       const ProgressCallback& progress);
 
-  // Once the weights are written:
+  // Valid once the weights are written:
   std::vector<std::string> input_hashes(); // content hashes of plan.inputs
   const std::vector<Digest>& output_digests(size_t output) const {
     return output_digests_[output];
@@ -60,7 +60,7 @@ class MergeRun {
     std::once_flag begun;
     int64_t chunks = 0;
     std::vector<Digest> blocks; // (sources and results, chunks)
-    // Of the outputs, where needed; one for several where they are the same.
+    // One per output if the method needs them; outputs can share one.
     std::vector<std::shared_ptr<const TensorStatistics>> statistics;
     std::atomic<int64_t> done = 0; // strips
     std::atomic<int64_t> clamped = 0;

@@ -8,7 +8,7 @@
 
 namespace merganser {
 
-// What a merge did.
+// Result of a merge.
 struct MERGANSER_API MergeReport {
   std::string_view method;
   int64_t tensors_merged = 0;

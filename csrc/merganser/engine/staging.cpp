@@ -71,8 +71,8 @@ void check_free(const fs::path& out) {
   }
 }
 
-// Refuses a directory of that name with other contents: it is not ours to
-// remove.
+// Refuses a directory of that name with other contents, which must not be
+// removed.
 void check_own(const fs::path& root) {
   std::error_code ignored;
   if (!fs::exists(root, ignored)) {
@@ -89,8 +89,7 @@ void check_own(const fs::path& root) {
     if (name != "lock" && name != "journal" && name != "model") {
       throw InputError(fmt::format(
           "{}: contains {}, which no merge has written, but the merge needs "
-          "this "
-          "path; rename the directory",
+          "this path; rename the directory",
           root.string(),
           name));
     }

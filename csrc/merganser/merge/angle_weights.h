@@ -6,7 +6,7 @@
 
 namespace merganser {
 
-// Weights that follow from the angles between tensors.
+// Weights computed from angles between tensors.
 
 // Returns slerp's weights of base and model.
 template <typename T>

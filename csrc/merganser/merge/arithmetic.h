@@ -5,7 +5,7 @@
 
 #include "merganser/io/dtype.h"
 
-// The two types that merges are calculated in, float and double, by one name.
+// The two types of merge arithmetic, float and double, under one name.
 namespace merganser {
 
 template <typename T>
@@ -30,7 +30,7 @@ void convert_to(DType dtype, const T* in, std::byte* out, size_t n) {
   }
 }
 
-// The least magnitude that rounds to infinity: half a unit in the last place
+// The smallest magnitude that rounds to infinity: half a unit in the last place
 // above the largest finite number.
 template <typename T>
 T overflow_bound(DType dtype) {

@@ -80,8 +80,7 @@ Compute ChunkMerger<Compute>::fisher_scale(
                          : num_examples);
 }
 
-// Sparsifies the models' task vectors; returns true if the whole ones are
-// finite.
+// Sparsifies the models' task vectors; returns true if they were finite before.
 template <typename Compute>
 bool ChunkMerger<Compute>::sparsify_models(
     const TensorPlan& tensor,
@@ -118,7 +117,7 @@ MergeArrays<Compute, Stored> ChunkMerger<Compute>::arrays(
   };
   parameters.clear();
   fishers_.clear();
-  if (method.weights == WeightRule::kSlerp) { // interpolates from the base on
+  if (method.weights == WeightRule::kSlerp) { // interpolates from the base
     parameters.push_back(stored(tensor.base()));
   }
   for (size_t t = 0; t < tensor.num_models; ++t) {
@@ -137,8 +136,8 @@ MergeArrays<Compute, Stored> ChunkMerger<Compute>::arrays(
       .out = out};
 }
 
-// Merges BFloat16 to BFloat16. Returns false if a value needs a closer look,
-// which works on numbers of Compute.
+// Merges BFloat16 to BFloat16. Returns false if a value may have to be refused:
+// the caller then merges numbers of Compute, which finds it.
 template <typename Compute>
 bool ChunkMerger<Compute>::merge_stored(
     const TensorPlan& tensor,
@@ -171,7 +170,7 @@ MergeFindings<Compute> ChunkMerger<Compute>::calculate(
   MergeArrays<Compute, Compute> from = arrays(tensor, parameters_, merged_);
   bool finite = true;
   if (method.sparsify != Sparsify::kNone) {
-    // The formula does not see what was dropped.
+    // The formula does not see dropped elements.
     finite = sparsify_models(tensor, chunk, output, *statistics);
     parameters_.clear();
     for (const auto& task_vector : task_vectors_) {
@@ -185,18 +184,18 @@ MergeFindings<Compute> ChunkMerger<Compute>::calculate(
   return found;
 }
 
-// Takes a chunk of a tensor that was merged as a whole.
+// Takes a chunk of a tensor that has been merged already.
 template <typename Compute>
 MergeFindings<Compute> ChunkMerger<Compute>::take_merged(
     const std::vector<double>& merged,
     const Chunk& chunk) const {
-  auto most = magnitude_bits(Compute(0));
+  auto largest = magnitude_bits(Compute(0));
   for (int64_t i = 0; i < chunk.n; ++i) {
     merged_[i] = static_cast<Compute>(merged[chunk.begin + i]);
-    most = std::max(most, magnitude_bits(merged_[i]));
+    largest = std::max(largest, magnitude_bits(merged_[i]));
   }
   MergeFindings<Compute> found;
-  found.largest = std::bit_cast<Compute>(most);
+  found.largest = std::bit_cast<Compute>(largest);
   return found;
 }
 
@@ -240,7 +239,7 @@ MergedChunk ChunkMerger<Compute>::merge(
   return merged;
 }
 
-// Finds the value that the pass over the chunk has refused.
+// Throws for the first value that makes the inputs of the chunk invalid.
 template <typename Compute>
 void ChunkMerger<Compute>::check_inputs(
     const TensorPlan& tensor,
@@ -257,7 +256,7 @@ void ChunkMerger<Compute>::check_inputs(
             source.tensor,
             x,
             chunk.begin + i,
-            source.is_fisher ? "a Fisher is finite and not negative"
+            source.is_fisher ? "a Fisher must be finite and not negative"
                              : "only finite values can be merged");
       }
     }
@@ -297,8 +296,8 @@ int64_t ChunkMerger<Compute>::check_result(
     }
     if (!allow_nonfinite_) {
       throw InputError(fmt::format(
-          "tensor {} would be {} at index {}, which {} cannot hold; choose "
-          "another out_dtype or smaller weights",
+          "tensor {} would be {} at index {}, which {} cannot represent; "
+          "choose another out_dtype or smaller weights",
           quote(tensor.output.name),
           merged_[i],
           chunk.begin + i,

@@ -12,7 +12,7 @@ namespace merganser {
 
 struct MergedChunk {
   int64_t clamped = 0; // elements whose denominator was clamped
-  int64_t nonfinite = 0; // elements of the result; 0 where they are refused
+  int64_t nonfinite = 0; // elements of the result; 0 if they are refused
 };
 
 // Merges chunks of tensors in arithmetic of Compute, float or double: reads,
@@ -33,10 +33,10 @@ class ChunkMerger {
       std::span<Digest> digests);
 
   // Merges the chunk that was read into `out`, with the parameters of one of
-  // the outputs and, where the method needs them, the tensor's statistics.
-  // Throws InputError naming file, tensor and index for a negative Fisher and,
-  // unless allowed, for a value that is not finite or a result that the
-  // output's type cannot hold.
+  // the outputs and, if the method needs them, the tensor's statistics. Throws
+  // InputError naming file, tensor and index for a negative Fisher and, unless
+  // allowed, for a value that is not finite or a result that the output's type
+  // cannot represent.
   MergedChunk merge(
       const TensorPlan& tensor,
       const Chunk& chunk,
@@ -44,9 +44,8 @@ class ChunkMerger {
       const TensorStatistics* statistics,
       std::span<std::byte> out);
 
-  // Size of its buffers in bytes.
+  // Size of its buffers in bytes, with the result in an output of another type.
   static constexpr uint64_t memory(size_t sources, size_t task_vectors) {
-    // And the result, where the output is of another type.
     return ChunkReader<Compute>::memory(sources + task_vectors) +
         kChunkElements * sizeof(Compute);
   }

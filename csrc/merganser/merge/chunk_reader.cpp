@@ -19,7 +19,7 @@ std::vector<T> read_all(const StoredTensor& tensor) {
   return values;
 }
 
-// A matrix of so many rows.
+// Transposes a matrix with `rows` rows.
 template <typename T>
 std::vector<T> transposed(const std::vector<T>& matrix, int64_t rows) {
   const int64_t columns = std::ssize(matrix) / rows;
@@ -72,7 +72,7 @@ void ChunkReader<T>::read(
     bool as_stored) {
   const DType dtype = source.info().dtype;
   const uint64_t width = dtype_bits(dtype) / 8;
-  // Of the type that is calculated with: straight to its place.
+  // Values in the type of the arithmetic are read straight to their place.
   const bool same = dtype == kTypeOf<T> || as_stored;
   const std::span<std::byte> part(
       same ? reinterpret_cast<std::byte*>(to) : bytes_.data(), chunk.n * width);
@@ -96,8 +96,8 @@ void ChunkReader<T>::convert_stored(
   }
 }
 
-// W (out, in) += scale B A, of the chunk's elements; where W is kept as
-// (in, out), += scale (B A)^T.
+// Adds scale B A to the chunk's elements of W (out, in), or scale (B A)^T where
+// W is stored as (in, out).
 template <typename T>
 void ChunkReader<T>::add_update(
     const TensorSource& source,

@@ -9,14 +9,14 @@
 
 namespace merganser {
 
-// Reads a chunk of all of a tensor's sources as numbers of T, float or double.
+// Reads a chunk of all sources of a tensor as numbers of T, float or double.
 // One per thread: it owns the buffers.
 template <typename T>
 class ChunkReader {
  public:
-  // Sets values(s), valid until the next call, and `digests` of what was read,
-  // one per source (of which an adapter's part is none). The sources are of one
-  // shape. With `as_stored` values(s) of parameters are left as their bytes.
+  // Sets values(s), valid until the next call, and `digests` of the bytes read,
+  // one per source (without adapters). The sources have one shape. With
+  // `as_stored`, values(s) of parameters are left as stored.
   void read(
       std::span<const TensorSource> sources,
       const Chunk& chunk,
@@ -27,9 +27,10 @@ class ChunkReader {
     return values_[source].data();
   }
 
-  // Makes values(s) of what was read as it is stored.
+  // Converts values(s) that were read with `as_stored`.
   void convert_stored(std::span<const TensorSource> sources, int64_t n);
 
+  // Size of its buffers in bytes.
   static constexpr uint64_t memory(size_t sources) {
     return kChunkElements * (sources * sizeof(T) + sizeof(double));
   }
@@ -44,15 +45,15 @@ class ChunkReader {
   void add_update(const TensorSource& source, const Chunk& chunk, size_t place);
 
   std::vector<std::vector<T>> values_;
-  std::vector<std::byte> bytes_; // of a source of another type
-  // The adapters' matrices that were used last, of the sources.
+  std::vector<std::byte> bytes_; // as read from a source of another type
+  // Matrices of the adapter that a source used last.
   struct Matrices {
     const LoraUpdate* of = nullptr;
     std::vector<T> left; // (rows, rank)
     std::vector<T> right; // (rank, columns)
   };
   std::vector<Matrices> matrices_;
-  std::vector<T> sum_; // of a row's part
+  std::vector<T> sum_; // update of a part of a row
 };
 
 } // namespace merganser

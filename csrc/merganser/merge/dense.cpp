@@ -1,6 +1,6 @@
-// Compiled once per instruction set, with MERGANSER_DENSE as the name of what
-// it defines and another name for the namespace Eigen: the linker would else
-// keep one of the copies of Eigen's templates, whatever it was compiled for.
+// Compiled once per instruction set, with another MERGANSER_DENSE for the name
+// of its kernels and another name for the namespace Eigen: otherwise the linker
+// would keep one arbitrary copy of Eigen's templates.
 
 #include "merganser/merge/dense.h"
 

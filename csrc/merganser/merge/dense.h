@@ -5,8 +5,8 @@
 namespace merganser {
 
 // Matrix arithmetic in float64, row-major, on one thread, by Eigen. Eigen
-// chooses its vectors when it is compiled: dense.cpp is, once per instruction
-// set. Another one may round differently in the last place.
+// chooses its vector width at compile time, so dense.cpp is compiled once per
+// instruction set. Results of different sets may differ in the last place.
 struct DenseKernels {
   // c (rows, n) += factor a (rows, k) b (k, n)
   void (*add_product)(
@@ -17,14 +17,14 @@ struct DenseKernels {
       int64_t rows,
       int64_t k,
       int64_t n);
-  // a (n, n) = L L^T, of which L takes the place of a's lower triangle; false:
-  // a is not positive definite.
+  // Replaces the lower triangle of a (n, n) = L L^T by L. Returns false if a is
+  // not positive definite.
   bool (*decompose)(double* a, int64_t n);
-  // x (rows, n) becomes x (L L^T)^-1.
+  // x (rows, n) = x (L L^T)^-1
   void (*solve)(const double* l, double* x, int64_t rows, int64_t n);
 };
 
-// Those for the machine at hand.
+// Returns the kernels for the widest vectors of this machine.
 const DenseKernels& dense_kernels();
 
 } // namespace merganser

@@ -36,7 +36,8 @@ double FisherMean::mean(const std::filesystem::path& label) const {
   const double mean = sum_ / static_cast<double>(count_);
   if (!(mean > 0) || !std::isfinite(mean)) {
     throw InputError(fmt::format(
-        "{}: its mean is {}, which no Fisher can be divided by",
+        "{}: the mean of the Fisher is {}; normalize_fishers needs a positive, "
+        "finite mean",
         label.string(),
         mean));
   }

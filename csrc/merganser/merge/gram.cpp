@@ -17,15 +17,15 @@ namespace {
 
 using Matrix = std::vector<double>; // row-major
 
-// Rows of W that are multiplied and solved for together, by one thread.
+// Rows of W that one thread multiplies and solves for together.
 constexpr int64_t kRows = 64;
 
-// All chunks of a source, as float64.
+// Reads all chunks of a source as float64.
 class SourceReader {
  public:
   explicit SourceReader(const TensorSource& source) : source_(source) {}
 
-  // use(i, x) for every element.
+  // Calls use(i, x) for every element x.
   template <typename Use>
   void read(const Use& use) {
     const int64_t n = source_.tensor.info().numel();
@@ -50,7 +50,7 @@ class BlockMerge {
       : tensor_(tensor),
         parameters_(tensor.parameters[output]),
         base_(tensor.method->block == BlockRule::kGradientMatching),
-        // Every matrix is as it is where the method has no such parameter.
+        // Methods without this parameter use the matrices unchanged.
         off_diagonal_(base_ ? 1 : parameters_.off_diagonal),
         threads_(threads),
         rows_(tensor.output.shape[0]),
@@ -77,7 +77,7 @@ class BlockMerge {
       add(1, gram_, total_);
       add_product(1, updates_);
     }
-    // Without any token, each multiple of the identity gives the same.
+    // If all matrices are 0, every multiple of the identity gives the same.
     const double mean = mean_diagonal();
     const double ridge = parameters_.ridge * (mean == 0 ? 1 : mean);
     for (size_t i = 0; i < total_.size(); i += columns_ + 1) {
@@ -89,7 +89,7 @@ class BlockMerge {
   }
 
  private:
-  // update_ = W_t - W_0, or W_t where there is no W_0.
+  // update_ = W_t - W_0, or W_t for methods without W_0
   void read_update(const TensorSource& source) {
     read_weight(source, [&](int64_t i, double x) { update_[i] = x; });
     if (base_) {
@@ -105,7 +105,10 @@ class BlockMerge {
       if (!std::isfinite(x)) {
         check_update(source);
         refuse_value(
-            source.tensor, x, i, "only finite values can be solved with");
+            source.tensor,
+            x,
+            i,
+            "the weights of a linear layer must be finite");
       }
       use(i, x);
     });
@@ -121,7 +124,7 @@ class BlockMerge {
             source.matrix.tensor,
             x,
             i,
-            "a Gram matrix is finite and its diagonal is not negative");
+            "a Gram matrix must be finite and its diagonal not negative");
       }
       gram_[i] = source.num_examples * (diagonal ? x : off_diagonal_ * x);
     });
@@ -129,7 +132,7 @@ class BlockMerge {
   }
 
   void check_symmetric(const TensorSource& source) const {
-    constexpr double kRounding = 1e-3; // of sqrt(g_ii g_jj), float32's is less
+    constexpr double kRounding = 1e-3; // relative to sqrt(g_ii g_jj)
     for (int64_t i = 0; i < columns_; ++i) {
       for (int64_t j = 0; j < i; ++j) {
         const double scale =
@@ -141,7 +144,7 @@ class BlockMerge {
               source.tensor,
               x,
               i * columns_ + j,
-              "and it is no symmetric matrix");
+              "a Gram matrix must be symmetric");
         }
       }
     }
@@ -161,13 +164,13 @@ class BlockMerge {
     return sum / static_cast<double>(columns_);
   }
 
-  // products_ += weight * of * gram_
-  void add_product(double weight, const Matrix& of) {
+  // products_ += weight * left * gram_
+  void add_product(double weight, const Matrix& left) {
     for_rows([&](int64_t begin, int64_t n) {
       const int64_t first = begin * columns_;
       dense_.add_product(
           weight,
-          &of[first],
+          &left[first],
           gram_.data(),
           &products_[first],
           n,
@@ -180,8 +183,8 @@ class BlockMerge {
   void solve() {
     if (!dense_.decompose(total_.data(), columns_)) {
       throw InputError(fmt::format(
-          "the Gram matrices of tensor {} do not have full rank; give the "
-          "parameter ridge a larger value than {}",
+          "the Gram matrices of tensor {} do not have full rank; set the "
+          "parameter ridge to more than {}",
           quote(tensor_.output.name),
           parameters_.ridge));
     }

@@ -110,10 +110,11 @@ bool same_statistics(
 }
 
 uint64_t statistics_memory(const MethodInfo& method, size_t models) {
-  // In addition to what the merge itself holds.
+  // The merge itself holds its own buffers in addition.
   const uint64_t reader =
       method.needs_statistics() ? ChunkReader<double>::memory(models + 2) : 0;
-  return reader + thresholds_memory(method, models) + chance_memory(method);
+  return reader + thresholds_memory(method, models) +
+      random_mask_memory(method);
 }
 
 } // namespace merganser

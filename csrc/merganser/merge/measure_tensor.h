@@ -20,7 +20,7 @@ bool same_statistics(
     const TensorParameters& a,
     const TensorParameters& b);
 
-// Bytes that one thread holds while it measures.
+// Size of one thread's buffers in bytes.
 uint64_t statistics_memory(const MethodInfo& method, size_t models);
 
 } // namespace merganser

@@ -11,8 +11,8 @@
 namespace merganser {
 namespace {
 
-// Numbers as unsigned integers: of the same order for those without a sign,
-// infinity above all finite ones, NaN above infinity.
+// Unsigned integers with the bits of numbers: for numbers without a sign they
+// have the same order, infinity above all finite numbers, NaN above infinity.
 template <typename Compute>
 using BitsOf = std::conditional_t<sizeof(Compute) == 4, uint32_t, uint64_t>;
 
@@ -52,14 +52,14 @@ template <typename To, typename From>
   }
 }
 
-// What MergeFindings is made of, in every lane.
+// Values from which MergeFindings is computed, one per lane.
 template <typename Compute, int N>
 struct Seen {
   using Bits = typename Lanes<Compute, N>::Bits;
   using Values = typename Lanes<Compute, N>::Values;
   using Halves = typename Lanes<Compute, N>::Halves;
 
-  // always_inline: vectors wider than the machine's cannot be passed.
+  // always_inline: vectors wider than the machine's cannot be arguments.
   [[gnu::always_inline]] static Bits max(Bits a, Bits b) {
     return a < b ? b : a;
   }
@@ -95,12 +95,12 @@ struct Seen {
     std::memcpy(to, &halves, sizeof(halves));
   }
 
-  Bits worst{}; // input
-  Bits largest{}; // output
+  Bits worst{}; // largest bits of an input
+  Bits largest{}; // largest magnitude of an output
 };
 
-// Elements [begin, end) as far as they fill vectors of N bytes; returns where
-// it stopped.
+// Merges elements [begin, end) as far as they fill vectors of N bytes; returns
+// the end of what it merged.
 template <MergeFormula M, int N, typename Compute, typename Stored>
 [[gnu::always_inline]] inline int64_t merge_lanes(
     const MergeScalars<Compute>& scalars,
@@ -138,13 +138,13 @@ template <MergeFormula M, int N, typename Compute, typename Stored>
   std::memcpy(worst, &seen.worst, sizeof(worst));
   std::memcpy(largest, &seen.largest, sizeof(largest));
   std::memcpy(counts, &clamped_count, sizeof(counts));
-  auto most = std::bit_cast<BitsOf<Compute>>(findings.largest);
+  auto greatest = std::bit_cast<BitsOf<Compute>>(findings.largest);
   for (int64_t lane = 0; lane < Lane::kCount; ++lane) {
     findings.inputs_good &= worst[lane] < kInfinity<Compute>;
     findings.clamped += static_cast<int64_t>(counts[lane]);
-    most = std::max(most, largest[lane]);
+    greatest = std::max(greatest, largest[lane]);
   }
-  findings.largest = std::bit_cast<Compute>(most);
+  findings.largest = std::bit_cast<Compute>(greatest);
   return i;
 }
 

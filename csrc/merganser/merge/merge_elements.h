@@ -11,10 +11,10 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-// Inputs and output of one fused pass over n elements, merged as numbers of
+// Inputs and output of one fused pass over n elements, in arithmetic of
 // Compute; the parameters are stored as Stored, which is Compute, or BFloat16
-// where Compute is float. Arrays of `scalars.count` pointers; null where the
-// method does not use them.
+// if Compute is float. `models` and `fishers` have `scalars.count` pointers;
+// arrays that the method does not use are null.
 template <typename Compute, typename Stored = Compute>
 struct MergeArrays {
   const Stored* base = nullptr;
@@ -24,14 +24,14 @@ struct MergeArrays {
   Stored* out = nullptr;
 };
 
-// What a pass saw on its way.
+// Findings of a pass.
 template <typename Compute>
 struct MergeFindings {
   int64_t clamped = 0; // elements whose denominator was clamped
-  // False where a parameter is not finite or a Fisher not finite or negative;
-  // it may be false for a Fisher of -0 too.
+  // False if a parameter is not finite or a Fisher is negative or not finite;
+  // may be false for a Fisher of -0 too.
   bool inputs_good = true;
-  // The greatest magnitude, before the output's rounding; NaN if there is one.
+  // Greatest magnitude before the output is rounded; NaN if a result is NaN.
   Compute largest = 0;
 };
 

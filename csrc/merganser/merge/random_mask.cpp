@@ -10,21 +10,21 @@ uint64_t stream_of(const std::string& name, size_t model) {
   return hash_bytes(std::as_bytes(std::span(name))).low + model;
 }
 
-// Of methods without it: 0.
+// Returns 0 for methods without the parameter.
 double value_of(const std::vector<double>& values, size_t model) {
   return values.empty() ? 0 : values[model];
 }
 
 } // namespace
 
-Chances::Chances(const TensorPlan& tensor, size_t model, size_t output)
+RandomMask::RandomMask(const TensorPlan& tensor, size_t model, size_t output)
     : seed_(static_cast<uint64_t>(tensor.parameters[output].seed)),
       stream_(stream_of(tensor.output.name, model)),
       density_(tensor.parameters[output].density[model]),
       epsilon_(value_of(tensor.parameters[output].epsilon, model)),
       row_(row_length(tensor.output)) {}
 
-void Chances::draw(int64_t begin, std::span<float> out) const {
+void RandomMask::draw(int64_t begin, std::span<float> out) const {
   constexpr int64_t kWords = 4;
   PhiloxBlock block = {};
   for (size_t i = 0; i < out.size(); ++i) {
@@ -32,12 +32,12 @@ void Chances::draw(int64_t begin, std::span<float> out) const {
     if (i == 0 || place % kWords == 0) {
       block = philox(seed_, stream_, static_cast<uint64_t>(place / kWords));
     }
-    // 24 bits: what a float holds exactly.
+    // 24 bits: a float represents them exactly.
     out[i] = static_cast<float>(block.word[place % kWords] >> 8) * 0x1p-24f;
   }
 }
 
-float Chances::of_rank(int64_t rank) const {
+float RandomMask::chance(int64_t rank) const {
   const double share = row_ == 1 ? 0 : static_cast<double>(rank) / (row_ - 1);
   return static_cast<float>(density_ - epsilon_ + share * 2 * epsilon_);
 }

@@ -7,22 +7,23 @@
 
 namespace merganser {
 
-// DARE and DELLA keep an element of a task vector where a number drawn for it
-// is below a chance: the density, or what grows with the element's rank in its
-// row.
-class Chances {
+// Random choice of DARE and DELLA: they keep an element of a task vector if a
+// number drawn for it is below its chance, which is the density (DARE) or grows
+// with the rank of the element in its row (DELLA).
+class RandomMask {
  public:
-  // Of a model (its place in the sources), with the parameters of an output.
-  Chances(const TensorPlan& tensor, size_t model, size_t output);
+  // `output` selects the parameters.
+  RandomMask(const TensorPlan& tensor, size_t model, size_t output);
 
-  // Elements [begin, begin + out.size()) get a number in [0, 1) each. It
-  // depends on the seed, the tensor's name, the model's place and the
-  // element's, on nothing else.
+  // Draws a number in [0, 1) for each of the elements [begin, begin +
+  // out.size()). It depends only on the seed, the tensor's name, the model and
+  // the element's position.
   void draw(int64_t begin, std::span<float> out) const;
 
-  // DELLA's: from density - epsilon for the least magnitude of the row to
-  // density + epsilon for the greatest. Never falls with the rank, from 0.
-  float of_rank(int64_t rank) const;
+  // Returns DELLA's chance of an element by its rank, from 0: density - epsilon
+  // for the smallest magnitude of the row to density + epsilon for the
+  // greatest. Never falls with the rank.
+  float chance(int64_t rank) const;
 
  private:
   uint64_t seed_;
@@ -32,7 +33,8 @@ class Chances {
   int64_t row_;
 };
 
-// Elements in a row of the tensor: its last dimensions but the first.
+// Returns the number of elements in a row, which spans all dimensions but the
+// first.
 int64_t row_length(const TensorInfo& tensor);
 
 } // namespace merganser

@@ -14,19 +14,19 @@ namespace {
 constexpr int64_t kWordBits = 64;
 static_assert(kChunkElements % kWordBits == 0); // chunks share no words
 
-// What a row is ordered by.
+// Sort key of an element in its row.
 struct Key {
   uint64_t magnitude; // bits
   int64_t place;
 
-  // No branches: they could not be foretold.
+  // Without branches, which the processor could not predict.
   bool operator<(const Key& other) const {
     return (magnitude < other.magnitude) |
         ((magnitude == other.magnitude) & (place < other.place));
   }
 };
 
-// An element whose chance is not known well enough.
+// Element whose rank is not known closely enough to decide.
 struct Undecided {
   Key key;
   float drawn;
@@ -35,22 +35,23 @@ struct Undecided {
 constexpr int kLevels = 12;
 constexpr size_t kBuckets = size_t{1} << kLevels;
 
-// Between kBuckets - 1 keys of the row in increasing order lie as many buckets;
-// counting them tells the ranks of an element's neighbours, and with them its
-// chance so closely that the drawn number is nearly always above or below. Of
-// the others, some n / kBuckets, the ranks are counted one by one.
+// Chooses the elements of a row too long to sort. kBuckets - 1 sampled keys
+// divide the row into kBuckets buckets. The sizes of the buckets bound the rank
+// of every element, and with it the chance, so closely that the drawn number is
+// nearly always above or below. For the others, about n / kBuckets, the exact
+// ranks are counted.
 template <typename T>
 class LongRow {
  public:
   LongRow(
       const TensorPlan& tensor,
       size_t model,
-      const Chances& chances,
+      const RandomMask& mask,
       int threads,
       std::vector<uint64_t>& kept)
       : tensor_(tensor),
         model_(model),
-        chances_(chances),
+        mask_(mask),
         workers_(threads),
         kept_(kept) {}
 
@@ -77,7 +78,7 @@ class LongRow {
     std::vector<Undecided> undecided;
   };
 
-  // work(begin, worker) for the row's part in every chunk, which is read.
+  // Reads the row's part in every chunk and calls work(begin, worker).
   template <typename EachPart>
   void for_parts(const EachPart& work) {
     const int64_t first = begin_ / kChunkElements;
@@ -115,7 +116,7 @@ class LongRow {
     std::ranges::sort(splitters_, std::less());
   }
 
-  // How many splitters are not above the key.
+  // Returns the number of splitters that are not above the key.
   size_t bucket(const Key& key) const {
     size_t found = 0;
     for (size_t step = kBuckets / 2; step > 0; step /= 2) {
@@ -124,7 +125,7 @@ class LongRow {
     return found;
   }
 
-  // How many elements of the row are in each of `classes`.
+  // Returns the number of elements of the row in each of `classes`.
   template <typename Class>
   std::vector<int64_t> count(size_t classes, const Class& class_of) {
     for (Worker& worker : workers_) {
@@ -151,14 +152,14 @@ class LongRow {
   void decide() {
     for_parts([&](int64_t begin, Worker& w) {
       w.drawn.resize(w.task_vector.size());
-      chances_.draw(begin, w.drawn);
+      mask_.draw(begin, w.drawn);
       for (size_t i = 0; i < w.drawn.size(); ++i) {
         const Key key =
             key_of(w.task_vector[i], begin + static_cast<int64_t>(i));
         const size_t b = bucket(key);
-        if (w.drawn[i] < chances_.of_rank(first_[b])) {
+        if (w.drawn[i] < mask_.chance(first_[b])) {
           keep(key.place);
-        } else if (w.drawn[i] < chances_.of_rank(first_[b + 1] - 1)) {
+        } else if (w.drawn[i] < mask_.chance(first_[b + 1] - 1)) {
           w.undecided.push_back({key, w.drawn[i]});
         }
       }
@@ -173,7 +174,7 @@ class LongRow {
       worker.undecided.clear();
     }
     std::ranges::sort(undecided, std::less(), &Undecided::key);
-    // An element below the k-th of them, but not below the one before.
+    // Class k: elements below undecided[k], but not below undecided[k - 1].
     const std::vector<int64_t> sizes =
         count(undecided.size() + 1, [&](const Key& key) {
           return std::ranges::upper_bound(
@@ -183,7 +184,7 @@ class LongRow {
     int64_t rank = 0;
     for (size_t k = 0; k < undecided.size(); ++k) {
       rank += sizes[k];
-      if (undecided[k].drawn < chances_.of_rank(rank)) {
+      if (undecided[k].drawn < mask_.chance(rank)) {
         keep(undecided[k].key.place);
       }
     }
@@ -191,11 +192,11 @@ class LongRow {
 
   const TensorPlan& tensor_;
   const size_t model_;
-  const Chances& chances_;
+  const RandomMask& mask_;
   int64_t begin_ = 0; // elements [begin, end)
   int64_t end_ = 0;
   std::vector<Key> splitters_;
-  std::vector<int64_t> first_; // rank of every bucket, and their end
+  std::vector<int64_t> first_; // first rank of every bucket, and the end
   std::vector<Worker> workers_;
   std::vector<uint64_t>& kept_;
 };
@@ -216,10 +217,10 @@ std::vector<uint64_t> mask_long_rows(
   const int64_t length = row_length(tensor.output);
   std::vector<uint64_t> kept((numel + kWordBits - 1) / kWordBits);
   if (tensor.parameters[output].density[model] == 0) {
-    return kept; // whatever epsilon is
+    return kept; // for any epsilon
   }
-  const Chances chances(tensor, model, output);
-  LongRow<T> row(tensor, model, chances, threads, kept);
+  const RandomMask mask(tensor, model, output);
+  LongRow<T> row(tensor, model, mask, threads, kept);
   for (int64_t begin = 0; begin < numel; begin += length) {
     row.choose(begin, begin + length);
   }

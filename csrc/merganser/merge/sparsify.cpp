@@ -13,12 +13,12 @@
 namespace merganser {
 namespace {
 
-// The chances of a chunk's elements, `task_vector`, in rows that are no longer
-// than it: reads the rest of those that lie in part in other chunks.
+// Returns the chances of a chunk's elements `task_vector`, in rows that are not
+// longer than a chunk. Reads the other parts of rows that the chunk cuts.
 template <typename T>
 std::vector<float> ranked_chances(
     const TensorPlan& tensor,
-    const Chances& chances,
+    const RandomMask& mask,
     size_t model,
     const Chunk& chunk,
     std::span<const T> task_vector) {
@@ -40,25 +40,25 @@ std::vector<float> ranked_chances(
 
   std::vector<float> found(chunk.n);
   using Bits = decltype(magnitude_bits(T()));
-  std::vector<std::pair<Bits, int64_t>> order(length); // magnitudes, places
+  std::vector<std::pair<Bits, int64_t>> order(length); // magnitude, position
   for (int64_t row = begin; row < end; row += length) {
     for (int64_t i = 0; i < length; ++i) {
       order[i] = {magnitude_bits(rows[row - begin + i]), row + i};
     }
     std::ranges::sort(order);
     for (int64_t rank = 0; rank < length; ++rank) {
-      const int64_t place = order[rank].second;
-      if (place >= chunk.begin && place < chunk_end) {
-        found[place - chunk.begin] = chances.of_rank(rank);
+      const int64_t position = order[rank].second;
+      if (position >= chunk.begin && position < chunk_end) {
+        found[position - chunk.begin] = mask.chance(rank);
       }
     }
   }
   return found;
 }
 
-// Of the task vector in `out`: drops, or multiplies.
+// Drops elements of the task vector in `out` and rescales the others.
 template <typename T>
-void keep_by_chance(
+void apply_random_mask(
     Sparsify kind,
     const TensorPlan& tensor,
     const Chunk& chunk,
@@ -66,12 +66,12 @@ void keep_by_chance(
     std::span<T> out) {
   const double density = tensor.parameters[a.output].density[a.model];
   const auto rescale = static_cast<T>(a.statistics.rescale[a.model]);
-  const Chances chances(tensor, a.model, a.output);
+  const RandomMask mask(tensor, a.model, a.output);
   std::vector<float> drawn(chunk.n);
-  chances.draw(chunk.begin, drawn);
+  mask.draw(chunk.begin, drawn);
   std::vector<float> chance;
   if (kind == Sparsify::kRanked && density > 0) {
-    chance = ranked_chances<T>(tensor, chances, a.model, chunk, out);
+    chance = ranked_chances<T>(tensor, mask, a.model, chunk, out);
   } else {
     chance.assign(chunk.n, static_cast<float>(density));
   }
@@ -117,17 +117,17 @@ bool sparsify(
     }
     return finite;
   }
-  keep_by_chance<T>(kind, tensor, chunk, a, std::span(out, chunk.n));
+  apply_random_mask<T>(kind, tensor, chunk, a, std::span(out, chunk.n));
   return finite;
 }
 
-uint64_t chance_memory(const MethodInfo& method) {
+uint64_t random_mask_memory(const MethodInfo& method) {
   if (method.sparsify != Sparsify::kRandom &&
       method.sparsify != Sparsify::kRanked) {
     return 0;
   }
   const uint64_t drawn = kChunkElements * 2 * sizeof(float);
-  // Of a chunk and what its rows have before and behind it.
+  // A chunk, and the parts of its rows before and after it.
   const uint64_t rows = kChunkElements * 3 * sizeof(double);
   const uint64_t order = kChunkElements * sizeof(std::pair<uint64_t, int64_t>);
   return method.sparsify == Sparsify::kRandom

@@ -13,9 +13,9 @@ struct SparsifyArguments {
   const TensorStatistics& statistics;
 };
 
-// Sets out[i] = rescale * (theta[i] - base[i]) where the method keeps the
-// element, and 0 elsewhere. Returns true if all of theta - base is finite,
-// dropped elements included.
+// Sets out[i] = rescale * (theta[i] - base[i]) if the method keeps the element,
+// otherwise 0. Returns true if all of theta - base is finite, dropped elements
+// included.
 template <typename T>
 MERGANSER_API bool sparsify(
     const TensorPlan& tensor,
@@ -25,7 +25,7 @@ MERGANSER_API bool sparsify(
     const T* theta,
     T* out);
 
-// Bytes that one thread holds while it draws random masks.
-uint64_t chance_memory(const MethodInfo& method);
+// Size of one thread's buffers for random masks in bytes.
+uint64_t random_mask_memory(const MethodInfo& method);
 
 } // namespace merganser

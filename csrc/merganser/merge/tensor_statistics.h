@@ -5,18 +5,20 @@
 
 namespace merganser {
 
-// What a method must know of a whole tensor before it can merge its chunks;
-// merge/measure_tensor.h computes it. Empty where the method needs nothing.
+// Statistics of a whole tensor that a method needs before it can merge chunks;
+// merge/measure_tensor.h computes them. Members that it does not need are
+// empty.
 struct TensorStatistics {
-  // Per model: keeps task vectors of magnitude [min, max], times rescale.
+  // Per model: magnitudes of the task vector that are kept, and their factor.
   std::vector<double> min_magnitude;
   std::vector<double> max_magnitude;
   std::vector<double> rescale;
   // DELLA: per model, the mask of a tensor with long rows (ranked_mask.h).
   std::vector<std::vector<uint64_t>> mask;
-  // Replace the parameters' weights; slerp has those of base and model.
+  // Weights that replace the parameters'; slerp has one for base and model
+  // each.
   std::vector<double> weights;
-  // The merged tensor itself, where Gram matrices were solved with.
+  // The merged tensor itself, for weights merged with Gram matrices.
   std::vector<double> merged;
 };
 

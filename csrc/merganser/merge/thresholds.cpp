@@ -17,7 +17,7 @@ struct Selection {
   RankSelection<T> rank;
 };
 
-// Counts as mergekit does: int(density n), for magnitudes at least one.
+// Keeps int(density n) elements, as mergekit does, and for TIES at least one.
 template <typename T>
 std::vector<Selection<T>> selections(
     bool outliers,

@@ -14,7 +14,7 @@ void find_thresholds(
     TensorScan<T>& scan,
     TensorStatistics& found);
 
-// Bytes that one thread holds while it counts.
+// Size of one thread's buffers in bytes.
 uint64_t thresholds_memory(const MethodInfo& method, size_t models);
 
 } // namespace merganser

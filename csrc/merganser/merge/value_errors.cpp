@@ -29,7 +29,7 @@ void refuse_value(
     int64_t index,
     std::string_view why) {
   throw InputError(fmt::format(
-      "{}: tensor {} is {} at index {}, {}",
+      "{}: tensor {} is {} at index {}; {}",
       tensor.file().string(),
       quote(tensor.info().name),
       x,
@@ -70,7 +70,7 @@ int64_t check_finite(
 
 void check_update(const TensorSource& source) {
   if (source.update != nullptr) {
-    const char* why = "only adapters of finite values can be merged";
+    const char* why = "an adapter must be finite";
     check_finite_all(source.update->a, why);
     check_finite_all(source.update->b, why);
   }
@@ -88,9 +88,8 @@ void check_scaled_fisher(
       continue;
     }
     throw InputError(fmt::format(
-        "{}: tensor {} is {} at index {}, which times {} {} is more than {} "
-        "holds; set dtype: float64 (and the out_dtype that you want) in the "
-        "recipe{}",
+        "{}: tensor {} is {} at index {}; times {} {} it overflows {}; set "
+        "dtype: float64 (and the out_dtype that you want) in the recipe{}",
         fisher.file().string(),
         quote(fisher.info().name),
         values[i],

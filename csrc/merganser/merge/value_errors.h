@@ -31,9 +31,9 @@ int64_t check_finite(
 // Throws if the source has an adapter with a value that is not finite.
 void check_update(const TensorSource& source);
 
-// Throws for the first element of a Fisher whose product with `scale` T cannot
-// hold; `values` are its elements from `begin` on. `normalized`: scale is one
-// over the Fisher's mean instead of N.
+// Throws for the first element of a Fisher whose product with `scale` overflows
+// T; `values` are its elements from `begin` on. `normalized`: scale is one over
+// the Fisher's mean instead of N.
 template <typename T>
 void check_scaled_fisher(
     const StoredTensor& fisher,

@@ -13,8 +13,8 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-// What makes the same tensor mean something else. A key that one of the two
-// files lacks has its default there and is not compared.
+// Keys that give tensors their meaning. A key that one of the two files lacks
+// has its default value there and is not compared.
 constexpr std::string_view kConfigKeys[] = {
     "model_type",
     "vocab_size",
@@ -35,7 +35,7 @@ constexpr std::string_view kConfigKeys[] = {
 json parse_object(const std::string& text, const fs::path& file) {
   json value = parse_sorted_json_or_discard(text);
   if (!value.is_object()) {
-    throw InputError(fmt::format("{} is not a JSON object", file.string()));
+    throw InputError(fmt::format("{}: expected a JSON object", file.string()));
   }
   return value;
 }
@@ -50,7 +50,8 @@ int64_t num_labels(const json& config) {
       : 2; // transformers' default
 }
 
-// Names that transformers makes up say nothing about the classes' order.
+// True if classes have names other than transformers' defaults, which do not
+// identify a class.
 bool has_class_names(const json& config) {
   if (!config.contains("id2label") || !config["id2label"].is_object()) {
     return false;
@@ -64,8 +65,8 @@ bool has_class_names(const json& config) {
   return false;
 }
 
-// What turns text into ids; not the truncation and padding of the last use,
-// which tokenizer.json holds too.
+// Contents of tokenizer.json that turn text into ids: without the truncation
+// and padding of its last use.
 json vocabulary(const fs::path& tokenizer_json) {
   json value = parse_object(read_file(tokenizer_json), tokenizer_json);
   value.erase("truncation");
@@ -103,7 +104,8 @@ void check_configs(
   const json expected = parse_object(reference.config_text(), there);
   const auto differ = [&](std::string_view key, const json& a, const json& b) {
     problems.add(fmt::format(
-        "{} has {} {}, {} has {}: they were not fine-tuned from one model",
+        "{} has {} {}, but {} has {}; models must be fine-tuned from the same "
+        "base",
         here.string(),
         key,
         json_text(a),
@@ -133,8 +135,8 @@ void check_configs(
     const fs::path b = reference.path() / name;
     if (fs::exists(a) && fs::exists(b) && !same_tokenizer_file(a, b)) {
       problems.add(fmt::format(
-          "{} and {} hold different vocabularies, a token would mean "
-          "different rows of the embedding",
+          "{} and {} contain different vocabularies, in which an id stands for "
+          "different tokens",
           a.string(),
           b.string()));
     }

@@ -5,10 +5,10 @@
 
 namespace merganser {
 
-// Whether two model directories can be versions of one model: the values of
-// config.json that give tensors their meaning, the vocabulary and, unless
-// skip_heads, the classes; with any_depth, the number of layers may differ.
-// Adds a sentence per difference, naming both files.
+// Checks that two model directories can be versions of one model: compares the
+// values of config.json that give tensors their meaning, the vocabulary and,
+// unless skip_heads, the classes; with any_depth, the number of layers may
+// differ. Adds a sentence per difference, naming both files.
 void check_configs(
     const ModelDir& model,
     const ModelDir& reference,

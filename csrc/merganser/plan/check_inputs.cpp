@@ -12,36 +12,46 @@
 namespace merganser {
 namespace {
 
-// An adapter speaks of tensors that its model has, in shapes that fit.
+// Shape of the update or replacement of a tensor.
+std::vector<int64_t> changed_shape(
+    const LoraAdapter& adapter,
+    const std::string& name) {
+  const LoraUpdate* update = adapter.find(name);
+  if (update == nullptr) {
+    return adapter.replacement(name)->info().shape;
+  }
+  const int64_t rows = update->b.info().shape[0];
+  const int64_t columns = update->a.info().shape[1];
+  return update->transposed ? std::vector{columns, rows}
+                            : std::vector{rows, columns};
+}
+
+// Checks that the model has the tensors that the adapter changes, in the same
+// shapes.
 void check_adapter(
     const PlanModel& model,
     const Checkpoint& weights,
     Problems& problems) {
-  const auto complain = [&](const std::string& tensor, const char* what) {
-    problems.add(fmt::format(
-        "the adapter {} {} tensor {} of {}",
-        model.recipe.adapter->string(),
-        what,
-        quote(tensor),
-        weights.path().string()));
-  };
   for (const std::string& name : model.adapter->tensors()) {
     const TensorInfo* info = weights.find(name);
     if (info == nullptr) {
-      complain(name, "speaks of a");
+      problems.add(fmt::format(
+          "adapter {} targets tensor {}, which {} does not have",
+          model.recipe.adapter->string(),
+          quote(name),
+          weights.path().string()));
       continue;
     }
-    if (const LoraUpdate* update = model.adapter->find(name)) {
-      std::vector<int64_t> shape = {
-          update->b.info().shape[0], update->a.info().shape[1]};
-      if (update->transposed) {
-        std::swap(shape[0], shape[1]);
-      }
-      if (info->shape != shape) {
-        complain(name, "has another shape than");
-      }
-    } else if (model.adapter->replacement(name)->info().shape != info->shape) {
-      complain(name, "has another shape than");
+    TensorInfo changed = *info;
+    changed.shape = changed_shape(*model.adapter, name);
+    if (changed.shape != info->shape) {
+      problems.add(fmt::format(
+          "adapter {} has shape {} for tensor {} of {}; expected {}",
+          model.recipe.adapter->string(),
+          changed.shape_text(),
+          quote(name),
+          weights.path().string(),
+          info->shape_text()));
     }
   }
 }
@@ -61,11 +71,11 @@ void check_inputs(const MergePlan& plan, Problems& problems) {
         check_adapter(model, weights, problems);
       }
       if (model.fisher) {
-        compare_fisher(
+        check_fisher(
             *plan.inputs[*model.fisher], weights, skip_heads, problems);
       }
       if (model.gram) {
-        compare_gram(*plan.inputs[*model.gram], weights, problems);
+        check_gram(*plan.inputs[*model.gram], weights, problems);
       }
       if (std::ranges::find(compared, &weights) != compared.end()) {
         continue;
@@ -80,19 +90,19 @@ void check_inputs(const MergePlan& plan, Problems& problems) {
             problems);
       });
       if (!sliced) {
-        compare_tensors(weights, reference, skip_heads, problems);
+        check_tensors(weights, reference, skip_heads, problems);
       }
     }
   }
   if (!plan.base) {
-    compare_integers(compared, skip_heads, problems);
+    check_integers(compared, skip_heads, problems);
   }
   if (plan.base_fisher) {
-    compare_fisher(
+    check_fisher(
         *plan.inputs[*plan.base_fisher], reference, skip_heads, problems);
   }
   if (plan.base_gram) {
-    compare_gram(*plan.inputs[*plan.base_gram], reference, problems);
+    check_gram(*plan.inputs[*plan.base_gram], reference, problems);
   }
 }
 
@@ -111,11 +121,12 @@ void check_hashes(
     if (metadata && !metadata->base_model_hash.empty() &&
         !metadata->base_model_hash.starts_with(hash_of(model_input))) {
       problems.add(fmt::format(
-          "{} is {} of other weights than {} (its base_model_hash differs); "
-          "estimate it on this model",
+          "{} was estimated on other weights than {} (its base_model_hash "
+          "differs); estimate {} on this model",
           statistic.path().string(),
-          metadata->estimator == kGramEstimator ? "a Gram file" : "the Fisher",
-          plan.inputs[model_input]->path().string()));
+          plan.inputs[model_input]->path().string(),
+          metadata->estimator == kGramEstimator ? "Gram matrices"
+                                                : "the Fisher"));
     }
   };
   if (plan.base) {

@@ -6,16 +6,17 @@
 #include "merganser/base/problems.h"
 #include "merganser/plan/plan.h"
 
-// Whether what a plan has opened fits together.
+// Checks that the inputs of a plan fit together.
 namespace merganser {
 
-// Models, adapters, Fishers and Gram matrices, by their tensors and folders.
+// Compares models, adapters, Fishers and Gram matrices by their tensors, and
+// models by their configurations.
 void check_inputs(const MergePlan& plan, Problems& problems);
 
-// Fishers and Gram matrices belong to the very weights that they were taken of.
-// Their metadata name the weights' content hash, where it is known. `hash_of`:
-// that of one of plan.inputs, or its first half, which finds nearly all that is
-// wrong without reading the model.
+// Checks that Fishers and Gram matrices were estimated on exactly these
+// weights: their metadata contain the content hash of the weights, where it was
+// known. `hash_of` returns the hash of one of plan.inputs, or its first half,
+// which finds nearly all differences without reading the whole model.
 void check_hashes(
     const MergePlan& plan,
     const std::function<std::string(size_t input)>& hash_of,

@@ -11,8 +11,8 @@ using Names = std::vector<std::string>;
 
 // "a", "b", "c" and 12 more
 std::string list_some(const Names& names) {
-  constexpr size_t kMost = 5;
-  const size_t shown = std::min(names.size(), kMost);
+  constexpr size_t kMax = 5;
+  const size_t shown = std::min(names.size(), kMax);
   std::string text =
       fmt::format("{}", fmt::join(names.begin(), names.begin() + shown, ", "));
   if (shown < names.size()) {
@@ -21,26 +21,38 @@ std::string list_some(const Names& names) {
   return text;
 }
 
-// One sentence about `names`, none if there are none.
+using Sentence = fmt::format_string<std::string, std::string>;
+
+// Adds a sentence about two checkpoints, followed by `names`, unless there are
+// none.
 void report(
     Problems& problems,
+    Sentence sentence,
     const Checkpoint& here,
-    std::string_view what,
     const Checkpoint& there,
     const Names& names) {
   if (!names.empty()) {
-    problems.add(fmt::format(
-        "{} {} {}: {}",
-        here.path().string(),
-        what,
-        there.path().string(),
-        list_some(names)));
+    problems.add(
+        fmt::format(sentence, here.path().string(), there.path().string()) +
+        ": " + list_some(names));
+  }
+}
+
+// The same about one checkpoint.
+void report(
+    Problems& problems,
+    fmt::format_string<std::string> sentence,
+    const Checkpoint& here,
+    const Names& names) {
+  if (!names.empty()) {
+    problems.add(
+        fmt::format(sentence, here.path().string()) + ": " + list_some(names));
   }
 }
 
 std::string with_shapes(const TensorInfo& here, const TensorInfo& there) {
   return fmt::format(
-      "{} {} there {}",
+      "{} {}, expected {}",
       quote(here.name),
       here.shape_text(),
       there.shape_text());
@@ -54,7 +66,7 @@ bool skipped(const TensorInfo& tensor, bool skip_heads) {
   return skip_heads && is_head_tensor(tensor.name);
 }
 
-// Of two tensors of one shape and type, part by part.
+// Compares two tensors of one shape and type, part by part.
 bool same_bytes(const StoredTensor& x, const StoredTensor& y) {
   constexpr uint64_t kPart = uint64_t{1} << 20;
   const uint64_t size = x.info().bytes();
@@ -107,16 +119,15 @@ void check_types(const Checkpoint& model, bool skip_heads, Problems& problems) {
       names.push_back(with_type(tensor));
     }
   }
-  if (!names.empty()) {
-    problems.add(fmt::format(
-        "{} has tensors of types that cannot be merged (make them bfloat16 "
-        "or wider first): {}",
-        model.path().string(),
-        list_some(names)));
-  }
+  report(
+      problems,
+      "{} has tensors of types that cannot be merged; convert them to bfloat16 "
+      "or wider first",
+      model,
+      names);
 }
 
-void compare_tensors(
+void check_tensors(
     const Checkpoint& model,
     const Checkpoint& reference,
     bool skip_heads,
@@ -138,7 +149,7 @@ void compare_tensors(
         tensor_kind(expected.dtype) == TensorKind::kFloat;
     if (found->dtype != expected.dtype && !floats) {
       types.push_back(fmt::format(
-          "{} there {}", with_type(*found), dtype_name(expected.dtype)));
+          "{}, expected {}", with_type(*found), dtype_name(expected.dtype)));
     }
   }
   for (const TensorInfo& found : model.tensors()) {
@@ -146,13 +157,13 @@ void compare_tensors(
       extra.push_back(quote(found.name));
     }
   }
-  report(problems, model, "lacks tensors of", reference, missing);
-  report(problems, model, "has tensors beyond those of", reference, extra);
-  report(problems, model, "has other shapes than", reference, shapes);
-  report(problems, model, "has other types than", reference, types);
+  report(problems, "{} lacks tensors of {}", model, reference, missing);
+  report(problems, "{} has tensors that {} lacks", model, reference, extra);
+  report(problems, "{} differs from {} in shape", model, reference, shapes);
+  report(problems, "{} differs from {} in type", model, reference, types);
 }
 
-void compare_fisher(
+void check_fisher(
     const Checkpoint& fisher,
     const Checkpoint& model,
     bool skip_heads,
@@ -179,28 +190,28 @@ void compare_fisher(
       extra.push_back(quote(found.name));
     }
   }
-  report(problems, fisher, "has no Fisher for tensors of", model, missing);
+  report(
+      problems, "{} has no Fisher for tensors of {}", fisher, model, missing);
   report(
       problems,
+      "{} is the Fisher of another model, with tensors that {} lacks",
       fisher,
-      "is the Fisher of another model, it has tensors beyond those of",
       model,
       extra);
   report(
       problems,
+      "{} is the Fisher of another model, which differs from {} in shape",
       fisher,
-      "is the Fisher of another model, it has other shapes than",
       model,
       shapes);
   report(
       problems,
+      "{} must store the Fisher as F32 or F64, so that small values survive",
       fisher,
-      "is too narrow (a Fisher is F32 or F64, its small values matter) for",
-      model,
       types);
 }
 
-void compare_gram(
+void check_gram(
     const Checkpoint& gram,
     const Checkpoint& model,
     Problems& problems) {
@@ -214,21 +225,32 @@ void compare_gram(
     const auto& shape = weight->shape;
     if (shape.size() != 2 ||
         found.shape != std::vector<int64_t>{shape[1], shape[1]}) {
-      shapes.push_back(with_shapes(found, *weight));
+      shapes.push_back(fmt::format(
+          "{} {} for a weight {}",
+          quote(found.name),
+          found.shape_text(),
+          weight->shape_text()));
     }
     if (found.dtype != DType::kF32 && found.dtype != DType::kF64) {
       types.push_back(with_type(found));
     }
   }
-  const auto add = [&](std::string_view what, const Names& names) {
-    report(problems, gram, what, model, names);
-  };
-  add("is of another model, it has tensors beyond those of", extra);
-  add("has Gram matrices that do not fit to the inputs of", shapes);
-  add("is too narrow (a Gram matrix is F32 or F64) for", types);
+  report(
+      problems,
+      "{} has Gram matrices of another model, with tensors that {} lacks",
+      gram,
+      model,
+      extra);
+  report(
+      problems,
+      "{} has Gram matrices of another size than the inputs of {}",
+      gram,
+      model,
+      shapes);
+  report(problems, "{} must store Gram matrices as F32 or F64", gram, types);
 }
 
-void compare_integers(
+void check_integers(
     const std::vector<const Checkpoint*>& models,
     bool skip_heads,
     Problems& problems) {
@@ -241,12 +263,12 @@ void compare_integers(
     for (const Checkpoint* model : models) {
       const TensorInfo* info = model->find(tensor.name);
       if (info == nullptr || *info != tensor) {
-        continue; // compare_tensors has said so
+        continue; // reported by check_tensors
       }
       if (!same_bytes(model->at(tensor.name), reference.at(tensor.name))) {
         problems.add(fmt::format(
-            "{} differs from {} in tensor {}, which is not merged (with "
-            "base_model it would come from there)",
+            "{} differs from {} in tensor {}, which is not merged; set "
+            "base_model to copy it from the base",
             model->file_of(tensor.name).string(),
             reference.file_of(tensor.name).string(),
             with_type(tensor)));

@@ -12,42 +12,45 @@ namespace merganser {
 enum class TensorKind {
   kFloat, // merged by a formula
   kInteger, // integers and bools: copied
-  kUnsupported, // 8-bit floats and less, complex numbers
+  kUnsupported, // floats of at most 8 bits, complex numbers
 };
 TensorKind tensor_kind(DType dtype);
 
-// Tensors of classification heads, which a recipe's `heads` is about.
+// True for tensors of classification heads, to which a recipe's `heads`
+// applies.
 MERGANSER_API bool is_head_tensor(std::string_view name);
 
-// Each adds a sentence per kind of difference, naming files and tensors; with
-// skip_heads, tensors of heads may differ.
+// The checks below add a sentence per kind of difference, naming files and
+// tensors; with skip_heads, tensors of heads may differ.
 
-// The types of the model that the others are compared with.
+// Checks the types of the model that the others are compared with.
 void check_types(const Checkpoint& model, bool skip_heads, Problems& problems);
 
-// Missing, extra, of another shape or kind.
-void compare_tensors(
+// Checks that two models have the same tensors, in the same shapes and kinds.
+void check_tensors(
     const Checkpoint& model,
     const Checkpoint& reference,
     bool skip_heads,
     Problems& problems);
 
-// A Fisher has every tensor of its model that is merged, and no other.
-void compare_fisher(
+// Checks that a Fisher has every tensor of its model that is merged, and no
+// other.
+void check_fisher(
     const Checkpoint& fisher,
     const Checkpoint& model,
     bool skip_heads,
     Problems& problems);
 
-// Gram matrices (in, in) under the names of weights (out, in) that the model
-// has.
-void compare_gram(
+// Checks that Gram matrices (in, in) have the names of weights (out, in) of the
+// model.
+void check_gram(
     const Checkpoint& gram,
     const Checkpoint& model,
     Problems& problems);
 
-// Integers and bools, which must agree where no base settles them. Reads them.
-void compare_integers(
+// Checks that integers and bools agree, for merges without a base to copy them
+// from. Reads them.
+void check_integers(
     const std::vector<const Checkpoint*>& models,
     bool skip_heads,
     Problems& problems);

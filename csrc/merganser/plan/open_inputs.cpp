@@ -10,7 +10,7 @@
 namespace merganser {
 namespace {
 
-// The recipe's number of examples, or else the file's.
+// Returns the recipe's number of examples, or else the file's.
 double num_examples_of(
     const Checkpoint& statistic,
     const std::optional<double>& given,
@@ -22,15 +22,14 @@ double num_examples_of(
   }
   if (!metadata) {
     throw InputError(fmt::format(
-        "{} does not say how many examples it stands for, give {} in the "
-        "recipe",
+        "{} does not contain its number of examples; set {} in the recipe",
         statistic.path().string(),
         key));
   }
   return static_cast<double>(metadata->num_examples);
 }
 
-// The place of a checkpoint in plan.inputs; each is opened once.
+// Returns the position of a checkpoint in plan.inputs; each is opened once.
 size_t open_input(MergePlan& plan, const std::filesystem::path& path) {
   for (size_t i = 0; i < plan.inputs.size(); ++i) {
     if (plan.inputs[i]->path() == path) {
@@ -41,7 +40,7 @@ size_t open_input(MergePlan& plan, const std::filesystem::path& path) {
   return plan.inputs.size() - 1;
 }
 
-// A Fisher, or Gram matrices; a file of the other kind says so.
+// Opens a Fisher or Gram file; refuses a file of the other kind.
 size_t open_statistic(
     MergePlan& plan,
     const std::filesystem::path& path,
@@ -52,15 +51,16 @@ size_t open_statistic(
   if (estimator != metadata.end() &&
       (estimator->second == kGramEstimator) != is_gram) {
     throw InputError(fmt::format(
-        "{} has {}",
+        "{} contains {}",
         path.string(),
-        is_gram ? "a Fisher, not Gram matrices" : "Gram matrices, no Fisher"));
+        is_gram ? "a Fisher; expected Gram matrices"
+                : "Gram matrices; expected a Fisher"));
   }
   return input;
 }
 
 PlanModel open_model(MergePlan& plan, const RecipeModel& recipe) {
-  const ModelDir folder(recipe.model); // says what is missing
+  const ModelDir directory(recipe.model); // throws if a file is missing
   PlanModel model;
   model.recipe = recipe;
   model.weights = open_input(plan, recipe.model);
@@ -77,8 +77,8 @@ PlanModel open_model(MergePlan& plan, const RecipeModel& recipe) {
   return model;
 }
 
-// The order of models in a recipe does not change the bytes of a merge, but for
-// the types of what is merged without a base.
+// Sorts models by their paths. Their order in the recipe then does not change
+// the bytes of a merge, except for the types of tensors merged without a base.
 void sort_models(PlanSlice& slice) {
   const auto key = [](const PlanModel& model) {
     const RecipeModel& r = model.recipe;

@@ -3,13 +3,14 @@
 #include "merganser/base/problems.h"
 #include "merganser/plan/plan.h"
 
-// The parts of a plan that come from its inputs; each gathers what is wrong.
+// Parts of a plan that come from its inputs; problems are collected.
 namespace merganser {
 
-// Base, models, adapters and the Fishers that the method uses: headers only.
+// Opens base, models, adapters, and the Fishers and Gram matrices that the
+// method uses; reads headers only.
 void open_inputs(MergePlan& plan, Problems& problems);
 
-// N_0 and N_t: the recipe's, or else those of the metadata.
+// Sets N_0 and N_t, from the recipe or else from the metadata.
 void read_num_examples(MergePlan& plan, Problems& problems);
 
 } // namespace merganser

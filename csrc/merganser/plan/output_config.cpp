@@ -15,17 +15,18 @@ namespace merganser {
 
 namespace fs = std::filesystem;
 
-void check_config(const fs::path& config) {
+void check_output_config(const fs::path& config) {
   const auto json = parse_json_or_discard(read_file(config));
   if (!json.is_object()) {
-    throw InputError(fmt::format("{}: is no JSON object", config.string()));
+    throw InputError(
+        fmt::format("{}: expected a JSON object", config.string()));
   }
 }
 
 void set_config_layers(
     const fs::path& config,
     const std::vector<RecipeSlice>& slices) {
-  std::vector<size_t> layers; // of the reference, in the output's order
+  std::vector<size_t> layers; // the reference's, in the output's order
   for (const RecipeSlice& slice : slices) {
     const RecipeModel& first = slice.models.front();
     for (int i = first.first_layer; i < first.last_layer; ++i) {

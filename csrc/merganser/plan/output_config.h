@@ -8,11 +8,12 @@
 
 namespace merganser {
 
-// Throws InputError where it is no JSON object, which the others need.
-void check_config(const std::filesystem::path& config);
+// Throws InputError unless the file contains a JSON object, which the functions
+// below need.
+void check_output_config(const std::filesystem::path& config);
 
-// Of the layers that the slices name: their number, and their entries in the
-// lists that have one for each layer (layer_types).
+// Sets the number of layers that the slices name, and selects their entries in
+// lists with one entry per layer (layer_types).
 void set_config_layers(
     const std::filesystem::path& config,
     const std::vector<RecipeSlice>& slices);

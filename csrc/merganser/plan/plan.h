@@ -60,7 +60,7 @@ struct MERGANSER_API MergePlan {
 
   std::vector<TensorPlan> tensors; // in the order of the output
   std::vector<TaskHead> heads; // one per model, or none
-  std::vector<std::string> notes; // what the recipe has and the method ignores
+  std::vector<std::string> notes; // unused keys of the recipe, extra reads
   uint64_t bytes_read = 0;
   uint64_t bytes_written = 0;
 };

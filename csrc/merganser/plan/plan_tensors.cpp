@@ -93,8 +93,8 @@ class Planner {
     }
   }
 
-  // Tensors before or behind the layers that the reference has not, and that
-  // would be lost with no word.
+  // Reports tensors before or after the layers that the reference lacks: the
+  // merge would drop them silently.
   void check_outer(const PlanSlice& slice, bool before) {
     for (const PlanModel& model : slice.models) {
       for (const TensorInfo& tensor : plan_.inputs[model.weights]->tensors()) {
@@ -110,14 +110,14 @@ class Planner {
     }
   }
 
-  // A tensor of a model's layer that the first model's has not.
+  // Reports tensors of a model's layer that the first model's layer lacks.
   void check_extra(const PlanModel& first, const PlanModel& model, int i) {
     for (const TensorInfo& tensor : plan_.inputs[model.weights]->tensors()) {
       if (layer_of(tensor.name) == model.recipe.first_layer + i &&
           plan_.inputs[first.weights]->find(with_layer(
               tensor.name, first.recipe.first_layer + i)) == nullptr) {
         problems_.add(fmt::format(
-            "{} has tensor {}, and layer {} of {} has none of the kind",
+            "{} has tensor {}, which layer {} of {} lacks",
             model.recipe.model.string(),
             quote(tensor.name),
             first.recipe.first_layer + i,

@@ -74,23 +74,23 @@ Rows describe_inputs(const MergePlan& plan) {
   return rows;
 }
 
-std::string describe_action(const TensorPlan& row) {
-  if (row.action == TensorAction::kCopy) {
-    return "copy " + row.reason;
+std::string describe_action(const TensorPlan& tensor) {
+  if (tensor.action == TensorAction::kCopy) {
+    return "copy " + tensor.reason;
   }
-  return row.grams.empty() ? "merge" : "merge with Gram matrices";
+  return tensor.grams.empty() ? "merge" : "merge with Gram matrices";
 }
 
 Rows describe_tensors(const MergePlan& plan) {
   Rows rows = {{"tensor", "shape", "type", "action", "read", "write"}};
-  for (const TensorPlan& row : plan.tensors) {
+  for (const TensorPlan& tensor : plan.tensors) {
     rows.push_back(
-        {row.output.name,
-         row.output.shape_text(),
-         std::string(dtype_name(row.output.dtype)),
-         describe_action(row),
-         format_bytes(row.bytes_read),
-         format_bytes(plan.outputs.size() * row.output.bytes())});
+        {tensor.output.name,
+         tensor.output.shape_text(),
+         std::string(dtype_name(tensor.output.dtype)),
+         describe_action(tensor),
+         format_bytes(tensor.bytes_read),
+         format_bytes(plan.outputs.size() * tensor.output.bytes())});
   }
   return rows;
 }
@@ -118,7 +118,7 @@ ordered_json describe_model(
   return entry;
 }
 
-ordered_json describe_sources(const MergePlan& plan, const TensorPlan& row) {
+ordered_json describe_sources(const MergePlan& plan, const TensorPlan& tensor) {
   ordered_json sources = ordered_json::array();
   const auto add = [&](const TensorSource& source) {
     sources.push_back(
@@ -126,8 +126,8 @@ ordered_json describe_sources(const MergePlan& plan, const TensorPlan& row) {
          {"tensor", source.tensor.info().name},
          {"dtype", dtype_name(source.tensor.info().dtype)}});
   };
-  std::ranges::for_each(row.sources, add);
-  std::ranges::for_each(row.grams, add, &GramSource::matrix);
+  std::ranges::for_each(tensor.sources, add);
+  std::ranges::for_each(tensor.grams, add, &GramSource::matrix);
   return sources;
 }
 
@@ -210,21 +210,21 @@ std::string plan_json(const MergePlan& plan, const BufferMemory& memory) {
       json["models"].push_back(std::move(entry));
     }
   }
-  for (const TensorPlan& row : plan.tensors) {
-    const bool merge = row.action == TensorAction::kMerge;
+  for (const TensorPlan& tensor : plan.tensors) {
+    const bool merge = tensor.action == TensorAction::kMerge;
     json["tensors"].push_back(
-        {{"name", row.output.name},
-         {"shape", row.output.shape},
-         {"dtype", dtype_name(row.output.dtype)},
+        {{"name", tensor.output.name},
+         {"shape", tensor.output.shape},
+         {"dtype", dtype_name(tensor.output.dtype)},
          {"action", merge ? "merge" : "copy"},
          {"arithmetic",
-          !merge            ? ""
-              : row.float64 ? "float64"
-                            : "float32"},
-         {"reason", row.reason},
-         {"sources", describe_sources(plan, row)},
-         {"bytes_read", row.bytes_read},
-         {"bytes_written", plan.outputs.size() * row.output.bytes()}});
+          !merge               ? ""
+              : tensor.float64 ? "float64"
+                               : "float32"},
+         {"reason", tensor.reason},
+         {"sources", describe_sources(plan, tensor)},
+         {"bytes_read", tensor.bytes_read},
+         {"bytes_written", plan.outputs.size() * tensor.output.bytes()}});
   }
   for (const TaskHead& head : plan.heads) {
     ordered_json names = ordered_json::array();

@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Every setting of a recipe, with its parameter's name.
+// Returns every setting of a recipe, with the name of its parameter.
 std::vector<std::pair<std::string, const Setting*>> all_settings(
     const Recipe& recipe) {
   std::vector<std::pair<std::string, const Setting*>> all;
@@ -39,7 +39,7 @@ std::vector<std::pair<std::string, const Setting*>> all_settings(
   return all;
 }
 
-// "weight=0.2" where one setting is swept, else "1", "2", ...
+// Returns "weight=0.2" where one setting is swept, otherwise "1", "2", ...
 std::vector<std::string> name_outputs(
     const Recipe& recipe,
     Problems& problems) {
@@ -51,8 +51,8 @@ std::vector<std::string> name_outputs(
     }
     if (swept != nullptr && setting->outputs() != swept->outputs()) {
       problems.add(fmt::format(
-          "one sweep has {} values, another one {}: they go side by side, so "
-          "that all have equally many",
+          "one sweep has {} values, another has {}; the sweeps of a recipe "
+          "advance together and need the same number",
           swept->outputs(),
           setting->outputs()));
       return names;
@@ -66,7 +66,7 @@ std::vector<std::string> name_outputs(
     swept = setting;
   }
   if (std::set(names.begin(), names.end()).size() < names.size()) {
-    problems.add("a sweep has the same value twice");
+    problems.add("a sweep contains the same value twice");
   }
   return names;
 }
@@ -90,8 +90,8 @@ void plan_heads(MergePlan& plan, Problems& problems) {
     plan.heads.push_back(plan_head(plan, model));
     if (!files.insert(plan.heads.back().file).second) {
       problems.add(fmt::format(
-          "two models would have the head file {}, which is named after "
-          "their folders: rename one",
+          "two models would write the head file {}, which is named after "
+          "their directories; rename one",
           plan.heads.back().file));
     }
   }
@@ -122,8 +122,8 @@ void note_unused(MergePlan& plan) {
   note(
       recipe.base_model.has_value(),
       method.needs_base,
-      "the base's weights (only its config.json, tokenizer and what is "
-      "copied)");
+      "the base's weights (only its config.json, tokenizer and copied "
+      "tensors)");
   std::set<std::string> names;
   for (const auto& [name, setting] : all_settings(recipe)) {
     if (names.insert(name).second) {
@@ -132,22 +132,22 @@ void note_unused(MergePlan& plan) {
   }
 }
 
-// What is read again before a tensor is merged, beyond bytes_read.
+// Notes what is read before the merge, beyond bytes_read, or held in memory.
 void note_statistics(MergePlan& plan) {
   const MethodInfo& method = *plan.recipe.method;
   if (method.needs_grams()) {
     plan.notes.push_back(fmt::format(
-        "{} holds one layer with Gram matrices at a time as a whole",
+        "{} holds a whole layer with Gram matrices in memory, one at a time",
         method.name));
   } else if (method.needs_statistics()) {
     plan.notes.push_back(fmt::format(
-        "{} must know a whole tensor before it merges it, and reads it several "
-        "times",
+        "{} reads each tensor several times: it measures the whole tensor "
+        "before it merges it",
         method.name));
   }
   if (normalizes_fishers(plan)) {
     plan.notes.push_back(
-        "normalize_fishers reads all Fishers once before the merge");
+        "normalize_fishers reads all Fishers once more, before the merge");
   }
 }
 
@@ -173,7 +173,7 @@ MergePlan make_plan(Recipe recipe) {
   Problems problems;
   open_inputs(plan, problems);
   plan.outputs = name_outputs(plan.recipe, problems);
-  problems.throw_if_any(source); // what is not open cannot be compared
+  problems.throw_if_any(source); // only open inputs can be compared
   check_inputs(plan, problems);
   read_num_examples(plan, problems);
   check_hashes(
@@ -182,7 +182,7 @@ MergePlan make_plan(Recipe recipe) {
       problems);
   if (plan.recipe.out_dtype || !plan.recipe.slices.empty()) {
     problems.collect(
-        [&] { check_config(plan.reference->path() / "config.json"); });
+        [&] { check_output_config(plan.reference->path() / "config.json"); });
   }
   problems.throw_if_any(source);
   if (plan.recipe.heads == HeadMode::kPerTask) {

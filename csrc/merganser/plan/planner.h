@@ -5,10 +5,10 @@
 
 namespace merganser {
 
-// Opens what the recipe names and checks that it fits together. Reads headers,
-// config.json, tokenizer files and, of models with Fishers, the first bytes of
-// each tensor; without a base also the integer and bool tensors, which must
-// agree. Throws InputError that lists all problems at once.
+// Opens the files that a recipe names and checks that they fit together. Reads
+// headers, config.json, tokenizer files and, of models with Fishers, the first
+// bytes of each tensor; without a base also the integer and bool tensors, which
+// must agree. Throws InputError that lists all problems at once.
 MERGANSER_API MergePlan make_plan(Recipe recipe);
 
 } // namespace merganser

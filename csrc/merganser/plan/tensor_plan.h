@@ -16,7 +16,7 @@ enum class TensorAction {
   kCopy, // the bytes of the base, or of the first model where there is no base
 };
 
-// A stored tensor that another one is computed from.
+// Stored tensor that an output tensor is computed from.
 struct TensorSource {
   StoredTensor tensor;
   size_t input = 0; // position in MergePlan::inputs
@@ -38,13 +38,13 @@ struct TensorPlan {
   std::string reason; // for the copy; empty for merged tensors
   bool float64 = false; // arithmetic in float64, otherwise in float32
   size_t num_models = 0;
-  // Of a merged tensor: base, base Fisher, models, Fishers, as far as the
-  // method uses them, at the positions below. Of a copied one: itself.
+  // Sources of a merged tensor: base, base Fisher, models, Fishers, as far as
+  // the method uses them, at the positions below. A copied tensor has one.
   std::vector<TensorSource> sources;
   double base_num_examples = 0; // N_0
   std::vector<double> num_examples; // N_t, one per model
-  // For the weight of a linear layer under a block rule: the base's matrix if
-  // the method uses it, and one per model. Replaces the Fishers.
+  // Gram matrices for the weight of a linear layer under a block rule: the
+  // base's if the method uses it, and one per model. They replace the Fishers.
   std::vector<GramSource> grams;
   std::vector<TensorParameters> parameters; // one per output
   uint64_t bytes_read = 0;
@@ -79,7 +79,7 @@ struct TensorPlan {
 };
 
 // True if the output has the bytes of its only source: passthrough with scale
-// 1. (The formula, a sum that starts at 0, would lose the sign of zeros.)
+// 1. (The formula, a sum that starts at 0, loses the sign of zeros.)
 MERGANSER_API bool keeps_bytes(const TensorPlan& tensor);
 
 } // namespace merganser

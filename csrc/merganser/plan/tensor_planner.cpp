@@ -85,7 +85,7 @@ class TensorPlanner {
     }
   }
 
-  // At TensorPlan's positions, which depend on the Gram matrices.
+  // Adds sources at TensorPlan's positions, which depend on the Gram matrices.
   void add_sources(TensorPlan& tensor) const {
     if (tensor.method->needs_base) {
       tensor.sources.push_back(source(*plan_.base, names_.base));
@@ -183,15 +183,14 @@ class TensorPlanner {
     }
   }
 
-  // Repeats for slices what compare_tensors checks for whole models.
+  // Repeats for slices what check_tensors checks for whole models.
   static void check(const TensorSource& source, const TensorInfo& output) {
     const TensorInfo& info = source.tensor.info();
     if (info.shape != output.shape ||
         tensor_kind(info.dtype) != TensorKind::kFloat) {
       throw InputError(fmt::format(
           "{}: tensor {} is {} {}; expected a floating-point tensor of shape "
-          "{} "
-          "to merge into {}",
+          "{} to merge into {}",
           source.tensor.file().string(),
           quote(info.name),
           dtype_name(info.dtype),

@@ -13,8 +13,8 @@ struct TensorNames {
   std::string output;
   std::string base;
   std::vector<std::string> models;
-  double depth =
-      0; // 0: in the first layer or outside the layers; 1: in the last
+  // 0 in the first layer and outside the layers, 1 in the last layer.
+  double depth = 0;
 };
 
 // Plans one tensor of a slice. Expects the plan's inputs to be open; throws

@@ -19,14 +19,15 @@ bool is_local(const std::string& name, const fs::path& recipe_folder) {
   return fs::exists(name, ignored) || fs::exists(recipe_folder / name, ignored);
 }
 
-// A part of a name on the hub: its rules, https://huggingface.co/docs.
+// True for a part of a name on the hub, by the rules of
+// https://huggingface.co/docs.
 bool is_hub_word(std::string_view word) {
-  constexpr size_t kLongest = 96;
+  constexpr size_t kMaxLength = 96;
   const auto is_edge = [](char c) {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
         (c >= 'A' && c <= 'Z') || c == '_';
   };
-  return !word.empty() && word.size() <= kLongest && is_edge(word.front()) &&
+  return !word.empty() && word.size() <= kMaxLength && is_edge(word.front()) &&
       is_edge(word.back()) &&
       std::ranges::all_of(
           word, [&](char c) { return is_edge(c) || c == '-' || c == '.'; }) &&
@@ -34,8 +35,9 @@ bool is_hub_word(std::string_view word) {
       !word.ends_with(".git");
 }
 
-// "owner/name", or a bare one: those of old models have a hyphen or a digit,
-// unlike many folders. A trainer's checkpoint is a folder.
+// True for "owner/name" or a bare name. Bare names of old models contain a
+// hyphen or a digit, unlike many directories; "checkpoint-..." is a directory
+// of a trainer.
 bool is_hub_name(std::string_view name) {
   const size_t slash = name.find('/');
   const std::string_view last =
@@ -47,7 +49,8 @@ bool is_hub_name(std::string_view name) {
                             : is_hub_word(name.substr(0, slash));
 }
 
-// What a model's configuration says it is, or was fine-tuned from.
+// Returns the name that a model's configuration gives for itself, or for the
+// model that it was fine-tuned from.
 std::optional<std::string> hub_name(
     const fs::path& model,
     const fs::path& recipe_folder) {
@@ -65,8 +68,8 @@ std::optional<std::string> hub_name(
   return *name;
 }
 
-// base_model, as Hugging Face's card metadata have it; nothing where no input
-// is known to come from there.
+// Returns base_model of Hugging Face's card metadata; empty if no input is
+// known to come from the hub.
 std::string base_models(const MergePlan& plan) {
   const fs::path recipe_folder = fs::path(plan.recipe.source).parent_path();
   std::vector<std::string> names;
@@ -102,7 +105,7 @@ void write_model_card(
       "- merganser\n"
       "---\n"
       "# Merged model{}{}\n\n"
-      "A merge of models by Merganser {}, method `{}`:\n\n"
+      "Merged by Merganser {} with method `{}`:\n\n"
       "    {}\n\n"
       "| input | content hash |\n"
       "|---|---|\n",
@@ -117,7 +120,8 @@ void write_model_card(
         "| {} | `{}` |\n", input.path.filename().string(), input.content_hash);
   }
   text += fmt::format(
-      "\nContent hash of this model: `{}`. `merganser verify` checks these.\n\n"
+      "\nContent hash of this model: `{}`. `merganser verify` checks these "
+      "hashes.\n\n"
       "The recipe:\n\n```yaml\n{}{}```\n",
       provenance.content_hash,
       provenance.recipe,

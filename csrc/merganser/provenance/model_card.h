@@ -7,7 +7,8 @@
 
 namespace merganser {
 
-// README.md of a merged model, with the metadata that Hugging Face shows.
+// Writes README.md of a merged model, with the metadata that Hugging Face
+// shows.
 void write_model_card(
     const MergePlan& plan,
     const Provenance& provenance,

@@ -77,7 +77,7 @@ std::optional<Provenance> Provenance::read(
     Provenance found;
     if (json.at("format_version") != kFormatVersion) {
       throw InputError(fmt::format(
-          "{} has format_version {}, this version of Merganser reads {}",
+          "{} has format_version {}; this version of Merganser reads {}",
           file.string(),
           json_text(json.at("format_version")),
           kFormatVersion));

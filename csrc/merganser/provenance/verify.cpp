@@ -28,7 +28,7 @@ const char* state_name(State state) {
   return "";
 }
 
-// Sets whether what is at `path` has these hashes.
+// Compares the hashes of the checkpoint at `path` with the expected ones.
 Verification::Row check(
     const std::filesystem::path& path,
     const std::string& content_hash,
@@ -42,7 +42,7 @@ Verification::Row check(
         ? State::kSame
         : State::kChanged;
   } catch (const InputError& error) {
-    // What is there and cannot be read any more is not what it was.
+    // A path that exists but is no longer a checkpoint has changed.
     std::error_code ignored;
     row.state = std::filesystem::exists(path, ignored) ? State::kChanged
                                                        : State::kMissing;
@@ -96,7 +96,7 @@ Verification verify(const std::filesystem::path& folder) {
   const auto provenance = Provenance::read(folder);
   if (!provenance) {
     throw InputError(fmt::format(
-        "{} has no {}: it is no model that Merganser merged",
+        "{} has no {}, so it is not a model that Merganser merged",
         folder.string(),
         kProvenanceFile));
   }
@@ -107,8 +107,8 @@ Verification verify(const std::filesystem::path& folder) {
   if (found.output.state == State::kSame &&
       recipe.digest() != provenance->recipe_hash) {
     found.output.state = State::kChanged;
-    found.output.problem =
-        fmt::format("the recipe in {} is another one", kProvenanceFile);
+    found.output.problem = fmt::format(
+        "the recipe in {} does not match its hash", kProvenanceFile);
   }
   for (const Provenance::Input& input : provenance->inputs) {
     found.inputs.push_back(check(

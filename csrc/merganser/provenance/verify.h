@@ -9,25 +9,25 @@
 
 namespace merganser {
 
-// Whether a merged model and what it was made of are still what they were.
+// Comparison of a merged model and its inputs with the recorded hashes.
 struct MERGANSER_API Verification {
   enum class State { kSame, kChanged, kMissing };
   struct Row {
     std::filesystem::path path;
     State state = State::kSame;
-    std::string problem; // of one that is missing or cannot be read
+    std::string problem; // if it is missing or cannot be read
   };
 
   Row output;
   std::vector<Row> inputs;
 
-  bool good() const; // nothing has changed; inputs may be missing
+  bool good() const; // true if nothing has changed; inputs may be missing
   std::string to_text() const;
   std::string to_json() const;
 };
 
-// Compares content hashes with those in `folder`/merganser.json; reads
-// everything. Throws InputError where there is no such file.
+// Compares content hashes with those in `folder`/merganser.json; reads all
+// data. Throws InputError if there is no such file.
 MERGANSER_API Verification verify(const std::filesystem::path& folder);
 
 } // namespace merganser

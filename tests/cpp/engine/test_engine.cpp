@@ -55,7 +55,7 @@ TEST_F(Engine, GivesTheSameBytesForAnyNumberOfThreads) {
   }
 }
 
-// Counted by the chunks that are gone through, with one thread.
+// Progress counts the chunks, with one thread.
 TEST_F(Engine, MeasuresATensorOnceForParametersThatChangeNothing) {
   write({3 * kChunkElements}, DType::kF32);
   static int chunks;

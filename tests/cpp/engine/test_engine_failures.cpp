@@ -1,4 +1,4 @@
-// What ends a merge, and that it leaves no folder and no temporary one.
+// Errors that end a merge, after which it leaves no directory behind.
 
 #include "merganser/base/error.h"
 #include "merganser/base/interrupt.h"
@@ -73,7 +73,7 @@ TEST_F(EngineFailure, BadFishers) {
   }
 }
 
-// Of which each is finite, but not times its number of examples.
+// Every value is finite, but not times its number of examples.
 TEST_F(EngineFailure, FishersTooLargeForFloat32) {
   write({10, 100000}, DType::kF32);
   poke(fisher_file(2), 50000, 3e38);
@@ -101,7 +101,7 @@ TEST_F(EngineFailure, FisherOfOtherWeights) {
   expect_failure<InputError>(
       "gradient_matching",
       {fisher_file(1).string(), (folder_ / "a").string(), "other weights"});
-  // What does not use the Fisher, and a Fisher that does not say.
+  // Accepted: a method without Fishers, and a Fisher without a hash.
   execute_merge(plan("task_arithmetic"), folder_ / "without");
   Metadata metadata = Checkpoint(fisher_file(1)).metadata();
   metadata["base_model_hash"] = "";
@@ -109,7 +109,7 @@ TEST_F(EngineFailure, FisherOfOtherWeights) {
   execute_merge(plan("gradient_matching"), folder_ / "unknown");
 }
 
-// What the first half of the content hash does not cover is found at the end.
+// A difference outside the first half of the content hash is found at the end.
 TEST_F(EngineFailure, FisherOfWeightsThatDifferFarFromTheirBeginning) {
   write({10, 100000}, DType::kF32);
   poke(folder_ / "a", 99999, 0.125);
@@ -134,7 +134,7 @@ TEST_F(EngineFailure, ResultTooLargeForItsType) {
   poke(folder_ / "b", 5, 70000);
   expect_failure<InputError>(
       "task_arithmetic",
-      {"'t1'", "70000", "index 5", "F16 cannot hold"},
+      {"'t1'", "70000", "index 5", "F16 cannot represent"},
       "out_dtype: float16\n");
   execute_merge(
       plan("task_arithmetic", "out_dtype: bfloat16\n"), folder_ / "wider");
@@ -147,7 +147,7 @@ TEST_F(EngineFailure, ResultTooLargeForBFloat16) {
   }
   const char* weights = "parameters: {normalize: false}\n";
   expect_failure<InputError>(
-      "linear", {"'t1'", "inf at index 5", "BF16 cannot hold"}, weights);
+      "linear", {"'t1'", "inf at index 5", "BF16 cannot represent"}, weights);
   const MergeReport report = execute_merge(
       plan("linear", weights), folder_ / "all", {.allow_nonfinite = true});
   EXPECT_EQ(report.nonfinite, 1);
@@ -185,7 +185,7 @@ TEST_F(EngineFailure, AnInterruptedMergeGoesOn) {
   EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
   EXPECT_TRUE(std::filesystem::exists(folder_ / "out.merging"));
 
-  // Not another merge.
+  // Another merge does not resume it.
   expect_error<InputError>(
       [&] { execute_merge(plan("linear"), folder_ / "out", {.resume = true}); },
       {"out.merging", "another merge"});
@@ -198,7 +198,7 @@ TEST_F(EngineFailure, AnInterruptedMergeGoesOn) {
       Provenance::read(folder_ / "out")->content_hash,
       Checkpoint(folder_ / "whole").content_hash());
 
-  // Resumed once more, it is found to be done; without, it is in the way.
+  // The complete merge is accepted with resume and refused without.
   const MergeReport done =
       execute_merge(plan("task_arithmetic"), folder_ / "out", {.resume = true});
   EXPECT_EQ(done.tensors_resumed, 3);
@@ -224,7 +224,7 @@ TEST_F(EngineFailure, NewFoldersAroundTheOutputGoWithIt) {
   EXPECT_THROW(execute_merge(plan("linear"), out), InputError);
   EXPECT_TRUE(std::filesystem::exists(folder_ / "mine"));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "mine" / "new"));
-  // Not where it succeeds, and not what others put there.
+  // They stay after a success, and if they contain files of others.
   execute_merge(plan("linear"), out, {.allow_nonfinite = true});
   EXPECT_TRUE(std::filesystem::exists(out / "model.safetensors"));
   EXPECT_THROW(execute_merge(plan("linear"), out / "below" / "x"), InputError);

@@ -17,7 +17,7 @@ using Lines = std::vector<std::string>;
 
 class StagingTest : public ::testing::Test {
  protected:
-  // A run that writes these lines, and is killed.
+  // Leaves what a run that was killed after these lines leaves.
   void leave(const Lines& lines, const std::string& identity = "merge 1") {
     Staging staging(out_, identity, /*resume=*/false);
     write_text(staging.folder() / "weights", "half");
@@ -78,7 +78,7 @@ TEST_F(StagingTest, RemovesWhatItCreated) {
   const fs::path deep = folder_ / "new" / "newer" / "out";
   { Staging staging(deep, "merge 1", /*resume=*/false); }
   EXPECT_EQ(folder_.names(), Lines{});
-  // A file of another's stays, with its directory.
+  // Files of others stay, with their directories.
   {
     Staging staging(deep, "merge 1", /*resume=*/false);
     write_text(folder_ / "new" / "mine", "mine");
@@ -121,7 +121,7 @@ TEST_F(StagingTest, StartsAgainWithoutResume) {
   EXPECT_EQ(journal().find("0 0 0\n"), std::string::npos);
 }
 
-// Nothing is finished: what it wrote has no use.
+// Without a finished part, the data of the earlier run are useless.
 TEST_F(StagingTest, StartsAgainWithoutAFinishedPart) {
   leave({});
   Staging staging(out_, "merge 1", /*resume=*/true);
@@ -139,7 +139,7 @@ TEST_F(StagingTest, RefusesToResumeAnotherMerge) {
   EXPECT_EQ(read_file(root_ / "model" / "weights"), "half");
 }
 
-// After a crash of the machine, lines may be there without their data.
+// After a crash of the machine, lines may exist without their data.
 TEST_F(StagingTest, RefusesToResumeAfterARestart) {
   leave({"0 0 0"});
   write_text(root_ / "journal", "merganser merge, merge 1, boot 0\n0 0 0\n");

@@ -7,9 +7,9 @@
 namespace merganser::test {
 
 // A symmetric or general N x N matrix with just the operations that
-// merge_element asks of its scalar: with it, the formulas run with full
-// curvature matrices in place of diagonals. A vector is a matrix whose first
-// column it is. a / b is b^-1 a.
+// merge_element requires of its scalar: with it, the formulas run with full
+// curvature matrices instead of diagonals. A vector is the first column of a
+// matrix. a / b is b^-1 a.
 template <int N>
 struct Matrix {
   std::array<std::array<double, N>, N> a{};

@@ -9,7 +9,7 @@ namespace merganser::test {
 
 using Vector = std::valarray<double>;
 
-// What a merge is made from, as whole vectors in float64.
+// Inputs of a merge as whole vectors in float64.
 struct Problem {
   Vector base, base_fisher;
   std::vector<Vector> models, fishers;
@@ -19,8 +19,8 @@ struct Problem {
   bool normalize = true;
 };
 
-// The definitions of docs/method.md, section 2, word by word and apart from
-// merge/formula.h. No Fisher is zero everywhere.
+// The definitions of docs/method.md, section 2, word by word and independent of
+// numeric/merge_formula.h. No Fisher is zero everywhere.
 inline Vector oracle(MergeFormula method, const Problem& p) {
   const size_t n = p.models[0].size();
   const auto sum = [&](auto term) {
@@ -71,7 +71,7 @@ inline Vector oracle(MergeFormula method, const Problem& p) {
               sum([&](size_t t) { return Vector(f(t) * tau(t)); })) /
           (f0 + sum(f));
     }
-    // Of task vectors in the models' place.
+    // p.models are task vectors here.
     case MergeFormula::kTaskSum:
       return p.base + sum([&](size_t t) { return p.models[t]; });
     case MergeFormula::kSignElection: {

@@ -1,4 +1,4 @@
-// What docs/method.md says of the formulas, element by element.
+// Properties of the formulas that docs/method.md states, element by element.
 
 #include <gtest/gtest.h>
 

@@ -106,7 +106,7 @@ TEST(MergeElements, EqualTheDefinition) {
   }
 }
 
-// Of parameters that are stored as BFloat16: converted, merged and rounded.
+// Parameters stored as BFloat16 are converted, merged and rounded.
 TEST(MergeElements, RoundToBFloat16) {
   const auto store = [](const std::vector<float>& values) {
     std::vector<BFloat16> stored(values.size());

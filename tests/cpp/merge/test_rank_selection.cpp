@@ -31,7 +31,7 @@ void compare_with_sorting() {
   for (const size_t n : {1, 2, 3, 255, 1000}) {
     std::vector<T> values(n);
     for (T& x : values) {
-      // Of many magnitudes, with zeros, equal ones and both signs.
+      // Many magnitudes, with zeros, equal numbers and both signs.
       const int kind = static_cast<int>(random() % 8);
       x = kind == 0 ? T(0)
           : kind == 1

@@ -1,5 +1,5 @@
-// On ridge regression with full curvature matrices the merge equals joint
-// training: merge_element itself, with matrices for its scalar.
+// The merge equals joint training on ridge regression with full curvature
+// matrices: merge_element itself, with matrices as its scalars.
 
 #include <gtest/gtest.h>
 

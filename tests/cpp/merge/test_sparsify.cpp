@@ -154,7 +154,7 @@ std::vector<double> sorted_magnitudes(const std::vector<double>& values) {
   return sorted;
 }
 
-// The density n greatest magnitudes, at least one; equal ones stay together.
+// Keeps the density n greatest magnitudes, at least one, and all equal ones.
 TEST(Sparsify, KeepsTheGreatestMagnitudes) {
   for (const auto& shape : kShapes) {
     for (const double density : {1e-9, 0.3, 0.999}) {
@@ -173,7 +173,7 @@ TEST(Sparsify, KeepsTheGreatestMagnitudes) {
   }
 }
 
-// density n magnitudes below the gamma n greatest.
+// Keeps density n magnitudes below the gamma n greatest.
 TEST(Sparsify, KeepsMagnitudesBelowTheOutliers) {
   for (const auto& shape : kShapes) {
     for (const double density : {0.3, 0.95}) {
@@ -195,8 +195,8 @@ TEST(Sparsify, KeepsMagnitudesBelowTheOutliers) {
   }
 }
 
-// The number in [0, 1) that decides about an element: 24 of the 128 bits that
-// Philox makes from the seed, the tensor's name and the model.
+// Returns the number in [0, 1) that decides about an element: 24 of the bits
+// that Philox computes from the seed, the tensor's name and the model.
 double drawn(const TensorParameters& p, size_t model, uint64_t element) {
   const std::string name = "layer.weight";
   const uint64_t stream =
@@ -226,7 +226,8 @@ TEST(Sparsify, KeepsElementsAtRandom) {
   }
 }
 
-// Each element's rank in its row, of equal magnitudes the later above.
+// Returns each element's rank in its row; of equal magnitudes, the later ranks
+// higher.
 std::vector<int64_t> ranks(const std::vector<double>& tau, int64_t length) {
   std::vector<int64_t> ranks(tau.size());
   for (int64_t row = 0; row < std::ssize(tau); row += length) {
@@ -311,7 +312,7 @@ TEST(Sparsify, ScalesWhatItKeeps) {
   }
 }
 
-// Its caller refuses the tensor, dropped or not.
+// The caller refuses such values, even if they are dropped.
 TEST(Sparsify, ReportsValuesThatAreNotFinite) {
   for (const char* method :
        {"ties", "breadcrumbs", "dare_linear", "della_linear"}) {

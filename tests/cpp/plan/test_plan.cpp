@@ -1,4 +1,4 @@
-// What a plan says, and everything that it refuses.
+// Contents of plans, and every input that they refuse.
 
 #include <gtest/gtest.h>
 
@@ -16,7 +16,7 @@ namespace {
 
 class Plan : public ::testing::Test {
  protected:
-  // A base and two models with Fishers, which merge as they are.
+  // Writes a base and two models with Fishers that can be merged.
   Plan() {
     for (const char* name : {"base", "a", "b"}) {
       write_model(folder_ / name, tensors_);
@@ -35,7 +35,7 @@ class Plan : public ::testing::Test {
         Recipe::parse(recipe_ + more, folder_.path(), "recipe.yaml"));
   }
 
-  // What the plan complains of.
+  // Returns the problems of a plan.
   std::string problems(const std::string& more = "") const {
     try {
       plan(more);
@@ -136,12 +136,12 @@ TEST_F(Plan, NotesWhatIsReadBefore) {
   ASSERT_EQ(normalized.size(), 1u);
   EXPECT_EQ(
       normalized[0],
-      "normalize_fishers reads all Fishers once before the merge");
+      "normalize_fishers reads all Fishers once more, before the merge");
   recipe_.replace(recipe_.find("gradient_matching"), 17, "ties");
   EXPECT_EQ(
       plan().notes.back(),
-      "ties must know a whole tensor before it merges it, and reads it several "
-      "times");
+      "ties reads each tensor several times: it measures the whole tensor "
+      "before it merges it");
 }
 
 TEST_F(Plan, ListsAllProblemsAtOnce) {
@@ -151,10 +151,10 @@ TEST_F(Plan, ListsAllProblemsAtOnce) {
   const std::string found = problems();
   for (const char* words :
        {"recipe.yaml cannot be merged; found 9 problems:",
-        "a_fisher.safetensors is the Fisher of other weights",
+        "a_fisher.safetensors was estimated on other weights",
         "a lacks tensors of",
-        "a has tensors beyond those of",
-        "a has other shapes than",
+        "a has tensors that ",
+        "/a differs from ",
         "b/config.json has model_type \"roberta\"",
         "a_fisher.safetensors has no Fisher for",
         "a_fisher.safetensors is the Fisher of another model",
@@ -191,16 +191,15 @@ TEST_F(Plan, RefusesExtraTensors) {
   fishers.push_back(floats("extra", {1}));
   fisher("a", fishers);
   expect_problem(
-      {path("a") + " has tensors beyond those of " + path("base") +
-       ": 'extra'"});
+      {path("a") + " has tensors that " + path("base") + " lacks: 'extra'"});
 }
 
 TEST_F(Plan, RefusesOtherShapes) {
   write_model(folder_ / "a", {floats("w", {1, 2}), tensors_[1], tensors_[2]});
   fisher("a", {floats("w", {1, 2}), fishers_[1]});
   expect_problem(
-      {path("a") + " has other shapes than " + path("base"),
-       "'w' [2] there [3]"});
+      {path("a") + " differs from " + path("base") + " in shape",
+       "'w' [2], expected [3]"});
 }
 
 TEST_F(Plan, RefusesOtherKinds) {
@@ -209,7 +208,8 @@ TEST_F(Plan, RefusesOtherKinds) {
       {tensors_[0], tensors_[1], floats("position_ids", {0, 1})});
   fisher("a", {fishers_[0], fishers_[1], floats("position_ids", {1, 1})});
   expect_problem(
-      {path("a") + " has other types than", "'position_ids' F32 there I64"});
+      {path("a") + " differs from " + path("base") + " in type",
+       "'position_ids' F32, expected I64"});
 }
 
 TEST_F(Plan, RefusesTypesThatItCannotMerge) {
@@ -236,8 +236,8 @@ TEST_F(Plan, RefusesNarrowFishers) {
 
 TEST_F(Plan, RefusesFishersThatDoNotSayTheirNumberOfExamples) {
   write_tensors(folder_ / "a_fisher.safetensors", fishers_);
-  expect_problem({path("a_fisher.safetensors"), "give num_examples"});
-  // b's comes from the recipe.
+  expect_problem({path("a_fisher.safetensors"), "set num_examples"});
+  // The recipe has the number for b.
   fisher("a", fishers_);
   write_tensors(folder_ / "b_fisher.safetensors", fishers_);
   EXPECT_EQ(problems(), "nothing");
@@ -263,7 +263,7 @@ TEST_F(Plan, RefusesOtherConfigurations) {
     expect_problem(
         {path("b/config.json") + " has " + c.words, path("base/config.json")});
   }
-  // Classes that nobody has named, and heads that are not merged.
+  // Unnamed classes and heads that are not merged may differ.
   write_model(
       folder_ / "b", tensors_, R"({"id2label": {"0": "LABEL_0", "1": "x"}})");
   expect_problem({"id2label"});
@@ -314,7 +314,7 @@ TEST_F(Plan, RefusesIntegersThatDifferWithoutABase) {
   EXPECT_EQ(problems(), "nothing");
 }
 
-// Read part by part; they differ behind the first.
+// Integers are read part by part; these differ after the first part.
 TEST_F(Plan, RefusesLargeIntegersThatDifferWithoutABase) {
   recipe_ = "{merge_method: linear, models: [{model: a}, {model: b}]}";
   std::vector<int64_t> values(200'000);
@@ -351,13 +351,13 @@ TEST_F(Plan, RefusesConfigurationsThatItCannotChange) {
     write_model(folder_ / name, tensors_, "{broken");
   }
   recipe_ = "{merge_method: linear, out_dtype: bfloat16, models: [{model: a}]}";
-  expect_problem({path("a/config.json"), "no JSON object"});
+  expect_problem({path("a/config.json"), "expected a JSON object"});
 }
 
 TEST_F(Plan, RefusesTheSameValueTwiceInASweep) {
   recipe_ = "{merge_method: linear, models: [{model: a}], ";
   expect_problem(
-      {"a sweep has the same value twice"},
+      {"a sweep contains the same value twice"},
       "parameters: {weight: {sweep: [0.5, 1, 0.5]}}}");
   EXPECT_EQ(problems("parameters: {weight: {sweep: [0.5, 1]}}}"), "nothing");
 }
@@ -390,7 +390,7 @@ class PlanOfAnAdapter : public Plan {
   }
 };
 
-// A, B and one of them as it is stored, in every thread.
+// Every thread holds A, B and one of them as stored.
 TEST_F(PlanOfAnAdapter, CountsItsMemory) {
   const MergePlan with = plan();
   recipe_ = "{merge_method: linear, models: [{model: a}]}";

@@ -130,7 +130,7 @@ BAD_MODELS = {
     ),
     "truncated": (truncated, ["a/model.safetensors"]),
     "hostile header": (hostile_header, ["a/model.safetensors", "header"]),
-    "other shape": (other_shape, ["b has other shapes than base", "classifier.weight"]),
+    "other shape": (other_shape, ["b differs from base in shape", "classifier.weight"]),
     "missing tensor": (
         missing_tensor,
         ["b lacks tensors of base", "bert.pooler.dense.bias"],
@@ -157,7 +157,7 @@ BAD_MODELS = {
     ),
     "fisher of other weights": (
         lambda m: change_weights(m / "a", lambda t: t["classifier.bias"].fill(0.5)),
-        ["a_fisher.safetensors is the Fisher of other weights than a"],
+        ["a_fisher.safetensors was estimated on other weights than a"],
     ),
     "not a number": (
         not_a_number,
@@ -213,7 +213,7 @@ def test_bad_arguments(models):
     expect_failure(models, 2, ["memory"], "plan", "r.yaml", "--memory", "-5")
     expect_failure(models, 2, ["none.yaml"], "merge", "none.yaml", "out")
     expect_failure(models, 2, ["base: exists"], "merge", "r.yaml", "base")
-    expect_failure(models, 2, ["no name"], "merge", "r.yaml", "")
+    expect_failure(models, 2, ["output directory is empty"], "merge", "r.yaml", "")
     expect_failure(models, 2, ["r.yaml"], "inspect", "r.yaml")
 
 

@@ -79,7 +79,7 @@ def test_a_fisher_of_unknown_weights_is_taken_and_one_of_others_is_not(tmp_path)
         fisher.save(tmp_path / "a.fisher.safetensors")
         recipe = files.recipe("fisher")
         if known:
-            with pytest.raises(merganser.InputError, match="of other weights than"):
+            with pytest.raises(merganser.InputError, match="on other weights than"):
                 merganser.merge_recipe(recipe, tmp_path / "refused")
         else:
             merganser.merge_recipe(recipe, tmp_path / "out")
@@ -363,7 +363,7 @@ def gram(**tensors):
         ({"grams": [gram(w=[[1, 0], [0, 1]]), GRAM]}, r"grams\[0\]: tensor 'w' is"),
         (
             {"grams": [GRAM, gram(w=[[1.0, 5.0], [0.0, 1.0]])]},
-            r"grams\[1\]: tensor 'w'.* no symmetric matrix",
+            r"grams\[1\]: tensor 'w'.* must be symmetric",
         ),
         (
             {"grams": [GRAM, merganser.GramResult(GRAM.matrices, 0, 10)]},
