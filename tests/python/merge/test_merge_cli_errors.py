@@ -213,7 +213,7 @@ def test_bad_arguments(models):
     expect_failure(models, 2, ["memory"], "plan", "r.yaml", "--memory", "-5")
     expect_failure(models, 2, ["none.yaml"], "merge", "none.yaml", "out")
     expect_failure(models, 2, ["base: exists"], "merge", "r.yaml", "base")
-    expect_failure(models, 2, ["no name"], "merge", "r.yaml", "")
+    expect_failure(models, 2, ["output directory is empty"], "merge", "r.yaml", "")
     expect_failure(models, 2, ["r.yaml"], "inspect", "r.yaml")
 
 

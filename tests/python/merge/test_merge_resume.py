@@ -202,7 +202,7 @@ def test_links_and_folders_of_others(tmp_path):
     (folder / "mine.merging").mkdir()
     (folder / "mine.merging" / "precious.txt").write_text("mine")
     process = merge(folder, out="mine")
-    assert process.returncode == 2 and "holds precious.txt" in process.stderr
+    assert process.returncode == 2 and "contains precious.txt" in process.stderr
     assert (folder / "mine.merging" / "precious.txt").read_text() == "mine"
 
 
@@ -222,7 +222,7 @@ def test_a_mount_point_is_refused_at_once(tmp_path):
         text=True,
         check=False,
     )
-    assert process.returncode == 2 and "give a folder in it" in process.stderr
+    assert process.returncode == 2 and "choose a directory inside it" in process.stderr
 
 
 def test_an_output_that_was_damaged_is_not_done(tmp_path):
