@@ -1,3 +1,6 @@
+// One thread updates N neighbouring elements of a parameter, its moments and
+// its Fisher (elementwise.cuh).
+
 #include "merganser/kernels/elementwise.cuh"
 #include "merganser/kernels/kernels.h"
 

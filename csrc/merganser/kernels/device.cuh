@@ -1,9 +1,9 @@
 #pragma once
 
-// What of the kernels is CUDA rather than C++: launches, shared memory,
-// asynchronous copies, products by tensor cores. The tests have an emulation of
-// this header (tests/cpp/kernels/emulator), with which they run the kernels on
-// a CPU. Included by .cu files only.
+// The parts of the kernels that are CUDA rather than C++: launches, shared
+// memory, asynchronous copies, products on tensor cores. The tests emulate this
+// header (tests/cpp/kernels/emulator) to run the kernels on a CPU. Included by
+// .cu files only.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -30,7 +30,7 @@ void launch(
       arguments...);
 }
 
-// The block's own S in shared memory, not initialised.
+// One S per block in shared memory, not initialised.
 template <typename S>
 __device__ S& block_shared() {
   __shared__ S memory;
@@ -47,8 +47,8 @@ __device__ inline unsigned shared_address(const void* shared) {
   return static_cast<unsigned>(__cvta_generic_to_shared(shared));
 }
 
-// Copies kBytes (4, 8 or 16, to and from multiples of it), or writes zeros
-// where there is nothing to copy; done after wait_for_copies.
+// Starts a copy of kBytes (4, 8 or 16, aligned to kBytes), or of zeros if
+// `exists` is false. Complete after wait_for_copies.
 template <int kBytes>
 __device__ void copy_async(
     void* shared,
@@ -69,20 +69,20 @@ __device__ void copy_async(
   }
 }
 
-// The copies since the last commit become a group.
+// Makes a group of the copies since the last commit.
 __device__ inline void commit_copies() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-// Until no more than the kGroups last groups of this thread are on their way.
+// Waits until at most the last kGroups groups of this thread are in flight.
 template <int kGroups>
 __device__ void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" : : "n"(kGroups) : "memory");
 }
 
-// Four 8 x 8 matrices of 16-bit numbers in shared memory, transposed: lanes 8i
-// to 8i + 7 give the addresses of the rows of matrix i; lane j receives its
-// column j / 4, rows 2 (j % 4) and the next, as a pair.
+// Loads four 8 x 8 matrices of 16-bit numbers from shared memory, transposed:
+// lanes 8i to 8i + 7 give the addresses of the rows of matrix i; lane j
+// receives its column j / 4, rows 2 (j % 4) and the next, as a pair.
 __device__ inline void load_transposed(
     uint32_t (&fragments)[4],
     const void* row) {
@@ -96,8 +96,8 @@ __device__ inline void load_transposed(
       : "memory");
 }
 
-// sums (16, 8) += A (16, 16) B (16, 8), spread over the lanes of a warp as the
-// PTX ISA shows for mma.m16n8k16.
+// sums (16, 8) += A (16, 16) B (16, 8), distributed over the lanes of a warp as
+// in the PTX ISA's mma.m16n8k16.
 template <typename In>
 __device__ void multiply_add(
     float (&sums)[4],

@@ -1,5 +1,5 @@
-// One thread takes one lane of a tile: one Philox block, eight elements,
-// sixteen places apart, so that neighbouring threads read neighbouring
+// One thread computes one lane of a tile: one Philox block for eight elements
+// at a stride of sixteen, so that neighbouring threads read neighbouring
 // elements.
 
 #include "merganser/kernels/device.cuh"

@@ -1,10 +1,10 @@
 #pragma once
 
-// One pass over the elements of some tensors in one launch. A block owns a
-// chunk of one of them; a thread takes N neighbouring elements at a time (16
-// bytes of the widest array), then those a block further on. What is left over
-// at the end, and a tensor whose arrays are not aligned, goes element by
-// element: the results are the same.
+// One pass over the elements of several tensors in one launch. A block owns a
+// chunk of one tensor; a thread takes N neighbouring elements at a time (16
+// bytes of the widest array), then strides by a block. The remainder of a chunk
+// and tensors with unaligned arrays go element by element, with the same
+// results.
 
 #include <cstdint>
 
@@ -14,21 +14,21 @@
 namespace merganser::kernels {
 
 constexpr int kThreads = 256;
-// Many enough that the last wave of blocks is a small part of a large tensor.
+// Small enough that the last wave of blocks is a small part of a large tensor.
 constexpr int64_t kChunk = 16384;
-constexpr size_t kArgumentBytes = 4096; // what every kernel may be given
+constexpr size_t kArgumentBytes = 4096; // limit of every device
 
 template <typename Body>
 struct Tasks {
-  static constexpr int kMost =
+  static constexpr int kMax =
       (kArgumentBytes - 8) / (sizeof(Body) + sizeof(unsigned));
-  Body bodies[kMost];
-  unsigned ends[kMost]; // the chunks of the first i + 1 bodies
+  Body bodies[kMax];
+  unsigned ends[kMax]; // the chunks of the first i + 1 bodies
   int count = 0;
 };
 
-// Body: `n` elements; aligned<N>() says whether its arrays may be read N at a
-// time, run<N>(i) does the elements [i, i + N).
+// Body has `n` elements; aligned<N>() is true if its arrays can be read N at a
+// time; run<N>(i) processes the elements [i, i + N).
 template <int N, typename Body>
 __global__ void __launch_bounds__(kThreads)
     for_each_element(const __grid_constant__ Tasks<Body> tasks) {
@@ -51,8 +51,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Body(tensor) for each of `count` tensors; N elements of the widest array are
-// 16 bytes.
+// Runs Body(tensor) for each of `count` tensors; N elements of the widest array
+// take 16 bytes.
 template <int N, typename Body, typename Tensor>
 void launch_elementwise(
     const Tensor* tensors,
@@ -74,7 +74,7 @@ void launch_elementwise(
     chunks += static_cast<unsigned>((tensors[i].n + kChunk - 1) / kChunk);
     tasks.bodies[tasks.count] = Body{tensors[i]};
     tasks.ends[tasks.count] = chunks;
-    if (++tasks.count == Tasks<Body>::kMost) {
+    if (++tasks.count == Tasks<Body>::kMax) {
       run();
     }
   }

@@ -1,11 +1,12 @@
-// The token ids of the whole batch come sorted, so that the places of one token
-// lie side by side, examples in order. The blocks at the first of them own the
-// token's row of the Fisher (a block some channels of it), and need no atomics;
-// the blocks at the others have nothing to do.
+// The token ids of the whole batch are sorted: the places of one token are
+// neighbours, examples in order. The blocks at the first place of a token own
+// its row of the Fisher, each a range of channels, and need no atomics; the
+// blocks at the other places skip them.
 //
-// A token that is everywhere (a token type, a position) must not be one
-// thread's walk: the rows of a block's threads share out its places, cut where
-// an example begins. Each adds up within an example and squares at its end.
+// A frequent token (a token type, a position) would keep one thread busy, so
+// the rows of threads of a block divide its places at the starts of examples.
+// One thread sums N channels over the places of each example in its share and
+// adds the squares; the first row adds the shares in order.
 
 #include "merganser/kernels/device.cuh"
 #include "merganser/kernels/kernels.h"
@@ -15,7 +16,7 @@
 namespace merganser::kernels {
 namespace {
 
-constexpr int kLanes = 32; // threads side by side: 512 bytes of a token
+constexpr int kLanes = 32; // neighbouring threads: 512 bytes of a token
 constexpr int kRows = 8;
 
 template <typename T, int N>
@@ -23,7 +24,7 @@ struct Totals {
   Pack<T, N> row[kRows][kLanes];
 };
 
-// How many of ids[0..count), sorted, equal ids[0].
+// Number of leading ids equal to ids[0]; ids [0, count) are sorted.
 __device__ int64_t run_length(const int64_t* ids, int64_t count) {
   int64_t low = 1; // known to be in the run
   int64_t step = 1;
@@ -63,8 +64,7 @@ __global__ void __launch_bounds__(kLanes* kRows) embedding_square_kernel(
     }
     const int64_t length = run_length(ids + first, count - first);
     const int64_t* const own = places + first;
-    // From the first example that begins in this thread's share to the end of
-    // the last one that does.
+    // This thread takes the examples that begin in its share, to their ends.
     int64_t k = length * threadIdx.y / kRows;
     const int64_t end = length * (threadIdx.y + 1) / kRows;
     if (k > 0) {
@@ -123,8 +123,8 @@ void launch_embedding_square_accumulate(
   if (count == 0 || channels == 0) {
     return;
   }
-  // 16 bytes of the gradient; of the Fisher, which is read once per token, up
-  // to 32.
+  // 16 bytes of the gradient, up to 32 of the Fisher, which is read once per
+  // token.
   constexpr int kPack = 16 / sizeof(In);
   const bool packed = rows_aligned<kPack>(channels, grad_output, fisher);
   launch(

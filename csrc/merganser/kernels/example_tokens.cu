@@ -1,6 +1,7 @@
-// Which tokens of each example have a gradient. A block goes through one
-// example, a warp through one token at a time, and stops at the first number
-// that is not zero; then one warp puts the tokens found in order.
+// Lists the tokens of each example that have a gradient. A block takes one
+// example, a warp one token at a time; a thread tests N neighbouring numbers of
+// it, and the warp stops at the first that is not zero. Then the first warp
+// writes the tokens found in order.
 
 #include "merganser/kernels/device.cuh"
 #include "merganser/kernels/kernels.h"
@@ -10,7 +11,7 @@ namespace merganser::kernels {
 namespace {
 
 constexpr int kLanes = 32;
-constexpr int kWarps = 32; // tokens at a time: a bit each in a ballot
+constexpr int kWarps = 32; // tokens at a time, one bit each in a ballot
 constexpr unsigned kAll = 0xffffffff;
 
 struct Found {

@@ -1,11 +1,10 @@
 #pragma once
 
-// The CUDA kernels' launchers: raw pointers, sizes and a stream, no torch. What
-// each computes is described in ops/ops.h; callers have checked the arguments.
-// T is float or double; In is float, __nv_bfloat16 or __half beside float, and
-// double beside double. Nothing is allocated and nothing waits for the device.
-// The same inputs give the same bits on every run: no atomics on floats, and
-// each sum has one order.
+// Launchers of the CUDA kernels: raw pointers, sizes and a stream, no torch.
+// ops/ops.h describes the ops; callers check the arguments. T is float or
+// double; In is float, __nv_bfloat16 or __half for float and double for double.
+// No launcher allocates or waits for the device. The same inputs give the same
+// bits on every run: no atomics on floats, and each sum has one order.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -38,7 +37,7 @@ struct AdamTensor {
   AdamScalars<T> scalars;
 };
 
-// All tensors of a list (in host memory), some forty to a launch.
+// Updates all tensors of a list (in host memory), about forty per launch.
 template <typename T, typename In>
 void launch_adam_fisher_step(
     const AdamTensor<T, In>* tensors,
@@ -54,8 +53,8 @@ struct Source {
   Type type = Type::kFloat;
 };
 
-// Everything that merge needs, passed by value as a kernel argument. The
-// pointers of `scalars` are set by the kernel.
+// Arguments of merge, passed to the kernel by value. The kernel sets the
+// pointers of `scalars`.
 template <typename T>
 struct MergeArguments {
   Source base;
@@ -76,8 +75,9 @@ void launch_merge(
     const MergeArguments<T>& arguments,
     cudaStream_t stream);
 
-// lists (B, 1 + L): of each example how many tokens have a gradient, a row of
-// grad_output (B, L, width) that is not all zero, and which, in order.
+// Writes lists (B, 1 + L): for each example the number of tokens with a
+// gradient (a row of grad_output (B, L, width) that is not all zero), then
+// their indices in order.
 template <typename In>
 void launch_example_tokens(
     const In* grad_output,
@@ -87,13 +87,13 @@ void launch_example_tokens(
     int64_t width,
     cudaStream_t stream);
 
-// Into how many shares the examples are best divided, so that a small Fisher
-// has work for a whole device.
+// Number of shares to divide the examples into, so that a small Fisher occupies
+// the whole device.
 template <typename In>
 int64_t linear_square_shares(int64_t examples, int64_t in, int64_t out);
 
 // input (B, L, in), grad_output (B, L, out), fisher (out, in); lists as above;
-// partial (shares, out, in), unused where there is one share of the examples.
+// partial (shares, out, in), unused with one share.
 template <typename T, typename In>
 void launch_linear_square_accumulate(
     const In* input,
@@ -109,9 +109,9 @@ void launch_linear_square_accumulate(
     T weight,
     cudaStream_t stream);
 
-// The square of each example's sum over tokens: squares (B, C) = (sum_l D_il
-// x_il)^2, or (sum_l D_il)^2 where normalized is null. grad_output and
-// normalized are (B, L, C).
+// Squares each example's sum over tokens: squares (B, C) = (sum_l D_il x_il)^2,
+// or (sum_l D_il)^2 if normalized is null. grad_output and normalized are (B,
+// L, C).
 template <typename T, typename In>
 void launch_token_sum_squares(
     const In* grad_output,
@@ -122,7 +122,7 @@ void launch_token_sum_squares(
     int64_t channels,
     cudaStream_t stream);
 
-// fisher (C) += weight * sum_i squares (B, C), in the order of examples.
+// fisher (C) += weight * sum_i squares (B, C), added in the order of examples.
 template <typename T>
 void launch_add_examples(
     const T* squares,
@@ -132,9 +132,9 @@ void launch_add_examples(
     T weight,
     cudaStream_t stream);
 
-// ids: all B * L token ids, sorted, equal ones in the order of their places;
-// places: where in (B, L) each was. grad_output (B, L, D), fisher (V, D). An id
-// outside [0, rows) stops the program.
+// ids: all B * L token ids, stably sorted; places: the index of each in (B, L).
+// grad_output (B, L, D), fisher (V, D). An id outside [0, rows) stops the
+// program.
 template <typename T, typename In>
 void launch_embedding_square_accumulate(
     const int64_t* ids,
@@ -149,7 +149,8 @@ void launch_embedding_square_accumulate(
     T weight,
     cudaStream_t stream);
 
-// labels (B) from probabilities (B, K); -1 where a row is no distribution.
+// labels (B) from probabilities (B, K); -1 for a row that is not a
+// distribution.
 template <typename T>
 void launch_sample_labels(
     const T* probabilities,
@@ -161,8 +162,8 @@ void launch_sample_labels(
     uint64_t sample,
     cudaStream_t stream);
 
-// The element `i` of `input` times 0 or 1 / (1 - probability), by
-// dropout_formula.h; stream_of_draws is the op's `stream`.
+// Multiplies each element of `input` by 0 or 1 / (1 - probability), see
+// numeric/dropout_formula.h; stream_of_draws is the op's `stream`.
 template <typename T, typename In>
 void launch_dropout(
     const In* input,

@@ -1,8 +1,8 @@
-// One block owns a tile of the Fisher and goes through all examples, or through
-// a share of them where the tiles alone would not fill a device. The tokens
-// that have a gradient arrive in slices, some of them on their way while one is
-// multiplied, across the ends of examples; a product is squared at the end of
-// its example, in registers, and never written to memory.
+// One block owns a tile of the Fisher and loops over all examples, or over a
+// share of them if the tiles alone do not fill the device. It copies the tokens
+// with a gradient in slices: while it multiplies one slice, the next are in
+// flight, across the ends of examples. A thread keeps its elements of the
+// product in registers and squares them at the end of each example.
 //
 //              input (L, side)
 //           +-----------------+
@@ -20,7 +20,7 @@
 namespace merganser::kernels {
 namespace {
 
-constexpr int64_t kEnoughBlocks = 512; // to fill any device several times
+constexpr int64_t kEnoughBlocks = 512; // fills any device several times
 
 template <typename T, typename In>
 __global__ void __launch_bounds__(kTileThreads, 1) linear_square_kernel(
@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) linear_square_kernel(
   }
   for (int stage = 0; !position.done(); position.advance()) {
     wait_for_copies<kStages - 2>();
-    __syncthreads(); // the slice is here, and nobody needs the one before it
+    __syncthreads(); // this slice has arrived; the last one is free
     fetcher.fetch_both(output, input, stages, (stage + kStages - 1) % kStages);
     tile.multiply(
         stages.output[stage],

@@ -1,9 +1,8 @@
-// One thread merges N neighbouring elements, by merge/formula.h. It first asks
-// for those of every source (at most 16 bytes of each, whatever its type), all
-// at once and without waiting, into places of its own in shared memory: so
-// memory is kept busy however many models there are, each number is fetched
-// once although the formulas read the models twice, and registers hold only
-// what the formula is about.
+// One thread merges N neighbouring elements with numeric/merge_formula.h. It
+// first copies the elements of all sources (at most 16 bytes each)
+// asynchronously to its own places in shared memory. This keeps memory busy for
+// any number of models, fetches each number once although the formulas read the
+// models twice, and leaves the registers to the formula.
 
 #include <algorithm>
 #include <type_traits>
@@ -18,9 +17,9 @@ namespace {
 
 constexpr int kMaxThreads = 256;
 constexpr int kMinThreads = 32;
-constexpr size_t kSharedBytes = 48 * 1024; // what every device allows
+constexpr size_t kSharedBytes = 48 * 1024; // limit of every device
 
-// f(E()) with E the element type, one of which N fill no more than 16 bytes.
+// Calls f(E()) with the element type E; N elements take at most 16 bytes.
 template <int N, typename F>
 __device__ auto by_type(Type type, F f) {
   if constexpr (N * sizeof(double) <= 16) {
@@ -82,8 +81,7 @@ template <typename T, int N>
 __device__ void write(void* out, Type type, int64_t i, const Pack<T, N>& pack) {
   by_type<N>(type, [&](auto zero) {
     using E = decltype(zero);
-    // To halves from float: from double it would be rounded twice, as on the
-    // CPU.
+    // Halves convert from float. A double rounds to float first, as on the CPU.
     using From = std::conditional_t<sizeof(E) == 2, float, E>;
     Pack<E, N> result;
 #pragma unroll
@@ -94,7 +92,7 @@ __device__ void write(void* out, Type type, int64_t i, const Pack<T, N>& pack) {
   });
 }
 
-// Elements [i, i + N).
+// Merges the elements [i, i + N).
 template <MergeFormula M, int N, typename T>
 __device__ void merge_pack(
     const MergeArguments<T>& a,
@@ -132,7 +130,8 @@ __device__ void merge_pack(
   write(a.out, a.out_type, i, merged);
 }
 
-// The first `packed` elements N at a time, the rest one by one.
+// A thread merges N of the first `packed` elements at a time, the rest one by
+// one.
 template <MergeFormula M, int N, typename T>
 __global__ void __launch_bounds__(kMaxThreads, 1)
     merge_kernel(const __grid_constant__ MergeArguments<T> a, int64_t packed) {
@@ -149,7 +148,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
   }
 }
 
-// Whether all arrays, the output's too, pass.
+// True if all arrays, including the output, pass.
 template <typename T, typename F>
 bool all_arrays(const MergeArguments<T>& a, F passes) {
   const auto passes_all = [&](const Source* sources) {

@@ -1,7 +1,7 @@
 #pragma once
 
-// Arithmetic on packs, element by element: what merge/formula.h asks of a
-// vector. Included by .cu files only.
+// Arithmetic on packs, element by element: the vector operations that
+// numeric/merge_formula.h uses. Included by .cu files only.
 
 #include "merganser/kernels/vectors.cuh"
 #include "merganser/numeric/host_device.h"

@@ -1,9 +1,10 @@
 #pragma once
 
-// A block's tile of the products D_i^T A_i in the registers of its 256 threads:
-// each has some of the elements, their sums over the tokens of the example at
-// hand, and the squares of the sums of those before. Two kinds, for the
-// numbers that tensor cores multiply (bfloat16, half) and those they do not.
+// A block's tile of the products D_i^T A_i in the registers of its 256 threads.
+// One thread owns some elements: their sums over the tokens of the current
+// example, and the squares of the sums of the examples before. One kind of tile
+// is for the types that tensor cores multiply (bfloat16, half), one for float
+// and double.
 
 #include <cmath>
 #include <type_traits>
@@ -14,11 +15,11 @@
 namespace merganser::kernels {
 
 constexpr int kTileThreads = 256;
-// Rows and columns of a tile: what the registers hold.
+// Rows and columns of a tile, limited by the registers.
 template <typename In>
 constexpr int kTileSide = sizeof(In) == 8 ? 64 : 128;
 
-// The rows of some tokens as far as they matter to a tile, in shared memory.
+// A tile's columns of some tokens, in shared memory.
 template <typename In>
 struct Slice {
   static constexpr int kTokens = 64 / sizeof(In);
@@ -26,8 +27,8 @@ struct Slice {
   static constexpr int kPacks = kTileSide<In> / kPack; // of a token
   Pack<In, kPack> packs[kTokens][kPacks];
 
-  // Columns kPack c to kPack c + kPack - 1 of token k. Shuffled, so that the
-  // same columns of 8 tokens, which ldmatrix reads at once, lie in all banks.
+  // Columns kPack c to kPack c + kPack - 1 of token k. Permuted, so that the
+  // same columns of 8 tokens, which ldmatrix reads at once, are in all banks.
   __device__ Pack<In, kPack>& at(int k, int c) {
     return packs[k][c ^ (k % 8)];
   }
@@ -50,8 +51,8 @@ struct Squares {
   }
 };
 
-// 8 warps, 2 x 4 of them, own 64 x 32 elements each: 4 x 4 products of tensor
-// cores, with 4 elements of each in a lane.
+// Each of 2 x 4 warps owns 64 x 32 elements: 4 x 4 products of tensor cores.
+// One thread owns 4 elements of each product.
 template <typename In>
 struct TensorCoreTile {
   static constexpr int kProducts = 4; // along each side
@@ -62,7 +63,7 @@ struct TensorCoreTile {
   int column = threadIdx.x / 32 % 4 * 32;
 
   __device__ void multiply(Slice<In>& output, Slice<In>& input, int tokens) {
-    const int matrix = lane / 8; // whose row the lane points to
+    const int matrix = lane / 8; // the lane addresses one of its rows
 #pragma unroll
     for (int k = 0; k < Slice<In>::kTokens; k += kDepth) {
       if (k >= tokens) {
@@ -92,7 +93,7 @@ struct TensorCoreTile {
     }
   }
 
-  // f(row, column, sum of squares) for each element that the thread owns.
+  // Calls f(row, column, sum of squares) for each element of the thread.
   template <typename F>
   __device__ void for_each(const F& f) const {
 #pragma unroll
@@ -107,8 +108,8 @@ struct TensorCoreTile {
   }
 };
 
-// 16 x 16 threads; each owns two packs of rows by two packs of columns, half a
-// tile apart.
+// Each of 16 x 16 threads owns two packs of rows by two packs of columns, half
+// a tile apart.
 template <typename T>
 struct FmaTile {
   static constexpr int kThreads = 16; // along each side

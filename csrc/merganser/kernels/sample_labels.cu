@@ -1,4 +1,4 @@
-// One thread draws the label of one row, by kernels/label_formula.h.
+// One thread draws the label of one row with numeric/label_formula.h.
 
 #include "merganser/kernels/device.cuh"
 #include "merganser/kernels/kernels.h"

@@ -1,3 +1,5 @@
+// One thread updates N neighbouring elements of the Fisher (elementwise.cuh).
+
 #include "merganser/kernels/elementwise.cuh"
 #include "merganser/kernels/kernels.h"
 

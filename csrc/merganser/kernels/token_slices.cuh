@@ -1,14 +1,15 @@
 #pragma once
 
-// How the tokens of some examples come to a block, slice by slice, those that
-// have no gradient left out.
+// Copies the tokens of some examples to shared memory, slice by slice; tokens
+// without a gradient are skipped.
 
 #include "merganser/kernels/device.cuh"
 #include "merganser/kernels/product_tiles.cuh"
 
 namespace merganser::kernels {
 
-constexpr int kStages = 3; // slices of each operand: 48 KiB, what devices allow
+// Slices per operand: 48 KiB for both, the limit of every device.
+constexpr int kStages = 3;
 
 template <typename In>
 struct Stages {
@@ -16,17 +17,16 @@ struct Stages {
   Slice<In> input[kStages];
 };
 
-// A matrix (examples, tokens, width), of which a tile needs the columns from
-// `column` on.
+// A matrix (examples, tokens, width) and the first column of a tile in it.
 template <typename In>
 struct Operand {
   const In* __restrict__ data;
   int64_t width;
-  bool aligned; // its packs, that is
+  bool aligned; // packs can be copied whole
   int64_t column;
 };
 
-// The slice at hand in the lists of tokens of the examples [example, end).
+// The current slice in the token lists of the examples [example, end).
 template <int kTokens>
 struct Position {
   const int* __restrict__ lists; // (examples, 1 + tokens): count, tokens
@@ -63,7 +63,7 @@ struct Position {
       find_example();
     }
   }
-  // The row of its k-th token in (examples * tokens, width); -1: there is none.
+  // Row of the k-th token of the slice in (examples * tokens, width), or -1.
   __device__ int64_t row(int k) const {
     return !done() && first + k < count
         ? example * tokens + lists[example * (tokens + 1) + 1 + first + k]
@@ -71,7 +71,7 @@ struct Position {
   }
 };
 
-// Each thread fetches kFetches packs of a slice, of the same tokens in both
+// One thread fetches kFetches packs of a slice, for the same tokens in both
 // operands.
 template <typename In>
 struct Fetcher {
@@ -80,7 +80,7 @@ struct Fetcher {
   static constexpr int kFetches = Own::kTokens / kStep;
 
   Position<Own::kTokens> next;
-  int64_t rows[kFetches]; // looked up long before they are needed
+  int64_t rows[kFetches]; // read ahead, one slice early
   int pack = threadIdx.x % Own::kPacks;
   int token = threadIdx.x / Own::kPacks;
 

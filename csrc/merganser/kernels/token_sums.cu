@@ -1,6 +1,6 @@
-// What biases and the weights of LayerNorms share: a sum over the tokens of
-// each example, squared, and then added up over the examples. Two kernels, so
-// that many blocks work at once and every sum still has one order.
+// Shared by biases and LayerNorm weights: sums over the tokens of each example,
+// squared and added up over the examples. Two kernels, so that many blocks run
+// at once and each sum has one order.
 
 #include "merganser/kernels/device.cuh"
 #include "merganser/kernels/kernels.h"
@@ -10,8 +10,8 @@
 namespace merganser::kernels {
 namespace {
 
-constexpr int kLanes = 16; // threads side by side: 256 bytes of a token
-constexpr int kRows = 16; // tokens that a block sums at a time
+constexpr int kLanes = 16; // neighbouring threads: 256 bytes of a token
+constexpr int kRows = 16; // tokens that a block adds at a time
 constexpr int kThreads = kLanes * kRows;
 
 template <typename T, int N>
@@ -20,7 +20,7 @@ struct Parts {
 };
 
 // Thread (x, y) sums channels N x to N x + N - 1 over the tokens y, y + kRows,
-// ...; then a thread per channel adds the kRows parts up in order.
+// ...; then one thread per channel adds the kRows parts in order.
 template <int N, typename T, typename In>
 __global__ void __launch_bounds__(kThreads) token_sum_squares_kernel(
     const In* __restrict__ grad_output,
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kThreads) token_sum_squares_kernel(
   }
 }
 
-// One thread adds up one channel.
+// One thread adds the examples of one channel.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) add_examples_kernel(
     const T* __restrict__ squares,

@@ -1,7 +1,7 @@
 #pragma once
 
-// 16-byte loads and stores of N neighbouring elements, and their conversion to
-// the type that is computed in. Included by .cu files only.
+// 16-byte loads and stores of N neighbouring elements, and conversion to the
+// type of the computation. Included by .cu files only.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -45,7 +45,7 @@ MERGANSER_HOST_DEVICE bool is_aligned(const T* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % (sizeof(T) * N) == 0;
 }
 
-// Whether the rows of arrays (..., width) may be read N elements at a time.
+// True if the rows of arrays (..., width) can be read N elements at a time.
 template <int N, typename... T>
 bool rows_aligned(int64_t width, const T*... arrays) {
   return width % N == 0 && (is_aligned<N>(arrays) && ...);

@@ -1,5 +1,5 @@
 // One AdamW step and the running sums of squared gradients, in one pass. The
-// formula is in kernels/adam_formula.h.
+// formula is in numeric/adam_formula.h.
 
 #include "merganser/ops/adam_fisher_step.h"
 
@@ -27,8 +27,8 @@ void adam_fisher_step_reference_(const AdamFisherStep& step) {
     const at::Tensor square = g.mul(g);
     exp_avg.mul_(step.beta1).add_(g.mul(1 - step.beta1));
     exp_avg_sq.mul_(step.beta2).add_(square.mul(1 - step.beta2));
-    // By way of float64, because ATen's float32 root (MKL's) is not always
-    // rounded correctly.
+    // ATen's float32 root (MKL's) is not always rounded correctly; float64's,
+    // rounded to float32, is.
     const at::Tensor root = exp_avg_sq.to(at::kDouble).sqrt().to(type);
     const at::Tensor denominator =
         root.div(std::sqrt(correction2)).add_(step.eps);
@@ -50,11 +50,11 @@ void check_lengths(const AdamFisherStep& step) {
     TORCH_CHECK(
         length == expected,
         kOp,
-        ": needs one of ",
+        ": expected one of ",
         name,
-        " per parameter, ",
+        " per parameter (",
         expected,
-        ", got ",
+        "), got ",
         length);
   };
   check_length("grads", step.grads.size());
@@ -111,7 +111,7 @@ void check_adam_fisher_step_(const AdamFisherStep& step) {
 
 namespace {
 
-// n elements of each array; f may be null.
+// Updates n elements of each array; f may be null.
 template <typename T, typename In>
 void step_elements(
     const In* g,
@@ -123,7 +123,7 @@ void step_elements(
     const AdamScalars<T>& scalars) {
   at::parallel_for(0, n, kGrain, [=](int64_t begin, int64_t end) {
     widest([=] {
-      // A copy that no array can overlap, and values instead of
+      // A copy that no array overlaps, and values instead of
       // references: otherwise the loops are not vectorised.
       const AdamScalars<T> s = scalars;
       const auto element = [&](int64_t i) {

@@ -1,13 +1,13 @@
 #pragma once
 
-// What the kernels of adam_fisher_step_ share on every device.
+// Arguments, checks and scalars of adam_fisher_step_ for every device.
 
 #include "merganser/numeric/adam_formula.h"
 #include "merganser/ops/ops.h"
 
 namespace merganser::ops {
 
-// The kernel `f` in its registered form, with the arguments of the schema.
+// Registered form of the kernel `f`: takes the arguments of the schema.
 template <void (*f)(const AdamFisherStep&)>
 void unpack_adam_fisher_step_(
     at::TensorList params,
@@ -40,7 +40,7 @@ void unpack_adam_fisher_step_(
 
 void check_adam_fisher_step_(const AdamFisherStep& step);
 
-// The scalars of the i-th parameter.
+// Scalars of the i-th parameter.
 template <typename T>
 AdamScalars<T> adam_scalars(const AdamFisherStep& step, size_t i) {
   return make_adam_scalars<T>(

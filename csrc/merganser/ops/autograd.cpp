@@ -16,9 +16,9 @@
 namespace merganser::ops {
 namespace {
 
-// Under autograd, an op that changes its arguments records no graph, but
-// autograd's version counters see the change. (torch's own fallback looks at
-// returned tensors only, and these ops return none.)
+// An in-place op records no graph but bumps the version counters of the tensors
+// it mutates. (torch's own fallback only handles returned tensors, and these
+// ops return none.)
 void change_in_place(
     const c10::OperatorHandle& op,
     c10::DispatchKeySet keys,
@@ -48,7 +48,7 @@ void change_in_place(
   }
 }
 
-// Its own derivative: a mask times the gradient, and the mask is drawn again.
+// The derivative is dropout of the gradient: the same mask, computed again.
 struct Dropout : public torch::autograd::Function<Dropout> {
   static at::Tensor forward(
       torch::autograd::AutogradContext* context,

@@ -92,7 +92,7 @@ inline void pack(const Bf16Operand& a, Bf16Pair* packed) {
   }
 }
 
-// One of the four rounds of a transposition: swaps kStep x kStep blocks.
+// One of four rounds of a transposition: swaps kStep x kStep blocks.
 template <int kStep>
 void exchange(PairLanes (&v)[kPairLanes]) {
   PairLanes low;

@@ -12,14 +12,14 @@ void check_device(
     const char* op,
     const char* name,
     const at::Tensor& tensor,
-    const at::Tensor& beside) {
+    const at::Tensor& like) {
   TORCH_CHECK(
-      tensor.device() == beside.device(),
+      tensor.device() == like.device(),
       op,
       ": ",
       name,
       " must be on ",
-      beside.device(),
+      like.device(),
       " like the others, got ",
       tensor.device());
 }
@@ -40,7 +40,7 @@ void check_accumulator(
       op,
       ": ",
       name,
-      " must be contiguous, as it is changed in place; its strides are ",
+      " must be contiguous because it is updated in place, got strides ",
       tensor.strides(),
       " for shape ",
       tensor.sizes());
@@ -59,9 +59,7 @@ void check_input(
       ": ",
       name,
       " must be float32, bfloat16 or float16",
-      type == at::kDouble
-          ? " here (float64 only where all that is changed is float64)"
-          : "",
+      type == at::kDouble ? " (float64 only with float64 accumulators)" : "",
       ", got ",
       dtype_name(tensor));
   check_device(op, name, tensor, accumulator);
@@ -71,7 +69,7 @@ void check_indices(
     const char* op,
     const char* name,
     const at::Tensor& tensor,
-    const at::Tensor& beside) {
+    const at::Tensor& like) {
   TORCH_CHECK(
       tensor.scalar_type() == at::kLong,
       op,
@@ -79,7 +77,7 @@ void check_indices(
       name,
       " must be int64, got ",
       dtype_name(tensor));
-  check_device(op, name, tensor, beside);
+  check_device(op, name, tensor, like);
 }
 
 void check_shape(

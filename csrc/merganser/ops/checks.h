@@ -5,7 +5,8 @@
 #include <string>
 #include <utility>
 
-// What several ops ask of their arguments. `op` and `name` begin the message.
+// Checks of arguments. They throw c10::Error with a message that begins with
+// `op` and `name`.
 namespace merganser::ops {
 
 std::string dtype_name(const at::Tensor& tensor); // as in Python: "float32"
@@ -16,8 +17,8 @@ void check_accumulator(
     const char* name,
     const at::Tensor& tensor);
 
-// A gradient or an activation beside `accumulator`: float32, bfloat16 or
-// float16, on its device; float64 only beside a float64 accumulator.
+// A gradient or an activation: float32, bfloat16 or float16, on the device of
+// `accumulator`; float64 only with a float64 accumulator.
 void check_input(
     const char* op,
     const char* name,
@@ -28,7 +29,7 @@ void check_device(
     const char* op,
     const char* name,
     const at::Tensor& tensor,
-    const at::Tensor& beside);
+    const at::Tensor& like);
 
 void check_shape(
     const char* op,
@@ -56,30 +57,31 @@ void check_tokens(
     const at::Tensor& tensor,
     int64_t channels);
 
-// int64, on the device of `beside`.
+// int64, on the device of `like`.
 void check_indices(
     const char* op,
     const char* name,
     const at::Tensor& tensor,
-    const at::Tensor& beside);
+    const at::Tensor& like);
 
 void check_weight(const char* op, double weight); // finite
 
-// A tensor of check_tokens as (B, L, C): a view of a (B, C) tensor has L = 1.
+// Views (B, L, C) or (B, C) as (B, L, C), with L = 1 for the latter.
 at::Tensor as_tokens(const at::Tensor& tensor);
 
-// An input as the kernels take it: contiguous, and float64 beside a float64
-// accumulator (kernels know no mixture with float64).
+// An input as the kernels take it: contiguous, and float64 with a float64
+// accumulator (no kernel mixes float64 with other types).
 at::Tensor kernel_input(const at::Tensor& tensor, at::ScalarType accumulator);
 
-// Two inputs of check_tokens as the kernels take them: of one dtype, (B, L, C).
+// Two inputs (B, L, C) or (B, C) as the kernels take them: (B, L, C), with a
+// common dtype.
 std::pair<at::Tensor, at::Tensor> kernel_inputs(
     const at::Tensor& first,
     const at::Tensor& second,
     at::ScalarType accumulator);
 
-// The checks of each op, with its own arguments: the CPU and CUDA kernels begin
-// with them, and they are all that the Meta kernel of an in-place op has to do.
+// Checks of each op. The CPU and CUDA kernels begin with them; the Meta kernel
+// of an in-place op consists of them.
 void check_square_accumulate_(
     at::Tensor& fisher,
     const at::Tensor& grad,
@@ -91,15 +93,15 @@ void check_linear_square_accumulate_(
     const at::Tensor& grad_output,
     double weight);
 
-// input (B, L, in) with zeros for the tokens whose output (B, L, out) is all
-// zero: they contribute nothing to linear_square_accumulate_, but zero times
-// infinity is not zero.
+// Copy of input (B, L, in) with zeros for the tokens whose output (B, L, out)
+// is all zero: they must not contribute to linear_square_accumulate_, and zero
+// times infinity is not zero.
 at::Tensor without_idle_tokens(
     const at::Tensor& input,
     const at::Tensor& output);
 
-// linear_square_accumulate_ where every example is one token, input (B, in) and
-// output (B, out): sum_i (d_i^T a_i)^2 is one product of the squares.
+// linear_square_accumulate_ with one token per example, input (B, in) and
+// output (B, out): sum_i (d_i^T a_i)^2 is one matrix product of the squares.
 void accumulate_single_tokens(
     at::Tensor& fisher,
     const at::Tensor& input,

@@ -1,7 +1,7 @@
 #pragma once
 
-// What the CUDA adapters (*_cuda.cpp) share. Each does four things: checks,
-// guards the device, takes torch's current stream, launches.
+// Helpers of the CUDA adapters (*_cuda.cpp). An adapter checks the arguments,
+// sets the device, takes torch's current stream and launches the kernel.
 
 #include <ATen/core/Tensor.h>
 #include <c10/cuda/CUDAException.h>
@@ -14,7 +14,7 @@
 
 namespace merganser::ops {
 
-// The kernels' name for a C++ type of torch.
+// CUDA's type for a C++ type of torch.
 template <typename T>
 struct KernelType {
   using type = T;

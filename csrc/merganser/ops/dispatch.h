@@ -7,11 +7,11 @@
 
 namespace merganser::ops {
 
-// Elements that a thread takes at least, as in ATen.
+// Min elements per thread, ATen's value.
 constexpr int64_t kGrain = 32768;
 
 // Calls f.template operator()<T, In>() with the C++ types of an accumulator and
-// of an input that kernel_input() has prepared for it.
+// of an input from kernel_input().
 template <typename F>
 void dispatch_types(
     const at::Tensor& accumulator,

@@ -1,5 +1,5 @@
-// Dropout whose mask is a function of (seed, stream) and never stored. The
-// formula is in kernels/dropout_formula.h.
+// Dropout with a mask that is a function of (seed, stream) and not stored. The
+// formula is in numeric/dropout_formula.h.
 
 #include <ATen/Parallel.h>
 

@@ -1,6 +1,6 @@
 // fisher (V, D) += weight * sum_i sum_v (sum_{l: id_il = v} D_il)^2: the tokens
-// of an example that share a row of the table add up before the square. They
-// are brought together by sorting, so that no (B, V, D) buffer is needed.
+// of an example that share a row of the table add up before the square. Sorting
+// groups them, so that no (B, V, D) buffer is needed.
 
 #include <ATen/Parallel.h>
 
@@ -55,16 +55,16 @@ void check_embedding_square_accumulate_(
   TORCH_CHECK(
       padding_idx < fisher.size(0),
       kOp,
-      ": padding_idx must be below the ",
+      ": padding_idx must be below ",
       fisher.size(0),
-      " rows of fisher (or negative for none), got ",
+      ", the number of rows of fisher, or negative for none, got ",
       padding_idx);
 }
 
 namespace {
 
-// For each example, its positions in the order of their token ids; equal ids
-// stay in the order of the text.
+// Sorts the positions of each example by token id; equal ids keep the order of
+// the text.
 std::vector<int64_t> sort_positions(
     const int64_t* ids,
     int64_t examples,
@@ -93,7 +93,7 @@ void check_rows(const at::Tensor& indices, int64_t rows) {
         id >= 0 && id < rows,
         "embedding_square_accumulate_: indices must lie in [0, ",
         rows,
-        "), the rows of fisher, got ",
+        "), the range of the rows of fisher, got ",
         id);
   }
 }
@@ -120,8 +120,8 @@ void embedding_square_accumulate_cpu(
     T* const f = fisher.data_ptr<T>();
     const In* const d = output.const_data_ptr<In>();
     const T w = static_cast<T>(weight);
-    // Threads share out the channels, not the examples: two examples may hold
-    // the same token.
+    // Each thread takes a range of channels, not of examples: two examples may
+    // contain the same token.
     const auto accumulate = [&](int64_t begin, int64_t end) {
       std::vector<T> sums(end - begin);
       T* const s = sums.data();

@@ -16,7 +16,7 @@ void embedding_square_accumulate_cuda(
       fisher, indices, grad_output, weight, padding_idx);
   const c10::cuda::CUDAGuard guard(fisher.device());
   const at::Tensor output = kernel_input(grad_output, fisher.scalar_type());
-  // Stable: one token's places stay in the order of examples and tokens.
+  // Stable: positions of one token keep the order of examples and tokens.
   const auto [ids, places] = at::sort(
       indices.reshape({-1}), /*stable=*/true, /*dim=*/0, /*descending=*/false);
   dispatch_types(

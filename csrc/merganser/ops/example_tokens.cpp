@@ -10,11 +10,11 @@
 namespace merganser::ops {
 namespace {
 
-// Elements between two questions whether a row may still be zero: most rows are
-// known not to be after the first.
+// Elements between two tests for a nonzero: most rows have one in the first
+// chunk.
 constexpr int64_t kChunk = 64;
 
-// Rows that a thread looks through at least.
+// Min rows per thread.
 constexpr int64_t kRowsPerTask = 256;
 
 template <typename In>
@@ -30,7 +30,7 @@ bool is_zero(const In* row, int64_t width) {
     for (int64_t j = begin; j < std::min(begin + kChunk, width); ++j) {
       any |= bits[j];
     }
-    if (static_cast<Unsigned>(any << 1) != 0) { // the sign may be -0's
+    if (static_cast<Unsigned>(any << 1) != 0) { // ignores the sign of -0
       return false;
     }
   }

@@ -7,8 +7,8 @@
 
 namespace merganser::ops {
 
-// Which tokens of a batch take part, by example; an example with none is left
-// out. A token is the number of its row in a matrix (examples * tokens, width).
+// The tokens of a batch that take part, by example; an example without any is
+// skipped. A token is its row index in a matrix (examples * tokens, width).
 class ExampleTokens {
  public:
   // The tokens whose row of `output` (examples, tokens, width) is not all zero,
@@ -32,11 +32,11 @@ class ExampleTokens {
   int64_t count(int64_t i) const { // tokens
     return ends_[i + 1] - ends_[i];
   }
-  int64_t longest() const; // the most tokens of an example
+  int64_t longest() const; // max tokens of an example
 
-  // The end of a group of examples from `first` on, taken `step` at a time,
-  // whose sizes (by the number of tokens) add up to no more than `room`, which
-  // has to be enough for `step` times the longest().
+  // End of the group of examples that begins at `first`. It grows by `step`
+  // examples while the sum of size_of(tokens) is at most `room`; `room` must
+  // hold `step` examples of longest() tokens.
   template <typename Size>
   int64_t group_end(
       int64_t first,

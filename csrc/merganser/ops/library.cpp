@@ -1,5 +1,5 @@
 // torch.ops.merganser: every schema, the functions of ops.h that call the ops
-// through the dispatcher, and the registration of the CPU and Meta kernels. The
+// through the dispatcher, and the registration of the CPU and Meta kernels.
 // CUDA kernels are registered in the files that define them, derivatives in
 // autograd.cpp. One file, because torch's headers for registration take longer
 // to compile than the kernels.
@@ -64,7 +64,7 @@ TORCH_LIBRARY_IMPL(merganser, CPU, m) {
   m.impl("dropout", &dropout_cpu);
 }
 
-// An in-place op has no result to describe: its Meta kernel is its check.
+// An in-place op has no result to allocate: its Meta kernel is its check.
 TORCH_LIBRARY_IMPL(merganser, Meta, m) {
   m.impl("square_accumulate_", &check_square_accumulate_);
   m.impl(
@@ -87,7 +87,7 @@ void refuse(const c10::OperatorHandle& op, c10::Stack* /*stack*/) {
       "-DMERGANSER_CUDA=ON");
 }
 
-// A CUDA tensor in a build without CUDA kernels.
+// Kernels of a build without CUDA: they throw.
 TORCH_LIBRARY_IMPL(merganser, CUDA, m) {
   if (has_cuda()) {
     return;

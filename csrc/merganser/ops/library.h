@@ -2,7 +2,7 @@
 
 namespace merganser::ops {
 
-// The names of all ops that take tensors; each has a schema in library.cpp.
+// Names of all ops that take tensors; each has a schema in library.cpp.
 inline constexpr const char* kOpNames[] = {
     "square_accumulate_",
     "adam_fisher_step_",

@@ -1,7 +1,7 @@
 // fisher (out, in) += weight * sum_i (D_i^T A_i)^2: the weight gradient of each
 // example, squared. No buffer has both an example and a weight dimension.
-// Tokens that have no gradient (padding; in a classifier's last layer, all but
-// one) are left out.
+// Tokens without a gradient (padding; in a classifier's last layer, all but
+// one) are skipped.
 
 #include <ATen/Parallel.h>
 
@@ -45,7 +45,7 @@ void check_linear_square_accumulate_(
   check_tokens(kOp, "grad_output", grad_output, fisher.size(0));
   check_shape(
       kOp,
-      "the leading part of grad_output",
+      "the leading dimensions of grad_output",
       grad_output.select(-1, 0),
       input.select(-1, 0).sizes());
   check_weight(kOp, weight);
@@ -69,32 +69,32 @@ void accumulate_single_tokens(
 
 namespace {
 
-// Below this many tokens on average, float32 products are faster.
+// Float32 products are faster below this mean number of tokens.
 constexpr int64_t kTokensForBf16 = 6;
 
-// How many multiplications take as long as packing one number.
+// Cost of packing one number, in multiplications.
 constexpr int64_t kPackCost = 16;
 
-// The size of the largest of so many parts, a multiple of kBlockStep.
+// Size of the largest of `parts` parts, a multiple of kBlockStep.
 int64_t share(int64_t size, int64_t parts) {
   const int64_t step = parts * kBlockStep;
   return (size + step - 1) / step * kBlockStep;
 }
 
-// The blocks of a matrix (rows, columns), one for each thread at most: of all
-// ways to cut it along both sides, the one whose largest block is done first.
-std::vector<Block> share_out(int64_t rows, int64_t columns) {
+// Cuts a matrix (rows, columns) along both sides into at most one block per
+// thread, so that the largest block costs as little as possible.
+std::vector<Block> cut_into_blocks(int64_t rows, int64_t columns) {
   const int64_t threads = at::get_num_threads();
   std::vector<Block> blocks;
-  int64_t least = std::numeric_limits<int64_t>::max();
+  int64_t min_cost = std::numeric_limits<int64_t>::max();
   for (int64_t parts = 1; parts <= threads; ++parts) {
     const int64_t height = share(rows, parts);
     const int64_t width = share(columns, threads / parts);
     const int64_t cost = height * width + kPackCost * (height + width);
-    if (cost >= least) {
+    if (cost >= min_cost) {
       continue;
     }
-    least = cost;
+    min_cost = cost;
     blocks.clear();
     for (int64_t i = 0; i < rows; i += height) {
       for (int64_t j = 0; j < columns; j += width) {
@@ -146,7 +146,7 @@ void linear_square_accumulate_cpu(
         add = &add_squares_bf16;
       }
     }
-    const std::vector<Block> blocks = share_out(rows, columns);
+    const std::vector<Block> blocks = cut_into_blocks(rows, columns);
     at::parallel_for(0, std::ssize(blocks), 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         add(products, blocks[i]);

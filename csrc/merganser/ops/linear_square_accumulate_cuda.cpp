@@ -7,7 +7,7 @@
 namespace merganser::ops {
 namespace {
 
-constexpr int64_t kMostTokens = 1 << 30; // lists of tokens are of ints
+constexpr int64_t kMaxTokens = 1 << 30; // token lists hold ints
 
 void linear_square_accumulate_cuda(
     at::Tensor& fisher,
@@ -20,16 +20,16 @@ void linear_square_accumulate_cuda(
   const int64_t examples = a.size(0);
   const int64_t tokens = a.size(1);
   if (tokens == 1) {
-    const at::NoTF32Guard float32; // whatever is allowed to models' products
+    const at::NoTF32Guard float32; // even if models may use TF32
     accumulate_single_tokens(
         fisher, without_idle_tokens(a, d).squeeze(1), d.squeeze(1), weight);
     return;
   }
   TORCH_CHECK(
-      tokens <= kMostTokens,
+      tokens <= kMaxTokens,
       "linear_square_accumulate_: at most ",
-      kMostTokens,
-      " tokens of an example on a GPU, got ",
+      kMaxTokens,
+      " tokens per example on a GPU, got ",
       tokens);
   const int64_t in = fisher.size(1);
   const int64_t out = fisher.size(0);

@@ -1,5 +1,5 @@
 // One merged tensor from n models and their Fishers in one pass. The formulas
-// are in merge/formula.h; the streaming engine calls the same loop.
+// are in numeric/merge_formula.h; the streaming engine calls the same loop.
 
 #include "merganser/ops/merge.h"
 
@@ -7,6 +7,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 #include "merganser/merge/merge_elements.h"
@@ -83,11 +84,10 @@ void check_count(
       count == (needed ? models : 0),
       "merge: method ",
       method.name,
-      needed ? " needs one of " : " takes none of ",
+      needed ? " needs " : " takes no ",
       name,
-      needed ? " per model (" : " (",
-      models,
-      " models), got ",
+      needed ? ", one per model (" + std::to_string(models) + ")" : "",
+      ", got ",
       count);
 }
 
@@ -97,7 +97,7 @@ void check_merge(const TensorMerge& merge) {
   constexpr auto kLast = static_cast<int64_t>(MergeFormula::kEwr);
   TORCH_CHECK(
       merge.method >= 0 && merge.method <= kLast,
-      "merge: there is no method with number ",
+      "merge: unknown method number ",
       merge.method);
   const MethodInfo& method = method_of(static_cast<MergeFormula>(merge.method));
   const size_t models = merge.models.size();
@@ -121,12 +121,12 @@ void check_merge(const TensorMerge& merge) {
 
 namespace {
 
-// Elements per inner pass: a few dozen converted pieces of it fit into the
+// Elements per inner pass: a few dozen converted blocks fit into the
 // second-level cache.
 constexpr int64_t kBlock = 1024;
 
-// A tensor's elements as T, a block at a time: where they lie, or converted
-// into a buffer of the calling thread's.
+// One block of a tensor's elements as T: in place, or converted into `buffer`,
+// which belongs to the calling thread.
 template <typename T>
 const T* block(
     const at::Tensor& tensor,
@@ -188,7 +188,7 @@ void merge_range(
   }
 }
 
-// base, base_fisher, models, fishers; undefined where there is none.
+// base, base_fisher, models, fishers; undefined if absent.
 std::vector<at::Tensor> contiguous_sources(const TensorMerge& merge) {
   std::vector<at::Tensor> sources;
   for (const auto* tensor : {&merge.base, &merge.base_fisher}) {

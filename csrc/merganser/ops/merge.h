@@ -1,13 +1,13 @@
 #pragma once
 
-// What the kernels of merge share on every device.
+// Arguments, checks and scalars of merge for every device.
 
 #include "merganser/numeric/merge_formula.h"
 #include "merganser/ops/ops.h"
 
 namespace merganser::ops {
 
-// The kernel `f` in its registered form, with the arguments of the schema.
+// Registered form of the kernel `f`: takes the arguments of the schema.
 template <at::Tensor (*f)(const TensorMerge&)>
 at::Tensor unpack_merge(
     const std::optional<at::Tensor>& base,
@@ -37,10 +37,10 @@ at::Tensor unpack_merge(
 
 void check_merge(const TensorMerge& merge);
 
-// Float64 if any tensor is, else float32: the dtype of the computation.
+// Dtype of the computation: float64 if any tensor is, else float32.
 at::ScalarType merge_type(const TensorMerge& merge);
 
-// The scalars of the formula, without the arrays of the models.
+// Scalars of the formula, without the arrays of the models.
 template <typename T>
 MergeScalars<T> merge_scalars(const TensorMerge& merge) {
   MergeScalars<T> scalars;

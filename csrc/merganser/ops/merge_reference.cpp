@@ -1,5 +1,5 @@
-// The definition of the merge op, written with whole tensors and without
-// numeric/merge_formula.h, so that each checks the other.
+// Definition of the merge op with whole tensors. It does not use the formulas
+// of numeric/merge_formula.h, so that each checks the other.
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/full_like.h>
@@ -100,7 +100,7 @@ at::Tensor merge_reference(const TensorMerge& merge) {
     }
     case MergeFormula::kTaskSum:
     case MergeFormula::kSignElection:
-      TORCH_CHECK(false, "merge: formulas of task vectors are not for the op");
+      TORCH_CHECK(false, "merge: the op has no formulas of task vectors");
   }
   return result.to(merge.models[0].scalar_type());
 }

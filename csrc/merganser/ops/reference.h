@@ -2,11 +2,11 @@
 
 #include "merganser/ops/ops.h"
 
-// The definition of each op of ops.h, composed of ATen calls: slow, plain, and
-// right on any device and in any precision. Tests hold the kernels to it; given
-// float64 tensors, it is the oracle. The elementwise ops (square_accumulate_,
-// adam_fisher_step_, merge) promise the same bits as their definitions on the
-// CPU; sums over tokens and matrix products may add up in another order.
+// Definition of each op of ops.h, composed of ATen calls: slow, and correct on
+// any device and in any precision. Tests compare the kernels with it; with
+// float64 tensors it is the oracle. The elementwise ops (square_accumulate_,
+// adam_fisher_step_, merge) have the same bits as their definitions on the CPU;
+// sums over tokens and matrix products may add up in another order.
 namespace merganser::ops {
 
 MERGANSER_API void square_accumulate_reference_(

@@ -1,6 +1,6 @@
-// One label per row of probabilities, the same for the same example whatever
-// the batch, its order, the device or the number of threads. The formula is in
-// kernels/label_formula.h.
+// One label per row of probabilities. It depends neither on the batch and its
+// order nor on the device and the number of threads. The formula is in
+// numeric/label_formula.h.
 
 #include <ATen/core/Tensor.h>
 
@@ -78,8 +78,9 @@ at::Tensor sample_labels_cpu(
           i,
           " of probabilities (example ",
           x[i],
-          ") is no distribution: entries must be finite and not negative and "
-          "add up to 1 within 0.001, but their sum is ",
+          ") is not a distribution; expected finite entries >= 0 that add up "
+          "to "
+          "1 within 0.001, got a sum of ",
           p[i].sum().item<double>());
     }
   };

@@ -34,11 +34,11 @@ at::Tensor sample_labels_cuda(
     draw(p.const_data_ptr<float>());
   }
   C10_CUDA_KERNEL_LAUNCH_CHECK();
-  // On the device, without waiting for it: a row that is no distribution stops
-  // the program at the next synchronisation.
+  // Checked on the device without waiting for it: a row that is not a
+  // distribution stops the program at the next synchronisation.
   at::_assert_async(
       labels.ge(0).all(),
-      "sample_labels: a row of probabilities is no distribution");
+      "sample_labels: a row of probabilities is not a distribution");
   return labels;
 }
 

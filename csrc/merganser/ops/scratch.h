@@ -7,8 +7,8 @@
 
 namespace merganser::ops {
 
-// Room for numbers while an op works, on the boundary of a cache line, of any
-// contents (zeroing half a megabyte takes as long as filling it).
+// Temporary buffer of an op, aligned to a cache line and not initialised
+// (zeroing half a megabyte takes as long as filling it).
 template <typename T>
 class Scratch {
  public:

@@ -1,10 +1,10 @@
 // One tile of the weight matrix at a time: kRows rows by two vectors of
 // columns, whose products over an example's tokens add up in registers and are
-// squared there, so that they are never written to memory. The operands of a
-// tile are packed (in the order in which it reads them) once per example.
+// squared there, without being written to memory. The operands of a tile are
+// packed in the order of its reads, once per example.
 //
-// Compiled with FMA contraction, unlike the rest: sums of products promise no
-// bits across machines, and without it they would take twice the time.
+// Compiled with FMA contraction, unlike the rest: the bits of sums of products
+// may differ between machines, and without it they take twice the time.
 
 #include "merganser/ops/square_products.h"
 
@@ -19,14 +19,13 @@
 namespace merganser::ops {
 namespace {
 
-// What the packed operands of one pass may take: half of a common second-level
-// cache.
+// Size of the packed operands of one pass: half of a common second-level cache.
 constexpr int64_t kPackBytes = 512 * 1024;
 
 template <typename T, int kBytes>
 struct Tile {
-  // 12 x 2 sums fill 24 of AVX-512's 32 registers, 6 x 2 12 of the other
-  // instruction sets' 16; two are for the columns and one for the row.
+  // 12 x 2 sums fill 24 of AVX-512's 32 registers, 6 x 2 sums fill 12 of the
+  // other instruction sets' 16; two hold the columns and one the row.
   static constexpr int kRows = kBytes == 64 ? 12 : 6;
   static constexpr int kLanes = kBytes / sizeof(T);
   static constexpr int kColumns = 2 * kLanes;
@@ -34,7 +33,7 @@ struct Tile {
       __attribute__((vector_size(kBytes), aligned(alignof(T)), may_alias));
 
   // fisher += weight * (d^T a)^2 with d (tokens, kRows), a (tokens, kColumns);
-  // of the tile only `rows` x `columns` exist.
+  // only `rows` x `columns` of the tile exist.
   static void accumulate(
       const T* d,
       const T* a,
@@ -78,9 +77,9 @@ struct Tile {
   }
 };
 
-// Of the matrix (all tokens, width), columns [begin, end) of some tokens as
-// panels (panel, token, kWidth), filled up with zeros. Token by token, as
-// memory is read best.
+// Packs columns [begin, end) of some tokens of a matrix (all tokens, width)
+// into panels (panel, token, kWidth), padded with zeros. Token by token: memory
+// is read in order.
 template <int kWidth, typename T, typename In>
 void pack(
     const In* matrix,

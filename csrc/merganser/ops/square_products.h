@@ -8,7 +8,7 @@
 
 namespace merganser::ops {
 
-// A part of a matrix.
+// A rectangular part of a matrix.
 struct Block {
   int64_t row_begin;
   int64_t row_end;
@@ -16,14 +16,14 @@ struct Block {
   int64_t column_end;
 };
 
-// Sums of squared products of small matrices: what linear_square_accumulate_
-// spends its time in.
+// Sums of squared products of small matrices, the inner loop of
+// linear_square_accumulate_:
 //
 //   fisher[o][j] += weight * sum_i (sum_l output[l][o] * input[l][j])^2
 //
 // over the examples i and their tokens l, for the elements of a block, on one
 // thread. input (all tokens, columns), output (all tokens, rows), fisher (rows,
-// columns). T is float or double; In is T, or a half type beside float.
+// columns). T is float or double; In is T, or a half type with float.
 template <typename T, typename In>
 struct SquareProducts {
   T* fisher;
@@ -36,15 +36,15 @@ struct SquareProducts {
 };
 
 // Blocks begin at multiples of this in both directions. The bits of an element
-// do not depend on how the matrix is shared out in such blocks.
+// do not depend on how the matrix is cut into such blocks.
 constexpr int64_t kBlockStep = 64;
 
-// In T, which half inputs are converted to.
+// Computes in T, to which half inputs are converted.
 template <typename T, typename In>
 void add_squares(const SquareProducts<T, In>& products, const Block& block);
 
-// By the CPU's own products of pairs of bfloat16 numbers, with float32 sums;
-// where has_bf16_products().
+// Multiplies pairs of bfloat16 numbers with the CPU's instructions and adds in
+// float32. Requires has_bf16_products().
 void add_squares_bf16(
     const SquareProducts<float, c10::BFloat16>& products,
     const Block& block);

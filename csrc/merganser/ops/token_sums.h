@@ -9,10 +9,10 @@
 namespace merganser::ops {
 
 // fisher[c] += weight * sum_i (sum_l term(i, l, c))^2 for c in [begin, end):
-// what the parameters that act on each channel alone (a bias, the weight of a
-// LayerNorm) have in common. Every channel belongs to one thread and adds up in
-// the order of examples and tokens, so that the bits do not depend on the
-// number of threads.
+// the squares of parameters that act on each channel separately (a bias, the
+// weight of a LayerNorm). Each channel belongs to one thread and adds up in the
+// order of examples and tokens: the bits do not depend on the number of
+// threads.
 template <typename T, typename Term>
 void accumulate_token_sums(
     T* fisher,
@@ -39,7 +39,7 @@ void accumulate_token_sums(
   }
 }
 
-// Channels per thread: at least a cache line each, and enough work in all.
+// Min channels per thread: a cache line, and enough work to start a thread.
 inline int64_t channel_grain(int64_t examples, int64_t tokens) {
   const int64_t rows = std::max<int64_t>(examples * tokens, 1);
   return std::max<int64_t>(16, 32768 / rows);

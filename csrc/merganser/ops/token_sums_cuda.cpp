@@ -1,4 +1,4 @@
-// The biases and LayerNorm weights share their kernels.
+// Biases and LayerNorm weights share their kernels.
 
 #include <ATen/ops/empty.h>
 #include <torch/library.h>

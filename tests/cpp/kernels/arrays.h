@@ -1,7 +1,7 @@
 #pragma once
 
-// What the kernels' tests share: arrays of every type, exactly as long as a
-// kernel may look (which the address sanitizer watches), aligned or not.
+// Shared by the tests of the kernels: arrays of every type, aligned or not,
+// without a margin, so that the address sanitizer finds reads beyond the end.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -21,7 +21,7 @@ namespace merganser::kernels {
 
 using InputTypes = testing::Types<float, double, __nv_bfloat16, __half>;
 
-// The type that a kernel computes in, by the type of its inputs.
+// Type of the computation, by the type of the inputs.
 template <typename In>
 using Accumulator =
     std::conditional_t<std::is_same_v<In, double>, double, float>;
@@ -36,7 +36,7 @@ inline double to_double(__half x) {
   return __half2float(x);
 }
 
-// n elements, `offset` elements behind a multiple of 256 bytes.
+// n elements that begin `offset` elements after a multiple of 256 bytes.
 template <typename T>
 class Array {
  public:
@@ -90,10 +90,10 @@ Array<T> random_numbers(
     int64_t n,
     int offset,
     int seed,
-    double least = -2,
-    double most = 2) {
+    double min = -2,
+    double max = 2) {
   std::mt19937 random(static_cast<unsigned>(n + 1000 * seed));
-  std::uniform_real_distribution<double> draw(least, most);
+  std::uniform_real_distribution<double> draw(min, max);
   Array<T> numbers(n, offset);
   for (int64_t i = 0; i < n; ++i) {
     numbers[i] = static_cast<T>(draw(random));
@@ -101,7 +101,7 @@ Array<T> random_numbers(
   return numbers;
 }
 
-// With a NaN, infinities, zeros and a subnormal among them.
+// Random numbers with a NaN, infinities, zeros and a subnormal.
 template <typename T>
 Array<T> hard_numbers(int64_t n, int offset, int seed) {
   Array<T> numbers = random_numbers<T>(n, offset, seed);
@@ -119,7 +119,7 @@ Array<T> hard_numbers(int64_t n, int offset, int seed) {
   return numbers;
 }
 
-// The same bits, or NaN on both sides.
+// Expects the same bits; any NaN equals any other.
 template <typename T>
 void expect_same_bits(const Array<T>& found, const Array<T>& expected) {
   ASSERT_EQ(found.size(), expected.size());
@@ -129,12 +129,12 @@ void expect_same_bits(const Array<T>& found, const Array<T>& expected) {
     ASSERT_TRUE(
         (std::isnan(x) && std::isnan(y)) ||
         (x == y && std::signbit(x) == std::signbit(y)))
-        << x << " instead of " << y << ", element " << i << " of "
+        << x << ", expected " << y << ", element " << i << " of "
         << found.size();
   }
 }
 
-// For sums, whose order is free.
+// Expects near values: the order of sums is free.
 template <typename T>
 void expect_near(
     const Array<T>& found,
@@ -147,13 +147,13 @@ void expect_near(
     ASSERT_TRUE(
         (std::isnan(x) && std::isnan(y)) || x == y ||
         std::abs(x - y) <= relative * (1 + std::abs(y)))
-        << x << " instead of " << y << ", element " << i << " of "
+        << x << ", expected " << y << ", element " << i << " of "
         << found.size();
   }
 }
 
-// With the threads of each block in one order and in the other: what needs a
-// barrier and has none differs.
+// Runs `test` with the threads of each block in both orders: a missing barrier
+// changes the result.
 template <typename F>
 void in_both_orders(const F& test) {
   for (const auto order :

@@ -1,4 +1,4 @@
-// square_accumulate and adam_fisher_step: the bits of their formulas.
+// square_accumulate and adam_fisher_step have the bits of their formulas.
 
 #include <vector>
 
@@ -8,7 +8,7 @@
 namespace merganser::kernels {
 namespace {
 
-// Around a pack, a block of threads and a block's chunk of elements.
+// Sizes around a pack, a block of threads and a block's chunk of elements.
 constexpr int64_t kSizes[] = {0, 1, 3, 4, 5, 255, 257, 1027, 16384, 16387};
 
 template <typename In>
@@ -76,7 +76,7 @@ struct Parameter {
   AdamScalars<T> scalars;
 };
 
-// More tensors than one launch takes, each of a size and a step of its own.
+// More tensors than one launch takes, with several sizes and steps.
 TYPED_TEST(Elementwise, AdamFisherStepOfAList) {
   for (const bool collect : {false, true}) {
     std::vector<Parameter<TypeParam>> parameters;

@@ -1,4 +1,4 @@
-// That the emulator notices what would go wrong on a GPU.
+// The emulator shows errors that would go wrong on a GPU.
 
 #include <stdexcept>
 #include <vector>
@@ -67,12 +67,12 @@ TEST(Emulator, ShowsACopyThatWasNotWaitedFor) {
   EXPECT_TRUE(std::isnan(out[0]));
 }
 
-// C (16, 8) = A^T B of A (16, 16) and B (16, 8) in shared memory, row after
-// row, one row of each a token: the fragments as the kernels take them.
+// C (16, 8) = A^T B with A (16, 16) and B (16, 8) in shared memory, one row per
+// token, loaded as the kernels do.
 template <typename In>
 struct Operands {
   alignas(16) In a[16][16];
-  alignas(16) In b[16][16]; // two B side by side
+  alignas(16) In b[16][16]; // two matrices B, next to each other
 };
 
 template <typename In>

@@ -1,5 +1,5 @@
-// linear_square_accumulate against its definition in float64: tiles, slices and
-// shares of examples at their edges, tokens without a gradient.
+// linear_square_accumulate compared with its definition in float64: edges of
+// tiles, slices and shares of examples; tokens without a gradient.
 
 #include <vector>
 
@@ -34,7 +34,7 @@ void compare(const Shape& s) {
   auto d = random_numbers<In>(rows * s.out, s.offset, 1);
   Array<double> expected(s.out * s.in);
   const auto kept = [&](int64_t i, int64_t l) {
-    return i % 3 != 1 && (l + i) % s.keep == 0; // no token of some examples
+    return i % 3 != 1 && (l + i) % s.keep == 0; // some examples have none
   };
   for (int64_t i = 0; i < s.examples; ++i) {
     Array<double> sums(s.out * s.in);
@@ -100,12 +100,12 @@ TYPED_TEST(LinearSquare, EqualsItsDefinition) {
   compare<TypeParam>({3, 16, 17, 16, 1, 0, 3}); // one operand aligned
 }
 
-// Examples of which none is long, and more tokens than a ballot has.
+// Examples with one token with a gradient, and more tokens than a ballot has.
 TYPED_TEST(LinearSquare, SingleTokens) {
   compare<TypeParam>({7, 40, 24, 16, 40, 0, 1});
 }
 
-TEST(BlockCount, IsThatOfTheItemsUpToTheMost) {
+TEST(BlockCount, CoversTheItemsUpToTheLimit) {
   EXPECT_EQ(block_count(1025, 256), 5);
   EXPECT_EQ(block_count(int64_t{65535} * 256 + 1, 256), 65535);
   EXPECT_EQ(block_count(int64_t{1} << 32, 1), 65535);

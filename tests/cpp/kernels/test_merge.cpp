@@ -1,5 +1,5 @@
-// merge against the CPU's merge_elements, bit for bit: every formula, every mix
-// of types, numbers of models up to the most.
+// merge compared with the CPU's merge_elements, bit for bit: every formula,
+// every mix of types, numbers of models up to the limit.
 
 #include <algorithm>
 #include <variant>
@@ -20,27 +20,27 @@ AnyArray random_array(
     int64_t n,
     int offset,
     int seed,
-    double least,
-    double most) {
+    double min,
+    double max) {
   switch (type) {
     case Type::kBFloat16:
-      return random_numbers<__nv_bfloat16>(n, offset, seed, least, most);
+      return random_numbers<__nv_bfloat16>(n, offset, seed, min, max);
     case Type::kHalf:
-      return random_numbers<__half>(n, offset, seed, least, most);
+      return random_numbers<__half>(n, offset, seed, min, max);
     case Type::kDouble:
-      return random_numbers<double>(n, offset, seed, least, most);
+      return random_numbers<double>(n, offset, seed, min, max);
     case Type::kFloat:
       break;
   }
-  return random_numbers<float>(n, offset, seed, least, most);
+  return random_numbers<float>(n, offset, seed, min, max);
 }
 
 // One source for the kernel, and widened for the CPU.
 template <typename T>
 struct Input {
-  Input(Type type, int64_t n, int offset, int seed, double least, double most)
+  Input(Type type, int64_t n, int offset, int seed, double min, double max)
       : type(type),
-        array(random_array(type, n, offset, seed, least, most)),
+        array(random_array(type, n, offset, seed, min, max)),
         values(n) {
     std::visit(
         [&](auto& numbers) {

@@ -1,5 +1,5 @@
-// Sums of squares per example, against their definitions in float64: biases,
-// LayerNorms and embeddings.
+// Sums of squares per example compared with their definitions in float64:
+// biases, LayerNorms and embeddings.
 
 #include <algorithm>
 #include <numeric>
@@ -19,7 +19,7 @@ TYPED_TEST_SUITE(PerExample, InputTypes);
 template <typename T>
 constexpr double kTolerance = sizeof(T) == 4 ? 1e-5 : 1e-12;
 
-// (B, L, C): around a row of threads' packs, and widths that have none.
+// (B, L, C): widths around the packs of a row of threads, and without packs.
 constexpr int64_t kShapes[][3] = {
     {0, 3, 8},
     {1, 1, 1},
@@ -171,7 +171,7 @@ TYPED_TEST(PerExample, Embedding) {
   }
 }
 
-TEST(Embedding, StopsAtARowThatIsNone) {
+TEST(Embedding, StopsAtARowOutOfRange) {
   Embedding<float> embedding(1, 3, 4, 0, {1, 7, 2});
   EXPECT_THROW(embedding.launch(-1), std::runtime_error);
 }

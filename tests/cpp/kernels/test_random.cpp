@@ -1,4 +1,4 @@
-// dropout and sample_labels: the draws of their formulas.
+// dropout and sample_labels have the draws of their formulas.
 
 #include "arrays.h"
 #include "merganser/kernels/kernels.h"
@@ -40,7 +40,8 @@ void compare_labels(int64_t rows, int64_t columns) {
       total += p[i * columns + k];
     }
     for (int64_t k = 0; k < columns; ++k) {
-      p[i * columns + k] /= i % 10 == 9 ? 1 : total; // some are none
+      p[i * columns + k] /=
+          i % 10 == 9 ? 1 : total; // some are no distributions
     }
     indices[i] = 3 * i;
     expected[i] = draw_label(p.data() + i * columns, columns, 5, 1, 3 * i);

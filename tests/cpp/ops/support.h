@@ -20,8 +20,8 @@
 #include <limits>
 #include <vector>
 
-// What the tests of the ops share: sizes at which loops change their course,
-// inputs, and the comparison of bits.
+// Shared by the tests of the ops: sizes around the steps of loops, inputs, and
+// the comparison of bits.
 namespace merganser::ops {
 
 inline const std::vector<int64_t> kSizes = {0, 1, 3, 255, 256, 257, 65537};
@@ -30,8 +30,8 @@ inline const std::vector<at::ScalarType> kInputTypes = {
     at::kBFloat16,
     at::kHalf};
 
-// Normal numbers with a NaN, infinities, zeros and a subnormal among them, at
-// an odd offset into their storage (no vector load is aligned).
+// Normal numbers with a NaN, infinities, zeros and a subnormal, at an odd
+// offset into their storage, so that no vector load is aligned.
 inline at::Tensor hard_numbers(int64_t n, at::ScalarType type) {
   at::Tensor storage = at::randn({n + 1}, at::kDouble).to(type);
   at::Tensor x = storage.narrow(0, 1, n);
@@ -44,7 +44,7 @@ inline at::Tensor hard_numbers(int64_t n, at::ScalarType type) {
   return x;
 }
 
-// The same bits, or NaN on both sides (whose payload nobody promises).
+// True for the same bits; any NaN equals any other.
 inline bool same_bits(const at::Tensor& a, const at::Tensor& b) {
   if (a.sizes() != b.sizes() || a.scalar_type() != b.scalar_type()) {
     return false;

@@ -1,5 +1,5 @@
-// Bad arguments, and builds without CUDA: each is a sentence that says what to
-// do.
+// Errors of wrong arguments and of builds without CUDA: one sentence with the
+// remedy.
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <gtest/gtest.h>
@@ -26,7 +26,7 @@ void expect_contains(const std::string& text, const std::string& part) {
       << "'" << text << "' lacks '" << part << "'";
 }
 
-TEST(Checks, NameTheArgumentAndWhatCame) {
+TEST(Checks, NameTheArgumentAndItsValue) {
   at::Tensor f = at::zeros({4, 6});
   const at::Tensor g = at::zeros({4, 6});
   const auto square = [&](at::Tensor fisher, at::Tensor grad, double w = 1) {
@@ -39,7 +39,8 @@ TEST(Checks, NameTheArgumentAndWhatCame) {
   expect_contains(
       square(f, g.to(at::kInt)),
       "grad must be float32, bfloat16 or float16, got int32");
-  expect_contains(square(f, g.to(at::kDouble)), "float64 only where all");
+  expect_contains(
+      square(f, g.to(at::kDouble)), "float64 only with float64 accumulators");
   expect_contains(square(f, g.t()), "grad must have shape [4, 6], got [6, 4]");
   expect_contains(square(f.t(), g.t()), "fisher must be contiguous");
   expect_contains(square(f, g.to(at::kMeta)), "grad must be on cpu");
@@ -75,9 +76,9 @@ TEST(Checks, OfTheAdamStep) {
       step(two, {x, x}, 0.9, {1, 1}), "fishers must have shape [2], got [4]");
   expect_contains(
       step(two, x, 0.9, {1, 1}),
-      "needs one of fishers per parameter, 2, got 1");
+      "expected one of fishers per parameter (2), got 1");
   expect_contains(
-      step(two, {}, 0.9, 1), "needs one of steps per parameter, 2, got 1");
+      step(two, {}, 0.9, 1), "expected one of steps per parameter (2), got 1");
   expect_contains(
       step({x, two[1].to(at::kMeta)}, {}, 0.9, {1, 1}),
       "params must be on cpu");
@@ -104,11 +105,13 @@ TEST(Checks, OfMerge) {
     });
   };
   EXPECT_EQ(run(x, {x, x}, {x, x}, {1, 1}, 4), "no error");
-  expect_contains(run(x, {x}, {x}, {1}, 7), "no method with number 7");
+  expect_contains(run(x, {x}, {x}, {1}, 7), "unknown method number 7");
   expect_contains(run(x, {}, {}, {}, 0), "at least one model");
   expect_contains(run({}, {x}, {}, {}, 1), "task_arithmetic needs base");
-  expect_contains(run(x, {x, x}, {x}, {1, 1}, 4), "needs one of fishers per");
-  expect_contains(run(x, {x}, {x}, {1}, 0), "takes none of fishers");
+  expect_contains(
+      run(x, {x, x}, {x}, {1, 1}, 4),
+      "needs fishers, one per model (2), got 1");
+  expect_contains(run(x, {x}, {x}, {1}, 0), "takes no fishers, got 1");
   expect_contains(
       run(x, {x, at::ones({5})}, {}, {}, 0),
       "models must have shape [4], got [5]");
@@ -154,7 +157,7 @@ TEST(Checks, OfSampledLabels) {
         {1.5, -0.5},
         {0.0 / 0.0, 1.0},
         {1.0 / 0.0, 0.0}}) {
-    expect_contains(sample(row), "is no distribution");
+    expect_contains(sample(row), "is not a distribution");
   }
   expect_contains(sample({}), "at least one column");
 }

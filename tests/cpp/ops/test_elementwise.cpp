@@ -1,4 +1,4 @@
-// The ops that promise the bits of their definitions, for all types, sizes,
+// Elementwise ops have the bits of their definitions for all types, sizes,
 // numbers of threads, unaligned views and numbers that are not finite.
 
 #include <gtest/gtest.h>
@@ -97,7 +97,7 @@ TEST(AdamFisherStep, HasTheBitsOfItsDefinition) {
 }
 
 // Parameters of several sizes, types and steps at once.
-TEST(AdamFisherStep, OfAListIsThatOfEachItem) {
+TEST(AdamFisherStep, OfAListEqualsThatOfEachItem) {
   using List = std::vector<at::Tensor>;
   at::manual_seed(0);
   List grads, lists[2][4]; // parameters, moments, Fishers

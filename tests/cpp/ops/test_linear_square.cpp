@@ -1,6 +1,6 @@
-// linear_square_accumulate_ where tokens have no gradient, at the edges of its
-// tiles, and by each way to multiply bfloat16 numbers. (test_per_example.cpp
-// has it beside the other ops.)
+// linear_square_accumulate_ with tokens that have no gradient, at the edges of
+// its tiles, and for both kinds of bfloat16 products. (test_per_example.cpp
+// compares it with its definition, like the other ops.)
 
 #include <ATen/Context.h>
 #include <gtest/gtest.h>
@@ -14,17 +14,16 @@ namespace {
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// Which tokens of each example have a gradient.
+// Tokens of each example that have a gradient.
 using Kept = std::vector<std::vector<int64_t>>;
 
 struct Batch {
-  at::Tensor a; // (B, L, in), not finite where there is no gradient
-  at::Tensor d; // (B, L, out), zeros of both signs there
-  at::Tensor
-      squares; // (out, in) float64: the sum of squares, by the definition
+  at::Tensor a; // (B, L, in), not finite for tokens without a gradient
+  at::Tensor d; // (B, L, out), zeros of both signs for these
+  at::Tensor squares; // (out, in) float64: the sum of squares by definition
 };
 
-// At an odd offset into its storage, and not contiguous.
+// A tensor at an odd offset into its storage, and not contiguous.
 at::Tensor strided(at::IntArrayRef shape, at::ScalarType type) {
   const at::Tensor storage =
       at::randn({shape[1] * shape[0] * shape[2] + 1}, at::kDouble).to(type);
@@ -70,7 +69,7 @@ Kept all(int64_t examples, int64_t tokens) {
 }
 
 void expect_squares(const at::Tensor& actual, const at::Tensor& expected) {
-  // Relative to what a square of a sum that cancels was made of.
+  // Relative to the max: a sum may cancel.
   const double scale = expected.abs().max().item<double>();
   EXPECT_LE(
       (actual - expected).abs().max().item<double>(),
@@ -92,7 +91,7 @@ void check(const Batch& batch, at::ScalarType type) {
   expect_squares(fisher, 0.25 * batch.squares);
 }
 
-TEST(LinearSquareAccumulate, LeavesOutTokensWithoutGradient) {
+TEST(LinearSquareAccumulate, SkipsTokensWithoutGradient) {
   at::manual_seed(0);
   const Kept everything = all(1, 40);
   const Kept patterns[] = {
@@ -128,7 +127,7 @@ TEST(LinearSquareAccumulate, IsRightAtTheEdgesOfTiles) {
 
 TEST(LinearSquareAccumulate, TakesExamplesInGroups) {
   at::manual_seed(0);
-  // More than a pass has room for, in an odd number of unequal examples.
+  // More than one pass holds, in an odd number of examples of unequal lengths.
   Kept kept;
   for (int64_t i = 0; i < 41; ++i) {
     kept.push_back(all(1, 1 + (i * 37) % 300)[0]);

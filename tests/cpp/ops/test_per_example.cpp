@@ -1,5 +1,5 @@
-// The ops that square per example, against their definitions in float64, and
-// their bits at several numbers of threads.
+// Ops that square per example, compared with their definitions in float64;
+// their bits with several numbers of threads.
 
 #include <gtest/gtest.h>
 
@@ -34,17 +34,17 @@ const Shape kShapes[] = {
 };
 
 at::Tensor tokens(const Shape& s, int64_t channels, at::ScalarType type) {
-  // Transposed, so that a kernel that ignores strides fails.
+  // Transposed: a kernel that ignores strides fails.
   return at::randn({s.tokens, s.examples, channels}).transpose(0, 1).to(type);
 }
 
 void expect_close(const at::Tensor& actual, const at::Tensor& expected) {
-  // float32's tolerances of torch.testing.assert_close, also for half inputs:
-  // they are exact in float32, and sums are float32.
+  // Tolerances of torch.testing.assert_close for float32, also for half inputs:
+  // these are exact in float32, and sums are float32.
   const double rtol = actual.scalar_type() == at::kDouble ? 1e-7 : 1.3e-6;
   const double scale =
       expected.numel() ? expected.abs().max().item<double>() : 0;
-  // A square of a sum that cancels is as exact as its largest terms.
+  // The square of a sum that cancels is as exact as its largest terms.
   EXPECT_TRUE(at::allclose(
       actual.to(at::kDouble), expected, rtol, 1e-5 * std::max(scale, 1e-30)))
       << (actual - expected).abs().max() << " of " << scale;
@@ -52,8 +52,8 @@ void expect_close(const at::Tensor& actual, const at::Tensor& expected) {
 
 using Accumulate = std::function<void(at::Tensor&)>;
 
-// `fused` and `definition` add to a Fisher of the given size; the definition is
-// run in float64.
+// Compares `fused` with `definition`, which add to a Fisher of the given size;
+// the definition runs in float64.
 void check(
     at::IntArrayRef size,
     at::ScalarType type,

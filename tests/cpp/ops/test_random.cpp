@@ -46,8 +46,8 @@ TEST(Dropout, NumbersElementsInRowMajorOrder) {
       dropout(x.contiguous().view(-1), 0.3, 0, 0).view({50, 40})));
 }
 
-// Kept with probability 1 - p, on its own, in every stream: within five
-// standard errors.
+// Elements are kept with probability 1 - p, independently of each other and of
+// other streams: within five standard errors.
 TEST(Dropout, KeepsTheShareItShould) {
   const int64_t n = 1 << 20;
   const at::Tensor ones = at::ones({n});

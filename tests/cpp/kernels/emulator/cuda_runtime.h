@@ -1,6 +1,6 @@
 #pragma once
 
-// What of CUDA's header of this name the kernels use, for the emulator.
+// The parts of CUDA's header of this name that the kernels use, emulated.
 
 #include <cstdint>
 

@@ -34,7 +34,7 @@ struct Thread {
   std::unique_ptr<std::byte[]> stack{new std::byte[kStackBytes]};
   Index index;
   const Barrier* waits_at;
-  uint64_t passed; // the barrier's, when this thread came
+  uint64_t passed; // the barrier's value when this thread arrived
   bool done;
   std::vector<Copy> copies; // not committed
   std::deque<std::vector<Copy>> groups;
@@ -61,9 +61,9 @@ struct Block {
 };
 
 ucontext_t scheduler;
-std::vector<std::unique_ptr<Thread>> threads; // kept from block to block
+std::vector<std::unique_ptr<Thread>> threads; // reused for every block
 Block block;
-size_t current; // the number of the thread that runs
+size_t current; // index of the running thread
 const std::function<void()>* work;
 std::exception_ptr failure;
 
@@ -167,7 +167,7 @@ void run_grid(
 void fail(const char* reason) {
   failure = std::make_exception_ptr(std::runtime_error(reason));
   swapcontext(&threads[current]->context, &scheduler);
-  std::abort(); // nobody goes on with a thread that failed
+  std::abort(); // a thread that failed never resumes
 }
 
 void wait_for_block() {

@@ -1,14 +1,13 @@
 #pragma once
 
-// Runs CUDA kernels, compiled as C++, on the CPU: block after block, each
-// thread of a block a coroutine with a stack of its own, on one thread of the
-// machine. A thread runs until it ends or waits for others, and then the next
-// one goes on: the same way on every run.
+// Runs CUDA kernels, compiled as C++, on the CPU: one block after another, each
+// thread of a block a coroutine with its own stack, all on one thread of the
+// machine. A coroutine runs until it ends or waits for others; then the next
+// one continues. The order is the same on every run.
 //
-// What is missing shows: shared memory of a block starts as NaNs and is exactly
-// as large as was asked for, asynchronous copies arrive when they are waited
-// for and not before, and a missing barrier gives other results when the
-// threads run in the opposite order.
+// Errors show: shared memory of a block starts as NaNs and has exactly the
+// requested size, asynchronous copies arrive only in the wait for them, and a
+// missing barrier changes the results if the threads run in the opposite order.
 
 #include <array>
 #include <cstddef>
@@ -26,27 +25,27 @@ struct Index {
 
 enum class Order { kAscending, kDescending };
 
-// In which order the threads of a block run.
+// Order of the threads of a block.
 inline Order order = Order::kAscending;
 
-// Of the thread that runs.
+// Indices of the running thread.
 inline Index thread_index, block_index, block_size, grid_size;
 
-// Calls `thread` as every thread of every block. Throws std::runtime_error
-// where one fails, or waits for others that never come.
+// Calls `thread` as every thread of every block. Throws std::runtime_error if
+// one fails or waits for others that never arrive.
 void run_grid(
     Index blocks,
     Index threads,
     size_t shared_bytes,
     const std::function<void()>& thread);
 
-// The rest is for a thread to call.
+// Threads call the rest.
 void fail(const char* reason);
 void wait_for_block();
 void wait_for_warp();
 
-// Shared memory by who asks: the same in all threads of a block. `key` tells
-// apart what differs in type.
+// Shared memory of the block for `key`, the same in all its threads. Each type
+// has its own key.
 void* shared_memory(const void* key, size_t bytes);
 void* launch_memory(); // the shared_bytes of run_grid
 
@@ -59,7 +58,7 @@ constexpr size_t kMailBytes = 64;
 int lane();
 std::array<std::byte, kMailBytes>& mail(int lane); // of the thread's warp
 
-// What every lane of the warp has given.
+// Returns the values of all lanes of the warp.
 template <typename T>
 std::array<T, kLanes> exchange(const T& mine) {
   static_assert(sizeof(T) <= kMailBytes);

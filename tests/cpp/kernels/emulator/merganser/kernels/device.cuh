@@ -1,7 +1,7 @@
 #pragma once
 
-// csrc/kernels/device.cuh for the emulator: each function by its definition in
-// NVIDIA's PTX ISA.
+// csrc/merganser/kernels/device.cuh for the emulator: each function follows its
+// definition in NVIDIA's PTX ISA.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -31,7 +31,7 @@ void launch(
 
 template <typename S>
 S& block_shared() {
-  static const char key = 0; // its address tells S from other types
+  static const char key = 0; // its address identifies S
   return *static_cast<S*>(emulator::shared_memory(&key, sizeof(S)));
 }
 
@@ -76,8 +76,8 @@ inline float half_of(uint32_t pair, int k, __half) {
   return merganser::float_from_f16(static_cast<uint16_t>(pair >> (16 * k)));
 }
 
-// mma .m16n8k16 .row .col: A (16, 16), B (16, 8), C (16, 8). Of each matrix a
-// lane holds pairs of neighbours (along k for A and B).
+// mma .m16n8k16 .row .col: A (16, 16), B (16, 8), C (16, 8). A lane holds
+// pairs of neighbours of each matrix (along k for A and B).
 template <typename In>
 void multiply_add(
     float (&sums)[4],
