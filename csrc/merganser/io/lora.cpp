@@ -105,7 +105,7 @@ Config read_config(const fs::path& file) {
 }
 
 fs::path weights_of(const fs::path& folder) {
-  const fs::path file = folder / kAdapterWeights;
+  fs::path file = folder / kAdapterWeights;
   if (!fs::is_regular_file(file)) {
     throw InputError(fmt::format(
         "{}: is not a LoRA adapter; expected a directory with {}",
