@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "merganser/plan/tensor_plan.h"
+#include "merganser/recipe/methods.h"
 
 namespace merganser::test {
 
