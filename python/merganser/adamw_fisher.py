@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from numbers import Integral
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from . import ops
 from ._arguments import check_count
 from ._C import Error, InputError, content_hash
+from ._wrappers import names_inside
 from .fisher_result import FisherResult
 
 UNSUPPORTED = ("amsgrad", "maximize", "capturable", "differentiable")
@@ -44,7 +46,9 @@ class AdamWFisher(torch.optim.AdamW):
 
     Args:
         params: parameters, named parameters or groups of them, as for any optimizer;
-            float32 or float64, dense, contiguous. `fisher` needs names.
+            float32 or float64, dense, contiguous. `fisher` needs names; it leaves out
+            what wrappers add to them: `_orig_mod.` of torch.compile, and a `module.`
+            that all names begin with, of DataParallel and DDP.
         lr, betas, eps, weight_decay: as in torch.optim.AdamW.
         max_grad_norm: the step scales gradients down to this total norm, like
             torch.nn.utils.clip_grad_norm_; None: no clipping. Do not clip before the
@@ -165,20 +169,14 @@ class AdamWFisher(torch.optim.AdamW):
         used = max(group["fisher_examples"] for group in self.param_groups)
         if used == 0:
             raise InputError("no step has been collected since the Fisher was reset")
-        for group in self.param_groups:
-            if "param_names" not in group:
-                raise InputError(
-                    "the Fisher needs parameter names: create the optimizer with "
-                    "model.named_parameters() instead of model.parameters()"
-                )
-            for name, p in zip(group["param_names"], group["params"], strict=True):
-                total = self.state.get(p, {}).get("fisher")
-                if total is None:
-                    diagonal[name] = torch.zeros_like(p, requires_grad=False)
-                    continue
-                diagonal[name] = total / group["fisher_examples"]
-                if not diagonal[name].isfinite().all():
-                    raise Error(f"the Fisher of {name} is not finite")
+        for name, p, examples in self._named():
+            total = self.state.get(p, {}).get("fisher")
+            if total is None:
+                diagonal[name] = torch.zeros_like(p, requires_grad=False)
+                continue
+            diagonal[name] = total / examples
+            if not diagonal[name].isfinite().all():
+                raise Error(f"the Fisher of {name} is not finite")
         return FisherResult(
             diagonal,
             estimator="adam",
@@ -187,6 +185,21 @@ class AdamWFisher(torch.optim.AdamW):
             labels="data",
             base_model_hash="" if model_path is None else content_hash(model_path),
         )
+
+    def _named(self) -> Iterator[tuple[str, Tensor, int]]:
+        """Yields each parameter's name, the parameter and the number of examples."""
+        names: list[str] = []
+        for group in self.param_groups:
+            if "param_names" not in group:
+                raise InputError(
+                    "the Fisher needs parameter names: create the optimizer with "
+                    "model.named_parameters() instead of model.parameters()"
+                )
+            names += group["param_names"]
+        inside = iter(names_inside(names))
+        for group in self.param_groups:
+            for p in group["params"]:
+                yield next(inside), p, group["fisher_examples"]
 
     def _step_parameters(self, group, params: list, scale: float, weight) -> None:
         states = [self.state[p] for p in params]

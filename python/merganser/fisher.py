@@ -26,6 +26,7 @@ from ._fisher.partial_sums import PartialSums
 from ._fisher.per_example import PerExampleSquares
 from ._losses.choice import find_loss, guess_loss
 from ._losses.loss import Loss
+from ._wrappers import unwrapped
 from .fisher_result import FisherResult
 
 ESTIMATORS = ("exact", "mc", "empirical", "mc_batch")
@@ -60,7 +61,8 @@ def fisher(
 
     Args:
         model: any module. It must return a tensor of outputs with a row per example, an
-            object whose `.logits` are one, or a tuple that begins with one.
+            object whose `.logits` are one, or a tuple that begins with one. Wrappers
+            (torch.compile, DataParallel, DDP) are left out, also of the names.
         data: batches: a DataLoader or another iterable of dicts (the model's keyword
             arguments, "labels" (B, ...) for "empirical", optionally "index" (B,), the
             examples' positions in the data set), of pairs (inputs, labels) with inputs
@@ -122,6 +124,7 @@ def fisher(
     """
     _check_numbers(estimator, samples, seed)
     _check_choices(estimator, loss, dtype, unsupported)
+    model = unwrapped(model)
     examples = Data(
         data,
         model,

@@ -16,6 +16,7 @@ from ._C import Error, InputError
 from ._fisher.batches import Data
 from ._fisher.gram_sums import GramSums
 from ._fisher.model_state import device_of, eval_mode, moved, uncompiled
+from ._wrappers import unwrapped
 from .fisher_result import GRAM
 
 
@@ -106,7 +107,7 @@ def gram(
     remain unknown.
 
     Args:
-        model: any module.
+        model: any module. Wrappers are left out, as in `merganser.fisher`.
         data: batches, or examples with a `collator`; see `merganser.fisher`.
         limit: max number of examples, taken from the start.
         dtype: bfloat16 or float16: run under autocast to this dtype. Sums are float32
@@ -129,6 +130,7 @@ def gram(
     Source: Jin et al., arXiv 2212.09849, section 3; docs/method.md, section 2.
     """
     check_autocast(dtype)
+    model = unwrapped(model)
     examples = Data(
         data,
         model,

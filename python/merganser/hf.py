@@ -27,6 +27,7 @@ from ._hf.trainer import (
     trains_all,
 )
 from ._losses.choice import LOSSES
+from ._wrappers import unwrapped
 from .fisher_result import FisherResult
 
 ESTIMATORS = ("adam", "online_mc")
@@ -177,6 +178,7 @@ class FisherCallback(TrainerCallback):
             self._hook = None
 
     def _find_mode(self, model, args, optimizer) -> Mode:
+        model = unwrapped(model)
         outputs = Outputs(self.loss, model)
         ours = find_adamw_fisher(args, optimizer)
         if self.estimator == "online_mc":

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._C import InputError
+from .._wrappers import parameters_inside, state_inside
 
 
 @contextmanager
@@ -83,7 +84,7 @@ def no_silent_checkpoints():
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Trainable parameters by name; tied ones under their first name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return {name: p for name, p in parameters_inside(model) if p.requires_grad}
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -97,7 +98,7 @@ def device_of(model: nn.Module) -> torch.device:
 def weights_hash(model: nn.Module) -> str:
     """Hash of the names and bytes of all tensors in the model's state."""
     digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
+    for name, value in state_inside(model).items():
         if isinstance(value, Tensor):
             digest.update(name.encode())
             flat = value.detach().cpu().contiguous().flatten()
