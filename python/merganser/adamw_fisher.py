@@ -12,7 +12,8 @@ from torch import Tensor
 
 from . import ops
 from ._arguments import check_count
-from ._C import Error, InputError, content_hash
+from ._C import Error, InputError
+from ._fisher.stored import Stored
 from ._wrappers import names_inside
 from .fisher_result import FisherResult
 
@@ -165,11 +166,15 @@ class AdamWFisher(torch.optim.AdamW):
             Error: a Fisher that is not finite; names the parameter.
         """
         check_count("num_examples", num_examples)
-        diagonal = {}
         used = max(group["fisher_examples"] for group in self.param_groups)
         if used == 0:
             raise InputError("no step has been collected since the Fisher was reset")
-        for name, p, examples in self._named():
+        named = list(self._named())
+        stored = None
+        if model_path is not None:
+            stored = Stored(model_path, {name: p for name, p, _ in named})
+        diagonal = {}
+        for name, p, examples in named:
             total = self.state.get(p, {}).get("fisher")
             if total is None:
                 diagonal[name] = torch.zeros_like(p, requires_grad=False)
@@ -183,7 +188,7 @@ class AdamWFisher(torch.optim.AdamW):
             num_examples=num_examples,
             num_examples_used=used,
             labels="data",
-            base_model_hash="" if model_path is None else content_hash(model_path),
+            base_model_hash="" if stored is None else stored.hash,
         )
 
     def _named(self) -> Iterator[tuple[str, Tensor, int]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ._arguments import check_autocast, check_choice, check_count
-from ._C import Error, InputError, content_hash
+from ._C import Error, InputError
 from ._fisher.batch_mean import BatchMeanSquares
 from ._fisher.batches import Batch, Data
 from ._fisher.model_state import (
@@ -24,6 +24,7 @@ from ._fisher.model_state import (
 )
 from ._fisher.partial_sums import PartialSums
 from ._fisher.per_example import PerExampleSquares
+from ._fisher.stored import Stored
 from ._losses.choice import find_loss, guess_loss
 from ._losses.loss import Loss
 from ._wrappers import unwrapped
@@ -102,7 +103,8 @@ def fisher(
             number of examples in `data`, including those beyond `limit`.
         model_path: directory or file that `model` was loaded from or saved to. Its
             hash is stored in the result, and recipes refuse a Fisher of other weights
-            (`merge` in memory does not check).
+            (`merge` in memory does not check). The names and shapes in the result are
+            the file's, where transformers has others in memory (fused experts).
         checkpoint: file to which the sums are saved about once a minute. If it exists,
             the run resumes from it, with the same result; the data must come in the
             same order. It is kept after the run.
@@ -133,7 +135,7 @@ def fisher(
         limit=limit,
         num_examples=num_examples,
     )
-    model_hash = "" if model_path is None else content_hash(model_path)
+    stored = None if model_path is None else Stored.of(model_path, model)
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -177,15 +179,16 @@ def fisher(
         # The max of squares is finite only if all are; isfinite would double memory.
         if sum_of_squares.numel() and not sum_of_squares.amax().isfinite():
             raise Error(f"the Fisher of {name} is not finite")
+    diagonal = {name: f.to(home) for name, f in squares.sums.items()}
     return FisherResult(
-        {name: f.to(home) for name, f in squares.sums.items()},
+        diagonal if stored is None else stored.form(diagonal),
         estimator=estimator,
         num_examples=examples.num_examples,
         num_examples_used=examples.used,
         samples=samples,
         seed=seed,
         labels="data" if estimator == "empirical" else "model",
-        base_model_hash=model_hash,
+        base_model_hash="" if stored is None else stored.hash,
     )
 
 

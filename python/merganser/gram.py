@@ -16,6 +16,7 @@ from ._C import Error, InputError
 from ._fisher.batches import Data
 from ._fisher.gram_sums import GramSums
 from ._fisher.model_state import device_of, eval_mode, moved, uncompiled
+from ._fisher.stored import Stored
 from ._wrappers import unwrapped
 from .fisher_result import GRAM
 
@@ -139,7 +140,7 @@ def gram(
         limit=limit,
         num_examples=num_examples,
     )
-    model_hash = "" if model_path is None else _C.content_hash(model_path)
+    model_hash = "" if model_path is None else Stored.of(model_path, model).hash
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())

@@ -12,8 +12,9 @@ from torch.utils.hooks import RemovableHandle
 from transformers import TrainerCallback
 
 from ._arguments import check_choice, check_count
-from ._C import InputError, content_hash
+from ._C import InputError
 from ._fisher.batches import Batch
+from ._fisher.stored import Stored
 from ._hf.adam import Adam
 from ._hf.adamw_fisher import AdamInOptimizer
 from ._hf.mode import Mode
@@ -199,19 +200,32 @@ class FisherCallback(TrainerCallback):
         return None
 
     def _make_result(self, args, state) -> FisherResult:
-        model = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        saved = self._saved_step == state.global_step
-        saved = saved and (model / "model.safetensors").is_file()
         count = self._mode.examples
+        diagonal = {name: total / count for name, total in self._mode.sums.items()}
+        stored = self._stored(args, state)
         return FisherResult(
-            {name: total / count for name, total in self._mode.sums.items()},
+            diagonal if stored is None else stored.form(diagonal),
             estimator=self.estimator,
             num_examples=self._total,
             num_examples_used=count,
             seed=self.seed,
             labels=self._mode.labels,
-            base_model_hash=content_hash(model) if saved else "",
+            base_model_hash="" if stored is None else stored.hash,
         )
+
+    def _stored(self, args, state) -> Stored | None:
+        """The checkpoint of the last step."""
+        path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        saved = self._saved_step == state.global_step
+        if not saved or not (path / "model.safetensors").is_file():
+            return None
+        try:
+            return Stored.of(path, self._mode.model)
+        except InputError as error:  # must not end a training that succeeded
+            warnings.warn(
+                f"the Fisher gets no hash of its model: {error}", stacklevel=3
+            )
+            return None
 
     def _window_begin(self, args, state, train_dataloader) -> int:
         window = self.window
