@@ -79,11 +79,12 @@ def fisher(
             labels -100 (without labels: masked tokens) do not count. "causal_lm": the
             same, but position t predicts token t + 1; an example is a sequence, and
             tokens are sampled from the model's distribution at each position, given the
-            text. "multilabel": logits (B, K) of independent labels 0 or 1.
+            text. "multilabel": logits (B,) or (B, K) of independent labels 0 or 1.
             "regression": means (B,) or (B, K) of Gaussians of variance 1. A function of
             (the model's output, labels) that returns (B,) negative log-likelihoods, for
             "empirical". "auto": from the model's config and class, then from the shape
-            of the outputs.
+            of the outputs and the labels. One output with labels 0 and 1, or without
+            labels, is refused: it may be a logit or a mean.
         samples: labels drawn per example, for "mc" and "mc_batch".
         limit: max number of examples, taken from the start. Shuffle data that are
             sorted by label.
