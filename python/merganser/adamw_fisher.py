@@ -62,7 +62,8 @@ class AdamWFisher(torch.optim.AdamW):
             processes whose gradients were summed. Required to collect.
         loss_terms: divisor of the sum of the examples' negative log-likelihoods in the
             loss, if not batch_size: the number of target tokens, for the mean of a
-            language model. None: batch_size.
+            language model. None: batch_size. All micro-batches and processes must have
+            the same divisor: with means over their own tokens, the Fisher is too small.
         grad_norm: total norm of the last step's gradients before clipping; None
             without clipping.
 

@@ -43,7 +43,9 @@ class FisherCallback(TrainerCallback):
 
     The training is the same as without it. The result has the scale of
     `merganser.fisher` for any batch size, accumulation, number of processes (DDP),
-    clipping and bfloat16 (docs/method.md, section 3). "adam" squares the gradients
+    clipping and bfloat16 (docs/method.md, section 3). Only "adam" needs equal weights
+    of a step's examples: a mean over the tokens of each micro-batch is refused where
+    the weights differ by more than 5 % (standard deviation). "adam" squares the gradients
     that the optimizer is about to use, before clipping: it disables Trainer's clipping
     between the backward pass and the step, and clips itself. If the optimizer is an
     AdamWFisher of all trainable parameters, its step adds the squares.
@@ -58,7 +60,8 @@ class FisherCallback(TrainerCallback):
             "multilabel", "regression" (of variance 1), "causal_lm", or "auto": from
             the model. An example is a row of the labels, even if texts are packed into
             it. "adam" needs a model that computes its loss from labels, and raises
-            InputError at the first step if that is a different loss. Terms that a
+            InputError at the first step if that is a different loss, or a mean over
+            tokens as above. Terms that a
             Trainer's compute_loss adds would enter the Fisher.
         seed: random seed of "online_mc" for sampling labels.
         num_examples: N, by which a merge scales the mean; None: the size of the data
@@ -197,7 +200,7 @@ class FisherCallback(TrainerCallback):
         for name, total in self._mode.sums.items():
             if not total.isfinite().all():
                 return f"the sum of squared gradients of {name} is not finite"
-        return None
+        return self._mode.problem()
 
     def _make_result(self, args, state) -> FisherResult:
         count = self._mode.examples

@@ -13,7 +13,7 @@ from .loss import NO_LABELS, Loss, row_keys, shape_text
 
 
 class Multilabel(Loss):
-    """K independent labels 0 or 1 per example: outputs (B,) or (B, K), a sigmoid each."""
+    """Independent labels 0 or 1: outputs (B,) or (B, K), a sigmoid each."""
 
     name = "multilabel"
 
