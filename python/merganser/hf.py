@@ -45,7 +45,7 @@ class FisherCallback(TrainerCallback):
     `merganser.fisher` for any batch size, accumulation, number of processes (DDP),
     clipping and bfloat16 (docs/method.md, section 3). Only "adam" needs equal weights
     of a step's examples: a mean over the tokens of each micro-batch is refused where
-    the weights differ by more than 5 % (standard deviation). "adam" squares the gradients
+    the weights differ by more than 5 % (standard deviation). It squares the gradients
     that the optimizer is about to use, before clipping: it disables Trainer's clipping
     between the backward pass and the step, and clips itself. If the optimizer is an
     AdamWFisher of all trainable parameters, its step adds the squares.

@@ -15,12 +15,19 @@ from .._wrappers import parameters_inside, state_inside
 
 @contextmanager
 def eval_mode(model: nn.Module):
-    """Switches to eval mode; restores every module's mode afterwards."""
+    """Switches to eval mode; restores every module's mode afterwards.
+
+    Without the fused attention of torch's encoder layers, which runs in eval mode only
+    where no gradient is needed: it has other outputs at padded places than training.
+    """
     modes = [(module, module.training) for module in model.modules()]
+    fused = torch.backends.mha.get_fastpath_enabled()
     model.eval()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         for module, training in modes:
             module.training = training
 

@@ -124,7 +124,7 @@ def test_auto_does_not_guess(model, labels):
 @pytest.mark.parametrize("shape", [(6,), (6, 1)])
 @pytest.mark.parametrize("labels", ["none", torch.float32, torch.long, torch.bool])
 def test_auto_asks_for_the_loss_of_one_output(labels, shape, estimator):
-    """Labels 0 and 1 may be classes or values: the Fishers differ by 1 / (p (1 - p))."""
+    """Labels 0 and 1 may be classes or values: F differs by 1 / (p (1 - p))."""
     model = Output(shape)
     batch = X if labels == "none" else (X, (X[:, 0] > 0).to(labels).view(shape))
     with pytest.raises(merganser.InputError, match="'multilabel'.*or loss='regr"):
