@@ -86,10 +86,13 @@ def fisher(
             of the outputs and the labels. One output with labels 0 and 1, or without
             labels, is refused: it may be a logit or a mean.
         samples: labels drawn per example, for "mc" and "mc_batch".
-        limit: max number of examples, taken from the start. Shuffle data that are
-            sorted by label.
-        seed: random seed for sampling labels, at least 0. A label depends only on the
-            model's probabilities, `seed` and the example's index.
+        limit: max number of examples: a random subset, the one that the executable
+            draws with `seed`. The first ones of data without positions (a generator, an
+            IterableDataset, a loader with a batch_sampler or of a subclass): shuffle
+            those that are sorted by label. A list of batches gives batches with few
+            rows each; a DataLoader's stay full.
+        seed: random seed for that subset and for sampling labels, at least 0. A label
+            depends only on the model's probabilities, `seed` and the example's index.
         dtype: bfloat16 or float16: run under autocast to this dtype. Sums are float32
             or wider.
         device: device to run on; the model is moved there, and back afterwards. By
@@ -134,6 +137,7 @@ def fisher(
         collator=collator,
         batch_size=batch_size,
         limit=limit,
+        seed=seed,
         num_examples=num_examples,
     )
     stored = None if model_path is None else Stored.of(model_path, model)

@@ -87,6 +87,7 @@ def gram(
     data: Iterable,
     *,
     limit: int | None = None,
+    seed: int = 0,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
     collator: Callable | None = None,
@@ -110,7 +111,8 @@ def gram(
     Args:
         model: any module. Wrappers are left out, as in `merganser.fisher`.
         data: batches, or examples with a `collator`; see `merganser.fisher`.
-        limit: max number of examples, taken from the start.
+        limit: max number of examples: a random subset; see `merganser.fisher`.
+        seed: random seed for that subset.
         dtype: bfloat16 or float16: run under autocast to this dtype. Sums are float32
             or wider.
         device: device to run on; the model is moved there, and back afterwards.
@@ -138,6 +140,7 @@ def gram(
         collator=collator,
         batch_size=batch_size,
         limit=limit,
+        seed=seed,
         num_examples=num_examples,
     )
     model_hash = "" if model_path is None else Stored.of(model_path, model).hash
