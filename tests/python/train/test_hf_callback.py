@@ -170,6 +170,60 @@ def test_online_mc_of_a_frozen_model(size, tmp_path):
     assert callback.result.seed == 3
 
 
+def of_its_own_distribution(model, count):
+    """Examples with labels drawn from the model: its gradients have mean zero."""
+    data = examples(count)
+    batch = torch.utils.data.default_collate(data)
+    with torch.no_grad():
+        p = model.eval()(batch["input_ids"], batch["attention_mask"]).logits.softmax(1)
+    draws = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(3))
+    return [row | {"labels": y} for row, y in zip(data, draws[:, 0], strict=True)]
+
+
+@pytest.mark.parametrize(
+    "estimator, dropout, low, high",
+    [
+        ("adam", False, 0.85, 1.15),
+        ("adam", True, 1.3, 1.9),  # docs/method.md: the squares of thinned networks
+        ("online_mc", False, 0.85, 1.15),
+        ("online_mc", True, 0.85, 1.15),
+    ],
+)
+def test_ratio_to_the_exact_fisher(estimator, dropout, low, high, tmp_path):
+    model = bert(dropout=dropout)
+    data = of_its_own_distribution(model, 600)
+    exact = merganser.fisher(model, torch.utils.data.DataLoader(data, 50))
+    callback = FisherCallback(estimator, interval=1)
+    options = {"logging_strategy": "no"}
+    found = run(tmp_path, model, data, callback=callback, **options).result
+    ratio = sum(f.sum() for f in found.values()) / sum(f.sum() for f in exact.values())
+    assert low < ratio < high
+
+
+class Gradients(TrainerCallback):
+    """Sums the squared gradients that reach the optimizer."""
+
+    def __init__(self):
+        self.sums = {}
+
+    def on_pre_optimizer_step(self, args, state, control, model, **_):
+        for name, p in model.named_parameters():
+            self.sums[name] = self.sums.get(name, 0) + p.grad.double().square()
+
+
+def test_adam_squares_the_gradients_of_the_network_with_dropout(tmp_path):
+    model, data = bert(dropout=True), examples(16)
+    callback, gradients = FisherCallback(), Gradients()
+    callbacks = [gradients, callback]
+    make_trainer(tmp_path, model, data, callbacks, max_grad_norm=0.0).train()
+    # Mean gradients of 8 examples: F = sum (8 g)^2 / 16.
+    expected = {name: 64 * total / 16 for name, total in gradients.sums.items()}
+    assert_fishers_close(callback.result, expected)
+    without = define_adam(model, data, 8)
+    with pytest.raises(AssertionError):
+        assert_fishers_close(callback.result, without, 0.1)
+
+
 def test_online_mc_of_a_language_model(tmp_path):
     """Samples tokens at every position, from the model's distribution."""
     model, data = gpt2(), sentences(8)
