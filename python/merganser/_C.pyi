@@ -192,6 +192,9 @@ def estimate_fisher(
 ) -> EncoderFisher:
     """Fisher of an encoder; limit: size of a random subset (seed), -1: all examples."""
 
+def draw_subset(size: int, count: int, seed: int) -> list[int]:
+    """`count` distinct positions below `size`, ascending; all if count >= size."""
+
 class FisherMetadata:
     """Metadata of a Fisher file; see merganser.FisherResult."""
 

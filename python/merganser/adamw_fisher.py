@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from numbers import Integral
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from . import ops
 from ._arguments import check_count
-from ._C import Error, InputError, content_hash
+from ._C import Error, InputError
+from ._fisher.stored import Stored
+from ._wrappers import names_inside
 from .fisher_result import FisherResult
 
 UNSUPPORTED = ("amsgrad", "maximize", "capturable", "differentiable")
@@ -44,7 +47,9 @@ class AdamWFisher(torch.optim.AdamW):
 
     Args:
         params: parameters, named parameters or groups of them, as for any optimizer;
-            float32 or float64, dense, contiguous. `fisher` needs names.
+            float32 or float64, dense, contiguous. `fisher` needs names; it leaves out
+            what wrappers add to them: `_orig_mod.` of torch.compile, and a `module.`
+            that all names begin with, of DataParallel and DDP.
         lr, betas, eps, weight_decay: as in torch.optim.AdamW.
         max_grad_norm: the step scales gradients down to this total norm, like
             torch.nn.utils.clip_grad_norm_; None: no clipping. Do not clip before the
@@ -57,7 +62,8 @@ class AdamWFisher(torch.optim.AdamW):
             processes whose gradients were summed. Required to collect.
         loss_terms: divisor of the sum of the examples' negative log-likelihoods in the
             loss, if not batch_size: the number of target tokens, for the mean of a
-            language model. None: batch_size.
+            language model. None: batch_size. All micro-batches and processes must have
+            the same divisor: with means over their own tokens, the Fisher is too small.
         grad_norm: total norm of the last step's gradients before clipping; None
             without clipping.
 
@@ -161,32 +167,45 @@ class AdamWFisher(torch.optim.AdamW):
             Error: a Fisher that is not finite; names the parameter.
         """
         check_count("num_examples", num_examples)
-        diagonal = {}
         used = max(group["fisher_examples"] for group in self.param_groups)
         if used == 0:
             raise InputError("no step has been collected since the Fisher was reset")
-        for group in self.param_groups:
-            if "param_names" not in group:
-                raise InputError(
-                    "the Fisher needs parameter names: create the optimizer with "
-                    "model.named_parameters() instead of model.parameters()"
-                )
-            for name, p in zip(group["param_names"], group["params"], strict=True):
-                total = self.state.get(p, {}).get("fisher")
-                if total is None:
-                    diagonal[name] = torch.zeros_like(p, requires_grad=False)
-                    continue
-                diagonal[name] = total / group["fisher_examples"]
-                if not diagonal[name].isfinite().all():
-                    raise Error(f"the Fisher of {name} is not finite")
+        named = list(self._named())
+        stored = None
+        if model_path is not None:
+            stored = Stored(model_path, {name: p for name, p, _ in named})
+        diagonal = {}
+        for name, p, examples in named:
+            total = self.state.get(p, {}).get("fisher")
+            if total is None:
+                diagonal[name] = torch.zeros_like(p, requires_grad=False)
+                continue
+            diagonal[name] = total / examples
+            if not diagonal[name].isfinite().all():
+                raise Error(f"the Fisher of {name} is not finite")
         return FisherResult(
             diagonal,
             estimator="adam",
             num_examples=num_examples,
             num_examples_used=used,
             labels="data",
-            base_model_hash="" if model_path is None else content_hash(model_path),
+            base_model_hash="" if stored is None else stored.hash,
         )
+
+    def _named(self) -> Iterator[tuple[str, Tensor, int]]:
+        """Yields each parameter's name, the parameter and the number of examples."""
+        names: list[str] = []
+        for group in self.param_groups:
+            if "param_names" not in group:
+                raise InputError(
+                    "the Fisher needs parameter names: create the optimizer with "
+                    "model.named_parameters() instead of model.parameters()"
+                )
+            names += group["param_names"]
+        inside = iter(names_inside(names))
+        for group in self.param_groups:
+            for p in group["params"]:
+                yield next(inside), p, group["fisher_examples"]
 
     def _step_parameters(self, group, params: list, scale: float, weight) -> None:
         states = [self.state[p] for p in params]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ._arguments import check_autocast, check_choice, check_count
-from ._C import Error, InputError, content_hash
+from ._C import Error, InputError
 from ._fisher.batch_mean import BatchMeanSquares
 from ._fisher.batches import Batch, Data
 from ._fisher.model_state import (
@@ -24,8 +24,10 @@ from ._fisher.model_state import (
 )
 from ._fisher.partial_sums import PartialSums
 from ._fisher.per_example import PerExampleSquares
+from ._fisher.stored import Stored
 from ._losses.choice import find_loss, guess_loss
 from ._losses.loss import Loss
+from ._wrappers import unwrapped
 from .fisher_result import FisherResult
 
 ESTIMATORS = ("exact", "mc", "empirical", "mc_batch")
@@ -60,7 +62,8 @@ def fisher(
 
     Args:
         model: any module. It must return a tensor of outputs with a row per example, an
-            object whose `.logits` are one, or a tuple that begins with one.
+            object whose `.logits` are one, or a tuple that begins with one. Wrappers
+            (torch.compile, DataParallel, DDP) are left out, also of the names.
         data: batches: a DataLoader or another iterable of dicts (the model's keyword
             arguments, "labels" (B, ...) for "empirical", optionally "index" (B,), the
             examples' positions in the data set), of pairs (inputs, labels) with inputs
@@ -76,16 +79,20 @@ def fisher(
             labels -100 (without labels: masked tokens) do not count. "causal_lm": the
             same, but position t predicts token t + 1; an example is a sequence, and
             tokens are sampled from the model's distribution at each position, given the
-            text. "multilabel": logits (B, K) of independent labels 0 or 1.
+            text. "multilabel": logits (B,) or (B, K) of independent labels 0 or 1.
             "regression": means (B,) or (B, K) of Gaussians of variance 1. A function of
             (the model's output, labels) that returns (B,) negative log-likelihoods, for
             "empirical". "auto": from the model's config and class, then from the shape
-            of the outputs.
+            of the outputs and the labels. One output with labels 0 and 1, or without
+            labels, is refused: it may be a logit or a mean.
         samples: labels drawn per example, for "mc" and "mc_batch".
-        limit: max number of examples, taken from the start. Shuffle data that are
-            sorted by label.
-        seed: random seed for sampling labels, at least 0. A label depends only on the
-            model's probabilities, `seed` and the example's index.
+        limit: max number of examples: a random subset, the one that the executable
+            draws with `seed`. The first ones of data without positions (a generator, an
+            IterableDataset, a loader with a batch_sampler or of a subclass): shuffle
+            those that are sorted by label. A list of batches gives batches with few
+            rows each; a DataLoader's stay full.
+        seed: random seed for that subset and for sampling labels, at least 0. A label
+            depends only on the model's probabilities, `seed` and the example's index.
         dtype: bfloat16 or float16: run under autocast to this dtype. Sums are float32
             or wider.
         device: device to run on; the model is moved there, and back afterwards. By
@@ -100,7 +107,8 @@ def fisher(
             number of examples in `data`, including those beyond `limit`.
         model_path: directory or file that `model` was loaded from or saved to. Its
             hash is stored in the result, and recipes refuse a Fisher of other weights
-            (`merge` in memory does not check).
+            (`merge` in memory does not check). The names and shapes in the result are
+            the file's, where transformers has others in memory (fused experts).
         checkpoint: file to which the sums are saved about once a minute. If it exists,
             the run resumes from it, with the same result; the data must come in the
             same order. It is kept after the run.
@@ -122,15 +130,17 @@ def fisher(
     """
     _check_numbers(estimator, samples, seed)
     _check_choices(estimator, loss, dtype, unsupported)
+    model = unwrapped(model)
     examples = Data(
         data,
         model,
         collator=collator,
         batch_size=batch_size,
         limit=limit,
+        seed=seed,
         num_examples=num_examples,
     )
-    model_hash = "" if model_path is None else content_hash(model_path)
+    stored = None if model_path is None else Stored.of(model_path, model)
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -174,15 +184,16 @@ def fisher(
         # The max of squares is finite only if all are; isfinite would double memory.
         if sum_of_squares.numel() and not sum_of_squares.amax().isfinite():
             raise Error(f"the Fisher of {name} is not finite")
+    diagonal = {name: f.to(home) for name, f in squares.sums.items()}
     return FisherResult(
-        {name: f.to(home) for name, f in squares.sums.items()},
+        diagonal if stored is None else stored.form(diagonal),
         estimator=estimator,
         num_examples=examples.num_examples,
         num_examples_used=examples.used,
         samples=samples,
         seed=seed,
         labels="data" if estimator == "empirical" else "model",
-        base_model_hash=model_hash,
+        base_model_hash="" if stored is None else stored.hash,
     )
 
 

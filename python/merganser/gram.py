@@ -16,6 +16,8 @@ from ._C import Error, InputError
 from ._fisher.batches import Data
 from ._fisher.gram_sums import GramSums
 from ._fisher.model_state import device_of, eval_mode, moved, uncompiled
+from ._fisher.stored import Stored
+from ._wrappers import unwrapped
 from .fisher_result import GRAM
 
 
@@ -85,6 +87,7 @@ def gram(
     data: Iterable,
     *,
     limit: int | None = None,
+    seed: int = 0,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
     collator: Callable | None = None,
@@ -106,9 +109,10 @@ def gram(
     remain unknown.
 
     Args:
-        model: any module.
+        model: any module. Wrappers are left out, as in `merganser.fisher`.
         data: batches, or examples with a `collator`; see `merganser.fisher`.
-        limit: max number of examples, taken from the start.
+        limit: max number of examples: a random subset; see `merganser.fisher`.
+        seed: random seed for that subset.
         dtype: bfloat16 or float16: run under autocast to this dtype. Sums are float32
             or wider.
         device: device to run on; the model is moved there, and back afterwards.
@@ -129,15 +133,17 @@ def gram(
     Source: Jin et al., arXiv 2212.09849, section 3; docs/method.md, section 2.
     """
     check_autocast(dtype)
+    model = unwrapped(model)
     examples = Data(
         data,
         model,
         collator=collator,
         batch_size=batch_size,
         limit=limit,
+        seed=seed,
         num_examples=num_examples,
     )
-    model_hash = "" if model_path is None else _C.content_hash(model_path)
+    model_hash = "" if model_path is None else Stored.of(model_path, model).hash
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())

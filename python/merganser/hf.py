@@ -12,8 +12,9 @@ from torch.utils.hooks import RemovableHandle
 from transformers import TrainerCallback
 
 from ._arguments import check_choice, check_count
-from ._C import InputError, content_hash
+from ._C import InputError
 from ._fisher.batches import Batch
+from ._fisher.stored import Stored
 from ._hf.adam import Adam
 from ._hf.adamw_fisher import AdamInOptimizer
 from ._hf.mode import Mode
@@ -27,6 +28,7 @@ from ._hf.trainer import (
     trains_all,
 )
 from ._losses.choice import LOSSES
+from ._wrappers import unwrapped
 from .fisher_result import FisherResult
 
 ESTIMATORS = ("adam", "online_mc")
@@ -41,7 +43,9 @@ class FisherCallback(TrainerCallback):
 
     The training is the same as without it. The result has the scale of
     `merganser.fisher` for any batch size, accumulation, number of processes (DDP),
-    clipping and bfloat16 (docs/method.md, section 3). "adam" squares the gradients
+    clipping and bfloat16 (docs/method.md, section 3). Only "adam" needs equal weights
+    of a step's examples: a mean over the tokens of each micro-batch is refused where
+    the weights differ by more than 5 % (standard deviation). It squares the gradients
     that the optimizer is about to use, before clipping: it disables Trainer's clipping
     between the backward pass and the step, and clips itself. If the optimizer is an
     AdamWFisher of all trainable parameters, its step adds the squares.
@@ -56,7 +60,8 @@ class FisherCallback(TrainerCallback):
             "multilabel", "regression" (of variance 1), "causal_lm", or "auto": from
             the model. An example is a row of the labels, even if texts are packed into
             it. "adam" needs a model that computes its loss from labels, and raises
-            InputError at the first step if that is a different loss. Terms that a
+            InputError at the first step if that is a different loss, or a mean over
+            tokens as above. Terms that a
             Trainer's compute_loss adds would enter the Fisher.
         seed: random seed of "online_mc" for sampling labels.
         num_examples: N, by which a merge scales the mean; None: the size of the data
@@ -177,6 +182,7 @@ class FisherCallback(TrainerCallback):
             self._hook = None
 
     def _find_mode(self, model, args, optimizer) -> Mode:
+        model = unwrapped(model)
         outputs = Outputs(self.loss, model)
         ours = find_adamw_fisher(args, optimizer)
         if self.estimator == "online_mc":
@@ -194,22 +200,35 @@ class FisherCallback(TrainerCallback):
         for name, total in self._mode.sums.items():
             if not total.isfinite().all():
                 return f"the sum of squared gradients of {name} is not finite"
-        return None
+        return self._mode.problem()
 
     def _make_result(self, args, state) -> FisherResult:
-        model = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        saved = self._saved_step == state.global_step
-        saved = saved and (model / "model.safetensors").is_file()
         count = self._mode.examples
+        diagonal = {name: total / count for name, total in self._mode.sums.items()}
+        stored = self._stored(args, state)
         return FisherResult(
-            {name: total / count for name, total in self._mode.sums.items()},
+            diagonal if stored is None else stored.form(diagonal),
             estimator=self.estimator,
             num_examples=self._total,
             num_examples_used=count,
             seed=self.seed,
             labels=self._mode.labels,
-            base_model_hash=content_hash(model) if saved else "",
+            base_model_hash="" if stored is None else stored.hash,
         )
+
+    def _stored(self, args, state) -> Stored | None:
+        """The checkpoint of the last step."""
+        path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        saved = self._saved_step == state.global_step
+        if not saved or not (path / "model.safetensors").is_file():
+            return None
+        try:
+            return Stored.of(path, self._mode.model)
+        except InputError as error:  # must not end a training that succeeded
+            warnings.warn(
+                f"the Fisher gets no hash of its model: {error}", stacklevel=3
+            )
+            return None
 
     def _window_begin(self, args, state, train_dataloader) -> int:
         window = self.window

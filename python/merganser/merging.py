@@ -46,7 +46,8 @@ def merge(
     Args:
         base: theta_0, a module or state dict; None only for the methods without a base
             (linear, fisher, regmean, passthrough).
-        models: theta_t, modules or state dicts with the same names and shapes.
+        models: theta_t, modules or state dicts with the same names and shapes. A module
+            has the names of the model inside of torch.compile, DataParallel and DDP.
         fishers: one per model, for the methods with Fishers; a FisherResult or the
             path of its file. Not checked to belong to these weights (merge_recipe
             checks). Tied tensors need one Fisher. A tensor without a Fisher (frozen,

@@ -8,6 +8,7 @@
 #include "merganser/bindings/module.h"
 #include "merganser/eval/evaluate.h"
 #include "merganser/fisher/directions.h"
+#include "merganser/text/batching.h"
 
 namespace merganser::bindings {
 namespace {
@@ -121,6 +122,13 @@ void bind_fisher(py::module_& m) {
       py::arg("bfloat16") = false,
       py::arg("progress") = ProgressCallback(),
       py::call_guard<LongCall>());
+
+  m.def(
+      "draw_subset",
+      &draw_subset,
+      py::arg("size"),
+      py::arg("count"),
+      py::arg("seed"));
 
   py::class_<EvalResult>(m, "EvalResult")
       .def_readonly("examples", &EvalResult::examples)

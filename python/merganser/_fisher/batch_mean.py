@@ -22,7 +22,7 @@ class BatchMeanSquares:
 
     def __init__(self, model: nn.Module):
         self._parameters = trainable_parameters(model)
-        # Keys as in model.named_parameters().
+        # Keys as in trainable_parameters.
         self.sums = {name: accumulator(p) for name, p in self._parameters.items()}
 
     def add(

@@ -8,10 +8,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from .._arguments import check_count
-from .._C import InputError
+from .._C import InputError, draw_subset
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -27,12 +27,17 @@ class Batch:
     def rows(self, begin: int, end: int) -> "Batch":
         """A batch of the examples [begin, end)."""
         parts = (self.args, self.kwargs, self.labels, self.indices)
-        args, kwargs, labels, indices = _rows(parts, begin, end, self.size)
+        args, kwargs, labels, indices = _rows(parts, slice(begin, end), self.size)
         return Batch(args, kwargs, labels, indices, end - begin)
 
 
 class Data:
-    """The first `limit` examples of a data set, in batches."""
+    """Examples of a data set in batches: all, or at most `limit`.
+
+    Data with positions (a list of batches, a DataLoader of a data set with a length, a
+    data set with a collator) give the subset that the executable draws with `seed`;
+    others give their first examples.
+    """
 
     def __init__(
         self,
@@ -42,10 +47,12 @@ class Data:
         collator: Callable | None,
         batch_size: int,
         limit: int | None,
+        seed: int,
         num_examples: int | None,
     ):
         """num_examples: size of the data set, `limit` aside; None: found from data."""
         check_count("batch_size", batch_size)
+        check_count("seed", seed, minimum=0)
         for name, value in (("limit", limit), ("num_examples", num_examples)):
             if value is not None:
                 check_count(name, value)
@@ -59,6 +66,20 @@ class Data:
                 "with limit, data of unknown length need num_examples: a merge scales "
                 "by the total number of examples"
             )
+        # Positions of the sample; None: the first examples.
+        self._sample: Tensor | None = None
+        self._is_sampled = False  # the batches have the sample only
+        if limit is not None and self._total is not None and limit < self._total:
+            self._draw(self._total, limit, seed)
+
+    def _draw(self, total: int, limit: int, seed: int) -> None:
+        self._is_sampled = _has_positions(self._batches)
+        if not self._is_sampled and not isinstance(self._batches, list | tuple):
+            return
+        sample = draw_subset(total, limit, seed)
+        if self._is_sampled:
+            self._batches = _restricted(cast(DataLoader, self._batches), sample)
+        self._sample = torch.tensor(sample)
 
     def read(self, device: torch.device, progress: Callable | None) -> Iterator[Batch]:
         """Yields the batches on `device`; calls `progress` after each.
@@ -68,20 +89,32 @@ class Data:
         """
         total, limit = self._total, self._limit
         expected = limit if total is None or limit is None else min(limit, total)
+        seen = 0
         for item in self._batches:
             args, kwargs = _split(item)
             size = _size(args, kwargs)
-            keep = size if limit is None else min(size, limit - self.used)
-            if size == 0:
+            rows, indices = self._choose(seen, size)
+            seen += size
+            if len(indices) == 0:
                 continue
-            yield _make_batch(args, kwargs, size, keep, self.used, device)
-            self.used += keep
+            yield _make_batch(args, kwargs, size, rows, indices, device)
+            self.used += len(indices)
             if progress is not None:
                 progress(self.used, expected or total, "")
             if self.used == limit:
                 return
         if self.used == 0:
             raise InputError("data has no examples")
+
+    def _choose(self, seen: int, size: int) -> tuple[slice | Tensor, Tensor]:
+        """The rows to take from a batch after `seen` examples, and their positions."""
+        if self._sample is None:
+            keep = size if self._limit is None else min(size, self._limit - self.used)
+            return slice(0, keep), torch.arange(seen, seen + keep)
+        if self._is_sampled:
+            return slice(0, size), self._sample[seen : seen + size]
+        indices = self._sample[(self._sample >= seen) & (self._sample < seen + size)]
+        return indices - seen, indices
 
     @property
     def num_examples(self) -> int:
@@ -114,6 +147,33 @@ def _make_loader(
         wanted = _parameters(model) | {"label", "label_ids", "labels", "index"}
         data = data.select_columns([name for name in columns if name in wanted])
     return DataLoader(data, batch_size=batch_size, collate_fn=collator)
+
+
+def _has_positions(loader: Any) -> bool:
+    """Returns whether a sampler of `loader` gives the data set's positions."""
+    return (
+        type(loader) is DataLoader  # a subclass may iterate otherwise
+        and loader.batch_size is not None
+        and not isinstance(loader.dataset, IterableDataset)
+    )
+
+
+def _restricted(loader: DataLoader, positions: list[int]) -> DataLoader:
+    """A loader of the examples at these positions of `loader`'s order."""
+    order = list(loader.sampler)
+    return DataLoader(
+        loader.dataset,
+        loader.batch_size,
+        sampler=[order[i] for i in positions],
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=loader.generator,
+        prefetch_factor=loader.prefetch_factor,
+    )
 
 
 def _parameters(model: Any) -> set[str]:
@@ -169,18 +229,20 @@ def _size(args: tuple, kwargs: dict) -> int:
     return next((len(x) for x in tensors if len(x) != 1), 1)
 
 
-def _make_batch(args, kwargs, size: int, keep: int, start: int, device) -> Batch:
+def _make_batch(
+    args, kwargs, size: int, rows: slice | Tensor, positions: Tensor, device
+) -> Batch:
     _check_rows("labels", kwargs.get("labels"), size, None)
     _check_rows("index", kwargs.get("index"), size, INTEGERS)
     args, kwargs = tree_map(
         lambda x: _ready(x, device) if isinstance(x, Tensor) else x,
-        _rows((args, kwargs), 0, keep, size),
+        _rows((args, kwargs), rows, size),
     )
     labels = kwargs.pop("labels", None)
     indices = kwargs.pop("index", None)
     if indices is None:
-        indices = torch.arange(start, start + keep, device=device)
-    return Batch(args, kwargs, labels, indices.long(), keep)
+        indices = positions.to(device)
+    return Batch(args, kwargs, labels, indices.long(), len(positions))
 
 
 def _ready(x: Tensor, device) -> Tensor:
@@ -188,12 +250,12 @@ def _ready(x: Tensor, device) -> Tensor:
     return x.clone() if x.is_inference() else x  # autograd refuses inference tensors
 
 
-def _rows(tree, begin: int, end: int, size: int):
-    """`tree` with rows [begin, end) of every tensor that has a row per example."""
+def _rows(tree, rows: slice | Tensor, size: int):
+    """`tree` with some rows of every tensor that has a row per example."""
 
     def cut(x):
         has_rows = isinstance(x, Tensor) and x.dim() > 0 and len(x) == size
-        return x[begin:end] if has_rows else x
+        return x[rows] if has_rows else x
 
     return tree_map(cut, tree)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from .._wrappers import parameters_inside
 from .batches import Batch
 from .sequences import Owners, find_owners, masks_of, shapes_tell
 from .watch import attention
@@ -33,7 +34,7 @@ class GramSums:
         """dtype: autocast's, or None."""
         self._model = model
         self._dtype = dtype
-        self._names = {id(p): name for name, p in model.named_parameters()}
+        self._names = {id(p): name for name, p in parameters_inside(model)}
         self._sums: dict[str, Tensor] = {}
         self._tables: set[str] = set()  # used as embeddings
         self._without: set[str] = set()  # other uses, or unknown rows

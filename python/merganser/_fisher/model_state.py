@@ -10,16 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from .._C import InputError
+from .._wrappers import parameters_inside, state_inside
 
 
 @contextmanager
 def eval_mode(model: nn.Module):
-    """Switches to eval mode; restores every module's mode afterwards."""
+    """Switches to eval mode; restores every module's mode afterwards.
+
+    Without the fused attention of torch's encoder layers, which runs in eval mode only
+    where no gradient is needed: it has other outputs at padded places than training.
+    """
     modes = [(module, module.training) for module in model.modules()]
+    fused = torch.backends.mha.get_fastpath_enabled()
     model.eval()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         for module, training in modes:
             module.training = training
 
@@ -83,7 +91,7 @@ def no_silent_checkpoints():
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Trainable parameters by name; tied ones under their first name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return {name: p for name, p in parameters_inside(model) if p.requires_grad}
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -97,7 +105,7 @@ def device_of(model: nn.Module) -> torch.device:
 def weights_hash(model: nn.Module) -> str:
     """Hash of the names and bytes of all tensors in the model's state."""
     digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
+    for name, value in state_inside(model).items():
         if isinstance(value, Tensor):
             digest.update(name.encode())
             flat = value.detach().cpu().contiguous().flatten()

@@ -33,7 +33,7 @@ class PerExampleSquares:
 
     def __init__(self, model: nn.Module, unsupported: str = "per_example"):
         self._parameters = trainable_parameters(model)
-        # sum_i g_i^2; keys as in model.named_parameters().
+        # sum_i g_i^2; keys as in trainable_parameters.
         self.sums = {name: accumulator(p) for name, p in self._parameters.items()}
         self._refuse = unsupported == "error"
         self._by_example: dict[str, str] = {}  # names without a rule: reasons

@@ -38,12 +38,16 @@ class Adam(Mode):
 
     def before_update(self, step: int) -> None:
         clip = self._clipping.restore()
-        if self._collecting:
+        if self._collecting or not self._scale.checked:
             examples, weight = self._scale.step(self.args.world_size, self.args.device)
-            self.collect(examples, weight, clip)
+            if self._collecting:
+                self.collect(examples, weight, clip)
 
     def after_update(self) -> None:
         self._clipping.restore()  # after a run that stopped within a step
+
+    def problem(self) -> str | None:
+        return self._scale.problem
 
     def collect(self, examples: int, weight: float, clip: float | None) -> None:
         """Adds weight * gradient^2 of a step; then clips to the norm `clip`."""

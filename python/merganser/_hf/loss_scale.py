@@ -13,6 +13,8 @@ from .._losses.loss import Loss
 
 # Relative tolerance for losses in bfloat16.
 _TOLERANCE = 0.02
+# Max relative standard deviation of the weights of a step's examples.
+_MAX_SPREAD = 0.05
 
 
 @dataclass
@@ -36,7 +38,9 @@ class LossScale:
     def __init__(self):
         self._parts: list[_MicroBatch] = []
         self._by_items: bool | None = None  # divides by num_items_in_batch
-        self.checked = False  # whether the loss was verified once
+        self._measured = False  # whether the loss was verified once
+        self.checked = False  # whether a whole step was
+        self._spread = self._examples = 0.0  # sums over steps
 
     def begin_step(self) -> None:
         self._parts.clear()
@@ -73,19 +77,40 @@ class LossScale:
         weight n / sum_i (c_i / W)^2 of the squared gradient: n^2 for a mean.
 
         The weighted square is an unbiased estimate of sum_i g_i^2 if gradients are
-        independent with mean zero, as for the plain mean.
+        independent with mean zero, as for the plain mean, and if the c_i do not depend
+        on the g_i. They do where the loss is a mean over the tokens of a micro-batch:
+        fewer tokens have a larger c_i and a smaller g_i.
         """
-        examples = sum(part.examples for part in self._parts)
-        squares = sum(
-            part.examples * (float(part.factor) / (part.divisor or math.inf)) ** 2
-            for part in self._parts
-            if part.factor is not None
-        )
+        sums = [0.0] * 5
+        for part in self._parts:
+            factor = 0.0 if part.factor is None else float(part.factor)
+            c, n = factor / (part.divisor or math.inf), part.examples
+            for k, power in enumerate((1, c, c**2, c * n, (c * n) ** 2)):
+                sums[k] += n * power
         if processes > 1:
-            both = torch.tensor([examples, squares], dtype=torch.float64, device=device)
+            both = torch.tensor(sums, dtype=torch.float64, device=device)
             torch.distributed.all_reduce(both)
-            examples, squares = int(both[0]), float(both[1]) / processes**2
-        return examples, examples / squares if squares > 0 else 0.0
+            sums = both.tolist()
+        n, _, squares, _, _ = sums
+        if squares > 0:
+            # Means of equally long examples have equal c_i, or equal c_i n.
+            self._spread += n * min(_variation(n, *sums[1:3]), _variation(n, *sums[3:]))
+            self._examples += n
+        if not self.checked and self.problem:
+            raise InputError(f"{self.problem}; or use 'online_mc'")
+        self.checked = True
+        return int(n), n * processes**2 / squares if squares > 0 else 0.0
+
+    @property
+    def problem(self) -> str | None:
+        """The reason why the sums are no Fisher; None: they are one."""
+        if self._spread <= _MAX_SPREAD**2 * self._examples:
+            return None
+        return (
+            "the loss is a mean over the tokens of a micro-batch, so the examples of a "
+            "step have unequal weights: train with one micro-batch per step and one "
+            "process, or with a model that divides by num_items_in_batch"
+        )
 
     def _divisor(self, loss, outputs, batch, value, num_items) -> float:
         terms = loss.terms(outputs, batch)
@@ -93,7 +118,7 @@ class LossScale:
         value = float(value.detach())
         if not math.isfinite(value) or value == 0:
             return terms  # cannot be measured, and adds nothing
-        if self.checked and (self._by_items is not None or items == terms):
+        if self._measured and (self._by_items is not None or items == terms):
             return items if self._by_items else terms
         measured = loss.nll(outputs, batch) / value
         if not (_near(measured, terms) or _near(measured, items)):
@@ -103,11 +128,16 @@ class LossScale:
                 f"is {mean:.6g} for its outputs and labels: pass the model's loss to "
                 "FisherCallback, or use 'online_mc'"
             )
-        self.checked = True
+        self._measured = True
         by_items = abs(measured - items) < abs(measured - terms)
         if not _near(items, terms):
             self._by_items = by_items
         return items if by_items else terms
+
+
+def _variation(count: float, total: float, squares: float) -> float:
+    """Variance over the squared mean of `count` values, from their sums."""
+    return max(count * squares / total**2 - 1, 0.0) if total else 0.0
 
 
 def _near(a: float, b: float) -> bool:

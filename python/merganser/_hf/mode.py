@@ -49,5 +49,8 @@ class Mode:
     def after_update(self) -> None:
         """After the optimizer's step. Also called after an interrupted run."""
 
+    def problem(self) -> str | None:
+        """Why the sums are no Fisher, once training has ended; None: they are one."""
+
     def finish(self) -> None:
         """After the last step; completes `sums` and `examples`."""

@@ -81,7 +81,12 @@ def guess_loss(raw, batch: Batch) -> Loss:
     outputs = Loss().outputs(raw, batch)
     labels = batch.labels
     if outputs.dim() == 1 or (outputs.dim() == 2 and outputs.shape[1] == 1):
-        return Regression()
+        if labels is not None and not bool(((labels == 0) | (labels == 1)).all()):
+            return Regression()
+        raise InputError(
+            "loss='auto' cannot tell a logit from a real value: pass loss='multilabel' "
+            "for one logit of labels 0 and 1, or loss='regression'"
+        )
     if outputs.dim() == 2:
         if labels is None or not labels.dtype.is_floating_point:
             return Classification()

@@ -13,14 +13,15 @@ from .loss import NO_LABELS, Loss, row_keys, shape_text
 
 
 class Multilabel(Loss):
-    """K independent labels 0 or 1 per example: outputs (B, K), a sigmoid each."""
+    """Independent labels 0 or 1: outputs (B,) or (B, K), a sigmoid each."""
 
     name = "multilabel"
 
     def check(self, outputs, batch):
-        if outputs.dim() != 2:
+        if outputs.dim() > 2:
             raise InputError(
-                f"loss='multilabel' takes logits (B, K), not {shape_text(outputs)}"
+                "loss='multilabel' takes logits (B,) or (B, K), not "
+                f"{shape_text(outputs)}"
             )
         _check_values("multilabel", outputs, batch)
 

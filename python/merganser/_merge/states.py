@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .._C import InputError
+from .._wrappers import state_inside
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -16,8 +17,8 @@ State = dict[str, Tensor]
 
 
 def state_of(model: nn.Module | Mapping[str, Tensor], label: str) -> State:
-    """The tensors of a module or state dict, detached."""
-    state = model.state_dict() if isinstance(model, nn.Module) else model
+    """The tensors of a module or state dict, detached; names without wrappers."""
+    state = state_inside(model) if isinstance(model, nn.Module) else model
     if not isinstance(state, Mapping):
         raise InputError(
             f"{label} must be a module or a state dict, not {type(model).__name__}"

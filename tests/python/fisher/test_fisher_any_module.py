@@ -123,6 +123,28 @@ class Scales(nn.Module):
         return torch.cat([self.token.expand(len(x), -1, -1), x], 1).tanh()
 
 
+class AddedTwice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.randn(4))
+
+    def forward(self, x):
+        return torch.add(x, self.shift, alpha=2).tanh()
+
+
+class ScaledProduct(OneLayer):
+    """beta * bias + alpha * x W, with factors that the gradients have, too."""
+
+    def __init__(self, **factors):
+        super().__init__()
+        self.factors = factors
+
+    def forward(self, x):
+        rows = x.flatten(0, 1)
+        y = torch.addmm(self.layer.bias, rows, self.layer.weight, **self.factors)
+        return y.view_as(x).tanh()
+
+
 class InputChanged(OneLayer):
     """Changes a layer's input after the layer used it."""
 
@@ -218,6 +240,11 @@ BODIES = {
     "tied": (Tied, None),
     "scales": (Scales, None),
     "foreign": (Foreign, None),
+    "added_twice": (AddedTwice, "body.shift"),
+    "addmm": (ScaledProduct, None),
+    "addmm alpha": (lambda: ScaledProduct(alpha=2), "body.layer.weight"),
+    "addmm beta": (lambda: ScaledProduct(beta=0.5), "body.layer.bias"),
+    "addmm both": (lambda: ScaledProduct(alpha=2, beta=2), "body.layer.weight"),
     "shared": (lambda: Shared((1, -1)), None),
     "shared_vector": (lambda: Shared(-1), None),
     "shared_repeated": (lambda: SharedRepeated((1, -1)), "body.positions.weight"),
@@ -304,6 +331,31 @@ def test_any_module(name, batch, length):
         result, expected, rtol=1e-10 if name != "weight_norm" else 1e-4
     )
     assert [list(vars(module)) for module in model.modules()] == before
+
+
+class TiedTable(nn.Module):
+    """A table that is also the output layer, with a row for padding: looked up, that
+    row has no gradient; as a class it has one."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(10, 4, padding_idx=0)
+
+    def forward(self, ids):
+        x = self.table(ids).tanh().cumsum(1)[:, -1]
+        return functional.linear(x, self.table.weight)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 6])
+def test_padding_row_of_a_tied_table(batch):
+    model = TiedTable().double()
+    with torch.no_grad():
+        model.table.weight.normal_()
+    ids = torch.randint(0, 10, (6, 5))
+    ids[:4, 1] = 0
+    result = merganser.fisher(model, ids.split(batch), unsupported="error")
+    assert result["table.weight"][0].all()
+    assert_fishers_close(result, define(model, ids.split(1)), rtol=1e-10)
 
 
 def test_input_changed_in_place():

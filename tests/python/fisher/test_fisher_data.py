@@ -4,6 +4,7 @@ import merganser
 import pytest
 import torch
 from fisher_oracle import assert_fishers_close, define_fisher
+from merganser import _C
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -105,18 +106,65 @@ def test_examples_that_a_loader_leaves_out(data):
     assert_fishers_close(result, expected)
 
 
+# Forms without positions, which give their first examples.
+FIRST = {"generator", "DataLoader of batches", "DataLoader of a stream", "stream"}
+
+
+def of_subset(chosen, estimator, seed):
+    """The Fisher of these examples, with their positions in the whole data set."""
+    chosen = torch.tensor(chosen)
+    batch = {"input": X[chosen], "labels": Y[chosen], "index": chosen}
+    return merganser.fisher(plain(), [batch], estimator, seed=seed)
+
+
 @pytest.mark.parametrize("limit", [1, 3, 4, COUNT, 100])
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", [*FORMS, *COLLATED])
 def test_limit(name, limit):
     used = min(limit, COUNT)
-    expected = define_fisher(plain(), X[:used].split(1), lambda i, p: p)
-    result = merganser.fisher(plain(), FORMS[name](), limit=limit, num_examples=50)
-    assert_fishers_close(result, expected)
-    assert (result.num_examples, result.num_examples_used) == (50, used)
+    for estimator, seed in (("mc", 5), ("empirical", 6)):
+        chosen = range(used) if name in FIRST else _C.draw_subset(COUNT, limit, seed)
+        data = {"data": FORMS[name]()} if name in FORMS else {"data": COLLATED[name]()}
+        if name in COLLATED:
+            data |= {"collator": collate, "batch_size": 2}
+        result = merganser.fisher(
+            plain(),
+            **data,
+            estimator=estimator,
+            limit=limit,
+            seed=seed,
+            num_examples=50,
+        )
+        assert_fishers_close(result, of_subset(list(chosen), estimator, seed))
+        assert (result.num_examples, result.num_examples_used) == (50, used)
+
+
+def test_limit_draws_a_subset():
+    """Data sorted by label give every label."""
+    drawn = [tuple(_C.draw_subset(COUNT, 4, seed)) for seed in range(300)]
+    assert all(list(d) == sorted(set(d)) and len(d) == 4 for d in drawn)
+    assert len(set(drawn)) == 35  # all of them
+    counts = torch.tensor(drawn).flatten().bincount(minlength=COUNT)
+    assert (counts - 300 * 4 / COUNT).abs().max() < 4 * (300 * 12 / 49) ** 0.5
+
+
+def test_limit_of_a_shuffled_loader_and_of_workers():
+    data = TensorDataset(X, torch.arange(COUNT))
+    seen = []
+
+    class Seeing(nn.Sequential):
+        def forward(self, x):
+            seen.extend(x.detach().tolist())
+            return super().forward(x)
+
+    loader = DataLoader(data, 4, shuffle=True, num_workers=1)
+    merganser.fisher(Seeing(*plain()), loader, "mc_batch", limit=5)
+    assert len({tuple(x) for x in seen}) == len(seen) == 5
+    assert all(x in X.tolist() for x in seen)
 
 
 def test_limit_of_data_of_unknown_length():
-    expected = define_fisher(plain(), X[:4].split(1), lambda i, p: p)
+    chosen = _C.draw_subset(COUNT, 4, 0)
+    expected = define_fisher(plain(), X[chosen].split(1), lambda i, p: p)
     result = merganser.fisher(plain(), pairs(), limit=4)
     assert (result.num_examples, result.num_examples_used) == (COUNT, 4)
     assert_fishers_close(result, expected)

@@ -278,3 +278,44 @@ def test_compiled(backend, estimator):
     assert_fishers_close(
         {name.removeprefix("_orig_mod."): f for name, f in result.items()}, expected
     )
+
+
+class PaddedMean(nn.Module):
+    """Classifies the mean over all places, padded ones included: the fused attention
+    of an evaluation without gradients has other outputs there."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(20, 8)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, ids):
+        x = self.encoder(self.table(ids), src_key_padding_mask=ids == 0)
+        return self.head(x.mean(1))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("frozen", [False, True])
+def test_padding_of_torch_encoders(frozen):
+    model = PaddedMean()
+    ids = torch.randint(1, 20, (5, 4))
+    ids[1, 2:] = 0
+    ids[3, 1:] = 0
+    expected = define_fisher(model, ids.split(1), lambda i, p: p)
+    if frozen:  # then no gradient is needed in the encoder
+        model.table.requires_grad_(False)
+        model.encoder.requires_grad_(False)
+        expected = {name: f for name, f in expected.items() if "head" in name}
+    result = merganser.fisher(model, [ids], unsupported="error")
+    assert_fishers_close(result, expected)
+    assert torch.backends.mha.get_fastpath_enabled()
+    inputs = []
+    handle = model.head.register_forward_pre_hook(lambda _, args: inputs.append(*args))
+    model.eval()(ids)  # with gradients
+    handle.remove()
+    if not frozen:
+        grams = merganser.gram(model, [ids])
+        expected = inputs[0].T @ inputs[0] / 5
+        torch.testing.assert_close(grams["head.weight"], expected.detach())

@@ -95,6 +95,7 @@ def test_auto_of_transformers(name):
         (3, (X[:, :3] > 0).float(), "multilabel"),
         (1, X[:, :1], "regression"),
         (1, X[:, 0], "regression"),
+        (1, torch.arange(6), "regression"),
     ],
 )
 def test_auto_of_plain_modules(outputs, labels, loss):
@@ -117,6 +118,43 @@ def test_auto_does_not_guess(model, labels):
         merganser.InputError, match=r"loss='auto' cannot interpret.*\(B, "
     ):
         merganser.fisher(model, data)
+
+
+@pytest.mark.parametrize("estimator", ["exact", "mc", "mc_batch", "empirical"])
+@pytest.mark.parametrize("shape", [(6,), (6, 1)])
+@pytest.mark.parametrize("labels", ["none", torch.float32, torch.long, torch.bool])
+def test_auto_asks_for_the_loss_of_one_output(labels, shape, estimator):
+    """Labels 0 and 1 may be classes or values: F differs by 1 / (p (1 - p))."""
+    model = Output(shape)
+    batch = X if labels == "none" else (X, (X[:, 0] > 0).to(labels).view(shape))
+    with pytest.raises(merganser.InputError, match="'multilabel'.*or loss='regr"):
+        merganser.fisher(model, [batch], estimator)
+
+
+class Output(nn.Linear):
+    def __init__(self, shape):
+        super().__init__(4, 1)
+        self.shape = (-1, *shape[1:])
+
+    def forward(self, input):  # noqa: A002 (the name of a batch's key)
+        return super().forward(input).view(self.shape)
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1)])
+def test_one_logit(shape):
+    """A Bernoulli with p = sigmoid(z): F = p (1 - p) (dz)^2."""
+    model = Output(shape)
+    result = merganser.fisher(model, X.split(4), loss="multilabel")
+    p = torch.sigmoid(X @ model.weight.T + model.bias).detach()
+    expected = (p * (1 - p) * X.square()).mean(0, keepdim=True)
+    torch.testing.assert_close(result["weight"], expected)
+    labels = (X[:, 0] > 0).float()
+    data = [(X, labels.view(shape))]
+    given = merganser.fisher(model, data, "empirical", loss="multilabel")
+    expected = ((labels[:, None] - p).square() * X.square()).mean(0, keepdim=True)
+    torch.testing.assert_close(given["weight"], expected)
+    drawn = merganser.fisher(model, [X], "mc", loss="multilabel", samples=4000)
+    assert (drawn["weight"] / result["weight"] - 1).abs().max() < 0.1
 
 
 def assert_same(a, b):

@@ -73,6 +73,20 @@ def test_autocast():
         assert (found[name] - matrix).norm() / matrix.norm() < 0.02, name
 
 
+@pytest.mark.parametrize("number", [None, 70])
+def test_limit(number):
+    """The mean over the subset that the seed draws; N is that of the data."""
+    x, model = torch.randn(7, 4), nn.Sequential(nn.Linear(4, 3))
+    data = list(x.split(3))
+    found = merganser.gram(model, data, limit=4, seed=8, num_examples=number)
+    chosen = x[merganser._C.draw_subset(7, 4, 8)]
+    assert not torch.equal(chosen, x[:4])
+    torch.testing.assert_close(found["0.weight"], chosen.T @ chosen / 4)
+    assert (found.num_examples, found.num_examples_used) == (number or 7, 4)
+    first = merganser.gram(model, iter(data), limit=4, num_examples=number or 9)
+    torch.testing.assert_close(first["0.weight"], x[:4].T @ x[:4] / 4)
+
+
 def test_file(tmp_path):
     found = merganser.gram(
         tiny_models.bert(), list(batches(2)), limit=3, num_examples=70

@@ -1,0 +1,133 @@
+"""The checkpoint that a model was loaded from or saved to."""
+
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .. import _C
+from .._C import InputError
+from .._merge.states import memory_of, some
+from .._wrappers import parameters_inside, state_inside
+
+_DTYPES = {  # by their names in a safetensors header
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+# Names in old files of BERT, which transformers changes as it reads them.
+_OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+
+Tensors = dict[str, Tensor]
+
+
+class Stored:
+    """A checkpoint that has a model's tensors.
+
+    Attributes:
+        hash: of the checkpoint's tensors, for `base_model_hash`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        parameters: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor] | None = None,
+        convert: Callable[[Tensors], Tensors] | None = None,
+    ):
+        """Raises InputError unless the checkpoint has these tensors.
+
+        A parameter may be stored under any of its names, and each tensor in another
+        dtype. Buffers may be missing. convert: gives tensors the names and shapes of
+        files, where those in memory are others.
+        """
+        raw, _ = _C.read_checkpoint(path)
+        stored = {_new_name(name): rest for name, *rest in raw}
+        self._convert = convert if any(n not in stored for n in parameters) else None
+        held = {name: p.detach() for name, p in parameters.items()}
+        if self._convert is not None:
+            held = self._convert(held)
+        by_memory: dict[tuple, list[str]] = defaultdict(list)
+        for name, tensor in held.items():
+            by_memory[memory_of(tensor)].append(name)
+        self._stored_names = {}  # keys: names that the checkpoint lacks
+        missing = []
+        for names in by_memory.values():
+            found = next((name for name in names if name in stored), None)
+            if found is None:
+                missing.append(names[0])
+            self._stored_names |= {n: found for n in names if n not in stored}
+        if missing:
+            raise InputError(
+                f"{path} lacks tensors of the model: {some(missing)}; pass the "
+                "directory or file that the model was loaded from or saved to"
+            )
+        for name, tensor in (held | dict(buffers or {})).items():
+            if name in stored and not _equal(tensor, *stored[name]):
+                raise InputError(
+                    f"{path}: tensor {name!r} differs from the model's; pass the "
+                    "directory or file that the model was loaded from or saved to"
+                )
+        self.hash = _C.content_hash(path)
+
+    @classmethod
+    def of(cls, path: str | os.PathLike, model: nn.Module) -> "Stored":
+        parameters = dict(parameters_inside(model, remove_duplicate=False))
+        state = state_inside(model)
+        buffers = {
+            name: x
+            for name, x in state.items()
+            if name not in parameters and isinstance(x, Tensor)
+        }
+        return cls(path, parameters, buffers, _conversion(model))
+
+    def form(self, diagonal: Tensors) -> Tensors:
+        """Values of the model's parameters, with the checkpoint's names and shapes."""
+        if self._convert is not None:
+            diagonal = self._convert(diagonal)
+        return {self._stored_names.get(n, n): values for n, values in diagonal.items()}
+
+
+def _conversion(model: nn.Module) -> Callable[[Tensors], Tensors] | None:
+    """What transformers does to tensors as it saves them: it splits fused experts, for
+    instance. It moves values, so it holds for anything with a value per weight."""
+    modeling = sys.modules.get("transformers.modeling_utils")
+    revert = getattr(modeling, "revert_weight_conversion", None)  # since version 5
+    if modeling is None or revert is None:
+        return None
+    if not isinstance(model, modeling.PreTrainedModel):
+        return None
+    return lambda tensors: revert(model, tensors)
+
+
+def _new_name(name: str) -> str:
+    for old, new in _OLD_NAMES.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
+
+
+def _equal(tensor: Tensor, dtype: str, shape, data: bytes) -> bool:
+    """Equal values, up to the rounding of one to the other's dtype."""
+    if dtype not in _DTYPES or tuple(shape) != tuple(tensor.shape):
+        return False
+    if tensor.numel() == 0:
+        return True
+    # A bytearray, as torch refuses to share memory that is not writable.
+    flat = torch.frombuffer(bytearray(data), dtype=_DTYPES[dtype])
+    stored, tensor = flat.view(tensor.shape), tensor.detach().cpu()
+    return torch.equal(stored.to(tensor.dtype), tensor) or torch.equal(
+        tensor.to(stored.dtype), stored
+    )

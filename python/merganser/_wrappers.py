@@ -1,0 +1,60 @@
+"""Modules that torch wraps around a model: torch.compile, DataParallel, DDP.
+
+A wrapper adds a part to the names of the model's tensors (`_orig_mod`, `module`),
+which the files of the model lack.
+"""
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+_COMPILED = "_orig_mod"  # torch.compile's attribute for the module inside
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside of its wrappers; the model itself if it has none."""
+    while (part := _added_part(model)) is not None:
+        model = model.get_submodule(part)
+    return model
+
+
+def parameters_inside(
+    model: nn.Module, remove_duplicate: bool = True
+) -> Iterator[tuple[str, nn.Parameter]]:
+    """model.named_parameters(), named as in the model without wrappers."""
+    for name, p in model.named_parameters(remove_duplicate=remove_duplicate):
+        yield name_inside(model, name), p
+
+
+def state_inside(model: nn.Module) -> dict[str, Tensor]:
+    """model.state_dict(), named as in the model without wrappers."""
+    return {name_inside(model, name): x for name, x in model.state_dict().items()}
+
+
+def name_inside(model: nn.Module, name: str) -> str:
+    """The name of a tensor of `model`, without the parts of wrappers at any depth."""
+    module: nn.Module | None = model
+    kept = []
+    for part in name.split("."):
+        if module is None or part != _added_part(module):
+            kept.append(part)
+        module = None if module is None else module._modules.get(part)
+    return ".".join(kept)
+
+
+def names_inside(names: list[str]) -> list[str]:
+    """The same for names without their model: those of a DataParallel model all begin
+    with `module.`."""
+    parts = [[p for p in name.split(".") if p != _COMPILED] for name in names]
+    while parts and all(p[0] == "module" and len(p) > 1 for p in parts):
+        parts = [p[1:] for p in parts]
+    return [".".join(p) for p in parts]
+
+
+def _added_part(module: nn.Module) -> str | None:
+    """The part of the names that a wrapper adds; None: not a wrapper."""
+    if _COMPILED in module._modules:
+        return _COMPILED
+    is_parallel = isinstance(module, DataParallel | DistributedDataParallel)
+    return "module" if is_parallel else None
