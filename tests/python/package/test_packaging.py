@@ -107,7 +107,7 @@ def test_torch_component(tmp_path):
     )
     (project / "consumer.cpp").write_text(
         "#include <ATen/core/dispatch/Dispatcher.h>\n"
-        '#include "fisher/fisher.h"\n'
+        '#include "merganser/fisher/fisher.h"\n'
         "int main() {\n"
         '  auto estimator = merganser::parse_estimator("exact");\n'
         "  auto& operators = c10::Dispatcher::singleton();\n"
