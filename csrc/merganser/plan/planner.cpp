@@ -6,6 +6,7 @@
 #include <set>
 
 #include "merganser/base/problems.h"
+#include "merganser/plan/check_configs.h"
 #include "merganser/plan/check_inputs.h"
 #include "merganser/plan/check_tensors.h"
 #include "merganser/plan/open_inputs.h"
@@ -151,6 +152,19 @@ void note_statistics(MergePlan& plan) {
   }
 }
 
+// Notes files of other models that the output does not get.
+void note_files(MergePlan& plan) {
+  std::set<fs::path> compared = {plan.reference->path()};
+  for (const PlanSlice& slice : plan.slices) {
+    for (const PlanModel& model : slice.models) {
+      if (compared.insert(model.recipe.model).second) {
+        note_differences(
+            ModelDir(model.recipe.model), *plan.reference, plan.notes);
+      }
+    }
+  }
+}
+
 void count_bytes(MergePlan& plan) {
   for (const TensorPlan& tensor : plan.tensors) {
     plan.bytes_read += tensor.bytes_read;
@@ -181,8 +195,14 @@ MergePlan make_plan(Recipe recipe) {
       [&](size_t input) { return plan.inputs[input]->head_hash(); },
       problems);
   if (plan.recipe.out_dtype || !plan.recipe.slices.empty()) {
-    problems.collect(
-        [&] { check_output_config(plan.reference->path() / "config.json"); });
+    problems.collect([&] {
+      const fs::path config = plan.reference->path() / "config.json";
+      check_output_config(config);
+      if (!plan.recipe.slices.empty()) {
+        check_single_stack(
+            config, plan.inputs[plan.reference_weights]->tensors());
+      }
+    });
   }
   problems.throw_if_any(source);
   if (plan.recipe.heads == HeadMode::kPerTask) {
@@ -194,6 +214,7 @@ MergePlan make_plan(Recipe recipe) {
   count_bytes(plan);
   note_unused(plan);
   note_statistics(plan);
+  note_files(plan);
   return plan;
 }
 
