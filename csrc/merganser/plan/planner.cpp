@@ -8,7 +8,7 @@
 #include "merganser/base/problems.h"
 #include "merganser/plan/check_configs.h"
 #include "merganser/plan/check_inputs.h"
-#include "merganser/plan/check_tensors.h"
+#include "merganser/plan/map_names.h"
 #include "merganser/plan/open_inputs.h"
 #include "merganser/plan/output_config.h"
 #include "merganser/plan/plan_tensors.h"
@@ -77,8 +77,9 @@ TaskHead plan_head(const MergePlan& plan, const PlanModel& model) {
   head.file = fmt::format(
       "heads/{}.safetensors", model.recipe.model.filename().string());
   head.model = model.weights;
-  for (const TensorInfo& tensor : plan.inputs[model.weights]->tensors()) {
-    if (is_head_tensor(tensor.name)) {
+  const NamedCheckpoint weights = plan.named(model.weights);
+  for (const TensorInfo& tensor : weights.file.tensors()) {
+    if (plan.is_head(weights.name_of(tensor))) {
       head.tensors.push_back(tensor);
     }
   }
@@ -188,6 +189,7 @@ MergePlan make_plan(Recipe recipe) {
   open_inputs(plan, problems);
   plan.outputs = name_outputs(plan.recipe, problems);
   problems.throw_if_any(source); // only open inputs can be compared
+  map_names(plan);
   check_inputs(plan, problems);
   read_num_examples(plan, problems);
   check_hashes(

@@ -272,6 +272,9 @@ TEST_F(Plan, RefusesTypesThatItCannotMerge) {
 }
 
 TEST_F(Plan, RefusesFishersWithoutATensor) {
+  write_model(
+      folder_ / "a",
+      {tensors_[0], floats("classifier.weight", {4, 6}), tensors_[2]});
   fisher("a", {fishers_[0]});
   expect_problem(
       {path("a_fisher.safetensors") + " has no Fisher for tensors of " +
