@@ -75,7 +75,9 @@ def test_code_that_auto_map_names(folder, monkeypatch):
         file = folder / name / "config.json"
         config = json.loads(file.read_text())
         auto_map = {"AutoConfig": "configuration_own.OwnConfig"}
-        file.write_text(json.dumps(config | {"model_type": "own", "auto_map": auto_map}))
+        file.write_text(
+            json.dumps(config | {"model_type": "own", "auto_map": auto_map})
+        )
         (folder / name / "configuration_own.py").write_text(code)
     merge(folder)
     config = AutoConfig.from_pretrained(folder / "out", trust_remote_code=True)
