@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 // Keys that give tensors their meaning. A key that one of the two files lacks
-// has its default value there and is not compared.
+// or has as null has its default value there and is not compared.
 constexpr std::string_view kConfigKeys[] = {
     "model_type",
     "vocab_size",
@@ -137,9 +137,10 @@ void check_configs(
     if (any_depth && key == "num_hidden_layers") {
       continue;
     }
-    if (config.contains(key) && expected.contains(key) &&
-        config[key] != expected[key]) {
-      differ(key, config[key], expected[key]);
+    const json value = config.value(key, json());
+    const json other = expected.value(key, json());
+    if (!value.is_null() && !other.is_null() && value != other) {
+      differ(key, value, other);
     }
   }
   if (!skip_heads) {

@@ -58,7 +58,7 @@ class Mapper {
       for (const TensorInfo& tensor : plan_.inputs[input]->tensors()) {
         const std::string& name = plan_.named(input).name_of(tensor);
         if (is_head_tensor(name)) {
-          plan_.heads_of_inputs.insert(name);
+          plan_.head_names.insert(name);
         } else if (is_pooler_tensor(name)) {
           ++poolers[name];
         }
@@ -66,7 +66,7 @@ class Mapper {
     }
     for (const auto& [name, count] : poolers) {
       if (count < weights_.size()) {
-        plan_.heads_of_inputs.insert(name);
+        plan_.head_names.insert(name);
       }
     }
     // A tie of a tensor that is merged is merged with it.
@@ -79,7 +79,7 @@ class Mapper {
                     same_bytes(
                         reference_.at(tensor.name), reference_.at(other.name));
               })) {
-        plan_.heads_of_inputs.erase(tensor.name);
+        plan_.head_names.erase(tensor.name);
       }
     }
   }

@@ -49,7 +49,7 @@ struct MERGANSER_API MergePlan {
   // Every checkpoint that is read, each once.
   std::vector<std::shared_ptr<const Checkpoint>> inputs;
   std::vector<NameMap> names; // of the tensors of each input
-  std::set<std::string> heads_of_inputs; // head tensors, if not merged
+  std::set<std::string> head_names; // head tensors, if not merged
   std::optional<ModelDir> reference; // source of config.json and the tokenizer
   size_t reference_weights = 0; // input with the copied tensors and the order
   std::optional<size_t> base; // input, if the recipe has a base
@@ -75,7 +75,7 @@ struct MERGANSER_API MergePlan {
   // True for a tensor to which the recipe's `heads` applies, by the reference's
   // name.
   bool is_head(const std::string& name) const {
-    return heads_of_inputs.contains(name);
+    return head_names.contains(name);
   }
 };
 

@@ -7,6 +7,7 @@
 #include "merganser/base/error.h"
 #include "merganser/base/quote.h"
 #include "merganser/plan/check_tensors.h"
+#include "merganser/recipe/methods.h"
 
 namespace merganser {
 namespace {
@@ -36,6 +37,8 @@ class TensorPlanner {
     if (!tensor.reason.empty()) {
       tensor.action = TensorAction::kCopy;
       tensor.sources = {like_};
+    } else if (a_fisher_lacks_it()) { // check_inputs has compared the models
+      plan_copy(tensor);
     } else {
       plan_merge(tensor);
     }
@@ -53,9 +56,6 @@ class TensorPlanner {
     }
     if (is_constant_tensor(like_.tensor.info()) && a_model_lacks_it()) {
       return "a constant that a model lacks";
-    }
-    if (a_fisher_lacks_it()) { // check_inputs has compared the models
-      return "equal in all models, without a Fisher";
     }
     return "";
   }
@@ -83,6 +83,24 @@ class TensorPlanner {
       found |= lacks(model.fisher, names_.models[t]);
     }
     return found;
+  }
+
+  // Plans a tensor without a Fisher, which is equal in all models: passthrough,
+  // as the type may change.
+  void plan_copy(TensorPlan& tensor) const {
+    tensor.method = &find_method("passthrough");
+    tensor.num_models = 1;
+    tensor.sources = {like_};
+    tensor.parameters.resize(plan_.outputs.size());
+    for (TensorParameters& parameters : tensor.parameters) {
+      parameters.weights = {1};
+    }
+    tensor.float64 = like_.tensor.info().dtype == DType::kF64;
+    tensor.output.dtype = plan_.recipe.out_dtype.value_or(tensor.output.dtype);
+    if (tensor.output.dtype == like_.tensor.info().dtype) {
+      tensor.action = TensorAction::kCopy;
+      tensor.reason = "equal in all models, without a Fisher";
+    }
   }
 
   void plan_merge(TensorPlan& tensor) const {

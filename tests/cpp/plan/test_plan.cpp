@@ -316,6 +316,12 @@ TEST_F(Plan, RefusesOtherConfigurations) {
     expect_problem(
         {path("b/config.json") + " has " + c.words, path("base/config.json")});
   }
+  // Null stands for a default.
+  write_model(folder_ / "base", tensors_, R"({"pad_token_id": 1})");
+  write_model(folder_ / "b", tensors_, R"({"pad_token_id": null})");
+  EXPECT_EQ(problems(), "nothing");
+  write_model(
+      folder_ / "base", tensors_, R"({"id2label": {"0": "bad", "1": "good"}})");
   // Unnamed classes and heads that are not merged may differ.
   write_model(
       folder_ / "b", tensors_, R"({"id2label": {"0": "LABEL_0", "1": "x"}})");
