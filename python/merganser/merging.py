@@ -50,7 +50,8 @@ def merge(
             has the names of the model inside of torch.compile, DataParallel and DDP.
         fishers: one per model, for the methods with Fishers; a FisherResult or the
             path of its file. Not checked to belong to these weights (merge_recipe
-            checks). Tied tensors need one Fisher. A tensor without a Fisher (frozen,
+            checks). Tied tensors, or tensors that are equal to each other in every
+            model, need one Fisher. A tensor without a Fisher (frozen,
             or a buffer) must be equal in all models and the base, and is kept. That is
             exact, as its task vectors are zero, except for ewr, whose formula shrinks
             the base, too.

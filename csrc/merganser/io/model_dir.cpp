@@ -1,10 +1,14 @@
 #include "merganser/io/model_dir.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
+#include "merganser/base/quote.h"
 #include "merganser/io/atomic_file.h"
 
 namespace fs = std::filesystem;
@@ -27,7 +31,106 @@ constexpr const char* kTokenizerFiles[] = {
     "chat_template.jinja",
 };
 
+constexpr std::string_view kWeights[] = {
+    ".safetensors",
+    ".index.json",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".h5",
+    ".msgpack",
+    ".onnx",
+    ".ot",
+    ".pb",
+    ".onnx_data",
+    ".gguf",
+    ".ggml",
+    ".tflite",
+    ".npz",
+    ".pkl",
+    ".mlmodel"};
+
+// Files about one training, its data or one model, which a copy must not have;
+// adapter_config.json would make transformers look for the adapter.
+constexpr std::string_view kLeftOut[] = {
+    "config.json", // written from config_text()
+    "adapter_config.json",
+    "merganser.json",
+    "metrics.jsonl",
+    "trainer_state.json",
+    "all_results.json",
+    "train_results.json",
+    "eval_results.json",
+    "test_results.json",
+    "predict_results.json",
+    "zero_to_fp32.py",
+    "latest"};
+
+constexpr std::string_view kLeftOutEndings[] =
+    {".log", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".pdf"};
+
+bool has_ending(std::string_view name, auto& endings) {
+  return std::ranges::any_of(
+      endings, [&](std::string_view ending) { return name.ends_with(ending); });
+}
+
+bool is_hidden(const fs::path& file) {
+  return file.filename().string().starts_with('.');
+}
+
+bool is_left_out(const fs::path& file) {
+  const std::string name = file.filename().string();
+  return is_hidden(file) || is_weights_file(file) ||
+      has_ending(name, kLeftOutEndings) || name.starts_with("README") ||
+      name.starts_with("events.out.tfevents") ||
+      std::ranges::find(kLeftOut, name) != std::end(kLeftOut);
+}
+
+bool is_file(const fs::directory_entry& entry) {
+  if (entry.is_symlink() && !entry.exists()) {
+    throw InputError(fmt::format(
+        "{}: is a link to a file that does not exist", entry.path().string()));
+  }
+  return entry.is_regular_file();
+}
+
+// The directories that modules.json names, which are inside the model's.
+std::vector<fs::path> module_folders(const fs::path& model) {
+  const fs::path file = model / "modules.json";
+  std::vector<fs::path> folders;
+  if (!fs::exists(file)) {
+    return folders;
+  }
+  const auto modules = parse_json_or_discard(read_file(file));
+  if (!modules.is_array()) {
+    return folders;
+  }
+  for (const auto& module : modules) {
+    if (!module.is_object() || !module.contains("path") ||
+        !module["path"].is_string()) {
+      continue;
+    }
+    const fs::path folder =
+        fs::path(module["path"].get<std::string>()).lexically_normal();
+    if (folder.is_absolute() || folder.string().starts_with("..")) {
+      throw InputError(fmt::format(
+          "{}: names {}, which is outside the model's directory",
+          file.string(),
+          quote(folder.string())));
+    }
+    if (!folder.empty() && folder != ".") {
+      folders.push_back(folder);
+    }
+  }
+  return folders;
+}
+
 } // namespace
+
+bool is_weights_file(const fs::path& file) {
+  return has_ending(file.filename().string(), kWeights);
+}
 
 ModelDir::ModelDir(fs::path path) : path_(std::move(path)) {
   if (!fs::is_directory(path_)) {
@@ -55,15 +158,36 @@ std::vector<fs::path> ModelDir::tokenizer_files() const {
   return files;
 }
 
+std::vector<fs::path> ModelDir::companions() const {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(path_)) {
+    if (!is_left_out(entry.path()) && is_file(entry)) {
+      files.push_back(entry.path().filename());
+    }
+  }
+  std::vector<fs::path> folders = module_folders(path_);
+  folders.emplace_back("additional_chat_templates");
+  for (const fs::path& folder : folders) {
+    if (!fs::is_directory(path_ / folder)) {
+      continue;
+    }
+    for (const auto& entry : fs::recursive_directory_iterator(path_ / folder)) {
+      if (!is_hidden(entry.path()) && is_file(entry)) {
+        files.push_back(entry.path().lexically_relative(path_));
+      }
+    }
+  }
+  std::ranges::sort(files);
+  const auto repeated = std::ranges::unique(files);
+  files.erase(repeated.begin(), repeated.end());
+  return files;
+}
+
 void ModelDir::copy_without_weights(const fs::path& to) const {
   write_file(to / "config.json", config_text_);
-  std::vector<fs::path> files = tokenizer_files();
-  if (const fs::path generation = path_ / "generation_config.json";
-      fs::exists(generation)) {
-    files.push_back(generation);
-  }
-  for (const fs::path& file : files) {
-    write_file(to / file.filename(), read_file(file));
+  for (const fs::path& file : companions()) {
+    fs::create_directories((to / file).parent_path());
+    write_file(to / file, read_file(path_ / file));
   }
 }
 

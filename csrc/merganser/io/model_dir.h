@@ -8,6 +8,9 @@
 
 namespace merganser {
 
+// True for files with weights, in any format, and for their indices.
+bool is_weights_file(const std::filesystem::path& file);
+
 // A Hugging Face model directory: config.json, weights, tokenizer files.
 // Throws InputError if `path` is not a directory or has no config.json.
 class MERGANSER_API ModelDir {
@@ -25,8 +28,14 @@ class MERGANSER_API ModelDir {
   // vocab.txt, merges.txt, tokenizer.model, ...).
   std::vector<std::filesystem::path> tokenizer_files() const;
 
-  // Copies config.json, generation_config.json and the tokenizer files into
-  // another directory.
+  // The files that a copy of the model needs next to its config.json and
+  // weights, relative to path(), sorted: every file except weights, leftovers
+  // of training, README and hidden files, with additional_chat_templates and
+  // the directories that modules.json of sentence-transformers names. Throws
+  // InputError for a link to nothing.
+  std::vector<std::filesystem::path> companions() const;
+
+  // Copies config.json and the companions into another directory.
   void copy_without_weights(const std::filesystem::path& to) const;
 
  private:

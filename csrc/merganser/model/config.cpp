@@ -251,8 +251,14 @@ std::string EncoderConfig::to_json(const std::string& original) const {
   // transformers derives it from id2label; a stale value would contradict it.
   json.erase("num_labels");
   // transformers 5 writes "dtype", earlier releases "torch_dtype".
-  const char* dtype = json.contains("dtype") ? "dtype" : "torch_dtype";
-  json[dtype] = "float32";
+  if (!json.contains("dtype")) {
+    json["torch_dtype"] = "float32";
+  }
+  for (const char* key : {"dtype", "torch_dtype"}) {
+    if (json.contains(key)) {
+      json[key] = "float32";
+    }
+  }
   return json_text(json, 2) + "\n";
 }
 

@@ -6,6 +6,7 @@
 
 #include "merganser/base/json_text.h"
 #include "merganser/io/atomic_file.h"
+#include "merganser/plan/vocabularies.h"
 
 namespace merganser {
 namespace {
@@ -14,7 +15,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 // Keys that give tensors their meaning. A key that one of the two files lacks
-// has its default value there and is not compared.
+// or has as null has its default value there and is not compared.
 constexpr std::string_view kConfigKeys[] = {
     "model_type",
     "vocab_size",
@@ -65,30 +66,50 @@ bool has_class_names(const json& config) {
   return false;
 }
 
-// Contents of tokenizer.json that turn text into ids: without the truncation
-// and padding of its last use.
-json vocabulary(const fs::path& tokenizer_json) {
-  json value = parse_object(read_file(tokenizer_json), tokenizer_json);
-  value.erase("truncation");
-  value.erase("padding");
-  value.erase("version");
-  return value;
+// Names of files that say how the weights of a model were quantized.
+constexpr const char* kQuantization[] = {
+    "quantize_config.json",
+    "quant_config.json",
+    "hf_quant_config.json"};
+
+[[noreturn]] void refuse_quantized(
+    const fs::path& file,
+    const std::string& what) {
+  throw InputError(fmt::format(
+      "{}: {}, but quantized weights cannot be merged; merge the models before "
+      "their quantization, or dequantize them (model.dequantize() of "
+      "transformers)",
+      file.string(),
+      what));
 }
 
-bool same_tokenizer_file(const fs::path& a, const fs::path& b) {
-  return read_file(a) == read_file(b) ||
-      (a.filename() == "tokenizer.json" && vocabulary(a) == vocabulary(b));
+// Compares vocabularies, and weights outside the merge: those of the modules of
+// sentence-transformers, which are copied.
+void check_companions(
+    const ModelDir& model,
+    const ModelDir& reference,
+    Problems& problems) {
+  for (const fs::path& file : reference.companions()) {
+    const fs::path a = model.path() / file;
+    const fs::path b = reference.path() / file;
+    if (!fs::exists(a)) {
+      continue;
+    }
+    if (is_vocabulary(file) && !same_vocabulary(a, b)) {
+      problems.add(fmt::format(
+          "{} and {} contain different vocabularies, in which an id stands for "
+          "different tokens",
+          a.string(),
+          b.string()));
+    } else if (is_weights_file(file) && read_file(a) != read_file(b)) {
+      problems.add(fmt::format(
+          "{} and {} differ, but weights of these modules are not merged; copy "
+          "one over the other",
+          a.string(),
+          b.string()));
+    }
+  }
 }
-
-constexpr const char* kVocabularies[] = {
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "added_tokens.json"};
 
 } // namespace
 
@@ -116,9 +137,10 @@ void check_configs(
     if (any_depth && key == "num_hidden_layers") {
       continue;
     }
-    if (config.contains(key) && expected.contains(key) &&
-        config[key] != expected[key]) {
-      differ(key, config[key], expected[key]);
+    const json value = config.value(key, json());
+    const json other = expected.value(key, json());
+    if (!value.is_null() && !other.is_null() && value != other) {
+      differ(key, value, other);
     }
   }
   if (!skip_heads) {
@@ -130,15 +152,45 @@ void check_configs(
       differ("id2label", config["id2label"], expected["id2label"]);
     }
   }
-  for (const char* name : kVocabularies) {
-    const fs::path a = model.path() / name;
-    const fs::path b = reference.path() / name;
-    if (fs::exists(a) && fs::exists(b) && !same_tokenizer_file(a, b)) {
-      problems.add(fmt::format(
-          "{} and {} contain different vocabularies, in which an id stands for "
-          "different tokens",
-          a.string(),
-          b.string()));
+  check_companions(model, reference, problems);
+}
+
+void check_not_quantized(const ModelDir& model) {
+  const fs::path file = model.path() / "config.json";
+  const json config = parse_sorted_json_or_discard(model.config_text());
+  const auto check = [&](const json& part) {
+    for (const char* key : {"quantization_config", "compression_config"}) {
+      if (part.is_object() && part.contains(key) && !part[key].is_null()) {
+        refuse_quantized(file, fmt::format("has {}", key));
+      }
+    }
+  };
+  check(config);
+  if (config.is_object() && config.contains("text_config")) {
+    check(config["text_config"]);
+  }
+  for (const char* name : kQuantization) {
+    if (fs::exists(model.path() / name)) {
+      refuse_quantized(model.path(), fmt::format("has {}", name));
+    }
+  }
+}
+
+void note_differences(
+    const ModelDir& model,
+    const ModelDir& reference,
+    std::vector<std::string>& notes) {
+  for (const fs::path& file : reference.companions()) {
+    const fs::path other = model.path() / file;
+    const bool noted = file.extension() == ".py" ||
+        file.extension() == ".jinja" ||
+        file.string().ends_with("processor_config.json");
+    if (noted && fs::exists(other) &&
+        read_file(other) != read_file(reference.path() / file)) {
+      notes.push_back(fmt::format(
+          "{} differs from {}, which the output gets",
+          other.string(),
+          (reference.path() / file).string()));
     }
   }
 }

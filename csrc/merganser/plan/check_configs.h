@@ -1,5 +1,8 @@
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "merganser/base/problems.h"
 #include "merganser/io/model_dir.h"
 
@@ -15,5 +18,16 @@ void check_configs(
     bool skip_heads,
     bool any_depth,
     Problems& problems);
+
+// Throws InputError for a model with quantized weights, whose integers and
+// scales mean nothing apart.
+void check_not_quantized(const ModelDir& model);
+
+// Adds a note per file that differs between two models and that the output gets
+// from the reference: code, chat templates, settings of processors.
+void note_differences(
+    const ModelDir& model,
+    const ModelDir& reference,
+    std::vector<std::string>& notes);
 
 } // namespace merganser

@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "merganser/base/quote.h"
 #include "merganser/io/fisher_file.h"
 #include "merganser/plan/check_configs.h"
 #include "merganser/plan/check_tensors.h"
+#include "merganser/plan/compare_tensors.h"
 
 namespace merganser {
 namespace {
@@ -30,16 +32,16 @@ std::vector<int64_t> changed_shape(
 // shapes.
 void check_adapter(
     const PlanModel& model,
-    const Checkpoint& weights,
+    const NamedCheckpoint& weights,
     Problems& problems) {
   for (const std::string& name : model.adapter->tensors()) {
-    const TensorInfo* info = weights.find(name);
+    const TensorInfo* info = weights.find(model.adapter_names.name_of(name));
     if (info == nullptr) {
       problems.add(fmt::format(
           "adapter {} targets tensor {}, which {} does not have",
           model.recipe.adapter->string(),
           quote(name),
-          weights.path().string()));
+          weights.file.path().string()));
       continue;
     }
     TensorInfo changed = *info;
@@ -50,59 +52,109 @@ void check_adapter(
           model.recipe.adapter->string(),
           changed.shape_text(),
           quote(name),
-          weights.path().string(),
+          weights.file.path().string(),
           info->shape_text()));
     }
   }
+}
+
+bool changes(const PlanModel& model, const std::string& name) {
+  return model.adapter && model.adapter_names.find(name) != nullptr;
+}
+
+// True if the base and all models have equal values of a tensor; constants may
+// be missing. A merge without a Fisher for it copies it.
+bool is_unchanged(const MergePlan& plan, const std::string& name) {
+  const Checkpoint& reference = *plan.inputs[plan.reference_weights];
+  const TensorInfo* expected = reference.find(name);
+  return expected != nullptr &&
+      std::ranges::all_of(
+             plan.slices.front().models, [&](const PlanModel& model) {
+               const NamedCheckpoint weights = plan.named(model.weights);
+               if (weights.find(name) == nullptr) {
+                 return is_constant_tensor(*expected);
+               }
+               return !changes(model, name) &&
+                   same_values(weights.at(name), reference.at(name));
+             });
+}
+
+// True for tensors that are merged with Fishers, where each file needs one.
+bool needs_fisher(const MergePlan& plan, const std::string& name) {
+  if (plan.is_head(name)) {
+    return false;
+  }
+  for (const PlanSlice& slice : plan.slices) {
+    for (const PlanModel& model : slice.models) {
+      if (model.gram && plan.named(*model.gram).find(name) != nullptr) {
+        return false; // merged with Gram matrices
+      }
+    }
+  }
+  // The formula of ewr shrinks a base that no model changes.
+  return plan.recipe.method->formula == MergeFormula::kEwr ||
+      !plan.recipe.slices.empty() || !is_unchanged(plan, name);
 }
 
 } // namespace
 
 void check_inputs(const MergePlan& plan, Problems& problems) {
   const bool skip_heads = plan.recipe.heads != HeadMode::kMerge;
+  const auto is_head = [&](const std::string& name) {
+    return plan.is_head(name);
+  };
+  const auto check_fishers = [&](size_t fisher, size_t model) {
+    check_fisher(
+        plan.named(fisher),
+        plan.named(model),
+        [&](const std::string& name) { return needs_fisher(plan, name); },
+        problems);
+  };
   const bool sliced = !plan.recipe.slices.empty();
   const Checkpoint& reference = *plan.inputs[plan.reference_weights];
-  check_types(reference, skip_heads, problems);
-  std::vector<const Checkpoint*> compared = {&reference};
+  check_types(reference, is_head, problems);
+  std::set<size_t> compared = {plan.reference_weights};
+  std::vector<NamedCheckpoint> models = {plan.named(plan.reference_weights)};
   for (const PlanSlice& slice : plan.slices) {
     for (const PlanModel& model : slice.models) {
-      const Checkpoint& weights = *plan.inputs[model.weights];
+      const NamedCheckpoint weights = plan.named(model.weights);
       if (model.adapter) {
         check_adapter(model, weights, problems);
       }
       if (model.fisher) {
-        check_fisher(
-            *plan.inputs[*model.fisher], weights, skip_heads, problems);
+        check_fishers(*model.fisher, model.weights);
       }
       if (model.gram) {
-        check_gram(*plan.inputs[*model.gram], weights, problems);
+        check_gram(plan.named(*model.gram), weights, problems);
       }
-      if (std::ranges::find(compared, &weights) != compared.end()) {
+      if (!compared.insert(model.weights).second) {
         continue;
       }
-      compared.push_back(&weights);
+      models.push_back(weights);
       problems.collect([&] {
         check_configs(
-            ModelDir(weights.path()),
+            ModelDir(weights.file.path()),
             *plan.reference,
             skip_heads,
             /*any_depth=*/sliced,
             problems);
       });
       if (!sliced) {
-        check_tensors(weights, reference, skip_heads, problems);
+        check_tensors(weights, reference, is_head, problems);
       }
     }
   }
   if (!plan.base) {
-    check_integers(compared, skip_heads, problems);
+    check_integers(models, is_head, problems);
   }
   if (plan.base_fisher) {
-    check_fisher(
-        *plan.inputs[*plan.base_fisher], reference, skip_heads, problems);
+    check_fishers(*plan.base_fisher, plan.reference_weights);
   }
   if (plan.base_gram) {
-    check_gram(*plan.inputs[*plan.base_gram], reference, problems);
+    check_gram(
+        plan.named(*plan.base_gram),
+        plan.named(plan.reference_weights),
+        problems);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "merganser/base/quote.h"
+#include "merganser/plan/compare_tensors.h"
 
 namespace merganser {
 namespace {
@@ -50,6 +51,31 @@ void report(
   }
 }
 
+// The same about names of tensors, with advice about heads.
+void report_names(
+    Problems& problems,
+    Sentence sentence,
+    const Checkpoint& here,
+    const Checkpoint& there,
+    const Names& names) {
+  if (names.empty()) {
+    return;
+  }
+  Names quoted;
+  for (const std::string& name : names) {
+    quoted.push_back(quote(name));
+  }
+  std::string text =
+      fmt::format(sentence, here.path().string(), there.path().string()) +
+      ": " + list_some(quoted);
+  if (std::ranges::all_of(names, is_head_tensor)) {
+    text +=
+        "; with base_model, heads: base or heads: per_task leaves heads out of "
+        "the merge";
+  }
+  problems.add(text);
+}
+
 std::string with_shapes(const TensorInfo& here, const TensorInfo& there) {
   return fmt::format(
       "{} {}, expected {}",
@@ -60,27 +86,6 @@ std::string with_shapes(const TensorInfo& here, const TensorInfo& there) {
 
 std::string with_type(const TensorInfo& tensor) {
   return fmt::format("{} {}", quote(tensor.name), dtype_name(tensor.dtype));
-}
-
-bool skipped(const TensorInfo& tensor, bool skip_heads) {
-  return skip_heads && is_head_tensor(tensor.name);
-}
-
-// Compares two tensors of one shape and type, part by part.
-bool same_bytes(const StoredTensor& x, const StoredTensor& y) {
-  constexpr uint64_t kPart = uint64_t{1} << 20;
-  const uint64_t size = x.info().bytes();
-  std::vector<std::byte> a, b;
-  for (uint64_t begin = 0; begin < size; begin += kPart) {
-    a.resize(std::min(kPart, size - begin));
-    b.resize(a.size());
-    x.read(a, begin);
-    y.read(b, begin);
-    if (a != b) {
-      return false;
-    }
-  }
-  return true;
 }
 
 } // namespace
@@ -103,19 +108,14 @@ TensorKind tensor_kind(DType dtype) {
   }
 }
 
-bool is_head_tensor(std::string_view name) {
-  constexpr std::string_view kPrefixes[] = {
-      "classifier.", "pre_classifier.", "score."};
-  return std::ranges::any_of(kPrefixes, [&](std::string_view prefix) {
-    return name.starts_with(prefix);
-  });
-}
-
-void check_types(const Checkpoint& model, bool skip_heads, Problems& problems) {
+void check_types(
+    const Checkpoint& model,
+    const Skipped& skipped,
+    Problems& problems) {
   Names names;
   for (const TensorInfo& tensor : model.tensors()) {
     if (tensor_kind(tensor.dtype) == TensorKind::kUnsupported &&
-        !skipped(tensor, skip_heads)) {
+        !skipped(tensor.name)) {
       names.push_back(with_type(tensor));
     }
   }
@@ -127,19 +127,32 @@ void check_types(const Checkpoint& model, bool skip_heads, Problems& problems) {
       names);
 }
 
+bool is_extra(
+    const NamedCheckpoint& model,
+    const TensorInfo& found,
+    const Checkpoint& reference) {
+  const std::string& name = model.name_of(found);
+  const bool is_used =
+      reference.find(name) != nullptr && *model.names.find(name) == found.name;
+  return !is_used && !is_constant_tensor(found) &&
+      !is_copy(model, found, reference);
+}
+
 void check_tensors(
-    const Checkpoint& model,
+    const NamedCheckpoint& model,
     const Checkpoint& reference,
-    bool skip_heads,
+    const Skipped& skipped,
     Problems& problems) {
   Names missing, extra, shapes, types;
   for (const TensorInfo& expected : reference.tensors()) {
-    if (skipped(expected, skip_heads)) {
+    if (skipped(expected.name)) {
       continue;
     }
     const TensorInfo* found = model.find(expected.name);
     if (found == nullptr) {
-      missing.push_back(quote(expected.name));
+      if (!is_constant_tensor(expected)) {
+        missing.push_back(expected.name);
+      }
       continue;
     }
     if (found->shape != expected.shape) {
@@ -152,28 +165,31 @@ void check_tensors(
           "{}, expected {}", with_type(*found), dtype_name(expected.dtype)));
     }
   }
-  for (const TensorInfo& found : model.tensors()) {
-    if (!reference.find(found.name) && !skipped(found, skip_heads)) {
-      extra.push_back(quote(found.name));
+  for (const TensorInfo& found : model.file.tensors()) {
+    if (is_extra(model, found, reference) && !skipped(model.name_of(found))) {
+      extra.push_back(found.name);
     }
   }
-  report(problems, "{} lacks tensors of {}", model, reference, missing);
-  report(problems, "{} has tensors that {} lacks", model, reference, extra);
-  report(problems, "{} differs from {} in shape", model, reference, shapes);
-  report(problems, "{} differs from {} in type", model, reference, types);
+  const Checkpoint& file = model.file;
+  report_names(problems, "{} lacks tensors of {}", file, reference, missing);
+  report_names(
+      problems, "{} has tensors that {} lacks", file, reference, extra);
+  report(problems, "{} differs from {} in shape", file, reference, shapes);
+  report(problems, "{} differs from {} in type", file, reference, types);
 }
 
 void check_fisher(
-    const Checkpoint& fisher,
-    const Checkpoint& model,
-    bool skip_heads,
+    const NamedCheckpoint& fisher,
+    const NamedCheckpoint& model,
+    const std::function<bool(const std::string& name)>& needs_fisher,
     Problems& problems) {
   Names missing, extra, shapes, types;
-  for (const TensorInfo& tensor : model.tensors()) {
-    const TensorInfo* found = fisher.find(tensor.name);
+  for (const TensorInfo& tensor : model.file.tensors()) {
+    const std::string& name = model.name_of(tensor);
+    const TensorInfo* found = fisher.find(name);
     if (found == nullptr) {
       if (tensor_kind(tensor.dtype) == TensorKind::kFloat &&
-          !skipped(tensor, skip_heads)) {
+          needs_fisher(name)) {
         missing.push_back(quote(tensor.name));
       }
       continue;
@@ -185,39 +201,44 @@ void check_fisher(
       types.push_back(with_type(*found));
     }
   }
-  for (const TensorInfo& found : fisher.tensors()) {
-    if (!model.find(found.name)) {
+  for (const TensorInfo& found : fisher.file.tensors()) {
+    if (!model.find(fisher.name_of(found)) &&
+        !is_copy(fisher, found, model.file)) {
       extra.push_back(quote(found.name));
     }
   }
   report(
-      problems, "{} has no Fisher for tensors of {}", fisher, model, missing);
+      problems,
+      "{} has no Fisher for tensors of {}",
+      fisher.file,
+      model.file,
+      missing);
   report(
       problems,
       "{} is the Fisher of another model, with tensors that {} lacks",
-      fisher,
-      model,
+      fisher.file,
+      model.file,
       extra);
   report(
       problems,
       "{} is the Fisher of another model, which differs from {} in shape",
-      fisher,
-      model,
+      fisher.file,
+      model.file,
       shapes);
   report(
       problems,
       "{} must store the Fisher as F32 or F64, so that small values survive",
-      fisher,
+      fisher.file,
       types);
 }
 
 void check_gram(
-    const Checkpoint& gram,
-    const Checkpoint& model,
+    const NamedCheckpoint& gram,
+    const NamedCheckpoint& model,
     Problems& problems) {
   Names extra, shapes, types;
-  for (const TensorInfo& found : gram.tensors()) {
-    const TensorInfo* weight = model.find(found.name);
+  for (const TensorInfo& found : gram.file.tensors()) {
+    const TensorInfo* weight = model.find(gram.name_of(found));
     if (weight == nullptr) {
       extra.push_back(quote(found.name));
       continue;
@@ -238,38 +259,40 @@ void check_gram(
   report(
       problems,
       "{} has Gram matrices of another model, with tensors that {} lacks",
-      gram,
-      model,
+      gram.file,
+      model.file,
       extra);
   report(
       problems,
       "{} has Gram matrices of another size than the inputs of {}",
-      gram,
-      model,
+      gram.file,
+      model.file,
       shapes);
-  report(problems, "{} must store Gram matrices as F32 or F64", gram, types);
+  report(
+      problems, "{} must store Gram matrices as F32 or F64", gram.file, types);
 }
 
 void check_integers(
-    const std::vector<const Checkpoint*>& models,
-    bool skip_heads,
+    const std::vector<NamedCheckpoint>& models,
+    const Skipped& skipped,
     Problems& problems) {
-  const Checkpoint& reference = *models.front();
+  const Checkpoint& reference = models.front().file;
   for (const TensorInfo& tensor : reference.tensors()) {
     if (tensor_kind(tensor.dtype) != TensorKind::kInteger ||
-        skipped(tensor, skip_heads)) {
+        skipped(tensor.name)) {
       continue;
     }
-    for (const Checkpoint* model : models) {
-      const TensorInfo* info = model->find(tensor.name);
-      if (info == nullptr || *info != tensor) {
+    for (const NamedCheckpoint& model : models) {
+      const TensorInfo* info = model.find(tensor.name);
+      if (info == nullptr || info->shape != tensor.shape ||
+          info->dtype != tensor.dtype) {
         continue; // reported by check_tensors
       }
-      if (!same_bytes(model->at(tensor.name), reference.at(tensor.name))) {
+      if (!same_bytes(model.at(tensor.name), reference.at(tensor.name))) {
         problems.add(fmt::format(
             "{} differs from {} in tensor {}, which is not merged; set "
             "base_model to copy it from the base",
-            model->file_of(tensor.name).string(),
+            model.file.file_of(info->name).string(),
             reference.file_of(tensor.name).string(),
             with_type(tensor)));
       }

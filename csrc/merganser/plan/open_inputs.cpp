@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "merganser/io/fisher_file.h"
+#include "merganser/plan/check_configs.h"
 
 namespace merganser {
 namespace {
@@ -60,7 +61,7 @@ size_t open_statistic(
 }
 
 PlanModel open_model(MergePlan& plan, const RecipeModel& recipe) {
-  const ModelDir directory(recipe.model); // throws if a file is missing
+  check_not_quantized(ModelDir(recipe.model)); // throws if a file is missing
   PlanModel model;
   model.recipe = recipe;
   model.weights = open_input(plan, recipe.model);
@@ -104,6 +105,7 @@ void open_inputs(MergePlan& plan, Problems& problems) {
   if (recipe.base_model) {
     problems.collect([&] {
       plan.reference.emplace(*recipe.base_model);
+      check_not_quantized(*plan.reference);
       plan.base = open_input(plan, *recipe.base_model);
       plan.reference_weights = *plan.base;
     });

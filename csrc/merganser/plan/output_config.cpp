@@ -1,19 +1,89 @@
 #include "merganser/plan/output_config.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <set>
 
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
 #include "merganser/base/json_text.h"
+#include "merganser/base/quote.h"
 #include "merganser/io/atomic_file.h"
+#include "merganser/recipe/layer_name.h"
 #include "merganser/recipe/read_options.h"
 
 namespace merganser {
 
 namespace fs = std::filesystem;
+
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr const char* kLayers[] = {
+    "num_hidden_layers",
+    "n_layer",
+    "n_layers",
+    "num_layers"};
+
+// Keys of models with two stacks of layers, or with stages of them.
+constexpr const char* kOtherLayers[] = {
+    "num_decoder_layers",
+    "num_encoder_layers",
+    "decoder_layers",
+    "encoder_layers",
+    "depths"};
+
+// Sets the type where the configuration, or one inside it, names it.
+void replace_dtype(ordered_json& config, const std::string& name) {
+  for (auto& [key, value] : config.items()) {
+    if (key == "dtype" || key == "torch_dtype") {
+      value = name;
+    } else if (value.is_object() && key.ends_with("_config")) {
+      replace_dtype(value, name);
+    }
+  }
+}
+
+} // namespace
+
+void check_single_stack(
+    const fs::path& config,
+    const std::vector<TensorInfo>& tensors) {
+  std::set<std::string> stacks;
+  for (const TensorInfo& tensor : tensors) {
+    if (const auto stack = stack_of(tensor.name)) {
+      stacks.insert(quote(*stack));
+    }
+  }
+  const auto refuse = [&](const std::string& what) {
+    throw InputError(fmt::format(
+        "{}: {}, but slices can only renumber the layers of one stack",
+        config.string(),
+        what));
+  };
+  if (stacks.size() > 1) {
+    refuse(fmt::format(
+        "describes a model with several stacks of layers ({})",
+        fmt::join(stacks, ", ")));
+  }
+  const auto json = parse_json(read_file(config));
+  for (const char* key : kOtherLayers) {
+    if (json.contains(key) && !json[key].is_null()) {
+      refuse(fmt::format("has {}", key));
+    }
+  }
+  for (const auto& [key, value] : json.items()) {
+    for (const char* layers : kLayers) {
+      if (value.is_object() && value.contains(layers)) {
+        refuse(fmt::format("has {} in {}", layers, key));
+      }
+    }
+  }
+}
 
 void check_output_config(const fs::path& config) {
   const auto json = parse_json_or_discard(read_file(config));
@@ -35,12 +105,16 @@ void set_config_layers(
   }
   auto json = parse_json(read_file(config));
   size_t before = 0;
-  for (const char* key :
-       {"num_hidden_layers", "n_layer", "n_layers", "num_layers"}) {
+  bool is_set = false;
+  for (const char* key : kLayers) {
     if (json.contains(key) && json[key].is_number_unsigned()) {
       before = json[key];
       json[key] = layers.size();
+      is_set = true;
     }
+  }
+  if (!is_set) { // the model type's default
+    json[kLayers[0]] = layers.size();
   }
   for (auto& [key, value] : json.items()) {
     if (key.find("layer") == std::string::npos || !value.is_array() ||
@@ -58,9 +132,12 @@ void set_config_layers(
 
 void set_config_dtype(const fs::path& config, DType dtype) {
   auto json = parse_json(read_file(config));
+  const std::string name(torch_dtype_name(dtype));
   // transformers 5 writes "dtype", earlier ones "torch_dtype".
-  json[json.contains("dtype") ? "dtype" : "torch_dtype"] =
-      torch_dtype_name(dtype);
+  if (!json.contains("dtype")) {
+    json["torch_dtype"] = name;
+  }
+  replace_dtype(json, name);
   write_file(config, json_text(json, 2) + "\n");
 }
 

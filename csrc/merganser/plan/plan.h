@@ -3,12 +3,14 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "merganser/base/api.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/io/model_dir.h"
+#include "merganser/plan/name_map.h"
 #include "merganser/plan/tensor_plan.h"
 #include "merganser/recipe/recipe.h"
 
@@ -21,6 +23,7 @@ struct PlanModel {
   std::optional<size_t> fisher; // likewise, if the method uses it
   std::optional<size_t> gram; // likewise, if the method uses it
   std::shared_ptr<const LoraAdapter> adapter;
+  NameMap adapter_names; // of the adapter's tensors
   double num_examples = 1; // N_t
   double gram_num_examples = 1; // N_t, as the Gram file has it
 };
@@ -45,6 +48,8 @@ struct MERGANSER_API MergePlan {
   Recipe recipe;
   // Every checkpoint that is read, each once.
   std::vector<std::shared_ptr<const Checkpoint>> inputs;
+  std::vector<NameMap> names; // of the tensors of each input
+  std::set<std::string> head_names; // head tensors, if not merged
   std::optional<ModelDir> reference; // source of config.json and the tokenizer
   size_t reference_weights = 0; // input with the copied tensors and the order
   std::optional<size_t> base; // input, if the recipe has a base
@@ -63,6 +68,15 @@ struct MERGANSER_API MergePlan {
   std::vector<std::string> notes; // unused keys of the recipe, extra reads
   uint64_t bytes_read = 0;
   uint64_t bytes_written = 0;
+
+  NamedCheckpoint named(size_t input) const {
+    return {*inputs[input], names[input]};
+  }
+  // True for a tensor to which the recipe's `heads` applies, by the reference's
+  // name.
+  bool is_head(const std::string& name) const {
+    return head_names.contains(name);
+  }
 };
 
 // True if a tensor's parameters ask for normalize_fishers.

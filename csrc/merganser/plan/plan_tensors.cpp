@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "merganser/base/quote.h"
+#include "merganser/plan/check_tensors.h"
 #include "merganser/plan/tensor_planner.h"
 #include "merganser/recipe/layer_name.h"
 
@@ -72,17 +73,18 @@ class Planner {
     for (const PlanModel& model : slice.models) {
       check_extra(first, model, i);
     }
-    for (const TensorInfo& tensor : plan_.inputs[first.weights]->tensors()) {
+    const NamedCheckpoint weights = plan_.named(first.weights);
+    for (const TensorInfo& tensor : weights.file.tensors()) {
       if (layer_of(tensor.name) != source) {
         continue;
       }
       found = true;
+      const std::string& name = weights.name_of(tensor);
       TensorNames names;
-      names.output = with_layer(tensor.name, output_layer);
-      names.base = with_layer(tensor.name, slice.base_first_layer + i);
+      names.output = with_layer(name, output_layer);
+      names.base = with_layer(name, slice.base_first_layer + i);
       for (const PlanModel& model : slice.models) {
-        names.models.push_back(
-            with_layer(tensor.name, model.recipe.first_layer + i));
+        names.models.push_back(with_layer(name, model.recipe.first_layer + i));
       }
       names.depth = depth;
       add(slice, names);
@@ -97,9 +99,11 @@ class Planner {
   // merge would drop them silently.
   void check_outer(const PlanSlice& slice, bool before) {
     for (const PlanModel& model : slice.models) {
-      for (const TensorInfo& tensor : plan_.inputs[model.weights]->tensors()) {
+      const NamedCheckpoint weights = plan_.named(model.weights);
+      for (const TensorInfo& tensor : weights.file.tensors()) {
         if (!layer_of(tensor.name) && is_before_layers(tensor.name) == before &&
-            reference_.find(tensor.name) == nullptr) {
+            !plan_.is_head(weights.name_of(tensor)) &&
+            is_extra(weights, tensor, reference_)) {
           problems_.add(fmt::format(
               "{} has tensor {}, which {} lacks",
               model.recipe.model.string(),
@@ -112,10 +116,14 @@ class Planner {
 
   // Reports tensors of a model's layer that the first model's layer lacks.
   void check_extra(const PlanModel& first, const PlanModel& model, int i) {
-    for (const TensorInfo& tensor : plan_.inputs[model.weights]->tensors()) {
+    const NamedCheckpoint weights = plan_.named(model.weights);
+    for (const TensorInfo& tensor : weights.file.tensors()) {
       if (layer_of(tensor.name) == model.recipe.first_layer + i &&
-          plan_.inputs[first.weights]->find(with_layer(
-              tensor.name, first.recipe.first_layer + i)) == nullptr) {
+          !is_constant_tensor(tensor) &&
+          plan_.named(first.weights)
+                  .find(with_layer(
+                      weights.name_of(tensor), first.recipe.first_layer + i)) ==
+              nullptr) {
         problems_.add(fmt::format(
             "{} has tensor {}, which layer {} of {} lacks",
             model.recipe.model.string(),

@@ -6,8 +6,9 @@
 #include <set>
 
 #include "merganser/base/problems.h"
+#include "merganser/plan/check_configs.h"
 #include "merganser/plan/check_inputs.h"
-#include "merganser/plan/check_tensors.h"
+#include "merganser/plan/map_names.h"
 #include "merganser/plan/open_inputs.h"
 #include "merganser/plan/output_config.h"
 #include "merganser/plan/plan_tensors.h"
@@ -76,8 +77,9 @@ TaskHead plan_head(const MergePlan& plan, const PlanModel& model) {
   head.file = fmt::format(
       "heads/{}.safetensors", model.recipe.model.filename().string());
   head.model = model.weights;
-  for (const TensorInfo& tensor : plan.inputs[model.weights]->tensors()) {
-    if (is_head_tensor(tensor.name)) {
+  const NamedCheckpoint weights = plan.named(model.weights);
+  for (const TensorInfo& tensor : weights.file.tensors()) {
+    if (plan.is_head(weights.name_of(tensor))) {
       head.tensors.push_back(tensor);
     }
   }
@@ -151,6 +153,19 @@ void note_statistics(MergePlan& plan) {
   }
 }
 
+// Notes files of other models that the output does not get.
+void note_files(MergePlan& plan) {
+  std::set<fs::path> compared = {plan.reference->path()};
+  for (const PlanSlice& slice : plan.slices) {
+    for (const PlanModel& model : slice.models) {
+      if (compared.insert(model.recipe.model).second) {
+        note_differences(
+            ModelDir(model.recipe.model), *plan.reference, plan.notes);
+      }
+    }
+  }
+}
+
 void count_bytes(MergePlan& plan) {
   for (const TensorPlan& tensor : plan.tensors) {
     plan.bytes_read += tensor.bytes_read;
@@ -174,6 +189,7 @@ MergePlan make_plan(Recipe recipe) {
   open_inputs(plan, problems);
   plan.outputs = name_outputs(plan.recipe, problems);
   problems.throw_if_any(source); // only open inputs can be compared
+  map_names(plan);
   check_inputs(plan, problems);
   read_num_examples(plan, problems);
   check_hashes(
@@ -181,8 +197,14 @@ MergePlan make_plan(Recipe recipe) {
       [&](size_t input) { return plan.inputs[input]->head_hash(); },
       problems);
   if (plan.recipe.out_dtype || !plan.recipe.slices.empty()) {
-    problems.collect(
-        [&] { check_output_config(plan.reference->path() / "config.json"); });
+    problems.collect([&] {
+      const fs::path config = plan.reference->path() / "config.json";
+      check_output_config(config);
+      if (!plan.recipe.slices.empty()) {
+        check_single_stack(
+            config, plan.inputs[plan.reference_weights]->tensors());
+      }
+    });
   }
   problems.throw_if_any(source);
   if (plan.recipe.heads == HeadMode::kPerTask) {
@@ -194,6 +216,7 @@ MergePlan make_plan(Recipe recipe) {
   count_bytes(plan);
   note_unused(plan);
   note_statistics(plan);
+  note_files(plan);
   return plan;
 }
 

@@ -7,6 +7,7 @@
 #include "merganser/base/error.h"
 #include "merganser/base/quote.h"
 #include "merganser/plan/check_tensors.h"
+#include "merganser/recipe/methods.h"
 
 namespace merganser {
 namespace {
@@ -36,6 +37,8 @@ class TensorPlanner {
     if (!tensor.reason.empty()) {
       tensor.action = TensorAction::kCopy;
       tensor.sources = {like_};
+    } else if (a_fisher_lacks_it()) { // check_inputs has compared the models
+      plan_copy(tensor);
     } else {
       plan_merge(tensor);
     }
@@ -45,14 +48,59 @@ class TensorPlanner {
 
  private:
   std::string copy_reason() const {
-    if (plan_.recipe.heads != HeadMode::kMerge &&
-        is_head_tensor(names_.output)) {
+    if (plan_.is_head(names_.output)) {
       return "the base's head";
     }
     if (tensor_kind(like_.tensor.info().dtype) == TensorKind::kInteger) {
       return plan_.base ? "the base's integers" : "integers that agree";
     }
+    if (is_constant_tensor(like_.tensor.info()) && a_model_lacks_it()) {
+      return "a constant that a model lacks";
+    }
     return "";
+  }
+
+  bool a_model_lacks_it() const {
+    for (size_t t = 0; t < slice_.models.size(); ++t) {
+      if (!plan_.named(slice_.models[t].weights).find(names_.models[t])) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  bool a_fisher_lacks_it() const {
+    const auto lacks = [&](std::optional<size_t> file,
+                           const std::string& name) {
+      return file && !plan_.named(*file).find(name);
+    };
+    bool found = lacks(plan_.base_fisher, names_.base);
+    for (size_t t = 0; t < slice_.models.size(); ++t) {
+      const PlanModel& model = slice_.models[t];
+      if (model.gram && !lacks(model.gram, names_.models[t])) {
+        return false; // merged with Gram matrices
+      }
+      found |= lacks(model.fisher, names_.models[t]);
+    }
+    return found;
+  }
+
+  // Plans a tensor without a Fisher, which is equal in all models: passthrough,
+  // as the type may change.
+  void plan_copy(TensorPlan& tensor) const {
+    tensor.method = &find_method("passthrough");
+    tensor.num_models = 1;
+    tensor.sources = {like_};
+    tensor.parameters.resize(plan_.outputs.size());
+    for (TensorParameters& parameters : tensor.parameters) {
+      parameters.weights = {1};
+    }
+    tensor.float64 = like_.tensor.info().dtype == DType::kF64;
+    tensor.output.dtype = plan_.recipe.out_dtype.value_or(tensor.output.dtype);
+    if (tensor.output.dtype == like_.tensor.info().dtype) {
+      tensor.action = TensorAction::kCopy;
+      tensor.reason = "equal in all models, without a Fisher";
+    }
   }
 
   void plan_merge(TensorPlan& tensor) const {
@@ -108,19 +156,21 @@ class TensorPlanner {
   }
 
   TensorSource source(size_t input, const std::string& name) const {
-    return {plan_.inputs[input]->at(name), input};
+    return {plan_.named(input).at(name), input};
   }
 
   TensorSource fisher(size_t input, const std::string& name) const {
-    return {plan_.inputs[input]->at(name), input, /*is_fisher=*/true};
+    return {plan_.named(input).at(name), input, /*is_fisher=*/true};
   }
 
   TensorSource model_source(const PlanModel& model, const std::string& name)
       const {
     TensorSource found = source(model.weights, name);
-    if (model.adapter) {
-      found.update = model.adapter->find(name);
-      if (const auto whole = model.adapter->replacement(name)) {
+    const std::string* changed =
+        model.adapter ? model.adapter_names.find(name) : nullptr;
+    if (changed != nullptr) {
+      found.update = model.adapter->find(*changed);
+      if (const auto whole = model.adapter->replacement(*changed)) {
         found.tensor = *whole;
         found.input = input_of(model.adapter->checkpoint());
       }
@@ -136,7 +186,7 @@ class TensorPlanner {
     const auto add =
         [&](size_t input, const std::string& name, double num_examples) {
           ++wanted;
-          if (plan_.inputs[input]->find(name) == nullptr) {
+          if (plan_.named(input).find(name) == nullptr) {
             without = plan_.inputs[input].get();
           } else {
             tensor.grams.push_back({source(input, name), num_examples});

@@ -42,6 +42,12 @@ std::optional<int> layer_of(std::string_view tensor) {
   return number ? std::optional(number->value) : std::nullopt;
 }
 
+std::optional<std::string> stack_of(std::string_view tensor) {
+  const auto number = find_number(tensor);
+  return number ? std::optional(std::string(tensor.substr(0, number->begin)))
+                : std::nullopt;
+}
+
 double layer_depth(int layer, int layers) {
   return layers == 1 ? 1 : static_cast<double>(layer) / (layers - 1);
 }

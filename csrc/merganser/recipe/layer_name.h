@@ -14,6 +14,10 @@ namespace merganser {
 // "bert.encoder.layer.3.output.dense.weight" or "model.layers.3.mlp.up.weight".
 MERGANSER_API std::optional<int> layer_of(std::string_view tensor);
 
+// The name up to that number, "bert.encoder.layer.", which differs between the
+// stacks of a model.
+MERGANSER_API std::optional<std::string> stack_of(std::string_view tensor);
+
 // The depths of tensors, from their names: 0 in the first layer and 1 in the
 // last one, 0 outside the layers, before and after them, as in mergekit 0.1.5.
 MERGANSER_API std::vector<double> layer_depths(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -127,7 +127,12 @@ def _with_models(
 
 def _fisher_of(fisher: Any, label: str, model: Part, inputs: Inputs) -> Part:
     """Checks that every tensor has a Fisher or Gram matrices, or is unchanged."""
-    part = _assigned(_load(fisher, label, FisherResult), label, model)
+    part = _assigned(
+        _load(fisher, label, FisherResult),
+        label,
+        model,
+        [model, inputs.reference, *inputs.models],
+    )
     missing = [
         name
         for name in _floats(model)
@@ -146,7 +151,7 @@ def _fisher_of(fisher: Any, label: str, model: Part, inputs: Inputs) -> Part:
 
 
 def _gram_of(gram: Any, label: str, model: Part) -> Part:
-    return _assigned(_load(gram, label, GramResult), label, model)
+    return _assigned(_load(gram, label, GramResult), label, model, [])
 
 
 def is_unchanged(inputs: Inputs, name: str) -> bool:
@@ -182,8 +187,11 @@ def _load(statistic, label: str, kind: type) -> FisherResult | GramResult:
     return statistic
 
 
-def _assigned(statistic: FisherResult | GramResult, label: str, model: Part) -> Part:
-    """Assigns a statistic to a model's names; tied tensors share one."""
+def _assigned(
+    statistic: FisherResult | GramResult, label: str, model: Part, equal: list[Part]
+) -> Part:
+    """Assigns a statistic to a model's names. Tensors share one if they are tied in
+    memory, or equal in all of `equal`."""
     floats = _floats(model)
     states.check_extra(statistic, floats, label, "its model")
     for name, tensor in statistic.items():
@@ -196,15 +204,25 @@ def _assigned(statistic: FisherResult | GramResult, label: str, model: Part) -> 
                 f"{label}: tensor {name!r} is {tensor.dtype}, expected float32 or "
                 "float64: small values matter"
             )
-    known = {
-        states.memory_of(floats[name]): tensor for name, tensor in statistic.items()
-    }
-    tensors = {
-        name: statistic[name] if name in statistic else known[states.memory_of(tensor)]
-        for name, tensor in floats.items()
-        if name in statistic or states.memory_of(tensor) in known
-    }
+    tensors = {}
+    for name in floats:
+        own = name if name in statistic else _twin(name, statistic, model, equal)
+        if own is not None:
+            tensors[name] = statistic[own]
     return Part(label, tensors, float(statistic.num_examples))
+
+
+def _twin(
+    name: str, names: Iterable[str], model: Part, equal: list[Part]
+) -> str | None:
+    """The name in `names` of a tensor that is tied to this one."""
+    memory = states.memory_of(model[name])
+    for other in names:
+        if states.memory_of(model[other]) == memory or (
+            equal and all(states.are_tied(part[name], part[other]) for part in equal)
+        ):
+            return other
+    return None
 
 
 def _floats(model: Part) -> dict[str, Tensor]:

@@ -183,5 +183,30 @@ TEST_F(Engine, ReportsClampedDenominators) {
   EXPECT_NE(report.to_text().find("% of the denominators"), std::string::npos);
 }
 
+// Frozen layers have no Fisher; they get the type of the output, too.
+TEST_F(Engine, ConvertsTensorsWithoutFishers) {
+  write({3, 2}, DType::kF32);
+  for (int m = 0; m < 3; ++m) {
+    const auto t0 = read_values(folder_ / kNames[m], "t0");
+    write_model(
+        folder_ / kNames[m], {floats("t0", t0), floats("t1", {0.1, -0.3})});
+    write_fisher(
+        fisher_file(m),
+        {floats("t0", {1e-3, 2e-3, 0})},
+        folder_ / kNames[m],
+        100);
+  }
+  execute_merge(plan("gradient_matching"), folder_ / "out");
+  EXPECT_EQ(
+      read_values(folder_ / "out", "t1"), read_values(folder_ / "base", "t1"));
+  execute_merge(
+      plan("gradient_matching", "out_dtype: bfloat16\n"), folder_ / "half");
+  EXPECT_EQ(Checkpoint(folder_ / "half").find("t1")->dtype, DType::kBF16);
+  const TestTensor expected = floats("t1", {0.1, -0.3}, DType::kBF16);
+  std::vector<std::byte> found(4);
+  Checkpoint(folder_ / "half").read("t1", found);
+  EXPECT_EQ(found, expected.data);
+}
+
 } // namespace
 } // namespace merganser::test

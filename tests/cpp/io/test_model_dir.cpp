@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "merganser/io/atomic_file.h"
 #include "merganser/io/model_dir.h"
 #include "raw_safetensors.h"
@@ -48,6 +50,92 @@ TEST(ModelDir, CopiesAllButTheWeights) {
   }
   EXPECT_FALSE(fs::exists(folder / "copy" / "model.safetensors"));
   EXPECT_FALSE(fs::exists(folder / "copy" / "README.md"));
+}
+
+// The files are known by what they are not, as every kind of tokenizer and
+// processor has its own.
+TEST(ModelDir, CopiesFilesOfEveryKind) {
+  test::TemporaryFolder folder;
+  const fs::path model = folder / "model";
+  const auto write = [&](const fs::path& file, const std::string& text) {
+    fs::create_directories((model / file).parent_path());
+    test::write_bytes(model / file, text);
+  };
+  std::vector<fs::path> expected = {
+      "1_Pooling/config.json",
+      "2_Dense/config.json",
+      "2_Dense/model.safetensors",
+      "additional_chat_templates/rag.jinja",
+      "LICENSE",
+      "bpe.codes",
+      "modeling_x.py",
+      "preprocessor_config.json",
+      "processor_config.json",
+      "sentence_bert_config.json",
+      "source.spm",
+      "spm.model",
+      "target.spm",
+      "video_preprocessor_config.json",
+      "vocab.txt"};
+  for (const fs::path& file : expected) {
+    write(file, file.string());
+  }
+  write("config.json", "{}");
+  write(
+      "modules.json",
+      R"([{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Dense/"}])");
+  expected.push_back("modules.json");
+  for (const char* file :
+       {".git/config",
+        ".gitattributes",
+        "1_Pooling/.DS_Store",
+        "README.md",
+        "adapter_config.json",
+        "checkpoint-500/config.json",
+        "events.out.tfevents.1",
+        "heads/a.safetensors",
+        "merganser.json",
+        "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "optimizer.pt",
+        "pytorch_model.bin",
+        "rng_state.pth",
+        "trainer_state.json",
+        "training_args.bin"}) {
+    write(file, "");
+  }
+  std::ranges::sort(expected);
+  EXPECT_EQ(ModelDir(model).companions(), expected);
+  fs::create_directory(folder / "copy");
+  ModelDir(model).copy_without_weights(folder / "copy");
+  expected.push_back("config.json");
+  std::ranges::sort(expected);
+  std::vector<fs::path> copied;
+  for (const auto& entry : fs::recursive_directory_iterator(folder / "copy")) {
+    if (entry.is_regular_file()) {
+      copied.push_back(entry.path().lexically_relative(folder / "copy"));
+    }
+  }
+  std::ranges::sort(copied);
+  EXPECT_EQ(copied, expected);
+}
+
+TEST(ModelDir, RefusesLinksToNothing) {
+  test::TemporaryFolder folder;
+  test::write_bytes(folder / "config.json", "{}");
+  fs::create_symlink("blob", folder / "spm.model");
+  test::expect_error<InputError>(
+      [&] { ModelDir(folder.path()).companions(); },
+      {"spm.model", "is a link to a file that does not exist"});
+}
+
+TEST(ModelDir, RefusesModulesElsewhere) {
+  test::TemporaryFolder folder;
+  test::write_bytes(folder / "config.json", "{}");
+  test::write_bytes(folder / "modules.json", R"([{"path": "../x"}])");
+  test::expect_error<InputError>(
+      [&] { ModelDir(folder.path()).companions(); },
+      {"modules.json", "'../x'", "outside"});
 }
 
 TEST(ModelDir, RefusesOtherThings) {

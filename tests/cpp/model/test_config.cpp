@@ -109,5 +109,13 @@ TEST(EncoderConfig, SavedConfigKeepsLabelNames) {
   EXPECT_FALSE(saved.contains("torch_dtype"));
 }
 
+TEST(EncoderConfig, SavedConfigNamesTheTypeUnderEveryKey) {
+  const std::string original = R"({"model_type": "roberta",
+    "dtype": "bfloat16", "torch_dtype": "float16"})";
+  const Json saved = Json::parse(parse(original).to_json(original));
+  EXPECT_EQ(saved["dtype"], "float32");
+  EXPECT_EQ(saved["torch_dtype"], "float32");
+}
+
 } // namespace
 } // namespace merganser

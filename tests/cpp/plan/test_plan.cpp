@@ -170,6 +170,56 @@ TEST_F(Plan, RefusesOtherAddedTokens) {
   expect_problem({path("a"), "added_tokens.json", "different vocabularies"});
 }
 
+TEST_F(Plan, RefusesOtherVocabulariesOfEveryKind) {
+  for (const char* name : {"spm.model", "bpe.codes", "source.spm"}) {
+    write_text(folder_ / "a" / name, "x");
+    write_text(folder_ / "base" / name, "y");
+    expect_problem({path("a"), name, "different vocabularies"});
+    std::filesystem::remove(folder_ / "a" / name);
+  }
+}
+
+TEST_F(Plan, RefusesOtherWeightsOfModules) {
+  for (const char* name : {"base", "a"}) {
+    std::filesystem::create_directories(folder_ / name / "2_Dense");
+    write_text(
+        folder_ / name / "modules.json",
+        R"([{"path": ""}, {"path": "2_Dense"}])");
+    write_text(folder_ / name / "2_Dense" / "model.safetensors", "x");
+  }
+  EXPECT_EQ(problems(), "nothing");
+  write_text(folder_ / "a" / "2_Dense" / "model.safetensors", "y");
+  expect_problem({path("a/2_Dense/model.safetensors"), "not merged"});
+}
+
+TEST_F(Plan, NotesFilesThatTheOutputDoesNotGet) {
+  for (const char* name : {"preprocessor_config.json", "modeling_x.py"}) {
+    write_text(folder_ / "a" / name, "x");
+    write_text(folder_ / "base" / name, "x");
+  }
+  EXPECT_TRUE(plan().notes.empty());
+  write_text(folder_ / "a" / "preprocessor_config.json", "y");
+  EXPECT_EQ(
+      plan().notes,
+      std::vector<std::string>{
+          path("a/preprocessor_config.json") + " differs from " +
+          path("base/preprocessor_config.json") + ", which the output gets"});
+}
+
+TEST_F(Plan, RefusesQuantizedModels) {
+  for (const char* config :
+       {R"({"quantization_config": {"quant_method": "gptq"}})",
+        R"({"text_config": {"quantization_config": {"bits": 4}}})",
+        R"({"compression_config": {}})"}) {
+    write_model(folder_ / "a", tensors_, config);
+    expect_problem({path("a/config.json"), "quantized", "dequantize"});
+  }
+  write_model(folder_ / "a", tensors_, R"({"quantization_config": null})");
+  EXPECT_EQ(problems(), "nothing");
+  write_text(folder_ / "base" / "quantize_config.json", "{}");
+  expect_problem({path("base"), "has quantize_config.json"});
+}
+
 TEST_F(Plan, RefusesMissingFiles) {
   std::filesystem::remove_all(folder_ / "a");
   std::filesystem::remove(folder_ / "b_fisher.safetensors");
@@ -222,6 +272,9 @@ TEST_F(Plan, RefusesTypesThatItCannotMerge) {
 }
 
 TEST_F(Plan, RefusesFishersWithoutATensor) {
+  write_model(
+      folder_ / "a",
+      {tensors_[0], floats("classifier.weight", {4, 6}), tensors_[2]});
   fisher("a", {fishers_[0]});
   expect_problem(
       {path("a_fisher.safetensors") + " has no Fisher for tensors of " +
@@ -263,6 +316,12 @@ TEST_F(Plan, RefusesOtherConfigurations) {
     expect_problem(
         {path("b/config.json") + " has " + c.words, path("base/config.json")});
   }
+  // Null stands for a default.
+  write_model(folder_ / "base", tensors_, R"({"pad_token_id": 1})");
+  write_model(folder_ / "b", tensors_, R"({"pad_token_id": null})");
+  EXPECT_EQ(problems(), "nothing");
+  write_model(
+      folder_ / "base", tensors_, R"({"id2label": {"0": "bad", "1": "good"}})");
   // Unnamed classes and heads that are not merged may differ.
   write_model(
       folder_ / "b", tensors_, R"({"id2label": {"0": "LABEL_0", "1": "x"}})");
