@@ -6,6 +6,7 @@
 #include <set>
 
 #include "merganser/base/problems.h"
+#include "merganser/base/quote.h"
 #include "merganser/plan/check_inputs.h"
 #include "merganser/plan/check_tensors.h"
 #include "merganser/plan/open_inputs.h"
@@ -151,6 +152,18 @@ void note_statistics(MergePlan& plan) {
   }
 }
 
+// Notes what of the inputs is left out.
+void note_left_out(MergePlan& plan) {
+  for (const auto& input : plan.inputs) {
+    if (!input->left_out().empty()) {
+      plan.notes.push_back(fmt::format(
+          "{}: leaves out what the index does not name: {}",
+          input->path().string(),
+          list_some(input->left_out())));
+    }
+  }
+}
+
 void count_bytes(MergePlan& plan) {
   for (const TensorPlan& tensor : plan.tensors) {
     plan.bytes_read += tensor.bytes_read;
@@ -192,6 +205,7 @@ MergePlan make_plan(Recipe recipe) {
   plan_tensors(plan, problems);
   problems.throw_if_any(source);
   count_bytes(plan);
+  note_left_out(plan);
   note_unused(plan);
   note_statistics(plan);
   return plan;

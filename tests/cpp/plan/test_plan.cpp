@@ -130,6 +130,37 @@ TEST_F(Plan, NotesWhatTheMethodDoesNotUse) {
   EXPECT_EQ(notes[0], "task_arithmetic does not use base_fisher");
 }
 
+TEST_F(Plan, NotesWhatTheIndexLeavesOut) {
+  std::filesystem::rename(
+      folder_ / "a" / "model.safetensors", folder_ / "a" / "x.safetensors");
+  write_tensors(
+      folder_ / "a" / "y.safetensors",
+      {floats("w", {0, 0, 0}), floats("v", {1})});
+  write_text(
+      folder_ / "a" / "model.safetensors.index.json",
+      R"({"weight_map": {"w": "x.safetensors", "v": "y.safetensors",
+          "classifier.weight": "x.safetensors",
+          "position_ids": "x.safetensors"}})");
+  expect_problem({"'v'"}); // of the index, but not of the base
+  write_tensors(folder_ / "a" / "y.safetensors", {floats("w", {0, 0, 0})});
+  write_text(
+      folder_ / "a" / "model.safetensors.index.json",
+      R"({"weight_map": {"w": "x.safetensors",
+          "classifier.weight": "x.safetensors"}})");
+  write_model(folder_ / "base", {tensors_[0], tensors_[1]});
+  write_model(folder_ / "b", {tensors_[0], tensors_[1]});
+  for (const char* name : {"base", "a", "b"}) {
+    fisher(name, fishers_);
+  }
+  const auto notes = plan().notes;
+  ASSERT_EQ(notes.size(), 1u);
+  EXPECT_EQ(
+      notes[0],
+      path("a") +
+          ": leaves out what the index does not name: 'position_ids' in "
+          "x.safetensors");
+}
+
 TEST_F(Plan, NotesWhatIsReadBefore) {
   EXPECT_TRUE(plan().notes.empty());
   const auto normalized = plan("parameters: {normalize_fishers: true}\n").notes;
