@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 
 #include "merganser/base/problems.h"
@@ -206,6 +207,7 @@ MergePlan make_plan(Recipe recipe) {
   problems.throw_if_any(source);
   count_bytes(plan);
   note_left_out(plan);
+  std::ranges::move(unchecked_hashes(plan), std::back_inserter(plan.notes));
   note_unused(plan);
   note_statistics(plan);
   return plan;

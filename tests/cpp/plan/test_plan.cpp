@@ -161,6 +161,25 @@ TEST_F(Plan, NotesWhatTheIndexLeavesOut) {
           "x.safetensors");
 }
 
+// A hash that is missing and one that is empty are both unknown.
+TEST_F(Plan, NotesFishersThatItCannotCheck) {
+  const std::string file = path("a_fisher.safetensors");
+  const Metadata known = Checkpoint(file).metadata();
+  for (bool missing : {false, true}) {
+    Metadata metadata = known;
+    metadata["base_model_hash"] = "";
+    if (missing) {
+      metadata.erase("base_model_hash");
+    }
+    write_tensors(file, fishers_, metadata);
+    EXPECT_EQ(
+        plan().notes,
+        (std::vector<std::string>{
+            file + " is not checked against the weights of " + path("a") +
+            ": its metadata name no base_model_hash"}));
+  }
+}
+
 TEST_F(Plan, NotesWhatIsReadBefore) {
   EXPECT_TRUE(plan().notes.empty());
   const auto normalized = plan("parameters: {normalize_fishers: true}\n").notes;
