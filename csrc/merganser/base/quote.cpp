@@ -1,6 +1,9 @@
 #include "merganser/base/quote.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
 
 namespace merganser {
 
@@ -23,6 +26,17 @@ std::string quote(std::string_view text) {
     }
   }
   return result + (end < text.size() ? "...'" : "'");
+}
+
+std::string list_some(const std::vector<std::string>& names) {
+  constexpr size_t kMax = 5;
+  const size_t shown = std::min(names.size(), kMax);
+  std::string text =
+      fmt::format("{}", fmt::join(names.begin(), names.begin() + shown, ", "));
+  if (shown < names.size()) {
+    text += fmt::format(" and {} more", names.size() - shown);
+  }
+  return text;
 }
 
 } // namespace merganser

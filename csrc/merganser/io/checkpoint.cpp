@@ -22,27 +22,29 @@ struct Checkpoint::Impl {
     size_t file; // index into `files`
   };
 
-  void add(SafetensorsFile file);
-  void check_index(const fs::path& index_path, const CheckpointIndex& index);
+  void add(SafetensorsFile file, const CheckpointIndex* index);
+  void check_index(const fs::path& index_path, const CheckpointIndex& index)
+      const;
   const Place& place(const std::string& name) const;
 
   fs::path path;
   std::vector<SafetensorsFile> files;
   std::vector<TensorInfo> tensors;
+  std::vector<std::string> left_out;
   std::unordered_map<std::string, Place> places;
 };
 
-void Checkpoint::Impl::add(SafetensorsFile file) {
+void Checkpoint::Impl::add(SafetensorsFile file, const CheckpointIndex* index) {
+  const std::string shard = file.path().filename().string();
   for (const TensorInfo& tensor : file.tensors()) {
-    const auto [found, added] =
-        places.emplace(tensor.name, Place{tensors.size(), files.size()});
-    if (!added) {
-      throw InputError(fmt::format(
-          "{}: tensor {} is also in {}",
-          file.path().string(),
-          quote(tensor.name),
-          files[found->second.file].path().string()));
+    if (index != nullptr) {
+      const auto named = index->shard_of.find(tensor.name);
+      if (named == index->shard_of.end() || named->second != shard) {
+        left_out.push_back(fmt::format("{} in {}", quote(tensor.name), shard));
+        continue;
+      }
     }
+    places.emplace(tensor.name, Place{tensors.size(), files.size()});
     tensors.push_back(tensor);
   }
   files.push_back(std::move(file));
@@ -50,25 +52,14 @@ void Checkpoint::Impl::add(SafetensorsFile file) {
 
 void Checkpoint::Impl::check_index(
     const fs::path& index_path,
-    const CheckpointIndex& index) {
+    const CheckpointIndex& index) const {
   for (const auto& [name, shard] : index.shard_of) {
-    const auto found = places.find(name);
-    if (found == places.end() ||
-        files[found->second.file].path().filename() != shard) {
+    if (!places.contains(name)) {
       throw InputError(fmt::format(
           "{}: tensor {} is not in {}, which the index names for it",
           index_path.string(),
           quote(name),
           quote(shard)));
-    }
-  }
-  for (const TensorInfo& tensor : tensors) {
-    if (!index.shard_of.contains(tensor.name)) {
-      throw InputError(fmt::format(
-          "{}: tensor {} of {} is missing from the index",
-          index_path.string(),
-          quote(tensor.name),
-          files[places.at(tensor.name).file].path().string()));
     }
   }
 }
@@ -87,12 +78,12 @@ Checkpoint::Checkpoint(const fs::path& path) : impl_(std::make_unique<Impl>()) {
   impl_->path = path;
   const fs::path weights = fs::is_directory(path) ? find_weights(path) : path;
   if (!is_checkpoint_index(weights)) {
-    impl_->add(SafetensorsFile(weights));
+    impl_->add(SafetensorsFile(weights), nullptr);
     return;
   }
   const CheckpointIndex index = read_checkpoint_index(weights);
   for (const std::string& shard : index.shards) {
-    impl_->add(SafetensorsFile(weights.parent_path() / shard));
+    impl_->add(SafetensorsFile(weights.parent_path() / shard), &index);
   }
   impl_->check_index(weights, index);
 }
@@ -125,6 +116,10 @@ std::vector<fs::path> Checkpoint::files() const {
     paths.push_back(file.path());
   }
   return paths;
+}
+
+const std::vector<std::string>& Checkpoint::left_out() const {
+  return impl_->left_out;
 }
 
 const fs::path& Checkpoint::file_of(const std::string& name) const {

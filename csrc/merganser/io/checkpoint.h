@@ -15,8 +15,9 @@ namespace merganser {
 // The tensors of a model or Fisher: one .safetensors file, an index file
 // (*.safetensors.index.json), or a directory with model.safetensors, with
 // model.safetensors.index.json and its shards, or with any single index or
-// .safetensors file, in this order. The index must name exactly the tensors of
-// its shards. Throws InputError naming what is missing.
+// .safetensors file, in this order. The index decides which shard a tensor is
+// read from; what it does not name is left out. Throws InputError naming what
+// is missing.
 class MERGANSER_API Checkpoint {
  public:
   explicit Checkpoint(const std::filesystem::path& path);
@@ -28,6 +29,8 @@ class MERGANSER_API Checkpoint {
   const TensorInfo* find(const std::string& name) const; // nullptr: absent
   const Metadata& metadata() const; // the first shard's
   std::vector<std::filesystem::path> files() const;
+  // Tensors of the shards that the index does not name: "'w' in x.safetensors".
+  const std::vector<std::string>& left_out() const;
   const std::filesystem::path& file_of(const std::string& name) const;
 
   StoredTensor at(const std::string& name) const; // throws InputError

@@ -81,6 +81,7 @@ std::optional<FisherMetadata> FisherMetadata::parse(
         kFormatVersion));
   }
   const Reader reader(metadata, file);
+  const auto hash = metadata.find("base_model_hash");
   return FisherMetadata{
       .estimator = reader.text("estimator"),
       .num_examples = reader.integer<int64_t>("num_examples", 1),
@@ -88,7 +89,7 @@ std::optional<FisherMetadata> FisherMetadata::parse(
       .samples = reader.integer<int64_t>("samples", 0),
       .seed = reader.integer<uint64_t>("seed", 0),
       .labels = reader.text("labels"),
-      .base_model_hash = reader.text("base_model_hash")};
+      .base_model_hash = hash == metadata.end() ? "" : hash->second};
 }
 
 } // namespace merganser

@@ -25,13 +25,13 @@ struct MERGANSER_API FisherMetadata {
   uint64_t seed = 0;
   std::string labels; // "model" or "data"
   std::string base_model_hash; // Checkpoint::content_hash() of its model;
-                               // empty: unknown
+                               // empty, or missing in the file: unknown
 
   Metadata to_metadata() const;
 
   // Returns nullopt for a file without `format_version`, which another program
   // wrote. Throws InputError naming the file and key for an unknown version, a
-  // missing key, or a value that is not an integer.
+  // missing key (except base_model_hash), or a value that is not an integer.
   static std::optional<FisherMetadata> parse(
       const Metadata& metadata,
       const std::filesystem::path& file);

@@ -16,7 +16,7 @@ namespace {
 
 // Parses the JSON text event by event and accepts only this structure, so that
 // neither deep nesting nor unknown parts are ever stored:
-//   {"__metadata__": {text: text},
+//   {"__metadata__": {text: text} or null,
 //    name: {"dtype": text, "shape": [n...], "data_offsets": [begin, end]}}
 class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
  public:
@@ -113,8 +113,13 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     return true;
   }
 
+  // The safetensors package reads null metadata as none.
   bool null() override {
-    unexpected("null");
+    if (state_ != State::kMetadataStart) {
+      unexpected("null");
+    }
+    state_ = State::kTop;
+    return true;
   }
   bool boolean(bool) override {
     unexpected("true or false");

@@ -46,6 +46,12 @@ std::string kind(const YAML::Node& node) {
   }
 }
 
+// The key `<<` of YAML 1.1, unless it is quoted; "?" is the tag of plain
+// scalars.
+bool is_merge_key(const YAML::Node& key) {
+  return key.IsScalar() && key.Tag() == "?" && key.Scalar() == "<<";
+}
+
 // Refuses what yaml-cpp would pass on unchanged into files that are UTF-8.
 void check_utf8(const std::string& yaml, const std::string& source) {
   if (const auto at = find_ill_formed_utf8(yaml)) {
@@ -111,22 +117,69 @@ bool YamlValue::is_mapping() const {
   return node_.IsMap();
 }
 
-std::vector<YAML::Node> YamlValue::keys() const {
+std::vector<YAML::Node> YamlValue::mappings() const {
   if (!node_.IsMap()) {
     fail_type("a mapping");
   }
+  std::vector<YAML::Node> found;
+  add_mappings(node_, found);
+  return found;
+}
+
+void YamlValue::add_mappings(
+    const YAML::Node& mapping,
+    std::vector<YAML::Node>& found) const {
+  constexpr size_t kMost = 1000;
+  if (!mapping.IsMap()) {
+    fail_at(
+        source_,
+        mapping.Mark(),
+        "<< must name a mapping or a list of mappings, not " + kind(mapping));
+  }
+  // A mapping that was found before adds no key; it may contain itself.
+  if (std::ranges::any_of(
+          found, [&](const YAML::Node& node) { return node.is(mapping); })) {
+    return;
+  }
+  if (found.size() == kMost) {
+    fail(fmt::format("<< merges more than {} mappings", kMost));
+  }
+  found.push_back(mapping);
+  for (const auto& entry : mapping) {
+    if (!is_merge_key(entry.first)) {
+      continue;
+    }
+    if (entry.second.IsSequence()) {
+      for (const YAML::Node& item : entry.second) {
+        add_mappings(item, found);
+      }
+    } else {
+      add_mappings(entry.second, found);
+    }
+  }
+}
+
+std::vector<YAML::Node> YamlValue::keys() const {
   std::vector<YAML::Node> keys;
-  std::set<std::string> seen;
-  for (const auto& entry : node_) {
-    const YAML::Node& key = entry.first;
-    if (!key.IsScalar()) {
-      fail_at(source_, key.Mark(), "a key must be a string, not " + kind(key));
+  std::set<std::string> all;
+  for (const YAML::Node& mapping : mappings()) {
+    std::set<std::string> own;
+    for (const auto& entry : mapping) {
+      const YAML::Node& key = entry.first;
+      if (!key.IsScalar()) {
+        fail_at(
+            source_, key.Mark(), "a key must be a string, not " + kind(key));
+      }
+      if (!own.insert(key.Scalar()).second) {
+        fail_at(
+            source_,
+            key.Mark(),
+            fmt::format("duplicate key '{}'", key.Scalar()));
+      }
+      if (!is_merge_key(key) && all.insert(key.Scalar()).second) {
+        keys.push_back(key);
+      }
     }
-    if (!seen.insert(key.Scalar()).second) {
-      fail_at(
-          source_, key.Mark(), fmt::format("duplicate key '{}'", key.Scalar()));
-    }
-    keys.push_back(key);
   }
   return keys;
 }
@@ -140,23 +193,23 @@ void YamlValue::expect_keys(std::span<const std::string_view> known) const {
 void YamlValue::expect_keys(
     std::span<const std::string_view> known,
     Problems& problems) const {
-  if (!node_.IsMap()) {
-    fail_type("a mapping");
-  }
+  const std::vector<YAML::Node> all = mappings();
   problems.collect([&] { keys(); });
-  for (const auto& entry : node_) {
-    const YAML::Node& key = entry.first;
-    if (key.IsScalar() &&
-        std::find(known.begin(), known.end(), key.Scalar()) == known.end()) {
-      problems.add(at_mark(
-          source_,
-          key.Mark(),
-          fmt::format(
-              "unknown key '{}'{}{}; available: {}",
-              key.Scalar(),
-              name_.empty() ? "" : " in ",
-              name_,
-              fmt::join(known, ", "))));
+  for (const YAML::Node& mapping : all) {
+    for (const auto& entry : mapping) {
+      const YAML::Node& key = entry.first;
+      if (key.IsScalar() && !is_merge_key(key) &&
+          std::find(known.begin(), known.end(), key.Scalar()) == known.end()) {
+        problems.add(at_mark(
+            source_,
+            key.Mark(),
+            fmt::format(
+                "unknown key '{}'{}{}; available: {}",
+                key.Scalar(),
+                name_.empty() ? "" : " in ",
+                name_,
+                fmt::join(known, ", "))));
+      }
     }
   }
 }
@@ -173,14 +226,24 @@ std::vector<std::pair<std::string, YamlValue>> YamlValue::entries() const {
 }
 
 std::optional<YamlValue> YamlValue::find(std::string_view key) const {
-  const YAML::Node value = node_[std::string(key)];
-  if (!value.IsDefined()) {
+  for (const YAML::Node& mapping : mappings()) {
+    // Of a constant node, [] does not add the key.
+    if (const YAML::Node value = mapping[std::string(key)]; value.IsDefined()) {
+      return YamlValue(
+          value,
+          source_,
+          fmt::format("{}{}{}", name_, name_.empty() ? "" : ".", key));
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<YamlValue> YamlValue::given(std::string_view key) const {
+  auto value = find(key);
+  if (value && value->node_.IsNull()) {
     return std::nullopt;
   }
-  return YamlValue(
-      value,
-      source_,
-      fmt::format("{}{}{}", name_, name_.empty() ? "" : ".", key));
+  return value;
 }
 
 YamlValue YamlValue::at(std::string_view key) const {

@@ -35,8 +35,11 @@ class MERGANSER_API YamlValue {
   YamlValue& operator=(const YamlValue&);
   ~YamlValue();
 
-  // Mappings. expect_keys refuses unknown and duplicate keys; it throws them,
-  // or adds them to `problems`. It always throws if this is not a mapping.
+  // Mappings, in which `<<: *anchor` and `<<: [*anchor, ...]` add the keys that
+  // are missing, as in YAML 1.1: the mapping's own keys come before those of
+  // the first anchor, these before the second's. expect_keys refuses unknown
+  // and duplicate keys; it throws them, or adds them to `problems`. It always
+  // throws if this is not a mapping.
   bool is_mapping() const;
   void expect_keys(std::span<const std::string_view> known) const;
   void expect_keys(std::initializer_list<std::string_view> known) const {
@@ -45,6 +48,8 @@ class MERGANSER_API YamlValue {
   void expect_keys(std::span<const std::string_view> known, Problems& problems)
       const;
   std::optional<YamlValue> find(std::string_view key) const;
+  // The same, but null ("key:" with nothing after it) counts as missing.
+  std::optional<YamlValue> given(std::string_view key) const;
   YamlValue at(std::string_view key) const; // throws if missing
 
   // The entries of a mapping whose keys are the user's names: at least one.
@@ -89,6 +94,11 @@ class MERGANSER_API YamlValue {
 
  private:
   YamlValue(YAML::Node node, std::string source, std::string name);
+  // The mapping and those that it merges, in the order in which a key is
+  // searched; throws if one is no mapping.
+  std::vector<YAML::Node> mappings() const;
+  void add_mappings(const YAML::Node& mapping, std::vector<YAML::Node>& found)
+      const;
   // The keys of a mapping; throws if one is duplicate.
   std::vector<YAML::Node> keys() const;
   [[noreturn]] void fail_type(std::string_view expected) const;

@@ -96,6 +96,45 @@ bool needs_fisher(const MergePlan& plan, const std::string& name) {
       !plan.recipe.slices.empty() || !is_unchanged(plan, name);
 }
 
+// A Fisher or Gram file of the plan and its model, both positions in
+// MergePlan::inputs.
+struct Statistic {
+  size_t input;
+  size_t model;
+  bool adapter; // the model has one, so that its weights are not the model's
+  bool is_gram;
+  std::string hash; // of the weights that it was estimated on; empty: unknown
+};
+
+template <typename Use>
+void for_each_statistic(const MergePlan& plan, const Use& use) {
+  const auto visit =
+      [&](std::optional<size_t> input, size_t model, bool adapter, bool gram) {
+        if (input) {
+          const Checkpoint& file = *plan.inputs[*input];
+          const auto metadata =
+              FisherMetadata::parse(file.metadata(), file.files().front());
+          use(Statistic{
+              *input,
+              model,
+              adapter,
+              gram,
+              metadata ? metadata->base_model_hash : ""});
+        }
+      };
+  if (plan.base) {
+    visit(plan.base_fisher, *plan.base, /*adapter=*/false, /*gram=*/false);
+    visit(plan.base_gram, *plan.base, /*adapter=*/false, /*gram=*/true);
+  }
+  for (const PlanSlice& slice : plan.slices) {
+    for (const PlanModel& model : slice.models) {
+      const bool adapter = model.adapter != nullptr;
+      visit(model.fisher, model.weights, adapter, /*gram=*/false);
+      visit(model.gram, model.weights, adapter, /*gram=*/true);
+    }
+  }
+}
+
 } // namespace
 
 void check_inputs(const MergePlan& plan, Problems& problems) {
@@ -162,37 +201,37 @@ void check_hashes(
     const MergePlan& plan,
     const std::function<std::string(size_t input)>& hash_of,
     Problems& problems) {
-  const auto check = [&](std::optional<size_t> statistic_input,
-                         size_t model_input) {
-    if (!statistic_input) {
+  for_each_statistic(plan, [&](const Statistic& statistic) {
+    if (statistic.hash.empty() || statistic.adapter ||
+        statistic.hash.starts_with(hash_of(statistic.model))) {
       return;
     }
-    const Checkpoint& statistic = *plan.inputs[*statistic_input];
-    const auto metadata =
-        FisherMetadata::parse(statistic.metadata(), statistic.files().front());
-    if (metadata && !metadata->base_model_hash.empty() &&
-        !metadata->base_model_hash.starts_with(hash_of(model_input))) {
-      problems.add(fmt::format(
-          "{} was estimated on other weights than {} (its base_model_hash "
-          "differs); estimate {} on this model",
-          statistic.path().string(),
-          plan.inputs[model_input]->path().string(),
-          metadata->estimator == kGramEstimator ? "Gram matrices"
-                                                : "the Fisher"));
+    problems.add(fmt::format(
+        "{} was estimated on other weights than {} (its base_model_hash "
+        "differs); estimate {} on this model",
+        plan.inputs[statistic.input]->path().string(),
+        plan.inputs[statistic.model]->path().string(),
+        statistic.is_gram ? "Gram matrices" : "the Fisher"));
+  });
+}
+
+std::vector<std::string> unchecked_hashes(const MergePlan& plan) {
+  std::vector<std::string> notes;
+  for_each_statistic(plan, [&](const Statistic& statistic) {
+    if (!statistic.hash.empty() && !statistic.adapter) {
+      return;
     }
-  };
-  if (plan.base) {
-    check(plan.base_fisher, *plan.base);
-    check(plan.base_gram, *plan.base);
-  }
-  for (const PlanSlice& slice : plan.slices) {
-    for (const PlanModel& model : slice.models) {
-      if (!model.adapter) {
-        check(model.fisher, model.weights);
-        check(model.gram, model.weights);
-      }
+    std::string note = fmt::format(
+        "{} is not checked against the weights of {}: {}",
+        plan.inputs[statistic.input]->path().string(),
+        plan.inputs[statistic.model]->path().string(),
+        statistic.adapter ? "the model has an adapter"
+                          : "its metadata name no base_model_hash");
+    if (std::ranges::find(notes, note) == notes.end()) {
+      notes.push_back(std::move(note)); // once for all slices
     }
-  }
+  });
+  return notes;
 }
 
 } // namespace merganser

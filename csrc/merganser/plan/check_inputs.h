@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "merganser/base/problems.h"
 #include "merganser/plan/plan.h"
@@ -21,5 +22,9 @@ void check_hashes(
     const MergePlan& plan,
     const std::function<std::string(size_t input)>& hash_of,
     Problems& problems);
+
+// Sentences about the Fishers and Gram matrices that check_hashes cannot check:
+// the hash is unknown, or does not cover the model's adapter.
+std::vector<std::string> unchecked_hashes(const MergePlan& plan);
 
 } // namespace merganser

@@ -10,18 +10,6 @@ namespace {
 
 using Names = std::vector<std::string>;
 
-// "a", "b", "c" and 12 more
-std::string list_some(const Names& names) {
-  constexpr size_t kMax = 5;
-  const size_t shown = std::min(names.size(), kMax);
-  std::string text =
-      fmt::format("{}", fmt::join(names.begin(), names.begin() + shown, ", "));
-  if (shown < names.size()) {
-    text += fmt::format(" and {} more", names.size() - shown);
-  }
-  return text;
-}
-
 using Sentence = fmt::format_string<std::string, std::string>;
 
 // Adds a sentence about two checkpoints, followed by `names`, unless there are

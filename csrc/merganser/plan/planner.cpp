@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 
 #include "merganser/base/problems.h"
+#include "merganser/base/quote.h"
 #include "merganser/plan/check_configs.h"
 #include "merganser/plan/check_inputs.h"
 #include "merganser/plan/map_names.h"
@@ -166,6 +168,18 @@ void note_files(MergePlan& plan) {
   }
 }
 
+// Notes what of the inputs is left out.
+void note_left_out(MergePlan& plan) {
+  for (const auto& input : plan.inputs) {
+    if (!input->left_out().empty()) {
+      plan.notes.push_back(fmt::format(
+          "{}: leaves out what the index does not name: {}",
+          input->path().string(),
+          list_some(input->left_out())));
+    }
+  }
+}
+
 void count_bytes(MergePlan& plan) {
   for (const TensorPlan& tensor : plan.tensors) {
     plan.bytes_read += tensor.bytes_read;
@@ -214,6 +228,8 @@ MergePlan make_plan(Recipe recipe) {
   plan_tensors(plan, problems);
   problems.throw_if_any(source);
   count_bytes(plan);
+  note_left_out(plan);
+  std::ranges::move(unchecked_hashes(plan), std::back_inserter(plan.notes));
   note_unused(plan);
   note_statistics(plan);
   note_files(plan);

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "merganser/base/problems.h"
 #include "merganser/recipe/read_options.h"
 
@@ -10,21 +12,18 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Splits mergekit's "model+adapter", unless a directory of that name exists.
-void parse_model_path(
-    const YamlValue& value,
-    const fs::path& folder,
-    RecipeModel& model) {
-  model.model = value.path(folder);
-  const std::string text = model.model.string();
-  const size_t plus = text.rfind('+');
-  std::error_code ignored;
-  if (plus != std::string::npos && !fs::exists(model.model, ignored)) {
-    const std::string adapter =
-        value.text().substr(value.text().rfind('+') + 1);
-    model.model = text.substr(0, plus);
-    model.adapter = (folder / adapter).lexically_normal();
+// mergekit's mapping {path: ..., revision: ...}, or the path alone.
+fs::path parse_model_path(const YamlValue& value, const fs::path& folder) {
+  if (!value.is_mapping()) {
+    return value.path(folder);
   }
+  value.expect_keys({"path", "revision"});
+  if (const auto revision = value.given("revision")) {
+    revision->fail(fmt::format(
+        "{} is not supported: a local directory has no revisions",
+        revision->name()));
+  }
+  return value.at("path").path(folder);
 }
 
 void parse_layer_range(const YamlValue& range, RecipeModel& model) {
@@ -54,9 +53,13 @@ RecipeModel parse_model(
   Problems problems;
   entry.expect_keys(keys, problems);
   RecipeModel model;
-  problems.collect([&] { parse_model_path(entry.at("model"), folder, model); });
+  problems.collect([&] {
+    ModelReference reference = parse_model_reference(entry.at("model"), folder);
+    model.model = std::move(reference.model);
+    model.adapter = std::move(reference.adapter);
+  });
   const auto take = [&](std::string_view key, const auto& use) {
-    const auto value = entry.find(key);
+    const auto value = entry.given(key);
     if (value) {
       problems.collect([&] { use(*value); });
     }
@@ -139,7 +142,7 @@ RecipeSlice parse_slice(
       }
     }
   });
-  if (const auto parameters = entry.find("parameters")) {
+  if (const auto parameters = entry.given("parameters")) {
     problems.collect([&] {
       slice.parameters =
           parse_settings(*parameters, method, ParameterInfo::Scope::kMerge);
@@ -150,6 +153,36 @@ RecipeSlice parse_slice(
 }
 
 } // namespace
+
+ModelReference parse_model_reference(
+    const YamlValue& value,
+    const fs::path& folder) {
+  if (value.is_mapping()) {
+    value.expect_keys({"model", "lora", "override_architecture"});
+    if (const auto other = value.given("override_architecture")) {
+      other->fail(fmt::format(
+          "{} is not supported; change config.json of the model",
+          other->name()));
+    }
+    ModelReference found{parse_model_path(value.at("model"), folder), {}};
+    if (const auto lora = value.given("lora")) {
+      found.adapter = parse_model_path(*lora, folder);
+    }
+    return found;
+  }
+  ModelReference found{value.path(folder), {}};
+  const std::string text = found.model.string();
+  const size_t plus = text.rfind('+');
+  std::error_code ignored;
+  // A directory may have a + in its name.
+  if (plus != std::string::npos && !fs::exists(found.model, ignored)) {
+    const std::string adapter =
+        value.text().substr(value.text().rfind('+') + 1);
+    found.model = text.substr(0, plus);
+    found.adapter = (folder / adapter).lexically_normal();
+  }
+  return found;
+}
 
 std::vector<RecipeModel> parse_models(
     const YamlValue& list,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <vector>
 
 #include "merganser/io/yaml_value.h"
@@ -9,6 +10,17 @@
 // Read the lists of a recipe. Paths are relative to `folder`. Throw InputErrors
 // with all errors of a list.
 namespace merganser {
+
+// mergekit's reference to a model: "model", "model+adapter", or the mapping
+// {model: {path: model}, lora: {path: adapter}}.
+struct ModelReference {
+  std::filesystem::path model;
+  std::optional<std::filesystem::path> adapter;
+};
+
+ModelReference parse_model_reference(
+    const YamlValue& value,
+    const std::filesystem::path& folder);
 
 std::vector<RecipeModel> parse_models(
     const YamlValue& list,

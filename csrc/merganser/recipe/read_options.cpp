@@ -155,7 +155,7 @@ void check_count(const MethodInfo& method, int models) {
 void parse_recipe_options(const YamlValue& mapping, Recipe& recipe) {
   Problems problems;
   const auto take = [&](std::string_view key, const auto& use) {
-    if (const auto value = mapping.find(key)) {
+    if (const auto value = mapping.given(key)) {
       problems.collect([&] { use(*value); });
     }
   };

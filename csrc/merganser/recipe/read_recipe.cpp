@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "merganser/base/error.h"
 #include "merganser/base/problems.h"
@@ -40,7 +41,7 @@ void parse_base(
   Problems problems;
   // Reads an optional key; returns false if it is missing.
   const auto take = [&](std::string_view key, bool needed, const auto& use) {
-    const auto value = root.find(key);
+    const auto value = root.given(key);
     if (value) {
       problems.collect([&] { use(*value); });
     } else if (needed) {
@@ -54,8 +55,16 @@ void parse_base(
   const auto to = [&](auto& path) {
     return [&](const YamlValue& value) { path = value.path(folder); };
   };
-  const bool base =
-      take("base_model", method.needs_base, to(recipe.base_model));
+  const auto to_base = [&](const YamlValue& value) {
+    ModelReference reference = parse_model_reference(value, folder);
+    if (reference.adapter) {
+      value.fail(
+          "base_model cannot have an adapter; merge the adapter into the model "
+          "first, with the method passthrough");
+    }
+    recipe.base_model = std::move(reference.model);
+  };
+  const bool base = take("base_model", method.needs_base, to_base);
   if (!base && !method.needs_base && recipe.heads != HeadMode::kMerge) {
     problems.collect([&] {
       root.at("heads").fail(fmt::format(
@@ -163,9 +172,9 @@ Recipe Recipe::parse(
   const MethodInfo& method = *recipe.method;
   problems.collect([&] { parse_recipe_options(root, recipe); });
   problems.collect([&] { parse_base(root, method, folder, recipe); });
-  const auto slices = root.find("slices");
+  const auto slices = root.given("slices");
   problems.collect([&] {
-    if (slices && root.find("models")) {
+    if (slices && root.given("models")) {
       slices->fail("models and slices exclude each other; remove one of them");
     }
     if (slices) {

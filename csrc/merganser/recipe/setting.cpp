@@ -57,7 +57,7 @@ Setting Setting::parse(const YamlValue& value, const ParameterInfo& parameter) {
   Setting setting;
   const auto add_rule = [&](const YamlValue& rule) {
     rule.expect_keys({"filter", "value"});
-    const auto filter = rule.find("filter");
+    const auto filter = rule.given("filter");
     setting.rules_.push_back(
         {filter && filter->text() != "*" ? filter->text() : "",
          parse_values(rule.at("value"), parameter)});

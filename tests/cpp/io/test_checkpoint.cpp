@@ -190,19 +190,40 @@ TEST_F(Index, DisagreesWithTheShards) {
   expect_refused(
       R"({"weight_map":{"a":"x.safetensors","c":"x.safetensors"}})",
       {"index.json", "'c'", "'x.safetensors'"});
-  // Both tensors in two shards.
-  fs::copy_file(folder_ / "y.safetensors", folder_ / "z.safetensors");
-  expect_refused(
-      R"({"weight_map":{"b":"z.safetensors","c":"y.safetensors"}})",
-      {"z.safetensors", "'b'", "also in", "y.safetensors"});
-  // A tensor of a shard that the index leaves out.
+}
+
+// As transformers, mergekit and vLLM read: a stale copy of a tensor in another
+// shard, and a tensor that the index does not name, are left out.
+TEST_F(Index, DecidesWhereATensorIs) {
   SafetensorsWriter writer(
-      folder_ / "x.safetensors",
-      {{"a", DType::kU8, {0}}, {"extra", DType::kU8, {0}}});
+      folder_ / "y.safetensors",
+      {kTensors[1], {"a", DType::kU8, {1}}, {"extra", DType::kU8, {1}}});
+  writer.write("b", data_of(kTensors[1]));
+  writer.write("a", std::vector<std::byte>(1));
+  writer.write("extra", std::vector<std::byte>(1));
   writer.finish();
-  expect_refused(
-      R"({"weight_map":{"a":"x.safetensors"}})",
-      {"index.json", "'extra'", "missing from the index"});
+  test::write_bytes(
+      folder_ / "model.safetensors.index.json",
+      R"({"weight_map":{"a":"x.safetensors","b":"y.safetensors"}})");
+  const Checkpoint checkpoint(folder_.path());
+  EXPECT_EQ(
+      checkpoint.tensors(),
+      (std::vector<TensorInfo>{kTensors[0], kTensors[1]}));
+  std::vector<std::byte> data(kTensors[0].bytes());
+  checkpoint.read("a", data);
+  EXPECT_EQ(data, data_of(kTensors[0]));
+  EXPECT_EQ(checkpoint.file_of("a"), folder_ / "x.safetensors");
+  EXPECT_EQ(
+      checkpoint.left_out(),
+      (Names{"'a' in y.safetensors", "'extra' in y.safetensors"}));
+
+  // The other way around.
+  test::write_bytes(
+      folder_ / "model.safetensors.index.json",
+      R"({"weight_map":{"a":"y.safetensors","b":"y.safetensors"}})");
+  const Checkpoint other(folder_.path());
+  EXPECT_EQ(other.find("a")->dtype, DType::kU8);
+  EXPECT_EQ(other.files().size(), 1u);
 }
 
 TEST_F(Index, LeadsOutside) {

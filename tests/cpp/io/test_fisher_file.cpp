@@ -50,7 +50,7 @@ TEST(FisherMetadata, RefusesOtherVersions) {
 
 TEST(FisherMetadata, RefusesMissingKeys) {
   for (const auto& [key, value] : kExample.to_metadata()) {
-    if (key == "format_version") {
+    if (key == "format_version" || key == "base_model_hash") {
       continue;
     }
     Metadata metadata = kExample.to_metadata();
@@ -59,6 +59,15 @@ TEST(FisherMetadata, RefusesMissingKeys) {
         [&] { FisherMetadata::parse(metadata, "f.safetensors"); },
         {"f.safetensors", "'" + key + "' is missing"});
   }
+}
+
+// As an empty one.
+TEST(FisherMetadata, TakesAMissingHashAsUnknown) {
+  Metadata metadata = kExample.to_metadata();
+  metadata.erase("base_model_hash");
+  const auto parsed = FisherMetadata::parse(metadata, "f");
+  EXPECT_EQ(parsed.value().base_model_hash, "");
+  EXPECT_EQ(parsed->num_examples, kExample.num_examples);
 }
 
 TEST(FisherMetadata, RefusesOtherThanNumbers) {

@@ -45,6 +45,19 @@ TEST(Safetensors, ReadsHandWrittenFile) {
   EXPECT_EQ(std::string(text, 2), "yz");
 }
 
+// As the safetensors package reads it.
+TEST(Safetensors, NullMetadataAreNone) {
+  test::TemporaryFolder folder;
+  const SafetensorsFile file(test::write_bytes(
+      folder / "f.safetensors",
+      test::raw_safetensors(
+          R"({"__metadata__":null,)"
+          R"("w":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}})",
+          "abc")));
+  EXPECT_TRUE(file.metadata().empty());
+  EXPECT_EQ(file.tensors().size(), 1u);
+}
+
 TEST(Safetensors, ReadingOutsideATensor) {
   test::TemporaryFolder folder;
   const SafetensorsFile file(test::write_bytes(

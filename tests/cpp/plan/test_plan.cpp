@@ -130,6 +130,56 @@ TEST_F(Plan, NotesWhatTheMethodDoesNotUse) {
   EXPECT_EQ(notes[0], "task_arithmetic does not use base_fisher");
 }
 
+TEST_F(Plan, NotesWhatTheIndexLeavesOut) {
+  std::filesystem::rename(
+      folder_ / "a" / "model.safetensors", folder_ / "a" / "x.safetensors");
+  write_tensors(
+      folder_ / "a" / "y.safetensors",
+      {floats("w", {0, 0, 0}), floats("v", {1})});
+  write_text(
+      folder_ / "a" / "model.safetensors.index.json",
+      R"({"weight_map": {"w": "x.safetensors", "v": "y.safetensors",
+          "classifier.weight": "x.safetensors",
+          "position_ids": "x.safetensors"}})");
+  expect_problem({"'v'"}); // of the index, but not of the base
+  write_tensors(folder_ / "a" / "y.safetensors", {floats("w", {0, 0, 0})});
+  write_text(
+      folder_ / "a" / "model.safetensors.index.json",
+      R"({"weight_map": {"w": "x.safetensors",
+          "classifier.weight": "x.safetensors"}})");
+  write_model(folder_ / "base", {tensors_[0], tensors_[1]});
+  write_model(folder_ / "b", {tensors_[0], tensors_[1]});
+  for (const char* name : {"base", "a", "b"}) {
+    fisher(name, fishers_);
+  }
+  const auto notes = plan().notes;
+  ASSERT_EQ(notes.size(), 1u);
+  EXPECT_EQ(
+      notes[0],
+      path("a") +
+          ": leaves out what the index does not name: 'position_ids' in "
+          "x.safetensors");
+}
+
+// A hash that is missing and one that is empty are both unknown.
+TEST_F(Plan, NotesFishersThatItCannotCheck) {
+  const std::string file = path("a_fisher.safetensors");
+  const Metadata known = Checkpoint(file).metadata();
+  for (bool missing : {false, true}) {
+    Metadata metadata = known;
+    metadata["base_model_hash"] = "";
+    if (missing) {
+      metadata.erase("base_model_hash");
+    }
+    write_tensors(file, fishers_, metadata);
+    EXPECT_EQ(
+        plan().notes,
+        (std::vector<std::string>{
+            file + " is not checked against the weights of " + path("a") +
+            ": its metadata name no base_model_hash"}));
+  }
+}
+
 TEST_F(Plan, NotesWhatIsReadBefore) {
   EXPECT_TRUE(plan().notes.empty());
   const auto normalized = plan("parameters: {normalize_fishers: true}\n").notes;

@@ -130,6 +130,51 @@ INSTANTIATE_TEST_SUITE_P(
             "is not UTF-8"},
         BadRecipe{"NotAMapping", "- linear", "1:1", "must be a mapping"},
         BadRecipe{
+            "MergedUnknownKey",
+            "merge_method: linear\nmodels: [{model: a, <<: {weight: 1}}]",
+            "2:26",
+            "unknown key 'weight' in models[0]"},
+        BadRecipe{
+            "MergedText",
+            "merge_method: linear\nmodels: [{model: a, <<: b}]",
+            "2:25",
+            "<< must name a mapping or a list of mappings, not 'b'"},
+        BadRecipe{
+            "QuotedMergeKey",
+            "merge_method: linear\nmodels: [{model: a, '<<': {weight: 1}}]",
+            "2:21",
+            "unknown key '<<' in models[0]"},
+        BadRecipe{
+            "TwoMergeKeys",
+            "merge_method: linear\nmodels: [{<<: {model: a}, <<: {model: b}}]",
+            "2:27",
+            "duplicate key '<<'"},
+        BadRecipe{
+            "NoWeight",
+            "merge_method: linear\nmodels: [{model: a, parameters: {weight: "
+            "}}]",
+            "2:42",
+            "weight must be a number, not nothing"},
+        BadRecipe{
+            "Revision",
+            "merge_method: linear\nmodels: [{model: {model: {path: a, "
+            "revision: "
+            "b}}}]",
+            "2:46",
+            "a local directory has no revisions"},
+        BadRecipe{
+            "Architecture",
+            "merge_method: linear\n"
+            "models: [{model: {model: a, override_architecture: b}}]",
+            "2:52",
+            "models[0].model.override_architecture is not supported"},
+        BadRecipe{
+            "AdapterOfTheBase",
+            "merge_method: ties\nbase_model: {model: a, lora: b}\n"
+            "models: [{model: c}]",
+            "2:13",
+            "base_model cannot have an adapter"},
+        BadRecipe{
             "UnknownKey",
             "merge_method: linear\nmodel: []\nmodels: [{model: a}]",
             "2:1",
@@ -401,6 +446,91 @@ slices:
   EXPECT_EQ(value(recipe.slices[0].parameters, "lambda"), 2);
   EXPECT_EQ(recipe.slices[1].models[0].model, "/recipes/b");
   EXPECT_EQ(recipe.slices[1].models[0].adapter, "/recipes/lora");
+}
+
+// mergekit's mapping of a model, for paths with + or @ in their names.
+TEST(Recipe, TakesModelsAsMappings) {
+  const Recipe recipe = parse(R"(
+merge_method: task_arithmetic
+base_model: {model: {path: base+x, revision: null}, lora: null}
+models:
+  - model: {model: {path: ../a+x/}, lora: {path: lora}}
+  - model: {model: b+x, override_architecture: null}
+  - model: {model: {path: base+x}}
+)");
+  EXPECT_EQ(recipe.base_model, "/recipes/base+x");
+  ASSERT_EQ(recipe.models.size(), 2u); // without the base
+  EXPECT_EQ(recipe.models[0].model, "/a+x");
+  EXPECT_EQ(recipe.models[0].adapter, "/recipes/lora");
+  EXPECT_EQ(recipe.models[1].model, "/recipes/b+x");
+  EXPECT_EQ(recipe.models[1].adapter, std::nullopt);
+}
+
+// The values are those of PyYAML 6: yaml.safe_load resolves merge keys so.
+TEST(Recipe, ReadsMergeKeys) {
+  const Recipe recipe = parse(R"(
+merge_method: ties
+base_model: base
+models:
+  - model: a
+    parameters: &first {weight: 0.5, density: 0.25}
+  - model: b
+    parameters: &second
+      weight: 0.75
+      <<: *first
+  - model: c
+    parameters:
+      <<: [{density: 0.125}, *second]
+  - model: d
+    parameters: {<<: *second}
+)");
+  ASSERT_EQ(recipe.models.size(), 4u);
+  const std::vector<std::pair<double, double>> expected = {
+      {0.5, 0.25}, {0.75, 0.25}, {0.75, 0.125}, {0.75, 0.25}};
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const Settings& settings = recipe.models[i].parameters;
+    EXPECT_EQ(value(settings, "weight"), expected[i].first) << i;
+    EXPECT_EQ(value(settings, "density"), expected[i].second) << i;
+  }
+}
+
+// mergekit's optional keys are None for a key without a value.
+TEST(Recipe, TakesNullForAbsent) {
+  const Recipe recipe = parse(R"(
+merge_method: linear
+base_model: ~
+parameters:
+slices: null
+dtype: null
+out_dtype:
+tokenizer_source:
+heads:
+models:
+  - model: a
+    parameters:
+    adapter:
+    fisher: null
+    num_examples:
+  - {model: b, parameters: {weight: [{filter: null, value: 2}]}}
+)");
+  EXPECT_EQ(recipe.base_model, std::nullopt);
+  EXPECT_TRUE(recipe.parameters.empty());
+  EXPECT_EQ(recipe.out_dtype, std::nullopt);
+  EXPECT_EQ(recipe.heads, HeadMode::kMerge);
+  ASSERT_EQ(recipe.models.size(), 2u);
+  EXPECT_EQ(recipe.models[0].adapter, std::nullopt);
+  EXPECT_EQ(recipe.models[0].fisher, std::nullopt);
+  EXPECT_TRUE(recipe.models[0].parameters.empty());
+  EXPECT_EQ(value(recipe.models[1].parameters, "weight"), 2);
+  EXPECT_TRUE(parse(R"(
+merge_method: passthrough
+models: ~
+slices:
+  - sources: [{model: a, layer_range: [0, 1]}]
+    parameters:
+)")
+                  .slices[0]
+                  .parameters.empty());
 }
 
 TEST(Recipe, RefusesSeveralDocuments) {

@@ -42,6 +42,39 @@ def test_settings_of_tensors(folder, tmp_path):
         assert_close(found[name], expected)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "merge_method: ties\nbase_model: base\nmodels:\n"
+        "  - &a {model: a, parameters: &p {weight: 0.5, density: 0.25}}\n"
+        "  - {<<: *a, model: b, parameters: {weight: 0.75, <<: *p}}\n"
+        "  - model: b\n    parameters:\n      <<: [{density: 0.5}, *p]\n",
+        "merge_method: linear\nbase_model: ~\nparameters:\nslices:\ndtype: null\n"
+        "models:\n  - model: a\n    parameters:\n  - model: b\n    parameters: {}\n",
+    ],
+)
+def test_recipes_read_as_by_pyyaml(folder, text):
+    """Merge keys and keys without a value, resolved by PyYAML or by Merganser."""
+
+    def plan(text):
+        (folder / "r.yaml").write_text(text)
+        command = [executable(), "plan", "r.yaml", "--json"]
+        return json.loads(subprocess.check_output(command, cwd=folder))
+
+    resolved = yaml.safe_load(text)
+    for key in [key for key, value in resolved.items() if value is None]:
+        del resolved[key]
+    for model in resolved["models"]:
+        model["parameters"] = model["parameters"] or {"weight": 1}
+    expected = plan(json.dumps(resolved))
+    found = plan(text)
+    for model in expected["models"]:
+        model["weight"] = model["weight"] or "1"
+    for model in found["models"]:
+        model["weight"] = model["weight"] or "1"
+    assert found == expected
+
+
 def test_sweep(folder, tmp_path):
     def recipe(weight):
         return {
