@@ -105,7 +105,9 @@ bool weights_sum_to_zero(
     const MethodInfo& method,
     std::span<const double> weights,
     bool normalize) {
-  const bool divides = method.needs_fishers || method.needs_grams() ||
+  // The other formulas divide by the base's Fisher or Gram matrix, too.
+  const bool divides = method.formula == MergeFormula::kFisher ||
+      method.block == BlockRule::kRegMean ||
       (normalize && method.formula == MergeFormula::kLinear);
   return divides && sum_of(weights) == 0;
 }

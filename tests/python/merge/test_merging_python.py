@@ -4,7 +4,14 @@ import merganser
 import pytest
 import tiny_models
 import torch
-from merging_files import WEIGHTS, WITH_FISHERS, Files, assert_equal_bits
+from merging_files import (
+    WEIGHTS,
+    WITH_BASE_FISHER,
+    WITH_FISHERS,
+    Files,
+    assert_equal_bits,
+)
+from safetensors.torch import load_file
 from torch import nn
 
 
@@ -197,7 +204,8 @@ NAN, INFINITY = float("nan"), float("inf")
     [
         ("fisher", "weights", [-1, 1], "weight.* must be at least 0, not"),
         ("removal", "weights", [-1, -1], "weight.* must be at least 0, not"),
-        ("ewr", "weights", [0, 0], "the weights of the models .*sum to 0"),
+        ("fisher", "weights", [0, 0], "the weights of the models .*sum to 0"),
+        ("regmean", "weights", [0, 0], "the weights of the models .*sum to 0"),
         ("linear", "weights", [1, -1], "the weights of the models .*sum to 0"),
         ("task_arithmetic", "weights", [1, NAN], "weight.* must be a number, not"),
         ("gradient_matching", "delta", -1, "delta must be at least 0, not"),
@@ -226,6 +234,21 @@ def test_values_out_of_range(files, method, name, value, words):
     path.write_text(text)
     with pytest.raises(merganser.InputError, match=words):
         merganser.plan(path)
+
+
+@pytest.mark.parametrize("method", WITH_BASE_FISHER)
+def test_weights_of_0_give_the_base(files, tmp_path, method):
+    """A sweep can begin at 0, and weights can be 0 in some layers."""
+    base = files.models["base"]
+    sweep = {"weight": {"sweep": [0, 0.5]}}
+    merganser.merge_recipe(files.recipe(method, None, parameters=sweep), tmp_path / "s")
+    for name, tensor in load_file(tmp_path / "s/weight=0/model.safetensors").items():
+        assert torch.equal(tensor, base[name]), name
+    weight = [{"filter": "attention", "value": 0}, {"value": 0.5}]
+    merged = files.merge(method, [weight, weight])
+    assert_equal_bits(files.merge(method, [0, 0]), tmp_path / "s/weight=0")
+    unchanged = {name for name in merged if torch.equal(merged[name], base[name])}
+    assert unchanged == {name for name in merged if "attention" in name}
 
 
 def test_weights_of_another_type(files):
