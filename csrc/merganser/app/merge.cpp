@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "merganser/app/commands.h"
+#include "merganser/app/size_option.h"
 #include "merganser/base/error.h"
 #include "merganser/base/progress.h"
 #include "merganser/engine/execute.h"
@@ -60,20 +61,20 @@ Work define_merge(CLI::App& parser, const CommonOptions& common) {
           "Number of threads; 0: all cores")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
-  parser
-      .add_option(
-          "--memory",
-          options->merge.memory,
-          "Memory limit for buffers (such as 256MiB)")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
-      ->check(CLI::PositiveNumber);
-  parser
-      .add_option(
-          "--shard-size",
-          options->shard_bytes,
-          "Size limit of one file (such as 5GB); by default the base's")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
-      ->check(CLI::PositiveNumber);
+  add_size(
+      parser,
+      "--memory",
+      options->merge.memory,
+      "Memory limit for buffers",
+      "256MiB",
+      /*kb_is_1000=*/false);
+  add_size(
+      parser,
+      "--shard-size",
+      options->shard_bytes,
+      "Size limit of one file; by default the base's",
+      "5GB",
+      /*kb_is_1000=*/true);
   parser.add_flag(
       "--resume",
       options->merge.resume,

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "merganser/app/commands.h"
+#include "merganser/app/size_option.h"
 #include "merganser/engine/buffer_memory.h"
 #include "merganser/plan/plan_text.h"
 #include "merganser/plan/planner.h"
@@ -27,13 +28,13 @@ Work define_plan(CLI::App& parser, const CommonOptions& common) {
           "Number of threads of the merge; 0: all cores")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
-  parser
-      .add_option(
-          "--memory",
-          options->memory,
-          "Memory limit for the merge's buffers (such as 256MiB)")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
-      ->check(CLI::PositiveNumber);
+  add_size(
+      parser,
+      "--memory",
+      options->memory,
+      "Memory limit for the merge's buffers",
+      "256MiB",
+      /*kb_is_1000=*/false);
   return [options, &common] {
     const MergePlan plan = make_plan(Recipe::load(options->recipe));
     const BufferMemory memory =

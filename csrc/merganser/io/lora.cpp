@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -14,7 +16,7 @@ namespace merganser {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
+using json = nlohmann::ordered_json; // PEFT takes the first pattern that fits
 
 constexpr std::string_view kPrefix = "base_model.model.";
 
@@ -64,28 +66,76 @@ void check_patterns(const json& patterns, const fs::path& file) {
   }
 }
 
+// Keys of PEFT's configuration with which the model is not W + scale B A, or
+// has other tensors than the base. VeLoRA (velora_config) changes only
+// gradients; the keys that select modules are done with once A and B exist.
+constexpr const char* kOtherArithmetic[] = {
+    "use_dora",
+    "use_qalora",
+    "use_bdlora",
+    "lora_bias",
+    "layer_replication",
+    "target_parameters",
+    "trainable_token_indices",
+    "alora_invocation_tokens",
+    "monteclora_config",
+    "arrow_config",
+    "kasa_config",
+    "megatron_config",
+};
+
+bool is_empty(const json& value) {
+  return value == false ||
+      ((value.is_array() || value.is_object()) && value.empty());
+}
+
+// Initializations that subtract the first B A from the base (PiSSA, OLoRA,
+// CorDA, LoRA-GA) or quantize it (LoftQ): PEFT repeats that when it loads the
+// adapter. An unknown one may do so too.
+bool changes_base(const json& init) {
+  if (init.is_boolean()) {
+    return false;
+  }
+  std::string name = init.is_string() ? init.get<std::string>() : "";
+  std::ranges::transform(
+      name, name.begin(), [](unsigned char c) { return std::tolower(c); });
+  constexpr std::string_view kHarmless[] = {
+      "gaussian", "eva", "orthogonal", "mica"};
+  return std::ranges::find(kHarmless, name) == std::end(kHarmless);
+}
+
 Config read_config(const fs::path& file) {
-  const json config = parse_sorted_json_or_discard(read_file(file));
+  json config = parse_json_or_discard(read_file(file));
   const auto refuse = [&](const std::string& what) {
     throw InputError(fmt::format("{}: {}", file.string(), what));
   };
-  // Null means absent.
-  const auto is = [&](const char* key, const json& value) {
-    const auto given = config.find(key);
-    return given != config.end() && !given->is_null() && *given == value;
-  };
-  if (!config.is_object() || !is("peft_type", "LORA")) {
+  if (!config.is_object()) {
     refuse("is not the configuration of a LoRA adapter");
   }
-  for (const char* key : {"use_dora", "lora_bias", "use_qalora"}) {
-    if (is(key, true)) {
+  for (auto entry = config.begin(); entry != config.end();) {
+    entry = entry->is_null() ? config.erase(entry) : std::next(entry); // absent
+  }
+  if (config.value("peft_type", json()) != "LORA") {
+    refuse("is not the configuration of a LoRA adapter");
+  }
+  for (const char* key : kOtherArithmetic) {
+    const auto given = config.find(key);
+    if (given != config.end() && !is_empty(*given)) {
       refuse(fmt::format(
           "has {}, but only plain LoRA adapters can be merged on the fly; "
           "merge it into its model with PEFT first",
           key));
     }
   }
-  if (config.contains("bias") && !is("bias", "none")) {
+  if (const auto given = config.find("init_lora_weights");
+      given != config.end() && changes_base(*given)) {
+    refuse(fmt::format(
+        "init_lora_weights {} changes the weights of the base; save the "
+        "adapter with path_initial_model_for_weight_conversion, or merge it "
+        "into its model with PEFT first",
+        json_text(*given)));
+  }
+  if (config.value("bias", json("none")) != "none") {
     refuse("trains biases; merge it into its model with PEFT first");
   }
   Config found;
@@ -106,6 +156,14 @@ Config read_config(const fs::path& file) {
 
 fs::path weights_of(const fs::path& folder) {
   fs::path file = folder / kAdapterWeights;
+  if (fs::is_regular_file(folder / kPickledAdapterWeights) &&
+      !fs::exists(file)) {
+    throw InputError(fmt::format(
+        "{}: has only {}; save the adapter as safetensors, with "
+        "save_pretrained of a current PEFT",
+        folder.string(),
+        kPickledAdapterWeights));
+  }
   if (!fs::is_regular_file(file)) {
     throw InputError(fmt::format(
         "{}: is not a LoRA adapter; expected a directory with {}",
@@ -115,9 +173,42 @@ fs::path weights_of(const fs::path& folder) {
   return file;
 }
 
+// True if config.json names, at any depth, an architecture of transformers that
+// has Conv1D.
+bool has_conv1d(const json& config) {
+  constexpr std::string_view kTypes[] = {
+      "gpt2",
+      "openai-gpt",
+      "imagegpt",
+      "decision_transformer",
+      "clvp",
+      "clvp_decoder"};
+  if (!config.is_structured()) {
+    return false;
+  }
+  const auto type = config.find("model_type");
+  if (config.is_object() && type != config.end() && type->is_string() &&
+      std::ranges::find(kTypes, type->get_ref<const std::string&>()) !=
+          std::end(kTypes)) {
+    return true;
+  }
+  return std::ranges::any_of(config, has_conv1d);
+}
+
+// True for weights of Conv1D in those architectures; all others are of Linear.
+bool is_conv1d(std::string_view tensor) {
+  constexpr std::string_view kNames[] = {
+      ".c_attn.weight", ".q_attn.weight", ".c_proj.weight", ".c_fc.weight"};
+  return std::ranges::any_of(
+      kNames, [&](std::string_view name) { return tensor.ends_with(name); });
+}
+
 } // namespace
 
-LoraAdapter::LoraAdapter(const fs::path& folder)
+LoraAdapter::LoraAdapter(
+    const fs::path& folder,
+    const Checkpoint& model,
+    std::string_view model_config)
     : weights_(weights_of(folder)) {
   const Config config = read_config(folder / kAdapterConfig);
   constexpr std::string_view kA = ".lora_A.weight";
@@ -165,6 +256,13 @@ LoraAdapter::LoraAdapter(const fs::path& folder)
         name.substr(kPrefix.size(), name.size() - kPrefix.size() - kA.size());
     const std::string other = std::string(kPrefix) + module + std::string(kB);
     const TensorInfo* b = weights_.find(other);
+    if (tensor.shape.size() > 2) {
+      throw InputError(fmt::format(
+          "{}: tensor {} updates a convolution; merge the adapter into its "
+          "model with PEFT first",
+          weights_.path().string(),
+          quote(name)));
+    }
     if (b == nullptr || b->shape.size() != 2 || tensor.shape.size() != 2 ||
         b->shape[1] != tensor.shape[0]) {
       throw InputError(fmt::format(
@@ -190,6 +288,47 @@ LoraAdapter::LoraAdapter(const fs::path& folder)
             .b = weights_.at(other),
             .scale = config.scale_of(module),
             .transposed = config.transposed});
+  }
+  orient(model, model_config, config.transposed);
+}
+
+// PEFT decides by the module which weights are stored as (in, out); its
+// fan_in_fan_out in the file is that of the last module. Here the shapes
+// decide, or, for square weights, the names in the architectures that have
+// Conv1D; elsewhere fan_in_fan_out, unless a shape contradicts it.
+void LoraAdapter::orient(
+    const Checkpoint& model,
+    std::string_view model_config,
+    bool fan_in_fan_out) {
+  const bool conv1d = has_conv1d(parse_json_or_discard(model_config));
+  std::vector<std::string> undecided;
+  bool contradicted = false;
+  for (auto& [name, update] : updates_) {
+    const TensorInfo* weight = model.find(name);
+    const int64_t in = update.a.info().shape[1];
+    const int64_t out = update.b.info().shape[0];
+    if (weight == nullptr) {
+      continue; // the plan refuses it
+    }
+    if (in == out && conv1d) {
+      update.transposed = is_conv1d(name);
+    } else if (in == out) {
+      undecided.push_back(quote(name));
+    } else if (weight->shape == std::vector{in, out}) {
+      update.transposed = true;
+    } else if (weight->shape == std::vector{out, in}) {
+      update.transposed = false;
+    }
+    contradicted |= in != out && update.transposed != fan_in_fan_out;
+  }
+  if (contradicted && !undecided.empty()) {
+    std::ranges::sort(undecided);
+    throw InputError(fmt::format(
+        "{}: updates Linear and Conv1D modules, and the shapes do not tell "
+        "which of them these are; merge the adapter into its model with PEFT "
+        "first: {}",
+        weights_.path().string(),
+        list_some(undecided)));
   }
 }
 

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 
 #include "merganser/base/api.h"
@@ -14,6 +15,7 @@ namespace merganser {
 // The files of an adapter's directory.
 inline constexpr const char* kAdapterConfig = "adapter_config.json";
 inline constexpr const char* kAdapterWeights = "adapter_model.safetensors";
+inline constexpr const char* kPickledAdapterWeights = "adapter_model.bin";
 
 // The update of a weight W (out, in) by an adapter: scale B A, with A (rank,
 // in) and B (out, rank). `transposed`: W is stored as (in, out), as in GPT-2's
@@ -29,9 +31,14 @@ struct LoraUpdate {
 // adapter_model.safetensors.
 class MERGANSER_API LoraAdapter {
  public:
-  // Throws InputError for other directories, and for adapters that compute more
-  // than W + scale B A (DoRA, biases).
-  explicit LoraAdapter(const std::filesystem::path& folder);
+  // `model`: the weights that it updates, `model_config`: the text of their
+  // config.json; they decide which weights are stored as (in, out). Throws
+  // InputError for other directories, and for adapters whose model is not
+  // W + scale B A (DoRA, biases, PiSSA, ...).
+  LoraAdapter(
+      const std::filesystem::path& folder,
+      const Checkpoint& model,
+      std::string_view model_config);
 
   // The update of a tensor, by the model's name for it; nullptr: none.
   const LoraUpdate* find(const std::string& tensor) const;
@@ -45,6 +52,12 @@ class MERGANSER_API LoraAdapter {
   std::vector<std::string> tensors() const;
 
  private:
+  // Sets `transposed` of every update.
+  void orient(
+      const Checkpoint& model,
+      std::string_view model_config,
+      bool fan_in_fan_out);
+
   Checkpoint weights_;
   std::unordered_map<std::string, LoraUpdate> updates_;
   std::unordered_map<std::string, std::string> replacements_;

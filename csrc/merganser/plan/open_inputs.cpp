@@ -66,7 +66,8 @@ PlanModel open_model(MergePlan& plan, const RecipeModel& recipe) {
   model.recipe = recipe;
   model.weights = open_input(plan, recipe.model);
   if (recipe.adapter) {
-    model.adapter = std::make_shared<const LoraAdapter>(*recipe.adapter);
+    model.adapter = std::make_shared<const LoraAdapter>(
+        *recipe.adapter, *plan.inputs[model.weights], directory.config_text());
     open_input(plan, model.adapter->checkpoint().path());
   }
   if (plan.recipe.method->needs_fishers) {

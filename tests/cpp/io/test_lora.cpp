@@ -75,7 +75,8 @@ class Lora : public ::testing::Test {
       const {
     write_text(folder_ / kAdapterConfig, config.dump());
     write_tensors(folder_ / kAdapterWeights, tensors);
-    return LoraAdapter(folder_.path());
+    write_model(model_, model_tensors_, model_config_.dump());
+    return {folder_.path(), Checkpoint(model_), model_config_.dump()};
   }
 
   // A and B of a module, as PEFT names them.
@@ -97,6 +98,9 @@ class Lora : public ::testing::Test {
   }
 
   TemporaryFolder folder_;
+  const std::filesystem::path model_ = folder_ / "model";
+  json model_config_ = {{"model_type", "bert"}};
+  std::vector<TestTensor> model_tensors_; // what lacks is as fan_in_fan_out
   const Matrix a_ = matrix(2, 3, 1); // (rank, in)
   const Matrix b_ = matrix(4, 2, 2); // (out, rank)
 };
@@ -182,19 +186,117 @@ TEST_F(Lora, TakesNullForAbsent) {
   json config = kConfig;
   config["use_dora"] = nullptr;
   config["use_qalora"] = false;
+  config["use_rslora"] = nullptr;
+  config["rank_pattern"] = nullptr;
+  config["layer_replication"] = nullptr;
+  config["target_parameters"] = json::array();
+  config["loftq_config"] = json::object();
+  config["init_lora_weights"] = nullptr;
   config["bias"] = "none";
   EXPECT_NE(open(config, pair("m", a_, b_)).find("m.weight"), nullptr);
 }
 
+TEST_F(Lora, TakesInitializationsThatLeaveTheBase) {
+  json config = kConfig;
+  for (const json& init :
+       {json(true),
+        json(false),
+        json("gaussian"),
+        json("eva"),
+        json("orthogonal"),
+        json("mica")}) {
+    config["init_lora_weights"] = init;
+    EXPECT_NE(open(config, pair("m", a_, b_)).find("m.weight"), nullptr)
+        << init;
+  }
+}
+
+// PEFT decides by the module; its fan_in_fan_out is that of the last one.
+TEST_F(Lora, DecidesByTheShapesWhichWeightsAreTransposed) {
+  model_tensors_ = {
+      stored("linear.weight", matrix(4, 3, 0)),
+      stored("conv.weight", matrix(3, 4, 0)),
+      stored("square.weight", matrix(2, 2, 0))};
+  std::vector<TestTensor> tensors = pair("linear", a_, b_);
+  const auto add = [&](const std::vector<TestTensor>& more) {
+    tensors.insert(tensors.end(), more.begin(), more.end());
+  };
+  const Matrix square = matrix(2, 2, 5);
+  json config = kConfig;
+  // A square weight is as fan_in_fan_out, where the others agree with it.
+  add(pair("square", square, square));
+  EXPECT_FALSE(open(config, tensors).find("square.weight")->transposed);
+  add(pair("conv", a_, b_));
+  for (const bool last : {false, true}) {
+    config["fan_in_fan_out"] = last;
+    expect_refusal(
+        config,
+        tensors,
+        {(folder_ / kAdapterWeights).string(),
+         "the shapes do not tell",
+         "'square.weight'",
+         "with PEFT first"});
+  }
+  tensors = pair("linear", a_, b_);
+  add(pair("conv", a_, b_));
+  for (const bool last : {false, true}) {
+    config["fan_in_fan_out"] = last;
+    const LoraAdapter adapter = open(config, tensors);
+    EXPECT_FALSE(adapter.find("linear.weight")->transposed);
+    EXPECT_TRUE(adapter.find("conv.weight")->transposed);
+  }
+}
+
+// Square weights, in the architectures of transformers that have Conv1D.
+TEST_F(Lora, DecidesByTheArchitectureWhereWeightsAreSquare) {
+  const Matrix square = matrix(2, 2, 5);
+  std::vector<TestTensor> tensors;
+  for (const char* module : {"h.0.attn.c_proj", "score"}) {
+    model_tensors_.push_back(stored(std::string(module) + ".weight", square));
+    for (const TestTensor& tensor : pair(module, square, square)) {
+      tensors.push_back(tensor);
+    }
+  }
+  const json configs[] = {
+      {{"model_type", "gpt2"}},
+      {{"model_type", "openai-gpt"}},
+      {{"model_type", "imagegpt"}},
+      {{"model_type", "decision_transformer"}},
+      {{"model_type", "vision-encoder-decoder"},
+       {"encoder", {{"model_type", "vit"}}},
+       {"decoder", {{"model_type", "gpt2"}}}}};
+  for (const json& architecture : configs) {
+    model_config_ = architecture;
+    for (const bool last : {false, true}) {
+      json config = kConfig;
+      config["fan_in_fan_out"] = last;
+      const LoraAdapter adapter = open(config, tensors);
+      EXPECT_TRUE(adapter.find("h.0.attn.c_proj.weight")->transposed);
+      EXPECT_FALSE(adapter.find("score.weight")->transposed);
+    }
+  }
+  // GPTBigCode has the names of GPT-2, and Linear.
+  model_config_ = {{"model_type", "gpt_bigcode"}};
+  EXPECT_FALSE(
+      open(kConfig, tensors).find("h.0.attn.c_proj.weight")->transposed);
+}
+
 TEST_F(Lora, RefusesDirectoriesWithoutAdapter) {
+  write_model(model_, {});
   expect_error<InputError>(
-      [&] { LoraAdapter(folder_.path()); },
+      [&] { LoraAdapter(folder_.path(), Checkpoint(model_), "{}"); },
       {folder_.path().string(),
        "is not a LoRA adapter",
        "adapter_model.safetensors"});
+  write_text(folder_ / "adapter_model.bin", "PK");
+  expect_error<InputError>(
+      [&] { LoraAdapter(folder_.path(), Checkpoint(model_), "{}"); },
+      {folder_.path().string(),
+       "has only adapter_model.bin",
+       "as safetensors, with save_pretrained of a current PEFT"});
   write_tensors(folder_ / kAdapterWeights, pair("m", a_, b_));
   expect_error<InputError>(
-      [&] { LoraAdapter(folder_.path()); },
+      [&] { LoraAdapter(folder_.path(), Checkpoint(model_), "{}"); },
       {(folder_ / kAdapterConfig).string()});
 }
 
@@ -213,6 +315,38 @@ TEST_F(Lora, RefusesOtherConfigurations) {
   for (const char* key : {"use_dora", "lora_bias", "use_qalora"}) {
     expect_refusal(
         with({{key, true}}), tensors, {file, key, "with PEFT first"});
+  }
+  const std::pair<const char*, json> others[] = {
+      {"layer_replication", {{0, 1}, {0, 1}}},
+      {"target_parameters", {"experts.gate_up_proj"}},
+      {"trainable_token_indices", {3, 4}},
+      {"alora_invocation_tokens", {5}},
+      {"kasa_config", {{"beta", 0.1}}},
+      {"monteclora_config", {{"num_samples", 8}}},
+      {"use_bdlora", {{"nblocks", 2}}},
+      {"arrow_config", {{"top_k", 3}}},
+      {"megatron_config", {{"hidden_size", 8}}}};
+  for (const auto& [key, value] : others) {
+    expect_refusal(
+        with({{key, value}}), tensors, {file, key, "with PEFT first"});
+  }
+  // Initializations after which the base is another one.
+  for (const char* init :
+       {"pissa",
+        "pissa_niter_16",
+        "olora",
+        "OLoRA",
+        "corda",
+        "loftq",
+        "lora_ga",
+        "some_later_one"}) {
+    expect_refusal(
+        with({{"init_lora_weights", init}}),
+        tensors,
+        {file,
+         "init_lora_weights \"" + std::string(init) + "\"",
+         "path_initial_model_for_weight_conversion",
+         "with PEFT first"});
   }
   expect_refusal(
       with({{"bias", "all"}}), tensors, {file, "biases", "with PEFT first"});
@@ -251,6 +385,13 @@ TEST_F(Lora, RefusesOtherTensors) {
       kConfig, pair("m", a_, matrix(4, 3, 0)), {file, "'" + a, "'" + b});
   expect_refusal(
       kConfig, {floats(a, {1, 2}), stored(b, b_)}, {file, "'" + a, "'" + b});
+  // A convolution.
+  TestTensor convolution = stored(a, a_);
+  convolution.info.shape = {2, 3, 1, 1};
+  expect_refusal(
+      kConfig,
+      {convolution, stored(b, b_)},
+      {file, "'" + a, "updates a convolution", "with PEFT first"});
   // Another rank than the configuration's.
   expect_refusal(
       kConfig,

@@ -48,6 +48,86 @@ def test_adapters_against_peft(folder, tmp_path, rank_stabilised):
         assert_close(values, expected[name].numpy())
 
 
+@pytest.mark.parametrize("targets", [["attn.c_proj", "score"], "all-linear"])
+def test_conv1d_and_linear_against_peft(tmp_path, targets):
+    """GPT-2's Conv1D stores (in, out), and attn.c_proj is square."""
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=20, n_embd=16, n_layer=1, n_head=2, n_positions=16, pad_token_id=0
+    )
+    GPT2ForSequenceClassification(config).save_pretrained(tmp_path / "base")
+
+    def base():
+        return GPT2ForSequenceClassification.from_pretrained(tmp_path / "base")
+
+    adapted = get_peft_model(base(), LoraConfig(r=2, target_modules=targets))
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    adapted.save_pretrained(tmp_path / "adapter")
+    loaded = PeftModel.from_pretrained(base(), tmp_path / "adapter")
+    expected = loaded.merge_and_unload().state_dict()
+    recipe = {"merge_method": "passthrough", "models": [{"model": "base+adapter"}]}
+    found = run(tmp_path, recipe, out=tmp_path / "out")
+    for name, values in found.items():
+        assert_close(values, expected[name].numpy())
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora", "orthogonal", "gaussian"])
+def test_initializations_against_peft(folder, tmp_path, init):
+    """Those that change the base are refused; converted, they are plain LoRA."""
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    def base():
+        return AutoModelForSequenceClassification.from_pretrained(folder / "base")
+
+    torch.manual_seed(0)
+    adapted = get_peft_model(
+        base(), LoraConfig(r=4, target_modules=["query"], init_lora_weights=init)
+    )
+    adapted.save_pretrained(tmp_path / "initial")
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    adapted.save_pretrained(tmp_path / "adapter")
+    loaded = PeftModel.from_pretrained(base(), tmp_path / "adapter")
+    expected = loaded.merge_and_unload().state_dict()
+    recipe = {
+        "merge_method": "passthrough",
+        "models": [{"model": "base", "adapter": str(tmp_path / "adapter")}],
+    }
+    if init in ("pissa", "olora"):
+        (folder / "r.yaml").write_text(yaml.safe_dump(recipe))
+        command = [executable(), "plan", "r.yaml"]
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2
+        assert f'init_lora_weights "{init}" changes the weights' in done.stderr
+        # The remedy of the message: relative to the initial adapter, which PEFT
+        # needs with init_lora_weights=True.
+        converted = tmp_path / "initial" / "adapter_config.json"
+        config = json.loads(converted.read_text())
+        converted.write_text(json.dumps({**config, "init_lora_weights": True}))
+        adapted.save_pretrained(
+            tmp_path / "converted",
+            path_initial_model_for_weight_conversion=str(tmp_path / "initial"),
+        )
+        recipe["models"][0]["adapter"] = str(tmp_path / "converted")
+    found = run(folder, recipe, out=tmp_path / "out")
+    assert found.keys() == expected.keys()
+    for name, values in found.items():
+        assert_close(values, expected[name].numpy())
+
+
 def test_adapters_are_read_once_per_tensor(tmp_path):
     """Not once per chunk, if several models have an adapter."""
     counters = Path("/proc/self/io")

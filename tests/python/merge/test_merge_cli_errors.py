@@ -202,6 +202,17 @@ def test_bad_recipes(models, name):
     expect_failure(models, 2, words, "plan", "r.yaml")
 
 
+@pytest.mark.parametrize("option", ["--memory", "--shard-size"])
+@pytest.mark.parametrize("size", ["0", "0GB", "-5", "5B", "5 b", "5XB", "0.5GB", "x"])
+def test_sizes_are_bytes_above_0(models, option, size):
+    """In mergekit, "--out-shard-size 5B" counts parameters."""
+    (models / "r.yaml").write_text(recipe("linear"))
+    words = [option, "expected a size greater than 0, such as", f"got '{size}'"]
+    if size.lower().endswith("b") and "X" not in size and "G" not in size:
+        words.append("B counts parameters")
+    expect_failure(models, 2, words, "merge", "r.yaml", "out", f"{option}={size}")
+
+
 def test_bad_arguments(models):
     (models / "r.yaml").write_text(recipe("linear"))
     expect_failure(models, 2, ["no command given"])
