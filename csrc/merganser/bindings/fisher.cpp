@@ -8,6 +8,7 @@
 #include "merganser/bindings/module.h"
 #include "merganser/eval/evaluate.h"
 #include "merganser/fisher/directions.h"
+#include "merganser/model/classifier.h"
 
 namespace merganser::bindings {
 namespace {
@@ -30,7 +31,11 @@ Dataset load_dataset_for(
     const std::filesystem::path& model,
     int64_t max_length,
     int64_t num_labels) {
-  return load_dataset(file, *Tokenizer::load(model), max_length, num_labels);
+  return load_data(
+      file,
+      *Tokenizer::load(model),
+      EncoderConfig::read(model, num_labels),
+      max_length);
 }
 
 FisherResult estimate(

@@ -31,7 +31,16 @@ Dataset Classifier::load(const std::filesystem::path& file, int64_t max_length)
         config.max_length(),
         folder_.string()));
   }
-  return load_dataset(file, *tokenizer, max_length, config.num_labels);
+  return load_data(file, *tokenizer, config, max_length);
+}
+
+Dataset load_data(
+    const std::filesystem::path& file,
+    const Tokenizer& tokenizer,
+    const EncoderConfig& config,
+    int64_t max_length) {
+  return load_dataset(
+      file, tokenizer, max_length, config.num_labels, config.label_names);
 }
 
 void check_vocabulary(

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -16,13 +17,18 @@ struct TextExample {
   int64_t line = 0; // in its file, from 1
 };
 
+// Label names and their class numbers.
+using LabelNames = std::map<std::string, int64_t>;
+
 // Reads .jsonl ("text" and "label" in every object) or .csv / .tsv (a header
-// line with columns text and label; RFC 4180 quoting). Labels are integers from
-// 0. Throws InputError naming file and line: not UTF-8, not JSON, a column or
-// key that is missing, a label that is not a whole number or negative, no
+// line with columns text and label; RFC 4180 quoting). A label is a class
+// number, from 0 (1.0 counts as 1), or one of `names`. Throws InputError naming
+// file and line: not UTF-8, not JSON, a column or key that is missing, another
+// label, a .csv label that is a name and the number of another class, no
 // examples at all, an unknown file name ending.
 MERGANSER_API std::vector<TextExample> read_examples(
-    const std::filesystem::path& path);
+    const std::filesystem::path& path,
+    const LabelNames& names = {});
 
 // Tokenised examples, in file order; an example's index is its position here.
 struct MERGANSER_API Dataset {
@@ -41,6 +47,7 @@ MERGANSER_API Dataset load_dataset(
     const std::filesystem::path& path,
     const Tokenizer& tokenizer,
     int64_t max_length,
-    int64_t num_labels);
+    int64_t num_labels,
+    const LabelNames& names = {});
 
 } // namespace merganser

@@ -10,8 +10,9 @@ Dataset load_dataset(
     const std::filesystem::path& path,
     const Tokenizer& tokenizer,
     int64_t max_length,
-    int64_t num_labels) {
-  const std::vector<TextExample> examples = read_examples(path);
+    int64_t num_labels,
+    const LabelNames& names) {
+  const std::vector<TextExample> examples = read_examples(path, names);
   Dataset data;
   data.path = path;
   for (const TextExample& example : examples) {

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <limits>
+#include <optional>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -17,7 +19,8 @@
 namespace merganser {
 namespace {
 
-constexpr uint64_t kLargestLabel = std::numeric_limits<int32_t>::max();
+constexpr int64_t kLargestLabel = std::numeric_limits<int32_t>::max();
+constexpr size_t kNamesShown = 10;
 
 [[noreturn]] void fail(
     const std::filesystem::path& path,
@@ -29,21 +32,117 @@ constexpr uint64_t kLargestLabel = std::numeric_limits<int32_t>::max();
 [[noreturn]] void refuse_label(
     const std::filesystem::path& path,
     int64_t line,
-    std::string_view label) {
+    std::string_view label,
+    const LabelNames& names) {
+  if (names.empty()) {
+    fail(
+        path,
+        line,
+        fmt::format(
+            "the label is {}, expected a whole number from 0 to {}; a name "
+            "needs id2label in the model's config.json",
+            quote(label),
+            kLargestLabel));
+  }
+  std::vector<std::string> known;
+  for (const auto& [name, id] : names) {
+    known.push_back(known.size() < kNamesShown ? quote(name) : "...");
+    if (known.size() > kNamesShown) {
+      break;
+    }
+  }
   fail(
       path,
       line,
       fmt::format(
-          "the label {} is not a whole number from 0 to {}; write the number "
-          "of the class, not its name",
+          "the label is {}, expected a whole number from 0 to {} or a name in "
+          "the model's config.json ({})",
           quote(label),
-          kLargestLabel));
+          kLargestLabel,
+          fmt::join(known, ", ")));
+}
+
+std::optional<int64_t> label_of_number(double number) {
+  if (number >= 0 && number <= kLargestLabel && number == std::floor(number)) {
+    return static_cast<int64_t>(number);
+  }
+  return {};
+}
+
+// Digits, which ".0" may follow: pandas writes integers so where a column has
+// gaps.
+std::optional<int64_t> label_of_digits(std::string_view text) {
+  const size_t point = std::min(text.find('.'), text.size());
+  const std::string_view digits = text.substr(0, point);
+  const std::string_view zeros = text.substr(std::min(point + 1, text.size()));
+  int64_t value = 0;
+  const char* const digits_end = digits.data() + digits.size();
+  const auto [end, error] = std::from_chars(digits.data(), digits_end, value);
+  if (error != std::errc() || end != digits_end || digits.front() == '-' ||
+      value > kLargestLabel || (point != text.size() && zeros.empty()) ||
+      zeros.find_first_not_of('0') != std::string_view::npos) {
+    return {};
+  }
+  return value;
+}
+
+std::optional<int64_t> label_of_name(
+    std::string_view text,
+    const LabelNames& names) {
+  const auto found = names.find(std::string(text));
+  return found == names.end() ? std::nullopt : std::optional(found->second);
+}
+
+int64_t parse_json_label(
+    const std::filesystem::path& path,
+    int64_t line,
+    const nlohmann::json& label,
+    const LabelNames& names) {
+  std::optional<int64_t> id;
+  if (label.is_number()) {
+    id = label_of_number(label.get<double>());
+  } else if (label.is_string()) {
+    id = label_of_name(label.get_ref<const std::string&>(), names);
+  }
+  if (!id) {
+    refuse_label(
+        path,
+        line,
+        label.is_string() ? label.get<std::string>() : label.dump(),
+        names);
+  }
+  return *id;
+}
+
+int64_t parse_table_label(
+    const std::filesystem::path& path,
+    int64_t line,
+    std::string_view label,
+    const LabelNames& names) {
+  const std::optional<int64_t> number = label_of_digits(label);
+  const std::optional<int64_t> name = label_of_name(label, names);
+  if (!number && !name) {
+    refuse_label(path, line, label, names);
+  }
+  if (number && name && *number != *name) {
+    fail(
+        path,
+        line,
+        fmt::format(
+            "the label {} is the name of class {} and the number of class {}; "
+            "in a .jsonl file a name is a string",
+            quote(label),
+            *name,
+            *number));
+  }
+  return number ? *number : *name;
 }
 
 TextExample parse_json_line(
     const std::filesystem::path& path,
     int64_t line,
-    std::string_view text) {
+    std::string_view text,
+    const LabelNames& names) {
   const nlohmann::json object =
       parse_strict_json(text, fmt::format("{}:{}", path.string(), line));
   if (!object.is_object()) {
@@ -57,16 +156,16 @@ TextExample parse_json_line(
   if (!object["text"].is_string()) {
     fail(path, line, "\"text\" is not a string");
   }
-  const nlohmann::json& label = object["label"];
-  if (!label.is_number_unsigned() || label.get<uint64_t>() > kLargestLabel) {
-    refuse_label(path, line, label.dump());
-  }
-  return {object["text"].get<std::string>(), label.get<int64_t>(), line};
+  return {
+      object["text"].get<std::string>(),
+      parse_json_label(path, line, object["label"], names),
+      line};
 }
 
 std::vector<TextExample> read_json_lines(
     const std::filesystem::path& path,
-    std::string_view content) {
+    std::string_view content,
+    const LabelNames& names) {
   std::vector<TextExample> examples;
   int64_t line = 0;
   while (!content.empty()) {
@@ -76,7 +175,7 @@ std::vector<TextExample> read_json_lines(
     content.remove_prefix(
         end == std::string_view::npos ? content.size() : end + 1);
     if (text.find_first_not_of(" \t\r") != std::string_view::npos) {
-      examples.push_back(parse_json_line(path, line, text));
+      examples.push_back(parse_json_line(path, line, text, names));
     }
   }
   return examples;
@@ -85,7 +184,8 @@ std::vector<TextExample> read_json_lines(
 std::vector<TextExample> read_table(
     const std::filesystem::path& path,
     std::string_view content,
-    char separator) {
+    char separator,
+    const LabelNames& names) {
   CsvReader reader(path, content, separator);
   std::vector<std::string> fields;
   if (!reader.next(fields)) {
@@ -120,15 +220,10 @@ std::vector<TextExample> read_table(
               fields.size(),
               width));
     }
-    const std::string& digits = fields[label];
-    uint64_t value = 0;
-    const char* const digits_end = digits.data() + digits.size();
-    const auto [end, error] = std::from_chars(digits.data(), digits_end, value);
-    if (error != std::errc() || end != digits_end || value > kLargestLabel) {
-      refuse_label(path, reader.line(), digits);
-    }
     examples.push_back(
-        {std::move(fields[text]), static_cast<int64_t>(value), reader.line()});
+        {std::move(fields[text]),
+         parse_table_label(path, reader.line(), fields[label], names),
+         reader.line()});
   }
   return examples;
 }
@@ -145,7 +240,9 @@ void check_utf8(const std::filesystem::path& path, std::string_view content) {
 
 } // namespace
 
-std::vector<TextExample> read_examples(const std::filesystem::path& path) {
+std::vector<TextExample> read_examples(
+    const std::filesystem::path& path,
+    const LabelNames& names) {
   const std::string extension = path.extension().string();
   if (extension != ".jsonl" && extension != ".csv" && extension != ".tsv") {
     throw InputError(fmt::format(
@@ -158,8 +255,8 @@ std::vector<TextExample> read_examples(const std::filesystem::path& path) {
     content.remove_prefix(3);
   }
   std::vector<TextExample> examples = extension == ".jsonl"
-      ? read_json_lines(path, content)
-      : read_table(path, content, extension == ".csv" ? ',' : '\t');
+      ? read_json_lines(path, content, names)
+      : read_table(path, content, extension == ".csv" ? ',' : '\t', names);
   if (examples.empty()) {
     throw InputError(fmt::format(
         "{}: has no examples; each needs a \"text\" and a \"label\"",

@@ -30,8 +30,7 @@ TrainingTask load_task(const TrainOptions& options) {
   check_vocabulary(*tokenizer, config, options.model);
   task.pad_id = tokenizer->pad_id();
   const auto load = [&](const std::filesystem::path& file) {
-    return load_dataset(
-        file, *tokenizer, options.max_length, config.num_labels);
+    return load_data(file, *tokenizer, config, options.max_length);
   };
   for (const std::filesystem::path& file : options.train) {
     append(task.train, load(file));

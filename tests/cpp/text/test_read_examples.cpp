@@ -1,5 +1,6 @@
 #include <fstream>
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "merganser/base/error.h"
@@ -114,7 +115,6 @@ const Refused kRefused[] = {
     {"a.jsonl", R"({"text": "a", "label": 0, "text": "b"})", {":1:", "twice"}},
     {"a.jsonl", R"({"text": "a", "label": -1})", {":1:", "'-1'", "whole"}},
     {"a.jsonl", R"({"text": "a", "label": 1.5})", {":1:", "'1.5'", "whole"}},
-    {"a.jsonl", R"({"text": "a", "label": 1.0})", {":1:", "'1.0'", "whole"}},
     {"a.jsonl", R"({"text": "a", "label": true})", {":1:", "'true'", "whole"}},
     {"a.jsonl", R"({"text": "a", "label": null})", {":1:", "'null'", "whole"}},
     {"a.jsonl", R"({"text": "a", "label": "1"})", {":1:", "whole"}},
@@ -132,6 +132,11 @@ const Refused kRefused[] = {
     {"a.csv", "text,label\na, 1\n", {"a.csv:2:", "' 1'", "whole"}},
     {"a.csv", "text,label\na,+1\n", {"a.csv:2:", "'+1'", "whole"}},
     {"a.csv", "text,label\na,1x\n", {"a.csv:2:", "'1x'", "whole"}},
+    {"a.csv", "text,label\na,1.\n", {"a.csv:2:", "'1.'", "whole"}},
+    {"a.csv", "text,label\na,.0\n", {"a.csv:2:", "'.0'", "whole"}},
+    {"a.csv", "text,label\na,1.5\n", {"a.csv:2:", "'1.5'", "whole"}},
+    {"a.csv", "text,label\na,1e0\n", {"a.csv:2:", "'1e0'", "whole"}},
+    {"a.csv", "text,label\na,good\n", {"a.csv:2:", "'good'", "id2label"}},
     {"a.csv", "text,label\na,2147483648\n", {"a.csv:2:", "whole"}},
     {"a.csv", "text,label\na,99999999999999999999\n", {"a.csv:2:", "whole"}},
     {"a.csv", "text,label\n\"a\n\n\"x,1\n", {"a.csv:4:", "closing"}},
@@ -146,6 +151,69 @@ TEST_F(ReadExamples, RefusesWithFileAndLine) {
       test::expect_error<InputError>([&] { read_examples(path); }, {part});
     }
   }
+}
+
+TEST_F(ReadExamples, WholeNumbersWrittenAsPandasDoes) {
+  const Examples expected = {{"a", 1, 2}, {"b", 0, 3}, {"c", 12, 4}};
+  EXPECT_EQ(read("a.csv", "text,label\na,1.0\nb,0.00\nc,12.0\n"), expected);
+  EXPECT_EQ(
+      read(
+          "a.jsonl",
+          "\n{\"text\": \"a\", \"label\": 1.0}\n"
+          "{\"text\": \"b\", \"label\": 0.0}\n"
+          "{\"text\": \"c\", \"label\": 1.2e1}"),
+      expected);
+}
+
+TEST_F(ReadExamples, LabelNames) {
+  const LabelNames names = {{"bad", 0}, {"good, really", 1}, {"2", 2}};
+  EXPECT_EQ(
+      read_examples(
+          write("a.csv", "text,label\na,\"good, really\"\nb,0\nc,bad\nd,2\n"),
+          names),
+      (Examples{{"a", 1, 2}, {"b", 0, 3}, {"c", 0, 4}, {"d", 2, 5}}));
+  EXPECT_EQ(
+      read_examples(
+          write(
+              "a.jsonl",
+              "{\"text\": \"a\", \"label\": \"good, really\"}\n"
+              "{\"text\": \"b\", \"label\": 1}"),
+          names),
+      (Examples{{"a", 1, 1}, {"b", 1, 2}}));
+}
+
+TEST_F(ReadExamples, RefusesOtherNames) {
+  const auto refuse = [&](const char* file,
+                          const std::string& content,
+                          const LabelNames& names,
+                          std::vector<std::string> parts) {
+    const std::filesystem::path path = write(file, content);
+    for (const std::string& part : parts) {
+      test::expect_error<InputError>(
+          [&] { read_examples(path, names); }, {part});
+    }
+  };
+  const LabelNames names = {{"bad", 0}, {"good", 1}};
+  refuse(
+      "a.csv",
+      "text,label\na,Good\n",
+      names,
+      {"a.csv:2:", "'Good'", "('bad', 'good')"});
+  refuse(
+      "a.jsonl",
+      R"({"text": "a", "label": "1"})",
+      names,
+      {"a.jsonl:1:", "'1'", "('bad', 'good')"});
+  refuse(
+      "a.csv",
+      "text,label\na,2\nb,1\n",
+      {{"1", 0}, {"2", 1}},
+      {"a.csv:2:", "'2'", "name of class 1", "number of class 2"});
+  LabelNames many;
+  for (int i = 0; i < 12; ++i) {
+    many[fmt::format("name{:02}", i)] = i;
+  }
+  refuse("a.csv", "text,label\na,x\n", many, {"'name09', ...)"});
 }
 
 TEST_F(ReadExamples, RefusesAFileThatIsNotThere) {
