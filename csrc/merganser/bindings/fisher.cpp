@@ -95,7 +95,8 @@ void bind_fisher(py::module_& m) {
           py::call_guard<LongCall>())
       .def("__len__", &Dataset::size)
       .def_readonly("ids", &Dataset::ids)
-      .def_readonly("labels", &Dataset::labels);
+      .def_readonly("labels", &Dataset::labels)
+      .def_readonly("token_types", &Dataset::token_types);
 
   py::class_<FisherResult>(m, "EncoderFisher")
       .def_readonly("diagonal", &FisherResult::diagonal)

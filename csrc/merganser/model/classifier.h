@@ -29,6 +29,7 @@ class MERGANSER_API Classifier {
 
 // Reads a data file for a model of this configuration: labels may be its label
 // names.
+// Throws InputError for token types that the model lacks.
 MERGANSER_API Dataset load_data(
     const std::filesystem::path& file,
     const Tokenizer& tokenizer,

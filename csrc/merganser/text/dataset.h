@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,17 +16,21 @@ struct TextExample {
   std::string text;
   int64_t label = 0;
   int64_t line = 0; // in its file, from 1
+  std::optional<std::string> text_pair = {}; // a second text
 };
 
 // Label names and their class numbers.
 using LabelNames = std::map<std::string, int64_t>;
 
 // Reads .jsonl ("text" and "label" in every object) or .csv / .tsv (a header
-// line with columns text and label; RFC 4180 quoting). A label is a class
-// number, from 0 (1.0 counts as 1), or one of `names`. Throws InputError naming
-// file and line: not UTF-8, not JSON, a column or key that is missing, another
-// label, a .csv label that is a name and the number of another class, no
-// examples at all, an unknown file name ending.
+// line with columns text and label; RFC 4180 quoting). Pairs of texts have the
+// keys text and text_pair, or two of GLUE's: sentence1 and sentence2, premise
+// and hypothesis, question1 and question2, question and sentence. A label is a
+// class number, from 0 (1.0 counts as 1), or one of `names`. Throws InputError
+// naming file and line: not UTF-8, not JSON, a column or key that is missing, a
+// second text that would not be used, another label, a .csv label that is a
+// name and the number of another class, no examples at all, an unknown file
+// name ending.
 MERGANSER_API std::vector<TextExample> read_examples(
     const std::filesystem::path& path,
     const LabelNames& names = {});
@@ -35,6 +40,8 @@ struct MERGANSER_API Dataset {
   std::filesystem::path path;
   std::vector<std::vector<int32_t>> ids;
   std::vector<int64_t> labels;
+  // Of each example; both levels may be empty: all 0.
+  std::vector<std::vector<int32_t>> token_types = {};
 
   int64_t size() const {
     return static_cast<int64_t>(labels.size());

@@ -138,6 +138,62 @@ int64_t parse_table_label(
   return number ? *number : *name;
 }
 
+// Columns or keys of a file's texts.
+struct TextColumns {
+  std::string text;
+  std::optional<std::string> pair;
+};
+
+// Names of pairs of texts: this library's and those of GLUE's tasks.
+const TextColumns kPairs[] = {
+    {"text", "text_pair"},
+    {"sentence1", "sentence2"},
+    {"premise", "hypothesis"},
+    {"question1", "question2"},
+    {"question", "sentence"}};
+
+// Names that a text beside "text" has elsewhere; left out, it would change what
+// an example says.
+constexpr const char* kOtherTexts[] =
+    {"text1", "text2", "text_a", "text_b", "sentence_a", "sentence_b"};
+
+// The columns of a record that `has` the given names.
+template <typename Has>
+TextColumns find_texts(
+    const std::filesystem::path& path,
+    int64_t line,
+    const Has& has) {
+  TextColumns found{"text", {}};
+  for (const TextColumns& pair : kPairs) {
+    if (has(pair.text) && has(*pair.pair)) {
+      found = pair;
+      break;
+    }
+  }
+  const auto refuse_other = [&](const std::string& name) {
+    if (has(name) && name != found.text && name != found.pair) {
+      fail(
+          path,
+          line,
+          fmt::format(
+              "\"{}\" beside \"{}\" would not be used; expected one text "
+              "(\"text\") or two (\"text\" and \"text_pair\")",
+              name,
+              found.text));
+    }
+  };
+  if (has(found.text)) { // otherwise it is missing
+    for (const TextColumns& pair : kPairs) {
+      refuse_other(pair.text);
+      refuse_other(*pair.pair);
+    }
+    for (const char* name : kOtherTexts) {
+      refuse_other(name);
+    }
+  }
+  return found;
+}
+
 TextExample parse_json_line(
     const std::filesystem::path& path,
     int64_t line,
@@ -148,18 +204,28 @@ TextExample parse_json_line(
   if (!object.is_object()) {
     fail(path, line, "expected an object with \"text\" and \"label\"");
   }
-  for (const char* key : {"text", "label"}) {
+  const auto value = [&](const std::string& key) -> const nlohmann::json& {
     if (!object.contains(key)) {
       fail(path, line, fmt::format("the key \"{}\" is missing", key));
     }
-  }
-  if (!object["text"].is_string()) {
-    fail(path, line, "\"text\" is not a string");
-  }
-  return {
-      object["text"].get<std::string>(),
-      parse_json_label(path, line, object["label"], names),
+    return object[key];
+  };
+  const auto text_of = [&](const std::string& key) {
+    if (!value(key).is_string()) {
+      fail(path, line, fmt::format("\"{}\" is not a string", key));
+    }
+    return value(key).get<std::string>();
+  };
+  const TextColumns texts = find_texts(
+      path, line, [&](const std::string& key) { return object.contains(key); });
+  TextExample example{
+      text_of(texts.text),
+      parse_json_label(path, line, value("label"), names),
       line};
+  if (texts.pair) {
+    example.text_pair = text_of(*texts.pair);
+  }
+  return example;
 }
 
 std::vector<TextExample> read_json_lines(
@@ -176,6 +242,16 @@ std::vector<TextExample> read_json_lines(
         end == std::string_view::npos ? content.size() : end + 1);
     if (text.find_first_not_of(" \t\r") != std::string_view::npos) {
       examples.push_back(parse_json_line(path, line, text, names));
+      if (examples.back().text_pair.has_value() !=
+          examples.front().text_pair.has_value()) {
+        fail(
+            path,
+            line,
+            fmt::format(
+                "expected {} as in line {}",
+                examples.front().text_pair ? "two texts" : "one text",
+                examples.front().line));
+      }
     }
   }
   return examples;
@@ -204,7 +280,12 @@ std::vector<TextExample> read_table(
     }
     return static_cast<size_t>(found - fields.begin());
   };
-  const size_t text = column("text");
+  const TextColumns texts =
+      find_texts(path, reader.line(), [&](const std::string& name) {
+        return std::find(fields.begin(), fields.end(), name) != fields.end();
+      });
+  const size_t text = column(texts.text);
+  const size_t pair = texts.pair ? column(*texts.pair) : text;
   const size_t label = column("label");
   const size_t width = fields.size();
 
@@ -224,6 +305,9 @@ std::vector<TextExample> read_table(
         {std::move(fields[text]),
          parse_table_label(path, reader.line(), fields[label], names),
          reader.line()});
+    if (texts.pair) {
+      examples.back().text_pair = std::move(fields[pair]);
+    }
   }
   return examples;
 }

@@ -91,9 +91,7 @@ TokenizerParts parse(const json& tokenizer, const std::string& pad_token) {
   TokenizerParts parts;
   parts.model = read_model(tokenizer, vocabulary);
   parts.added = read_added_tokens(get(tokenizer, "added_tokens"), vocabulary);
-  SpecialTokens special = read_post_processor(get(tokenizer, "post_processor"));
-  parts.before = std::move(special.before);
-  parts.behind = std::move(special.behind);
+  parts.templates = read_post_processor(get(tokenizer, "post_processor"));
   parts.pad_id = find_pad_id(
       get(tokenizer, "padding"), pad_token, vocabulary, parts.added);
 
@@ -104,8 +102,12 @@ TokenizerParts parse(const json& tokenizer, const std::string& pad_token) {
   for (const AddedToken& token : parts.added) {
     ids.push_back(token.id);
   }
-  ids.insert(ids.end(), parts.before.begin(), parts.before.end());
-  ids.insert(ids.end(), parts.behind.begin(), parts.behind.end());
+  for (const Template& pieces :
+       {parts.templates.single, parts.templates.pair}) {
+    for (const TemplatePiece& piece : pieces) {
+      ids.insert(ids.end(), piece.ids.begin(), piece.ids.end());
+    }
+  }
   parts.vocab_size = int64_t{*std::max_element(ids.begin(), ids.end())} + 1;
   return parts;
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "merganser/text/added_tokens.h"
+#include "merganser/text/post_processor.h"
 #include "merganser/text/subword_model.h"
 #include "merganser/text/vocabulary.h"
 
@@ -34,12 +35,7 @@ std::vector<AddedToken> read_added_tokens(
     const json& tokens,
     const Vocabulary& vocabulary);
 
-// The special tokens that a single text gets.
-struct SpecialTokens {
-  std::vector<int32_t> before;
-  std::vector<int32_t> behind;
-};
-SpecialTokens read_post_processor(const json& processor);
+PostProcessor read_post_processor(const json& processor);
 
 // The value of a key that may be absent, which means the same as null.
 const json& get(const json& object, const char* key);

@@ -10,6 +10,11 @@ namespace merganser {
 namespace {
 
 void append(Dataset& all, Dataset part) {
+  if (!all.token_types.empty() || !part.token_types.empty()) {
+    all.token_types.resize(all.ids.size());
+    part.token_types.resize(part.ids.size());
+    std::ranges::move(part.token_types, std::back_inserter(all.token_types));
+  }
   std::move(part.ids.begin(), part.ids.end(), std::back_inserter(all.ids));
   all.labels.insert(all.labels.end(), part.labels.begin(), part.labels.end());
 }

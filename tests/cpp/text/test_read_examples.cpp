@@ -12,11 +12,13 @@
 namespace merganser {
 
 bool operator==(const TextExample& a, const TextExample& b) {
-  return a.text == b.text && a.label == b.label && a.line == b.line;
+  return a.text == b.text && a.label == b.label && a.line == b.line &&
+      a.text_pair == b.text_pair;
 }
 void PrintTo(const TextExample& example, std::ostream* out) {
   *out << quote(example.text) << ", " << example.label << ", line "
-       << example.line;
+       << example.line << ", pair "
+       << quote(example.text_pair.value_or("none"));
 }
 
 namespace {
@@ -125,6 +127,26 @@ const Refused kRefused[] = {
     {"a.csv", "texts,label\na,1\n", {"a.csv:1:", "\"text\""}},
     {"a.tsv", "text,label\na,1\n", {"a.tsv:1:", "\"text\""}},
     {"a.tsv", "\n\ntext\tlabels\na\t1\n", {"a.tsv:3:", "\"label\""}},
+    {"a.csv", "text,sentence2,label\na,b,1\n", {":1:", "\"sentence2\"", "two"}},
+    {"a.csv", "text,text2,label\na,b,1\n", {":1:", "\"text2\"", "text_pair"}},
+    {"a.csv", "sentence1,label\na,1\n", {":1:", "no column \"text\""}},
+    {"a.csv",
+     "text,text_pair,sentence1,sentence2,label\na,b,c,d,1\n",
+     {":1:", "\"sentence1\" beside \"text\""}},
+    {"a.jsonl",
+     kGood + R"({"text": "a", "text_pair": "b", "label": 0})",
+     {"a.jsonl:2:", "one text", "line 1"}},
+    {"a.jsonl",
+     R"({"text": "a", "text_pair": "b", "label": 0})"
+     "\n" +
+         kGood,
+     {"a.jsonl:2:", "two texts", "line 1"}},
+    {"a.jsonl",
+     R"({"text": "a", "text_pair": null, "label": 0})",
+     {"a.jsonl:1:", "\"text_pair\" is not a string"}},
+    {"a.jsonl",
+     R"({"text": "a", "hypothesis": "b", "label": 0})",
+     {"a.jsonl:1:", "\"hypothesis\" beside"}},
     {"a.csv", "text,label\na,1\nb\n", {"a.csv:3:", "1 fields", "2"}},
     {"a.csv", "text,label\na,b,1\n", {"a.csv:2:", "3 fields", "2"}},
     {"a.csv", "text,label\na,-1\n", {"a.csv:2:", "'-1'", "whole"}},
@@ -214,6 +236,34 @@ TEST_F(ReadExamples, RefusesOtherNames) {
     many[fmt::format("name{:02}", i)] = i;
   }
   refuse("a.csv", "text,label\na,x\n", many, {"'name09', ...)"});
+}
+
+TEST_F(ReadExamples, Pairs) {
+  const Examples expected = {{"a, b", 1, 2, "c"}, {"d", 0, 3, ""}};
+  for (const auto& [first, second] :
+       std::vector<std::pair<std::string, std::string>>{
+           {"text", "text_pair"},
+           {"sentence1", "sentence2"},
+           {"premise", "hypothesis"},
+           {"question1", "question2"},
+           {"question", "sentence"}}) {
+    SCOPED_TRACE(first);
+    EXPECT_EQ(
+        read(
+            "a.csv",
+            fmt::format("{},label,{}\n\"a, b\",1,c\nd,0,\n", second, first)),
+        (Examples{{"c", 1, 2, "a, b"}, {"", 0, 3, "d"}}));
+    EXPECT_EQ(
+        read(
+            "a.jsonl",
+            fmt::format(
+                R"(
+{{"{0}": "a, b", "{1}": "c", "label": 1}}
+{{"{1}": "", "{0}": "d", "label": 0, "idx": 3}})",
+                first,
+                second)),
+        expected);
+  }
 }
 
 TEST_F(ReadExamples, RefusesAFileThatIsNotThere) {
