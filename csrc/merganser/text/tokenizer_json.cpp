@@ -28,18 +28,21 @@ std::string model_type(const json& model) {
   return model.contains("type")  ? model.at("type").get<std::string>()
       : model.contains("merges") ? "BPE"
       : model.contains("max_input_chars_per_word") ? "WordPiece"
+      : model.contains("unk_id")                   ? "Unigram"
                                                    : "without type";
 }
 
-std::unique_ptr<SubwordModel> read_model(
-    const json& tokenizer,
-    const Vocabulary& vocabulary) {
-  const std::string type = model_type(tokenizer.at("model"));
+// WordPiece or byte-level BPE; the vocabularies of other models have other
+// forms.
+using ReadModel =
+    std::unique_ptr<SubwordModel> (*)(const json&, const Vocabulary&);
+ReadModel find_model(const json& model) {
+  const std::string type = model_type(model);
   if (type == "WordPiece") {
-    return read_wordpiece(tokenizer, vocabulary);
+    return read_wordpiece;
   }
   if (type == "BPE") {
-    return read_byte_level_bpe(tokenizer, vocabulary);
+    return read_byte_level_bpe;
   }
   refuse("model", type, "use WordPiece or byte-level BPE");
 }
@@ -86,8 +89,9 @@ TokenizerParts parse(const json& tokenizer, const std::string& pad_token) {
       truncation.value("direction", "Right") != "Right") {
     refuse("truncation", "Left", "the end of a long text is cut");
   }
-  const Vocabulary vocabulary =
-      read_vocabulary(tokenizer.at("model").at("vocab"));
+  const json& model = tokenizer.at("model");
+  const ReadModel read_model = find_model(model);
+  const Vocabulary vocabulary = read_vocabulary(model.at("vocab"));
   TokenizerParts parts;
   parts.model = read_model(tokenizer, vocabulary);
   parts.added = read_added_tokens(get(tokenizer, "added_tokens"), vocabulary);

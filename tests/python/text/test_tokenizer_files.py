@@ -20,6 +20,10 @@ from tokenizer_folders import (
 )
 from tokenizers import (
     AddedToken,
+    Tokenizer,
+    models,
+    normalizers,
+    pre_tokenizers,
     processors,
 )
 from transformers import BertTokenizer, RobertaTokenizer
@@ -177,6 +181,55 @@ def test_models_without_token_types(tmp_path):
         theirs = pair.transformers("a", "b")
         assert (ids, types) == (theirs["input_ids"], expected)
         assert theirs.get("token_type_ids", []) == expected
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_unigram_is_refused_by_name(tmp_path, named):
+    model = models.Unigram([("<s>", 0.0), ("a", -1.0)], 0)
+    save(Tokenizer(model), tmp_path)
+    if not named:  # as old versions write it
+        document = json.loads((tmp_path / "tokenizer.json").read_text())
+        del document["model"]["type"]
+        (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(merganser.InputError, match="model 'Unigram' is not supported"):
+        merganser._C.Tokenizer.load(tmp_path)
+
+
+def test_word_level_is_refused_by_name(tmp_path):
+    save(Tokenizer(models.WordLevel({"a": 0}, "a")), tmp_path)
+    with pytest.raises(merganser.InputError, match="model 'WordLevel' is not supp"):
+        merganser._C.Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "part, value, named",
+    [
+        ("normalizer", normalizers.NFKC(), "normalizer 'NFKC'"),
+        ("pre_tokenizer", pre_tokenizers.Metaspace(), "pre_tokenizer 'Metaspace'"),
+        (
+            "post_processor",
+            processors.Sequence([processors.ByteLevel()]),
+            "post_processor 'Sequence'",
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["wordpiece", "byte_level"])
+def test_parts_are_refused_by_name(tmp_path, kind, part, value, named):
+    alphabet = enumerated([*ROBERTA_SPECIAL, *bytes_to_unicode().values()])
+    tokenizer = wordpiece("ab") if kind == "wordpiece" else byte_level(alphabet, [])
+    setattr(tokenizer, part, value)
+    save(tokenizer, tmp_path)
+    with pytest.raises(merganser.InputError, match=f"{named} is not supported"):
+        merganser._C.Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "spm.model", "bpe.codes"])
+def test_vocabularies_of_other_kinds_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    if name == "bpe.codes":  # BERTweet's, beside a vocab.txt that is no WordPiece
+        (tmp_path / "vocab.txt").write_text("a\n")
+    with pytest.raises(merganser.InputError, match=f"{name}.*not supported"):
+        merganser._C.Tokenizer.load(tmp_path)
 
 
 def test_old_merges_as_lines(tmp_path):
