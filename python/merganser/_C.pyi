@@ -55,6 +55,10 @@ class Tokenizer:
         """Reads the tokenizer of a model directory."""
     def encode(self, text: str, max_length: int) -> list[int]:
         """Ids including special tokens, at most max_length in total."""
+    def encode_pair(
+        self, text: str, text_pair: str, max_length: int
+    ) -> tuple[list[int], list[int]]:
+        """Ids and token types of two texts; no types: all 0."""
     def encode_batch(
         self, texts: Sequence[str], max_length: int, threads: int = 0
     ) -> list[list[int]]:
@@ -73,6 +77,8 @@ class TextExample:
     def label(self) -> int: ...
     @property
     def line(self) -> int: ...
+    @property
+    def text_pair(self) -> str | None: ...
 
 def read_examples(path: Path) -> list[TextExample]:
     """The examples of a .jsonl, .csv or .tsv file, in file order."""
@@ -89,6 +95,8 @@ class Dataset:
     def ids(self) -> list[list[int]]: ...
     @property
     def labels(self) -> list[int]: ...
+    @property
+    def token_types(self) -> list[list[int]]: ...
 
 # The encoder
 

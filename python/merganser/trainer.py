@@ -21,7 +21,8 @@ class Trainer:
 
     Args:
         model: model directory to start from. A missing head is initialized randomly.
-        train: data file or files (.jsonl, .csv, .tsv with "text" and "label").
+        train: data file or files (.jsonl, .csv, .tsv with "text" and "label", for pairs
+            "text_pair"; docs/cli.md).
         out: output directory: the model, metrics.jsonl and, with `fisher`,
             fisher.safetensors. During training, "<out>.partial" holds a checkpoint; the
             same call resumes from it, with bit-identical results.

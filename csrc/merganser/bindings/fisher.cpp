@@ -8,7 +8,7 @@
 #include "merganser/bindings/module.h"
 #include "merganser/eval/evaluate.h"
 #include "merganser/fisher/directions.h"
-#include "merganser/text/batching.h"
+#include "merganser/model/classifier.h"
 
 namespace merganser::bindings {
 namespace {
@@ -31,7 +31,11 @@ Dataset load_dataset_for(
     const std::filesystem::path& model,
     int64_t max_length,
     int64_t num_labels) {
-  return load_dataset(file, *Tokenizer::load(model), max_length, num_labels);
+  return load_data(
+      file,
+      *Tokenizer::load(model),
+      EncoderConfig::read(model, num_labels),
+      max_length);
 }
 
 FisherResult estimate(
@@ -91,7 +95,8 @@ void bind_fisher(py::module_& m) {
           py::call_guard<LongCall>())
       .def("__len__", &Dataset::size)
       .def_readonly("ids", &Dataset::ids)
-      .def_readonly("labels", &Dataset::labels);
+      .def_readonly("labels", &Dataset::labels)
+      .def_readonly("token_types", &Dataset::token_types);
 
   py::class_<FisherResult>(m, "EncoderFisher")
       .def_readonly("diagonal", &FisherResult::diagonal)

@@ -19,6 +19,20 @@ void bind_text(py::module_& m) {
           py::arg("max_length"),
           py::call_guard<LongCall>())
       .def(
+          "encode_pair",
+          [](const Tokenizer& tokenizer,
+             const std::string& text,
+             const std::string& pair,
+             int64_t max_length) {
+            const Encoding encoding =
+                tokenizer.encode_pair(text, pair, max_length);
+            return std::pair(encoding.ids, encoding.token_types);
+          },
+          py::arg("text"),
+          py::arg("text_pair"),
+          py::arg("max_length"),
+          py::call_guard<LongCall>())
+      .def(
           "encode_batch",
           &encode_batch,
           py::arg("texts"),
@@ -31,7 +45,8 @@ void bind_text(py::module_& m) {
   py::class_<TextExample>(m, "TextExample")
       .def_readonly("text", &TextExample::text)
       .def_readonly("label", &TextExample::label)
-      .def_readonly("line", &TextExample::line);
+      .def_readonly("line", &TextExample::line)
+      .def_readonly("text_pair", &TextExample::text_pair);
   m.def(
       "read_examples",
       &read_examples,

@@ -5,7 +5,7 @@
 #include "merganser/experiment/layout.h"
 #include "merganser/experiment/stages.h"
 #include "merganser/io/atomic_file.h"
-#include "merganser/text/dataset.h"
+#include "merganser/model/classifier.h"
 
 namespace merganser {
 namespace {
@@ -16,13 +16,27 @@ namespace fs = std::filesystem;
 Json count_labels(
     const fs::path& file,
     const Tokenizer& tokenizer,
-    const Experiment& experiment) {
-  const int64_t num_labels = experiment.base.options.num_labels;
-  std::vector<int64_t> counts(num_labels);
+    const EncoderConfig& config,
+    int64_t max_length) {
+  std::vector<int64_t> counts(config.num_labels);
   for (const int64_t label :
-       load_dataset(file, tokenizer, experiment.max_length, num_labels)
-           .labels) {
+       load_data(file, tokenizer, config, max_length).labels) {
     ++counts[label];
+  }
+  return counts;
+}
+
+Json count_labels(const Experiment& experiment) {
+  const auto tokenizer = Tokenizer::load(experiment.encoder);
+  const EncoderConfig config = EncoderConfig::read(
+      experiment.encoder, experiment.base.options.num_labels);
+  const auto count = [&](const fs::path& file) {
+    return count_labels(file, *tokenizer, config, experiment.max_length);
+  };
+  Json counts;
+  for (const ExperimentData& data : experiment.data) {
+    counts[data.name] = {
+        {"train", count(data.train)}, {"test", count(data.test)}};
   }
   return counts;
 }
@@ -47,14 +61,7 @@ std::vector<double> check_data(Workplace& work) {
        .inputs = inputs,
        .output = file,
        .work = [&](const ProgressCallback&) {
-         const auto tokenizer = Tokenizer::load(experiment.encoder);
-         Json counts;
-         for (const ExperimentData& data : experiment.data) {
-           counts[data.name] = {
-               {"train", count_labels(data.train, *tokenizer, experiment)},
-               {"test", count_labels(data.test, *tokenizer, experiment)}};
-         }
-         write_file(file, json_text(counts, 1) + "\n");
+         write_file(file, json_text(count_labels(experiment), 1) + "\n");
        }});
 
   const Json counts = parse_json(read_file(file));

@@ -53,6 +53,11 @@ ExperimentMerge parse_merge(
   parse_recipe_options(entry, recipe);
 
   const MethodInfo& method = *recipe.method;
+  if (method.needs_grams()) {
+    entry.at("method").fail(fmt::format(
+        "{} needs Gram matrices, which an experiment does not collect",
+        method.name));
+  }
   const std::string up = layout::kUpFromRecipe;
   if (method.needs_base || recipe.heads != HeadMode::kMerge) {
     recipe.base_model = up + layout::model(layout::kBase);

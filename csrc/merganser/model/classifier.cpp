@@ -1,5 +1,7 @@
 #include "merganser/model/classifier.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -31,7 +33,28 @@ Dataset Classifier::load(const std::filesystem::path& file, int64_t max_length)
         config.max_length(),
         folder_.string()));
   }
-  return load_dataset(file, *tokenizer, max_length, config.num_labels);
+  return load_data(file, *tokenizer, config, max_length);
+}
+
+Dataset load_data(
+    const std::filesystem::path& file,
+    const Tokenizer& tokenizer,
+    const EncoderConfig& config,
+    int64_t max_length) {
+  Dataset data = load_dataset(
+      file, tokenizer, max_length, config.num_labels, config.label_names);
+  for (const std::vector<int32_t>& types : data.token_types) {
+    const auto largest = std::ranges::max_element(types);
+    if (largest != types.end() && *largest >= config.type_vocab_size) {
+      throw InputError(fmt::format(
+          "{}: the tokenizer gives a second text the token type {}, but "
+          "type_vocab_size in config.json is {}",
+          file.string(),
+          *largest,
+          config.type_vocab_size));
+    }
+  }
+  return data;
 }
 
 void check_vocabulary(

@@ -27,6 +27,15 @@ class MERGANSER_API Classifier {
   std::filesystem::path folder_;
 };
 
+// Reads a data file for a model of this configuration: labels may be its label
+// names.
+// Throws InputError for token types that the model lacks.
+MERGANSER_API Dataset load_data(
+    const std::filesystem::path& file,
+    const Tokenizer& tokenizer,
+    const EncoderConfig& config,
+    int64_t max_length);
+
 // Throws InputError when the tokenizer has more ids than the model has rows: it
 // belongs to another model.
 MERGANSER_API void check_vocabulary(

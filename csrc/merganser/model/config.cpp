@@ -3,10 +3,14 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <cstdlib>
 #include <map>
+#include <set>
+#include <vector>
 
 #include "merganser/base/error.h"
 #include "merganser/base/json_text.h"
+#include "merganser/io/model_dir.h"
 
 namespace merganser {
 namespace {
@@ -136,6 +140,44 @@ int64_t read_num_labels(const Reader& in, int64_t override_value) {
   return names;
 }
 
+// The classes of each name.
+std::map<std::string, std::set<int64_t>> classes_of_names(const Reader& in) {
+  std::map<std::string, std::set<int64_t>> classes;
+  if (in.given("id2label")) {
+    for (const auto& [id, name] : in.at("id2label").items()) {
+      if (name.is_string()) {
+        classes[name.get<std::string>()].insert(
+            std::strtoll(id.c_str(), nullptr, 10));
+      }
+    }
+  }
+  if (in.given("label2id") && in.at("label2id").is_object()) {
+    for (const auto& [name, id] : in.at("label2id").items()) {
+      if (id.is_number_integer()) {
+        classes[name].insert(id.get<int64_t>());
+      }
+    }
+  }
+  return classes;
+}
+
+std::map<std::string, int64_t> read_label_names(
+    const Reader& in,
+    int64_t num_labels) {
+  const char* key = in.given("id2label") ? "id2label" : "label2id";
+  if (!in.given(key) || static_cast<int64_t>(in.at(key).size()) != num_labels) {
+    return {};
+  }
+  std::map<std::string, int64_t> names;
+  for (const auto& [name, classes] : classes_of_names(in)) {
+    const int64_t id = *classes.begin();
+    if (classes.size() == 1 && id >= 0 && id < num_labels) {
+      names[name] = id;
+    }
+  }
+  return names;
+}
+
 Architecture read_architecture(const Reader& in) {
   const std::string type = in.text("model_type", "");
   if (type == "bert") {
@@ -211,6 +253,7 @@ EncoderConfig EncoderConfig::parse(
   config.pad_token_id =
       null_pad ? -1 : in.integer("pad_token_id", roberta ? 1 : 0, 0);
   config.num_labels = read_num_labels(in, num_labels_override);
+  config.label_names = read_label_names(in, config.num_labels);
   config.layer_norm_eps = in.real("layer_norm_eps", 1e-12, 1);
   config.hidden_dropout =
       in.real("hidden_dropout_prob", 0.1, EncoderConfig::kDropoutLimit);
@@ -224,6 +267,15 @@ EncoderConfig EncoderConfig::parse(
   config.activation = read_activation(in);
   check_consistent(config, in);
   return config;
+}
+
+EncoderConfig EncoderConfig::read(
+    const std::filesystem::path& folder,
+    int64_t num_labels_override) {
+  return parse(
+      ModelDir(folder).config_text(),
+      (folder / "config.json").string(),
+      num_labels_override);
 }
 
 int64_t EncoderConfig::max_length() const {
@@ -240,12 +292,20 @@ std::string EncoderConfig::to_json(const std::string& original) const {
           : "BertForSequenceClassification"};
   const auto labels = static_cast<size_t>(num_labels);
   if (!json.contains("id2label") || json["id2label"].size() != labels) {
+    std::vector<std::string> names(labels);
+    for (size_t i = 0; i < labels; ++i) {
+      names[i] = fmt::format("LABEL_{}", i);
+    }
+    if (label_names.size() == labels) { // label2id without id2label
+      for (const auto& [name, id] : label_names) {
+        names[static_cast<size_t>(id)] = name;
+      }
+    }
     json["id2label"] = Json::object();
     json["label2id"] = Json::object();
     for (size_t i = 0; i < labels; ++i) {
-      const std::string name = fmt::format("LABEL_{}", i);
-      json["id2label"][std::to_string(i)] = name;
-      json["label2id"][name] = i;
+      json["id2label"][std::to_string(i)] = names[i];
+      json["label2id"][names[i]] = i;
     }
   }
   // transformers derives it from id2label; a stale value would contradict it.

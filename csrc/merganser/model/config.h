@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
+#include <map>
 #include <string>
 
 #include "merganser/base/api.h"
@@ -28,6 +30,10 @@ struct MERGANSER_API EncoderConfig {
   int64_t type_vocab_size = 0;
   int64_t pad_token_id = 0; // -1: none
   int64_t num_labels = 2;
+  // Class numbers by name, from id2label and label2id; without names that these
+  // give to several classes. Empty where the file names other than num_labels
+  // classes.
+  std::map<std::string, int64_t> label_names;
   double layer_norm_eps = 1e-12;
   double hidden_dropout = 0.1;
   double attention_dropout = 0.1;
@@ -41,6 +47,10 @@ struct MERGANSER_API EncoderConfig {
   static EncoderConfig parse(
       const std::string& json,
       const std::string& source,
+      int64_t num_labels_override = 0);
+  // Parses the config.json of a model directory.
+  static EncoderConfig read(
+      const std::filesystem::path& folder,
       int64_t num_labels_override = 0);
 
   // The longest input, special tokens included (RoBERTa's positions start

@@ -5,7 +5,6 @@
 
 #include "merganser/base/error.h"
 #include "merganser/io/checkpoint.h"
-#include "merganser/io/model_dir.h"
 #include "merganser/model/encoder.h"
 #include "merganser/model/initialize.h"
 
@@ -150,9 +149,7 @@ LoadedEncoder load_encoder(
     int64_t num_labels,
     uint64_t seed,
     std::optional<double> dropout) {
-  const ModelDir directory(folder);
-  auto config = EncoderConfig::parse(
-      directory.config_text(), (folder / "config.json").string(), num_labels);
+  EncoderConfig config = EncoderConfig::read(folder, num_labels);
   if (dropout) {
     config.hidden_dropout = config.attention_dropout =
         config.classifier_dropout = *dropout;

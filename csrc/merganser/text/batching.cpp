@@ -83,6 +83,16 @@ Batch make_batch(
     batch.lengths.push_back(static_cast<int64_t>(ids.size()));
     batch.labels.push_back(data.labels[indices[row]]);
   }
+  if (!data.token_types.empty()) {
+    batch.token_types.assign(batch.input_ids.size(), 0);
+    for (int64_t row = 0; row < batch.size; ++row) {
+      const std::vector<int32_t>& types = data.token_types[indices[row]];
+      std::copy(
+          types.begin(),
+          types.end(),
+          batch.token_types.begin() + row * batch.length);
+    }
+  }
   return batch;
 }
 

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,21 +16,32 @@ struct TextExample {
   std::string text;
   int64_t label = 0;
   int64_t line = 0; // in its file, from 1
+  std::optional<std::string> text_pair = {}; // a second text
 };
 
+// Label names and their class numbers.
+using LabelNames = std::map<std::string, int64_t>;
+
 // Reads .jsonl ("text" and "label" in every object) or .csv / .tsv (a header
-// line with columns text and label; RFC 4180 quoting). Labels are integers from
-// 0. Throws InputError naming file and line: not UTF-8, not JSON, a missing
-// column or key, a label that is not a non-negative integer, no examples, an
-// unknown file name extension.
+// line with columns text and label; RFC 4180 quoting). Pairs of texts have the
+// keys text and text_pair, or two of GLUE's: sentence1 and sentence2, premise
+// and hypothesis, question1 and question2, question and sentence. A label is a
+// class number, from 0 (1.0 counts as 1), or one of `names`. Throws InputError
+// naming file and line: not UTF-8, not JSON, a column or key that is missing, a
+// second text that would not be used, another label, a .csv label that is a
+// name and the number of another class, no examples at all, an unknown file
+// name ending.
 MERGANSER_API std::vector<TextExample> read_examples(
-    const std::filesystem::path& path);
+    const std::filesystem::path& path,
+    const LabelNames& names = {});
 
 // Tokenized examples, in file order; an example's index is its position.
 struct MERGANSER_API Dataset {
   std::filesystem::path path;
   std::vector<std::vector<int32_t>> ids;
   std::vector<int64_t> labels;
+  // Of each example; both levels may be empty: all 0.
+  std::vector<std::vector<int32_t>> token_types = {};
 
   int64_t size() const {
     return static_cast<int64_t>(labels.size());
@@ -41,6 +54,7 @@ MERGANSER_API Dataset load_dataset(
     const std::filesystem::path& path,
     const Tokenizer& tokenizer,
     int64_t max_length,
-    int64_t num_labels);
+    int64_t num_labels,
+    const LabelNames& names = {});
 
 } // namespace merganser

@@ -10,8 +10,9 @@ Dataset load_dataset(
     const std::filesystem::path& path,
     const Tokenizer& tokenizer,
     int64_t max_length,
-    int64_t num_labels) {
-  const std::vector<TextExample> examples = read_examples(path);
+    int64_t num_labels,
+    const LabelNames& names) {
+  const std::vector<TextExample> examples = read_examples(path, names);
   Dataset data;
   data.path = path;
   for (const TextExample& example : examples) {
@@ -30,7 +31,19 @@ Dataset load_dataset(
   for (const TextExample& example : examples) {
     texts.push_back(example.text);
   }
-  data.ids = encode_batch(tokenizer, texts, max_length);
+  if (!examples.front().text_pair) {
+    data.ids = encode_batch(tokenizer, texts, max_length);
+    return data;
+  }
+  std::vector<std::string_view> pairs;
+  for (const TextExample& example : examples) {
+    pairs.push_back(*example.text_pair);
+  }
+  for (Encoding& encoding :
+       encode_pair_batch(tokenizer, texts, pairs, max_length)) {
+    data.ids.push_back(std::move(encoding.ids));
+    data.token_types.push_back(std::move(encoding.token_types));
+  }
   return data;
 }
 

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <limits>
+#include <optional>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -18,7 +20,8 @@
 namespace merganser {
 namespace {
 
-constexpr uint64_t kLargestLabel = std::numeric_limits<int32_t>::max();
+constexpr int64_t kLargestLabel = std::numeric_limits<int32_t>::max();
+constexpr size_t kNamesShown = 10;
 
 [[noreturn]] void fail(
     const std::filesystem::path& path,
@@ -30,44 +33,206 @@ constexpr uint64_t kLargestLabel = std::numeric_limits<int32_t>::max();
 [[noreturn]] void refuse_label(
     const std::filesystem::path& path,
     int64_t line,
-    std::string_view label) {
+    std::string_view label,
+    const LabelNames& names) {
+  if (names.empty()) {
+    fail(
+        path,
+        line,
+        fmt::format(
+            "the label is {}, expected a whole number from 0 to {}; a name "
+            "needs id2label in the model's config.json",
+            quote(label),
+            kLargestLabel));
+  }
+  std::vector<std::string> known;
+  for (const auto& [name, id] : names) {
+    known.push_back(known.size() < kNamesShown ? quote(name) : "...");
+    if (known.size() > kNamesShown) {
+      break;
+    }
+  }
   fail(
       path,
       line,
       fmt::format(
-          "the label {} is not an integer from 0 to {}; write the number of "
-          "the class, not its name",
+          "the label is {}, expected a whole number from 0 to {} or a name in "
+          "the model's config.json ({})",
           quote(label),
-          kLargestLabel));
+          kLargestLabel,
+          fmt::join(known, ", ")));
+}
+
+std::optional<int64_t> label_of_number(double number) {
+  if (number >= 0 && number <= kLargestLabel && number == std::floor(number)) {
+    return static_cast<int64_t>(number);
+  }
+  return {};
+}
+
+// Digits, which ".0" may follow: pandas writes integers so where a column has
+// gaps.
+std::optional<int64_t> label_of_digits(std::string_view text) {
+  const size_t point = std::min(text.find('.'), text.size());
+  const std::string_view digits = text.substr(0, point);
+  const std::string_view zeros = text.substr(std::min(point + 1, text.size()));
+  int64_t value = 0;
+  const char* const digits_end = digits.data() + digits.size();
+  const auto [end, error] = std::from_chars(digits.data(), digits_end, value);
+  if (error != std::errc() || end != digits_end || digits.front() == '-' ||
+      value > kLargestLabel || (point != text.size() && zeros.empty()) ||
+      zeros.find_first_not_of('0') != std::string_view::npos) {
+    return {};
+  }
+  return value;
+}
+
+std::optional<int64_t> label_of_name(
+    std::string_view text,
+    const LabelNames& names) {
+  const auto found = names.find(std::string(text));
+  return found == names.end() ? std::nullopt : std::optional(found->second);
+}
+
+int64_t parse_json_label(
+    const std::filesystem::path& path,
+    int64_t line,
+    const nlohmann::json& label,
+    const LabelNames& names) {
+  std::optional<int64_t> id;
+  if (label.is_number()) {
+    id = label_of_number(label.get<double>());
+  } else if (label.is_string()) {
+    id = label_of_name(label.get_ref<const std::string&>(), names);
+  }
+  if (!id) {
+    refuse_label(
+        path,
+        line,
+        label.is_string() ? label.get<std::string>() : label.dump(),
+        names);
+  }
+  return *id;
+}
+
+int64_t parse_table_label(
+    const std::filesystem::path& path,
+    int64_t line,
+    std::string_view label,
+    const LabelNames& names) {
+  const std::optional<int64_t> number = label_of_digits(label);
+  const std::optional<int64_t> name = label_of_name(label, names);
+  if (!number && !name) {
+    refuse_label(path, line, label, names);
+  }
+  if (number && name && *number != *name) {
+    fail(
+        path,
+        line,
+        fmt::format(
+            "the label {} is the name of class {} and the number of class {}; "
+            "in a .jsonl file a name is a string",
+            quote(label),
+            *name,
+            *number));
+  }
+  return number ? *number : *name;
+}
+
+// Columns or keys of a file's texts.
+struct TextColumns {
+  std::string text;
+  std::optional<std::string> pair;
+};
+
+// Names of pairs of texts: this library's and those of GLUE's tasks.
+const TextColumns kPairs[] = {
+    {"text", "text_pair"},
+    {"sentence1", "sentence2"},
+    {"premise", "hypothesis"},
+    {"question1", "question2"},
+    {"question", "sentence"}};
+
+// Names that a text beside "text" has elsewhere; left out, it would change what
+// an example says.
+constexpr const char* kOtherTexts[] =
+    {"text1", "text2", "text_a", "text_b", "sentence_a", "sentence_b"};
+
+// The columns of a record that `has` the given names.
+template <typename Has>
+TextColumns find_texts(
+    const std::filesystem::path& path,
+    int64_t line,
+    const Has& has) {
+  TextColumns found{"text", {}};
+  for (const TextColumns& pair : kPairs) {
+    if (has(pair.text) && has(*pair.pair)) {
+      found = pair;
+      break;
+    }
+  }
+  const auto refuse_other = [&](const std::string& name) {
+    if (has(name) && name != found.text && name != found.pair) {
+      fail(
+          path,
+          line,
+          fmt::format(
+              "\"{}\" beside \"{}\" would not be used; expected one text "
+              "(\"text\") or two (\"text\" and \"text_pair\")",
+              name,
+              found.text));
+    }
+  };
+  if (has(found.text)) { // otherwise it is missing
+    for (const TextColumns& pair : kPairs) {
+      refuse_other(pair.text);
+      refuse_other(*pair.pair);
+    }
+    for (const char* name : kOtherTexts) {
+      refuse_other(name);
+    }
+  }
+  return found;
 }
 
 TextExample parse_json_line(
     const std::filesystem::path& path,
     int64_t line,
-    std::string_view text) {
+    std::string_view text,
+    const LabelNames& names) {
   const nlohmann::json object =
       parse_strict_json(text, fmt::format("{}:{}", path.string(), line));
   if (!object.is_object()) {
     fail(path, line, "expected an object with \"text\" and \"label\"");
   }
-  for (const char* key : {"text", "label"}) {
+  const auto value = [&](const std::string& key) -> const nlohmann::json& {
     if (!object.contains(key)) {
       fail(path, line, fmt::format("the key \"{}\" is missing", key));
     }
+    return object[key];
+  };
+  const auto text_of = [&](const std::string& key) {
+    if (!value(key).is_string()) {
+      fail(path, line, fmt::format("\"{}\" is not a string", key));
+    }
+    return value(key).get<std::string>();
+  };
+  const TextColumns texts = find_texts(
+      path, line, [&](const std::string& key) { return object.contains(key); });
+  TextExample example{
+      text_of(texts.text),
+      parse_json_label(path, line, value("label"), names),
+      line};
+  if (texts.pair) {
+    example.text_pair = text_of(*texts.pair);
   }
-  if (!object["text"].is_string()) {
-    fail(path, line, "\"text\" is not a string");
-  }
-  const nlohmann::json& label = object["label"];
-  if (!label.is_number_unsigned() || label.get<uint64_t>() > kLargestLabel) {
-    refuse_label(path, line, json_text(label));
-  }
-  return {object["text"].get<std::string>(), label.get<int64_t>(), line};
+  return example;
 }
 
 std::vector<TextExample> read_json_lines(
     const std::filesystem::path& path,
-    std::string_view content) {
+    std::string_view content,
+    const LabelNames& names) {
   std::vector<TextExample> examples;
   int64_t line = 0;
   while (!content.empty()) {
@@ -77,7 +242,17 @@ std::vector<TextExample> read_json_lines(
     content.remove_prefix(
         end == std::string_view::npos ? content.size() : end + 1);
     if (text.find_first_not_of(" \t\r") != std::string_view::npos) {
-      examples.push_back(parse_json_line(path, line, text));
+      examples.push_back(parse_json_line(path, line, text, names));
+      if (examples.back().text_pair.has_value() !=
+          examples.front().text_pair.has_value()) {
+        fail(
+            path,
+            line,
+            fmt::format(
+                "expected {} as in line {}",
+                examples.front().text_pair ? "two texts" : "one text",
+                examples.front().line));
+      }
     }
   }
   return examples;
@@ -86,7 +261,8 @@ std::vector<TextExample> read_json_lines(
 std::vector<TextExample> read_table(
     const std::filesystem::path& path,
     std::string_view content,
-    char separator) {
+    char separator,
+    const LabelNames& names) {
   CsvReader reader(path, content, separator);
   std::vector<std::string> fields;
   if (!reader.next(fields)) {
@@ -105,7 +281,12 @@ std::vector<TextExample> read_table(
     }
     return static_cast<size_t>(found - fields.begin());
   };
-  const size_t text = column("text");
+  const TextColumns texts =
+      find_texts(path, reader.line(), [&](const std::string& name) {
+        return std::find(fields.begin(), fields.end(), name) != fields.end();
+      });
+  const size_t text = column(texts.text);
+  const size_t pair = texts.pair ? column(*texts.pair) : text;
   const size_t label = column("label");
   const size_t width = fields.size();
 
@@ -121,15 +302,13 @@ std::vector<TextExample> read_table(
               width,
               fields.size()));
     }
-    const std::string& digits = fields[label];
-    uint64_t value = 0;
-    const char* const digits_end = digits.data() + digits.size();
-    const auto [end, error] = std::from_chars(digits.data(), digits_end, value);
-    if (error != std::errc() || end != digits_end || value > kLargestLabel) {
-      refuse_label(path, reader.line(), digits);
-    }
     examples.push_back(
-        {std::move(fields[text]), static_cast<int64_t>(value), reader.line()});
+        {std::move(fields[text]),
+         parse_table_label(path, reader.line(), fields[label], names),
+         reader.line()});
+    if (texts.pair) {
+      examples.back().text_pair = std::move(fields[pair]);
+    }
   }
   return examples;
 }
@@ -146,7 +325,9 @@ void check_utf8(const std::filesystem::path& path, std::string_view content) {
 
 } // namespace
 
-std::vector<TextExample> read_examples(const std::filesystem::path& path) {
+std::vector<TextExample> read_examples(
+    const std::filesystem::path& path,
+    const LabelNames& names) {
   const std::string extension = path.extension().string();
   if (extension != ".jsonl" && extension != ".csv" && extension != ".tsv") {
     throw InputError(fmt::format(
@@ -159,8 +340,8 @@ std::vector<TextExample> read_examples(const std::filesystem::path& path) {
     content.remove_prefix(3);
   }
   std::vector<TextExample> examples = extension == ".jsonl"
-      ? read_json_lines(path, content)
-      : read_table(path, content, extension == ".csv" ? ',' : '\t');
+      ? read_json_lines(path, content, names)
+      : read_table(path, content, extension == ".csv" ? ',' : '\t', names);
   if (examples.empty()) {
     throw InputError(fmt::format(
         "{}: has no examples; each needs a \"text\" and a \"label\"",

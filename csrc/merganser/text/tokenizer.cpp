@@ -1,6 +1,7 @@
 #include "merganser/text/tokenizer.h"
 
 #include <algorithm>
+#include <limits>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -17,6 +18,36 @@ namespace {
 
 using nlohmann::json;
 
+constexpr size_t kUnlimited = std::numeric_limits<size_t>::max();
+
+// Tokens that a template leaves for text.
+size_t room_for_text(const Template& pieces, int64_t max_length) {
+  const size_t special = count_special(pieces);
+  if (max_length <= static_cast<int64_t>(special)) {
+    throw InputError(fmt::format(
+        "max_length {} leaves no room for text beside {} special tokens",
+        max_length,
+        special));
+  }
+  return static_cast<size_t>(max_length) - special;
+}
+
+// Cuts the ends of the texts to `room` tokens together: first of the longer
+// one, then of both alike; of an odd number the longer one keeps one more, the
+// second one if they are equal.
+void cut_longest_first(
+    std::vector<int32_t>& first,
+    std::vector<int32_t>& second,
+    size_t room) {
+  auto& longer = first.size() > second.size() ? first : second;
+  auto& shorter = first.size() > second.size() ? second : first;
+  if (longer.size() + shorter.size() <= room) {
+    return;
+  }
+  shorter.resize(std::min(shorter.size(), room / 2));
+  longer.resize(std::min(longer.size(), room - shorter.size()));
+}
+
 class HuggingFaceTokenizer : public Tokenizer {
  public:
   explicit HuggingFaceTokenizer(TokenizerParts parts)
@@ -26,6 +57,10 @@ class HuggingFaceTokenizer : public Tokenizer {
 
   std::vector<int32_t> encode(std::string_view text, int64_t max_length)
       const override;
+  Encoding encode_pair(
+      std::string_view text,
+      std::string_view pair,
+      int64_t max_length) const override;
 
   int64_t vocab_size() const override {
     return parts_.vocab_size;
@@ -36,6 +71,7 @@ class HuggingFaceTokenizer : public Tokenizer {
 
  private:
   static AddedTokens tokens_of(const TokenizerParts& parts, bool normalized);
+  std::vector<int32_t> encode_text(std::string_view text, size_t limit) const;
   void encode_between(
       std::string_view text,
       size_t limit,
@@ -87,19 +123,36 @@ void HuggingFaceTokenizer::encode_between(
 std::vector<int32_t> HuggingFaceTokenizer::encode(
     std::string_view text,
     int64_t max_length) const {
-  const size_t special = parts_.before.size() + parts_.after.size();
-  if (max_length <= static_cast<int64_t>(special)) {
-    throw InputError(fmt::format(
-        "max_length {} leaves no room for text next to {} special tokens",
-        max_length,
-        special));
+  const Template& pieces = parts_.templates.single;
+  const size_t room = room_for_text(pieces, max_length);
+  return assemble(pieces, {encode_text(text, room)}).ids;
+}
+
+Encoding HuggingFaceTokenizer::encode_pair(
+    std::string_view text,
+    std::string_view pair,
+    int64_t max_length) const {
+  const Template& pieces = parts_.templates.pair;
+  const size_t room = room_for_text(pieces, max_length);
+  // Whole: which one is the longer decides how they are cut.
+  std::vector<std::vector<int32_t>> texts = {
+      encode_text(text, kUnlimited), encode_text(pair, kUnlimited)};
+  cut_longest_first(texts[0], texts[1], room);
+  Encoding encoding = assemble(pieces, texts);
+  if (!parts_.has_token_types) {
+    encoding.token_types.clear();
   }
+  return encoding;
+}
+
+std::vector<int32_t> HuggingFaceTokenizer::encode_text(
+    std::string_view text,
+    size_t limit) const {
   if (const std::optional<size_t> at = find_ill_formed_utf8(text)) {
     throw InputError(
         fmt::format("the text is not valid UTF-8 at byte {}", *at));
   }
-  const size_t limit = max_length - parts_.after.size();
-  std::vector<int32_t> ids = parts_.before;
+  std::vector<int32_t> ids;
   for (const auto& piece : raw_.split(text)) {
     if (ids.size() >= limit) {
       break;
@@ -111,7 +164,6 @@ std::vector<int32_t> HuggingFaceTokenizer::encode(
     }
   }
   ids.resize(std::min(ids.size(), limit));
-  ids.insert(ids.end(), parts_.after.begin(), parts_.after.end());
   return ids;
 }
 
@@ -127,6 +179,7 @@ std::unique_ptr<Tokenizer> Tokenizer::load(
         whole ? read_json(file) : tokenizer_json_of_vocabulary(folder, config),
         special_token(config, "pad_token", ""),
         whole ? file.string() : folder.string());
+    parts.has_token_types = has_token_types(config);
     return std::make_unique<HuggingFaceTokenizer>(std::move(parts));
   } catch (const json::exception& error) {
     throw InputError(fmt::format(

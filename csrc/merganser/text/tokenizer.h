@@ -11,9 +11,14 @@
 
 namespace merganser {
 
-// Turns text into token ids, exactly as the Hugging Face `tokenizers` package
-// with special tokens and truncation. Immutable after construction,
-// thread-safe.
+struct Encoding {
+  std::vector<int32_t> ids;
+  std::vector<int32_t> token_types; // empty: all 0
+};
+
+// Text to token ids, equal to the Hugging Face `tokenizers` package with
+// special tokens and truncation. Immutable after construction, safe to use from
+// several threads.
 class MERGANSER_API Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -31,8 +36,16 @@ class MERGANSER_API Tokenizer {
   virtual std::vector<int32_t> encode(std::string_view text, int64_t max_length)
       const = 0;
 
-  // One more than the largest id of encode(): the min number of rows of a
-  // model's embedding.
+  // The ids and token types of two texts in one sequence, such as [CLS] text
+  // [SEP] pair [SEP] (BERT) or <s> text </s></s> pair </s> (RoBERTa), at most
+  // max_length in all. The longer text is cut first ("longest_first").
+  virtual Encoding encode_pair(
+      std::string_view text,
+      std::string_view pair,
+      int64_t max_length) const = 0;
+
+  // One more than the largest id that encode() can give: the least number of
+  // rows of a model's embedding.
   virtual int64_t vocab_size() const = 0;
   virtual int32_t pad_id() const = 0;
 };
@@ -42,6 +55,14 @@ class MERGANSER_API Tokenizer {
 MERGANSER_API std::vector<std::vector<int32_t>> encode_batch(
     const Tokenizer& tokenizer,
     const std::vector<std::string_view>& texts,
+    int64_t max_length,
+    int threads = 0);
+
+// The same for pairs: text i with pairs[i].
+MERGANSER_API std::vector<Encoding> encode_pair_batch(
+    const Tokenizer& tokenizer,
+    const std::vector<std::string_view>& texts,
+    const std::vector<std::string_view>& pairs,
     int64_t max_length,
     int threads = 0);
 

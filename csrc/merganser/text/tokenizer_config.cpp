@@ -85,4 +85,10 @@ std::string special_token(
   return found->is_string() ? found->get<std::string>() : fallback;
 }
 
+bool has_token_types(const json& config) {
+  const auto names = config.find("model_input_names");
+  return names == config.end() || !names->is_array() ||
+      std::find(names->begin(), names->end(), "token_type_ids") != names->end();
+}
+
 } // namespace merganser

@@ -24,4 +24,7 @@ std::string special_token(
     const std::string& key,
     const std::string& fallback);
 
+// False where "model_input_names" leaves token_type_ids out.
+bool has_token_types(const nlohmann::json& config);
+
 } // namespace merganser

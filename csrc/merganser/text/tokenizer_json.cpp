@@ -28,18 +28,21 @@ std::string model_type(const json& model) {
   return model.contains("type")  ? model.at("type").get<std::string>()
       : model.contains("merges") ? "BPE"
       : model.contains("max_input_chars_per_word") ? "WordPiece"
+      : model.contains("unk_id")                   ? "Unigram"
                                                    : "without type";
 }
 
-std::unique_ptr<SubwordModel> read_model(
-    const json& tokenizer,
-    const Vocabulary& vocabulary) {
-  const std::string type = model_type(tokenizer.at("model"));
+// WordPiece or byte-level BPE; the vocabularies of other models have other
+// forms.
+using ReadModel =
+    std::unique_ptr<SubwordModel> (*)(const json&, const Vocabulary&);
+ReadModel find_model(const json& model) {
+  const std::string type = model_type(model);
   if (type == "WordPiece") {
-    return read_wordpiece(tokenizer, vocabulary);
+    return read_wordpiece;
   }
   if (type == "BPE") {
-    return read_byte_level_bpe(tokenizer, vocabulary);
+    return read_byte_level_bpe;
   }
   refuse("model", type, "use WordPiece or byte-level BPE");
 }
@@ -85,14 +88,13 @@ TokenizerParts parse(const json& tokenizer, const std::string& pad_token) {
       truncation.value("direction", "Right") != "Right") {
     refuse("truncation", "Left", "only the end of a long text is truncated");
   }
-  const Vocabulary vocabulary =
-      read_vocabulary(tokenizer.at("model").at("vocab"));
+  const json& model = tokenizer.at("model");
+  const ReadModel read_model = find_model(model);
+  const Vocabulary vocabulary = read_vocabulary(model.at("vocab"));
   TokenizerParts parts;
   parts.model = read_model(tokenizer, vocabulary);
   parts.added = read_added_tokens(get(tokenizer, "added_tokens"), vocabulary);
-  SpecialTokens special = read_post_processor(get(tokenizer, "post_processor"));
-  parts.before = std::move(special.before);
-  parts.after = std::move(special.after);
+  parts.templates = read_post_processor(get(tokenizer, "post_processor"));
   parts.pad_id = find_pad_id(
       get(tokenizer, "padding"), pad_token, vocabulary, parts.added);
 
@@ -103,8 +105,12 @@ TokenizerParts parse(const json& tokenizer, const std::string& pad_token) {
   for (const AddedToken& token : parts.added) {
     ids.push_back(token.id);
   }
-  ids.insert(ids.end(), parts.before.begin(), parts.before.end());
-  ids.insert(ids.end(), parts.after.begin(), parts.after.end());
+  for (const Template& pieces :
+       {parts.templates.single, parts.templates.pair}) {
+    for (const TemplatePiece& piece : pieces) {
+      ids.insert(ids.end(), piece.ids.begin(), piece.ids.end());
+    }
+  }
   parts.vocab_size = int64_t{*std::max_element(ids.begin(), ids.end())} + 1;
   return parts;
 }

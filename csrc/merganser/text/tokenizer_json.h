@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "merganser/text/added_tokens.h"
+#include "merganser/text/post_processor.h"
 #include "merganser/text/subword_model.h"
 
 namespace merganser {
@@ -15,8 +16,8 @@ namespace merganser {
 struct TokenizerParts {
   std::unique_ptr<SubwordModel> model;
   std::vector<AddedToken> added;
-  std::vector<int32_t> before; // special tokens before the text's
-  std::vector<int32_t> after; // and after them
+  PostProcessor templates;
+  bool has_token_types = true; // a model gets the types of a pair
   int32_t pad_id = 0;
   int64_t vocab_size = 0; // one more than the largest id
 };

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "merganser/text/added_tokens.h"
+#include "merganser/text/post_processor.h"
 #include "merganser/text/subword_model.h"
 #include "merganser/text/vocabulary.h"
 
@@ -33,12 +34,7 @@ std::vector<AddedToken> read_added_tokens(
     const json& tokens,
     const Vocabulary& vocabulary);
 
-// The special tokens around a single text.
-struct SpecialTokens {
-  std::vector<int32_t> before;
-  std::vector<int32_t> after;
-};
-SpecialTokens read_post_processor(const json& processor);
+PostProcessor read_post_processor(const json& processor);
 
 // The value of an optional key; null if absent.
 const json& get(const json& object, const char* key);

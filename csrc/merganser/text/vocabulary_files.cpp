@@ -22,7 +22,16 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-// In the order in which transformers adds tokens that a vocabulary lacks.
+// Vocabularies of XLM-R, ALBERT, DeBERTa, T5 and BERTweet. BERTweet's vocab.txt
+// is no WordPiece.
+constexpr const char* kOtherVocabularies[] = {
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+    "tokenizer.model",
+    "bpe.codes"};
+
+// In the order in which transformers adds those that a vocabulary lacks.
 constexpr const char* kSpecialTokens[] = {
     "bos_token",
     "eos_token",
@@ -232,6 +241,14 @@ json roberta(const fs::path& folder, const json& config) {
 } // namespace
 
 json tokenizer_json_of_vocabulary(const fs::path& folder, const json& config) {
+  for (const char* name : kOtherVocabularies) {
+    if (fs::exists(folder / name)) {
+      throw InputError(fmt::format(
+          "{}: SentencePiece and fastBPE are not supported; expected "
+          "tokenizer.json, vocab.txt, or vocab.json with merges.txt",
+          (folder / name).string()));
+    }
+  }
   if (fs::exists(folder / "vocab.txt")) {
     return bert(folder, config);
   }

@@ -10,6 +10,11 @@ namespace merganser {
 namespace {
 
 void append(Dataset& all, Dataset part) {
+  if (!all.token_types.empty() || !part.token_types.empty()) {
+    all.token_types.resize(all.ids.size());
+    part.token_types.resize(part.ids.size());
+    std::ranges::move(part.token_types, std::back_inserter(all.token_types));
+  }
   std::move(part.ids.begin(), part.ids.end(), std::back_inserter(all.ids));
   all.labels.insert(all.labels.end(), part.labels.begin(), part.labels.end());
 }
@@ -30,8 +35,7 @@ TrainingTask load_task(const TrainOptions& options) {
   check_vocabulary(*tokenizer, config, options.model);
   task.pad_id = tokenizer->pad_id();
   const auto load = [&](const std::filesystem::path& file) {
-    return load_dataset(
-        file, *tokenizer, options.max_length, config.num_labels);
+    return load_data(file, *tokenizer, config, options.max_length);
   };
   for (const std::filesystem::path& file : options.train) {
     append(task.train, load(file));

@@ -109,12 +109,39 @@ TEST(EncoderConfig, SavedConfigKeepsLabelNames) {
   EXPECT_FALSE(saved.contains("torch_dtype"));
 }
 
-TEST(EncoderConfig, SavedConfigNamesTheTypeUnderEveryKey) {
-  const std::string original = R"({"model_type": "roberta",
-    "dtype": "bfloat16", "torch_dtype": "float16"})";
+using Names = std::map<std::string, int64_t>;
+
+TEST(EncoderConfig, LabelNames) {
+  EXPECT_EQ(
+      parse(R"({"model_type": "bert", "id2label": {"0": "no", "1": "yes"},
+                "label2id": {"no": 0, "yes": 1, "ja": 1}})")
+          .label_names,
+      (Names{{"no", 0}, {"yes", 1}, {"ja", 1}}));
+  EXPECT_EQ(parse(R"({"model_type": "bert"})").label_names, Names());
+  // Names of other labels than the model gets.
+  EXPECT_EQ(
+      parse(
+          R"({"model_type": "bert", "id2label": {"0": "no", "1": "yes"},
+              "label2id": {"no": 0, "yes": 1}})",
+          3)
+          .label_names,
+      Names());
+  // Contradictions: no class is meant.
+  EXPECT_EQ(
+      parse(
+          R"({"model_type": "bert", "label2id": {"b": 2, "c": 1, "d": 7},
+              "id2label": {"0": "a", "1": "a", "2": "b"}})")
+          .label_names,
+      (Names{{"b", 2}, {"c", 1}}));
+}
+
+TEST(EncoderConfig, NamesInLabel2idAlone) {
+  const std::string original =
+      R"({"model_type": "bert", "label2id": {"no": 1, "yes": 0}})";
+  EXPECT_EQ(parse(original).label_names, (Names{{"no", 1}, {"yes", 0}}));
   const Json saved = Json::parse(parse(original).to_json(original));
-  EXPECT_EQ(saved["dtype"], "float32");
-  EXPECT_EQ(saved["torch_dtype"], "float32");
+  EXPECT_EQ(saved["id2label"], Json({{"0", "yes"}, {"1", "no"}}));
+  EXPECT_EQ(saved["label2id"], Json({{"yes", 0}, {"no", 1}}));
 }
 
 } // namespace

@@ -15,6 +15,7 @@ from tokenizers import (
     pre_tokenizers,
     processors,
 )
+from transformers import AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -31,6 +32,7 @@ class Pair:
         else:
             self.theirs = kind.from_pretrained(folder).backend_tokenizer
         self.theirs.no_padding()
+        self.transformers = (kind or AutoTokenizer).from_pretrained(folder)
 
     def check(self, texts, max_length=512):
         self.theirs.enable_truncation(max_length)
@@ -38,6 +40,14 @@ class Pair:
         theirs = self.theirs.encode_batch_fast(texts)
         for text, a, b in zip(texts, ours, theirs, strict=True):
             assert a == b.ids, ascii(text)
+
+    def check_pairs(self, pairs, max_length=512):
+        self.theirs.enable_truncation(max_length)  # longest_first
+        for a, b in pairs:
+            ids, types = self.ours.encode_pair(a, b, max_length)
+            theirs = self.theirs.encode(a, b)
+            assert ids == theirs.ids, ascii((a, b, max_length))
+            assert (types or [0] * len(ids)) == theirs.type_ids, ascii((a, b))
 
 
 def minilm_folder():

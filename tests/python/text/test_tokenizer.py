@@ -1,5 +1,6 @@
 """Ids equal those of the `tokenizers` package."""
 
+import itertools
 import json
 
 import merganser
@@ -61,9 +62,29 @@ def test_truncation(pair, max_length):
     pair.check(HARD, max_length)
 
 
+PAIRS = [*itertools.product(["", "a", "a b", "a b c d e", "a b c d e f g h"], repeat=2)]
+
+
+@pytest.mark.parametrize("max_length", [5, 6, 7, 8, 9, 12, 64])
+def test_pairs(pair, max_length):
+    pair.check_pairs([*PAIRS, *itertools.pairwise(HARD)], max_length)
+
+
+def test_pairs_of_transformers(pair, tmp_path):
+    """As a tokenizer's call with text and text_pair gives them."""
+    theirs = pair.transformers
+    for a, b in PAIRS:
+        ids, types = pair.ours.encode_pair(a, b, 9)
+        both = theirs(a, b, truncation=True, max_length=9)
+        assert ids == both["input_ids"]
+        assert (types or [0] * len(ids)) == both.get("token_type_ids", [0] * len(ids))
+
+
 def test_no_room_for_text(pair):
     with pytest.raises(merganser.InputError, match="no room"):
         pair.ours.encode("text", 2)
+    with pytest.raises(merganser.InputError, match="no room"):
+        pair.ours.encode_pair("text", "text", 3)
 
 
 def test_ill_formed_bytes(pair):

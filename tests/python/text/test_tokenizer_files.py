@@ -3,6 +3,7 @@ vocabulary files next to transformers' configuration."""
 
 import itertools
 import json
+import re
 
 import merganser
 import pytest
@@ -17,7 +18,14 @@ from tokenizer_folders import (
     vocabulary_folder,
     wordpiece,
 )
-from tokenizers import AddedToken
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
 from transformers import BertTokenizer, RobertaTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -101,10 +109,10 @@ def test_bytes_without_a_token(tmp_path, unknown, fuse):
     )
 
 
-@pytest.mark.parametrize("processor", ["none", "bert", "roberta", "template"])
+@pytest.mark.parametrize(
+    "processor", ["none", "bert", "roberta", "template", "pair template"]
+)
 def test_post_processors(tmp_path, processor):
-    from tokenizers import processors
-
     tokenizer = wordpiece("ab")
     tokenizer.post_processor = {
         "none": processors.ByteLevel(),
@@ -114,10 +122,114 @@ def test_post_processors(tmp_path, processor):
             single="[CLS] [CLS] $A [SEP] [MASK] [CLS]",
             special_tokens=[("[CLS]", 2), ("[SEP]", 3), ("[MASK]", 4)],
         ),
+        "pair template": processors.TemplateProcessing(
+            single="[CLS] $A",
+            pair="[CLS]:1 $B:1 [SEP] [MASK]:2 $A [SEP]",
+            special_tokens=[("[CLS]", 2), ("[SEP]", 3), ("[MASK]", 4)],
+        ),
     }[processor]
     pair = Pair(save(tokenizer, tmp_path))
     pair.check(["", "ab", "ab ab ab ab ab"])
     pair.check(["", "ab", "ab ab ab ab ab"], 7)
+    pairs = [("", ""), ("ab ab ab", "b"), ("a", "ab ab ab")]
+    pair.check_pairs(pairs)
+    pair.check_pairs(pairs, 8)
+
+
+@pytest.mark.parametrize(
+    "template, message",
+    [
+        ({"single": "[CLS]:1 $A"}, "type_id of a single text '1' is not supported"),
+        ({"single": "[CLS]"}, "the template 'single' has the text A 0 times"),
+        ({"single": "$A $A"}, "the template 'single' has the text A 2 times"),
+        ({"single": "$A", "pair": "$A [CLS]"}, "'pair' has the text B 0 times"),
+        ({"single": "$B"}, "'single' has the text 'B', expected A"),
+    ],
+)
+def test_templates_that_are_refused(tmp_path, template, message):
+    tokenizer = wordpiece("ab")
+    save(tokenizer, tmp_path)
+    document = json.loads((tmp_path / "tokenizer.json").read_text())
+    pieces = {"single": "$A", "pair": "$A $B:1"} | template
+    document["post_processor"] = {"type": "TemplateProcessing"} | {
+        key: [parse_piece(piece) for piece in text.split()]
+        for key, text in pieces.items()
+    }
+    document["post_processor"]["special_tokens"] = {
+        "[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]}
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(merganser.InputError, match=re.escape(message)):
+        merganser._C.Tokenizer.load(tmp_path)
+
+
+def parse_piece(piece):
+    """As in a tokenizer.json, from "$A:1" or "[CLS]"."""
+    name, _, kind = piece.partition(":")
+    content = {"id": name.removeprefix("$"), "type_id": int(kind or 0)}
+    return {"Sequence" if name[0] == "$" else "SpecialToken": content}
+
+
+def test_models_without_token_types(tmp_path):
+    """transformers passes no token types where model_input_names leaves them out."""
+    names = {"model_input_names": ["input_ids", "attention_mask"]}
+    for config, expected in ({}, [0, 0, 0, 1, 1]), (names, []):
+        folder = tmp_path / str(len(config))
+        vocabulary_folder(minilm_folder(), folder, tokenizer_config=config)
+        pair = Pair(folder, BertTokenizer)
+        ids, types = pair.ours.encode_pair("a", "b", 9)
+        theirs = pair.transformers("a", "b")
+        assert (ids, types) == (theirs["input_ids"], expected)
+        assert theirs.get("token_type_ids", []) == expected
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_unigram_is_refused_by_name(tmp_path, named):
+    model = models.Unigram([("<s>", 0.0), ("a", -1.0)], 0)
+    save(Tokenizer(model), tmp_path)
+    if not named:  # as old versions write it
+        document = json.loads((tmp_path / "tokenizer.json").read_text())
+        del document["model"]["type"]
+        (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(merganser.InputError, match="model 'Unigram' is not supported"):
+        merganser._C.Tokenizer.load(tmp_path)
+
+
+def test_word_level_is_refused_by_name(tmp_path):
+    save(Tokenizer(models.WordLevel({"a": 0}, "a")), tmp_path)
+    with pytest.raises(merganser.InputError, match="model 'WordLevel' is not supp"):
+        merganser._C.Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "part, value, named",
+    [
+        ("normalizer", normalizers.NFKC(), "normalizer 'NFKC'"),
+        ("pre_tokenizer", pre_tokenizers.Metaspace(), "pre_tokenizer 'Metaspace'"),
+        (
+            "post_processor",
+            processors.Sequence([processors.ByteLevel()]),
+            "post_processor 'Sequence'",
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["wordpiece", "byte_level"])
+def test_parts_are_refused_by_name(tmp_path, kind, part, value, named):
+    alphabet = enumerated([*ROBERTA_SPECIAL, *bytes_to_unicode().values()])
+    tokenizer = wordpiece("ab") if kind == "wordpiece" else byte_level(alphabet, [])
+    setattr(tokenizer, part, value)
+    save(tokenizer, tmp_path)
+    with pytest.raises(merganser.InputError, match=f"{named} is not supported"):
+        merganser._C.Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "spm.model", "bpe.codes"])
+def test_vocabularies_of_other_kinds_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    if name == "bpe.codes":  # BERTweet's, beside a vocab.txt that is no WordPiece
+        (tmp_path / "vocab.txt").write_text("a\n")
+    with pytest.raises(merganser.InputError, match=f"{name}.*not supported"):
+        merganser._C.Tokenizer.load(tmp_path)
 
 
 def test_old_merges_as_lines(tmp_path):

@@ -40,7 +40,12 @@ CASES = {
     ),
     "unknown estimator": ("limit: 20", f"estimator: {MARK}fast", "empirical"),
     "unknown method": ("method: linear", f"method: {MARK}mean", "task_arithmetic"),
-    "unknown expert": ("{amazon: 1, nyt", f"{{{MARK}yelp: 1, nyt", "key 'yelp'"),
+    "method of Gram matrices": (
+        "method: linear",
+        f"method: {MARK}regmean",
+        "regmean needs Gram matrices",
+    ),
+    "unknown expert": ("{amazon: 1, nyt", f"{{{MARK}yelp: 1, nyt", "no key 'yelp'"),
     "expert without weight": (
         "{amazon: 1, nyt: 0.5}",
         f"{MARK}{{amazon: 1}}",
