@@ -9,6 +9,7 @@
 #include "merganser/eval/evaluate.h"
 #include "merganser/fisher/directions.h"
 #include "merganser/model/classifier.h"
+#include "merganser/text/batching.h"
 
 namespace merganser::bindings {
 namespace {

@@ -51,6 +51,7 @@ void bind_text(py::module_& m) {
       "read_examples",
       &read_examples,
       py::arg("path"),
+      py::arg("names") = LabelNames(),
       py::call_guard<LongCall>());
 }
 

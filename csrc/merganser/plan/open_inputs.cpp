@@ -61,7 +61,8 @@ size_t open_statistic(
 }
 
 PlanModel open_model(MergePlan& plan, const RecipeModel& recipe) {
-  check_not_quantized(ModelDir(recipe.model)); // throws if a file is missing
+  const ModelDir directory(recipe.model); // throws if a file is missing
+  check_not_quantized(directory);
   PlanModel model;
   model.recipe = recipe;
   model.weights = open_input(plan, recipe.model);
