@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,12 @@ from .watch import Call, Place, Watch
 
 # Number of examples in the probe of a new graph.
 _FEW = 3
+
+
+class _Probe(NamedTuple):
+    outputs: Tensor  # of the few examples
+    layout: dict[str, bool]
+    problems: dict[str, str]  # parameters to compute with single examples: reasons
 
 
 class PerExampleSquares:
@@ -83,26 +90,37 @@ class PerExampleSquares:
 
     def _outputs(self, outputs_of, batch: Batch) -> Tensor | None:
         """Outputs of a batch, ready for backward passes; None: take single examples."""
+        probe: _Probe | InputError | None = None
+        if not self._layouts:  # the first graph is new: probed before its whole pass
+            try:
+                probe = self._probe_graph(outputs_of, batch)
+            except InputError as error:
+                probe = error  # unless the model moves rows, which explains it
         outputs = self._watched(outputs_of, batch)
         graph = self._watch.graph
         if batch.size > 1 and graph.moves_rows:
             self._take_one_by_one(graph.moves_rows)
             return None
         if (batch.size > 1, graph.signature) not in self._layouts:
-            outputs = None  # frees memory
-            layout, few = self._probe_graph(outputs_of, batch)
-            outputs = self._watched(outputs_of, batch)
-            _check_close(few, outputs[: len(few)])
-            self._layouts[batch.size > 1, self._watch.graph.signature] = layout
+            if isinstance(probe, InputError):
+                raise probe
+            again = probe is None or bool(probe.problems)
+            if again:
+                outputs = None  # frees memory
+            probe = probe or self._probe_graph(outputs_of, batch)
+            self._leave_to_examples(probe.problems)
+            if again:
+                outputs = self._watched(outputs_of, batch)
+            _check_close(probe.outputs, outputs[: len(probe.outputs)])
+            self._layouts[batch.size > 1, self._watch.graph.signature] = probe.layout
         if not outputs.requires_grad:
             raise InputError("no trainable parameter of the model reaches its output")
         self._layout = self._layouts[batch.size > 1, self._watch.graph.signature]
         self._leave_to_examples(self._watch.uses_without_rule())
         return outputs
 
-    def _probe_graph(self, outputs_of, batch: Batch) -> tuple[dict[str, bool], Tensor]:
-        """Finds with a few examples which parameters have rules, and their layouts.
-        Returns the layouts and the few examples' outputs."""
+    def _probe_graph(self, outputs_of, batch: Batch) -> "_Probe":
+        """Finds with a few examples which parameters have rules, and their layouts."""
         few = batch.rows(0, min(_FEW, batch.size))
         outputs = self._watched(outputs_of, few)
         if self._watch.shared_now:
@@ -115,12 +133,12 @@ class PerExampleSquares:
             with torch.no_grad():
                 singles = [outputs_of(few.rows(i, i + 1)) for i in range(few.size)]
             _check_close(torch.cat(singles), outputs)
-        layout = {}
+        layout, problems = {}, {}
         if outputs.requires_grad:
-            problems = self._watch.uses_without_rule()
+            without_rule = self._watch.uses_without_rule()
             layout, misfits = self._probe_layouts(outputs)
-            self._leave_to_examples(misfits | problems)
-        return layout, outputs.detach()
+            problems = misfits | without_rule
+        return _Probe(outputs.detach(), layout, problems)
 
     def _watched(self, outputs_of, batch: Batch) -> Tensor:
         """Runs a watched forward pass; expands shared embeddings where that works."""
@@ -203,6 +221,8 @@ class PerExampleSquares:
                 fits[place.name] = fits.get(place.name, right) & right
 
         for example in range(size):
+            if example == 2 and seen == fits.keys():
+                break  # rows that two of three examples keep are the third's, too
             v = torch.zeros_like(outputs, requires_grad=False)
             v[example] = torch.arange(1.0, v[0].numel() + 1).cos().view_as(v[0])
             self._watch.backward(outputs, v, True, look)
