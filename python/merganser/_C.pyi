@@ -80,8 +80,8 @@ class TextExample:
     @property
     def text_pair(self) -> str | None: ...
 
-def read_examples(path: Path) -> list[TextExample]:
-    """The examples of a .jsonl, .csv or .tsv file, in file order."""
+def read_examples(path: Path, names: Mapping[str, int] = {}) -> list[TextExample]:
+    """Reads a .jsonl, .csv or .tsv file; names: class numbers of label names."""
 
 class Dataset:
     """Tokenised examples; an example's index is its position."""

@@ -12,7 +12,7 @@ namespace merganser {
 struct MERGANSER_API Batch {
   int64_t size = 0; // B
   int64_t length = 0; // L
-  std::vector<int64_t> input_ids; // (B, L), pad_id behind each example's end
+  std::vector<int64_t> input_ids; // (B, L), pad_id after each example's end
   std::vector<int64_t> token_types; // (B, L); empty: all 0
   std::vector<int64_t> lengths; // (B)
   std::vector<int64_t> labels; // (B)

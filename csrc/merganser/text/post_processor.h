@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "merganser/text/tokenizer.h"
+#include "merganser/text/encoding.h"
 
 namespace merganser {
 

@@ -153,8 +153,8 @@ const TextColumns kPairs[] = {
     {"question1", "question2"},
     {"question", "sentence"}};
 
-// Names that a text beside "text" has elsewhere; left out, it would change what
-// an example says.
+// Names of a further text elsewhere; an example without it would say something
+// else.
 constexpr const char* kOtherTexts[] =
     {"text1", "text2", "text_a", "text_b", "sentence_a", "sentence_b"};
 
@@ -177,7 +177,7 @@ TextColumns find_texts(
           path,
           line,
           fmt::format(
-              "\"{}\" beside \"{}\" would not be used; expected one text "
+              "\"{}\" next to \"{}\" would not be used; expected one text "
               "(\"text\") or two (\"text\" and \"text_pair\")",
               name,
               found.text));

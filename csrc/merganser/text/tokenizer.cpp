@@ -25,7 +25,7 @@ size_t room_for_text(const Template& pieces, int64_t max_length) {
   const size_t special = count_special(pieces);
   if (max_length <= static_cast<int64_t>(special)) {
     throw InputError(fmt::format(
-        "max_length {} leaves no room for text beside {} special tokens",
+        "max_length {} leaves no room for text next to {} special tokens",
         max_length,
         special));
   }

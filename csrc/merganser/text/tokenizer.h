@@ -8,13 +8,9 @@
 #include <vector>
 
 #include "merganser/base/api.h"
+#include "merganser/text/encoding.h"
 
 namespace merganser {
-
-struct Encoding {
-  std::vector<int32_t> ids;
-  std::vector<int32_t> token_types; // empty: all 0
-};
 
 // Text to token ids, equal to the Hugging Face `tokenizers` package with
 // special tokens and truncation. Immutable after construction, safe to use from

@@ -132,7 +132,7 @@ const Refused kRefused[] = {
     {"a.csv", "sentence1,label\na,1\n", {":1:", "no column \"text\""}},
     {"a.csv",
      "text,text_pair,sentence1,sentence2,label\na,b,c,d,1\n",
-     {":1:", "\"sentence1\" beside \"text\""}},
+     {":1:", "\"sentence1\" next to \"text\""}},
     {"a.jsonl",
      kGood + R"({"text": "a", "text_pair": "b", "label": 0})",
      {"a.jsonl:2:", "one text", "line 1"}},

@@ -71,13 +71,14 @@ def test_pairs(pair, max_length):
 
 
 def test_pairs_of_transformers(pair, tmp_path):
-    """As a tokenizer's call with text and text_pair gives them."""
+    """A tokenizer's call with lists of texts, where an empty second text counts."""
     theirs = pair.transformers
     for a, b in PAIRS:
         ids, types = pair.ours.encode_pair(a, b, 9)
-        both = theirs(a, b, truncation=True, max_length=9)
-        assert ids == both["input_ids"]
-        assert (types or [0] * len(ids)) == both.get("token_type_ids", [0] * len(ids))
+        both = theirs([a], [b], truncation=True, max_length=9)
+        assert ids == both["input_ids"][0]
+        zeros = [[0] * len(ids)]
+        assert (types or zeros[0]) == both.get("token_type_ids", zeros)[0]
 
 
 def test_no_room_for_text(pair):
