@@ -132,8 +132,7 @@ def main():
         start = time.monotonic()
         done = subprocess.run(
             [tidy, "--quiet", "-p", BUILD, ROOT / source],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            capture_output=True,
             text=True,
         )
         return source, done, time.monotonic() - start
@@ -152,7 +151,8 @@ def main():
             result = "ok" if done.returncode == 0 else "FINDINGS"
             print(f"tidy: {result:8} {seconds:4.0f} s  {source}{note}", flush=True)
             if done.returncode:
-                print(done.stdout)
+                # stderr counts suppressed warnings; of interest where all else is missing.
+                print(done.stdout or done.stderr)
     for path in apart:
         print(f"tidy: not checked: {path}")
     since = f"that differ from {base[:12]}" if base else "named"
