@@ -151,7 +151,7 @@ def main():
             result = "ok" if done.returncode == 0 else "FINDINGS"
             print(f"tidy: {result:8} {seconds:4.0f} s  {source}{note}", flush=True)
             if done.returncode:
-                # stderr counts suppressed warnings; of interest where all else is missing.
+                # A crash says so on stderr only.
                 print(done.stdout or done.stderr)
     for path in apart:
         print(f"tidy: not checked: {path}")

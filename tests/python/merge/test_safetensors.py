@@ -179,7 +179,8 @@ def test_damaged_files(tmp_path):
 
 def test_null_metadata(tmp_path):
     """Both read them as none."""
-    header = b'{"__metadata__":null,"w":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}'
+    header = b'{"__metadata__":null,'
+    header += b'"w":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}'
     path = tmp_path / "f"
     path.write_bytes(struct.pack("<Q", len(header)) + header + b"abc")
     with safetensors.safe_open(path, framework="pt") as file:
