@@ -45,7 +45,11 @@ CASES = {
         f"method: {MARK}regmean",
         "regmean needs Gram matrices",
     ),
-    "unknown expert": ("{amazon: 1, nyt", f"{{{MARK}yelp: 1, nyt", "unknown key 'yelp'"),
+    "unknown expert": (
+        "{amazon: 1, nyt",
+        f"{{{MARK}yelp: 1, nyt",
+        "unknown key 'yelp'",
+    ),
     "expert without weight": (
         "{amazon: 1, nyt: 0.5}",
         f"{MARK}{{amazon: 1}}",
