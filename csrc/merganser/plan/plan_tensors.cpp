@@ -25,12 +25,7 @@ class Planner {
     const std::vector<double> depths = layer_depths(names);
     const PlanSlice& slice = plan_.slices.front();
     for (size_t i = 0; i < names.size(); ++i) {
-      add(slice, same_names(slice, names[i], depths[i]));
-    }
-    if (!plan_.base) {
-      for (const auto& name : added_tensors(plan_, slice.models[slice.first])) {
-        add(slice, same_names(slice, name, kOuterDepth));
-      }
+      add(slice, same_names(slice, reference_.tensors()[i], depths[i]));
     }
   }
 
@@ -40,7 +35,7 @@ class Planner {
         const PlanSlice& slice = is_before_layers(tensor.name)
             ? plan_.slices.front()
             : plan_.slices.back();
-        add(slice, same_names(slice, tensor.name, kOuterDepth));
+        add(slice, same_names(slice, tensor, kOuterDepth));
       }
     }
     check_outer(plan_.slices.front(), /*before=*/true);
@@ -58,10 +53,13 @@ class Planner {
  private:
   static TensorNames same_names(
       const PlanSlice& slice,
-      const std::string& name,
+      const TensorInfo& tensor,
       double depth) {
     return {
-        name, name, std::vector<std::string>(slice.models.size(), name), depth};
+        tensor.name,
+        tensor.name,
+        std::vector<std::string>(slice.models.size(), tensor.name),
+        depth};
   }
 
   void add_layer(

@@ -24,17 +24,4 @@ TensorPlan plan_tensor(
     const PlanSlice& slice,
     const TensorNames& names);
 
-// The tensor of a model, with its adapter: the adapter's own copy, or the
-// stored tensor and its update. Throws InputError if neither has it.
-TensorSource model_source(
-    const MergePlan& plan,
-    const PlanModel& model,
-    const std::string& name);
-
-// Tensors that the model's adapter stores whole and the model lacks, sorted:
-// the usual head of a base without one.
-std::vector<std::string> added_tensors(
-    const MergePlan& plan,
-    const PlanModel& model);
-
 } // namespace merganser
