@@ -111,8 +111,10 @@ class PerExampleSquares:
             self._leave_to_examples(probe.problems)
             if again:
                 outputs = self._watched(outputs_of, batch)
+            assert outputs is not None
             _check_close(probe.outputs, outputs[: len(probe.outputs)])
             self._layouts[batch.size > 1, self._watch.graph.signature] = probe.layout
+        assert outputs is not None
         if not outputs.requires_grad:
             raise InputError("no trainable parameter of the model reaches its output")
         self._layout = self._layouts[batch.size > 1, self._watch.graph.signature]

@@ -54,7 +54,7 @@ class Stored:
         files, where those in memory are others.
         """
         raw, _ = _C.read_checkpoint(path)
-        stored = {_new_name(name): rest for name, *rest in raw}
+        stored = {_new_name(n): (dtype, shape, data) for n, dtype, shape, data in raw}
         self._convert = convert if any(n not in stored for n in parameters) else None
         held = {name: p.detach() for name, p in parameters.items()}
         if self._convert is not None:
