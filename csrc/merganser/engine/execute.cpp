@@ -63,22 +63,21 @@ std::string merge_identity(const MergePlan& plan, const MergeOptions& options) {
 
 void write_head(
     const TaskHead& head,
-    const Checkpoint& model,
     bool allow_nonfinite,
     const fs::path& folder) {
   const fs::path file = folder / head.file;
   fs::create_directories(file.parent_path());
   SafetensorsWriter writer(file, head.tensors, {{"format", "pt"}});
-  for (const TensorInfo& tensor : head.tensors) {
-    std::vector<std::byte> data(tensor.bytes());
-    model.read(tensor.name, data);
+  for (size_t i = 0; i < head.tensors.size(); ++i) {
+    std::vector<std::byte> data(head.tensors[i].bytes());
+    head.sources[i].read(data);
     check_finite(
-        model.at(tensor.name),
+        head.sources[i],
         data,
         0,
         allow_nonfinite,
         "only finite values can be copied");
-    writer.write(tensor.name, data);
+    writer.write(head.tensors[i].name, data);
   }
   writer.finish();
 }
@@ -104,7 +103,7 @@ void write_companions(
     const Provenance& provenance,
     bool allow_nonfinite) {
   for (const TaskHead& head : plan.heads) {
-    write_head(head, *plan.inputs[head.model], allow_nonfinite, folder);
+    write_head(head, allow_nonfinite, folder);
   }
   plan.reference->copy_without_weights(folder);
   if (plan.recipe.out_dtype) {

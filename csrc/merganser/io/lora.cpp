@@ -205,10 +205,7 @@ bool is_conv1d(std::string_view tensor) {
 
 } // namespace
 
-LoraAdapter::LoraAdapter(
-    const fs::path& folder,
-    const Checkpoint& model,
-    std::string_view model_config)
+LoraAdapter::LoraAdapter(const fs::path& folder)
     : weights_(weights_of(folder)) {
   const Config config = read_config(folder / kAdapterConfig);
   constexpr std::string_view kA = ".lora_A.weight";
@@ -289,7 +286,6 @@ LoraAdapter::LoraAdapter(
             .scale = config.scale_of(module),
             .transposed = config.transposed});
   }
-  orient(model, model_config, config.transposed);
 }
 
 // PEFT decides by the module which weights are stored as (in, out); its
@@ -297,14 +293,14 @@ LoraAdapter::LoraAdapter(
 // decide, or, for square weights, the names in the architectures that have
 // Conv1D; elsewhere fan_in_fan_out, unless a shape contradicts it.
 void LoraAdapter::orient(
-    const Checkpoint& model,
-    std::string_view model_config,
-    bool fan_in_fan_out) {
+    const std::function<const TensorInfo*(const std::string&)>& weight_of,
+    std::string_view model_config) {
   const bool conv1d = has_conv1d(parse_json_or_discard(model_config));
   std::vector<std::string> undecided;
   bool contradicted = false;
   for (auto& [name, update] : updates_) {
-    const TensorInfo* weight = model.find(name);
+    const TensorInfo* weight = weight_of(name);
+    const bool fan_in_fan_out = update.transposed;
     const int64_t in = update.a.info().shape[1];
     const int64_t out = update.b.info().shape[0];
     if (weight == nullptr) {

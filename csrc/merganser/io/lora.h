@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,13 +32,15 @@ struct LoraUpdate {
 // adapter_model.safetensors.
 class MERGANSER_API LoraAdapter {
  public:
-  // `model`: the weights that it updates, `model_config`: the text of their
-  // config.json; they decide which weights are stored as (in, out). Throws
-  // InputError for other directories, and for adapters whose model is not
-  // W + scale B A (DoRA, biases, PiSSA, ...).
-  LoraAdapter(
-      const std::filesystem::path& folder,
-      const Checkpoint& model,
+  // Throws InputError for other directories, and for adapters whose model is
+  // not W + scale B A (DoRA, biases, PiSSA, ...).
+  explicit LoraAdapter(const std::filesystem::path& folder);
+
+  // Sets `transposed` of every update. `weight_of`: the tensor of that
+  // name, or nullptr; `model_config`: the text of the model's config.json.
+  // Throws InputError if these do not decide it.
+  void orient(
+      const std::function<const TensorInfo*(const std::string&)>& weight_of,
       std::string_view model_config);
 
   // The update of a tensor, by the model's name for it; nullptr: none.
@@ -52,12 +55,6 @@ class MERGANSER_API LoraAdapter {
   std::vector<std::string> tensors() const;
 
  private:
-  // Sets `transposed` of every update.
-  void orient(
-      const Checkpoint& model,
-      std::string_view model_config,
-      bool fan_in_fan_out);
-
   Checkpoint weights_;
   std::unordered_map<std::string, LoraUpdate> updates_;
   std::unordered_map<std::string, std::string> replacements_;

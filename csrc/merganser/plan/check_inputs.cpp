@@ -7,56 +7,13 @@
 
 #include "merganser/base/quote.h"
 #include "merganser/io/fisher_file.h"
+#include "merganser/plan/check_adapters.h"
 #include "merganser/plan/check_configs.h"
 #include "merganser/plan/check_tensors.h"
 #include "merganser/plan/compare_tensors.h"
 
 namespace merganser {
 namespace {
-
-// Shape of the update or replacement of a tensor.
-std::vector<int64_t> changed_shape(
-    const LoraAdapter& adapter,
-    const std::string& name) {
-  const LoraUpdate* update = adapter.find(name);
-  if (update == nullptr) {
-    return adapter.replacement(name)->info().shape;
-  }
-  const int64_t rows = update->b.info().shape[0];
-  const int64_t columns = update->a.info().shape[1];
-  return update->transposed ? std::vector{columns, rows}
-                            : std::vector{rows, columns};
-}
-
-// Checks that the model has the tensors that the adapter changes, in the same
-// shapes.
-void check_adapter(
-    const PlanModel& model,
-    const NamedCheckpoint& weights,
-    Problems& problems) {
-  for (const std::string& name : model.adapter->tensors()) {
-    const TensorInfo* info = weights.find(model.adapter_names.name_of(name));
-    if (info == nullptr) {
-      problems.add(fmt::format(
-          "adapter {} targets tensor {}, which {} does not have",
-          model.recipe.adapter->string(),
-          quote(name),
-          weights.file.path().string()));
-      continue;
-    }
-    TensorInfo changed = *info;
-    changed.shape = changed_shape(*model.adapter, name);
-    if (changed.shape != info->shape) {
-      problems.add(fmt::format(
-          "adapter {} has shape {} for tensor {} of {}; expected {}",
-          model.recipe.adapter->string(),
-          changed.shape_text(),
-          quote(name),
-          weights.file.path().string(),
-          info->shape_text()));
-    }
-  }
-}
 
 bool changes(const PlanModel& model, const std::string& name) {
   return model.adapter && model.adapter_names.find(name) != nullptr;
@@ -158,7 +115,7 @@ void check_inputs(const MergePlan& plan, Problems& problems) {
     for (const PlanModel& model : slice.models) {
       const NamedCheckpoint weights = plan.named(model.weights);
       if (model.adapter) {
-        check_adapter(model, weights, problems);
+        check_adapter(plan, slice, model, problems);
       }
       if (model.fisher) {
         check_fishers(*model.fisher, model.weights);

@@ -5,6 +5,7 @@
 
 #include "merganser/plan/check_tensors.h"
 #include "merganser/plan/compare_tensors.h"
+#include "merganser/plan/tensor_planner.h"
 
 namespace merganser {
 namespace {
@@ -61,6 +62,15 @@ class Mapper {
           plan_.head_names.insert(name);
         } else if (is_pooler_tensor(name)) {
           ++poolers[name];
+        }
+      }
+    }
+    for (const PlanSlice& slice : plan_.slices) {
+      for (const PlanModel& model : slice.models) {
+        for (const std::string& name : added_tensors(plan_, model)) {
+          if (is_head_tensor(name) || is_pooler_tensor(name)) {
+            plan_.head_names.insert(name);
+          }
         }
       }
     }

@@ -60,6 +60,21 @@ size_t open_statistic(
   return input;
 }
 
+// An adapter whose names can differ from the model's, as those of models do.
+std::shared_ptr<const LoraAdapter> open_adapter(
+    const std::filesystem::path& path,
+    const Checkpoint& weights,
+    const ModelDir& directory) {
+  auto adapter = std::make_shared<LoraAdapter>(path);
+  const NameMap names(adapter->tensors(), names_of(weights));
+  adapter->orient(
+      [&](const std::string& name) {
+        return weights.find(names.name_of(name));
+      },
+      directory.config_text());
+  return adapter;
+}
+
 PlanModel open_model(MergePlan& plan, const RecipeModel& recipe) {
   const ModelDir directory(recipe.model); // throws if a file is missing
   check_not_quantized(directory);
@@ -67,8 +82,8 @@ PlanModel open_model(MergePlan& plan, const RecipeModel& recipe) {
   model.recipe = recipe;
   model.weights = open_input(plan, recipe.model);
   if (recipe.adapter) {
-    model.adapter = std::make_shared<const LoraAdapter>(
-        *recipe.adapter, *plan.inputs[model.weights], directory.config_text());
+    model.adapter =
+        open_adapter(*recipe.adapter, *plan.inputs[model.weights], directory);
     open_input(plan, model.adapter->checkpoint().path());
   }
   if (plan.recipe.method->needs_fishers) {

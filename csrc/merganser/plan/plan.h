@@ -38,8 +38,8 @@ struct PlanSlice {
 // A model's own classification head under heads: per_task.
 struct TaskHead {
   std::string file; // "heads/yelp.safetensors"
-  size_t model = 0; // position in MergePlan::inputs
   std::vector<TensorInfo> tensors;
+  std::vector<StoredTensor> sources; // one per tensor
 };
 
 // Everything a merge will do, known before the first byte is written;

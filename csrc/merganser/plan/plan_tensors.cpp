@@ -25,7 +25,12 @@ class Planner {
     const std::vector<double> depths = layer_depths(names);
     const PlanSlice& slice = plan_.slices.front();
     for (size_t i = 0; i < names.size(); ++i) {
-      add(slice, same_names(slice, reference_.tensors()[i], depths[i]));
+      add(slice, same_names(slice, names[i], depths[i]));
+    }
+    if (!plan_.base) {
+      for (const auto& name : added_tensors(plan_, slice.models[slice.first])) {
+        add(slice, same_names(slice, name, kOuterDepth));
+      }
     }
   }
 
@@ -35,7 +40,7 @@ class Planner {
         const PlanSlice& slice = is_before_layers(tensor.name)
             ? plan_.slices.front()
             : plan_.slices.back();
-        add(slice, same_names(slice, tensor, kOuterDepth));
+        add(slice, same_names(slice, tensor.name, kOuterDepth));
       }
     }
     check_outer(plan_.slices.front(), /*before=*/true);
@@ -53,13 +58,10 @@ class Planner {
  private:
   static TensorNames same_names(
       const PlanSlice& slice,
-      const TensorInfo& tensor,
+      const std::string& name,
       double depth) {
     return {
-        tensor.name,
-        tensor.name,
-        std::vector<std::string>(slice.models.size(), tensor.name),
-        depth};
+        name, name, std::vector<std::string>(slice.models.size(), name), depth};
   }
 
   void add_layer(

@@ -14,6 +14,7 @@
 #include "merganser/plan/open_inputs.h"
 #include "merganser/plan/output_config.h"
 #include "merganser/plan/plan_tensors.h"
+#include "merganser/plan/tensor_planner.h"
 
 namespace merganser {
 namespace {
@@ -74,16 +75,35 @@ std::vector<std::string> name_outputs(
   return names;
 }
 
-TaskHead plan_head(const MergePlan& plan, const PlanModel& model) {
+TaskHead plan_head(
+    const MergePlan& plan,
+    const PlanModel& model,
+    Problems& problems) {
   TaskHead head;
   head.file = fmt::format(
       "heads/{}.safetensors", model.recipe.model.filename().string());
-  head.model = model.weights;
+  const auto add = [&](const std::string& stored, const std::string& name) {
+    if (!plan.is_head(name)) {
+      return;
+    }
+    const TensorSource source = model_source(plan, model, name);
+    if (source.update != nullptr) {
+      problems.add(fmt::format(
+          "heads: per_task copies heads, but adapter {} updates tensor {}; "
+          "merge the adapter into its model first, with the method passthrough",
+          model.recipe.adapter->string(),
+          quote(stored)));
+    }
+    head.tensors.push_back(source.tensor.info());
+    head.tensors.back().name = stored;
+    head.sources.push_back(source.tensor);
+  };
   const NamedCheckpoint weights = plan.named(model.weights);
   for (const TensorInfo& tensor : weights.file.tensors()) {
-    if (plan.is_head(weights.name_of(tensor))) {
-      head.tensors.push_back(tensor);
-    }
+    add(tensor.name, weights.name_of(tensor));
+  }
+  for (const std::string& name : added_tensors(plan, model)) {
+    add(name, name);
   }
   return head;
 }
@@ -91,7 +111,7 @@ TaskHead plan_head(const MergePlan& plan, const PlanModel& model) {
 void plan_heads(MergePlan& plan, Problems& problems) {
   std::set<std::string> files;
   for (const PlanModel& model : plan.slices.front().models) {
-    plan.heads.push_back(plan_head(plan, model));
+    plan.heads.push_back(plan_head(plan, model, problems));
     if (!files.insert(plan.heads.back().file).second) {
       problems.add(fmt::format(
           "two models would write the head file {}, which is named after "
@@ -168,6 +188,24 @@ void note_files(MergePlan& plan) {
   }
 }
 
+// Notes what adapters add to their models.
+void note_added(MergePlan& plan) {
+  for (const PlanSlice& slice : plan.slices) {
+    for (const PlanModel& model : slice.models) {
+      std::vector<std::string> names = added_tensors(plan, model);
+      std::ranges::transform(names, names.begin(), quote);
+      if (!names.empty()) {
+        plan.notes.push_back(fmt::format(
+            "adapter {} has tensors that its model {} lacks: {}; config.json "
+            "does not change with them",
+            model.recipe.adapter->string(),
+            model.recipe.model.string(),
+            list_some(names)));
+      }
+    }
+  }
+}
+
 // Notes what of the inputs is left out.
 void note_left_out(MergePlan& plan) {
   for (const auto& input : plan.inputs) {
@@ -228,6 +266,7 @@ MergePlan make_plan(Recipe recipe) {
   plan_tensors(plan, problems);
   problems.throw_if_any(source);
   count_bytes(plan);
+  note_added(plan);
   note_left_out(plan);
   std::ranges::move(unchecked_hashes(plan), std::back_inserter(plan.notes));
   note_unused(plan);

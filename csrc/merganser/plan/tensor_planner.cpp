@@ -23,8 +23,8 @@ class TensorPlanner {
         names_(names),
         like_(
             plan.base ? source(*plan.base, names.base)
-                      : source(
-                            slice.models[slice.first].weights,
+                      : first_source(
+                            slice.models[slice.first],
                             names.models[slice.first])) {}
 
   TensorPlan run() const {
@@ -144,7 +144,7 @@ class TensorPlanner {
     }
     for (size_t t = 0; t < slice_.models.size(); ++t) {
       tensor.sources.push_back(
-          model_source(slice_.models[t], names_.models[t]));
+          model_source(plan_, slice_.models[t], names_.models[t]));
       tensor.num_examples.push_back(slice_.models[t].num_examples);
     }
     if (tensor.has_fishers()) {
@@ -159,23 +159,16 @@ class TensorPlanner {
     return {plan_.named(input).at(name), input};
   }
 
-  TensorSource fisher(size_t input, const std::string& name) const {
-    return {plan_.named(input).at(name), input, /*is_fisher=*/true};
+  // Without the adapter, unless only that has the tensor.
+  TensorSource first_source(const PlanModel& model, const std::string& name)
+      const {
+    return plan_.named(model.weights).find(name) != nullptr
+        ? source(model.weights, name)
+        : model_source(plan_, model, name);
   }
 
-  TensorSource model_source(const PlanModel& model, const std::string& name)
-      const {
-    TensorSource found = source(model.weights, name);
-    const std::string* changed =
-        model.adapter ? model.adapter_names.find(name) : nullptr;
-    if (changed != nullptr) {
-      found.update = model.adapter->find(*changed);
-      if (const auto whole = model.adapter->replacement(*changed)) {
-        found.tensor = *whole;
-        found.input = input_of(model.adapter->checkpoint());
-      }
-    }
-    return found;
+  TensorSource fisher(size_t input, const std::string& name) const {
+    return {plan_.named(input).at(name), input, /*is_fisher=*/true};
   }
 
   // Adds the Gram matrices of all models and, if the method uses it, of the
@@ -207,13 +200,6 @@ class TensorPlanner {
           without->path().string(),
           quote(names_.output)));
     }
-  }
-
-  size_t input_of(const Checkpoint& checkpoint) const {
-    const auto found = std::ranges::find_if(
-        plan_.inputs,
-        [&](const auto& input) { return input->path() == checkpoint.path(); });
-    return found - plan_.inputs.begin();
   }
 
   void add_parameters(TensorPlan& tensor) const {
@@ -263,6 +249,46 @@ TensorPlan plan_tensor(
     const PlanSlice& slice,
     const TensorNames& names) {
   return TensorPlanner(plan, slice, names).run();
+}
+
+TensorSource model_source(
+    const MergePlan& plan,
+    const PlanModel& model,
+    const std::string& name) {
+  const std::string* changed =
+      model.adapter ? model.adapter_names.find(name) : nullptr;
+  if (changed == nullptr) {
+    return {plan.named(model.weights).at(name), model.weights};
+  }
+  if (const auto whole = model.adapter->replacement(*changed)) {
+    const auto file = std::ranges::find(
+        plan.inputs, model.adapter->checkpoint().path(), [](const auto& input) {
+          return input->path();
+        });
+    return {*whole, static_cast<size_t>(file - plan.inputs.begin())};
+  }
+  return {
+      plan.named(model.weights).at(name),
+      model.weights,
+      /*is_fisher=*/false,
+      model.adapter->find(*changed)};
+}
+
+std::vector<std::string> added_tensors(
+    const MergePlan& plan,
+    const PlanModel& model) {
+  std::vector<std::string> added;
+  if (model.adapter) {
+    for (const std::string& stored : model.adapter->tensors()) {
+      const std::string& name = model.adapter_names.name_of(stored);
+      if (model.adapter->replacement(stored) &&
+          plan.named(model.weights).find(name) == nullptr) {
+        added.push_back(name);
+      }
+    }
+    std::ranges::sort(added);
+  }
+  return added;
 }
 
 } // namespace merganser

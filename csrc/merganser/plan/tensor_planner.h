@@ -24,4 +24,17 @@ TensorPlan plan_tensor(
     const PlanSlice& slice,
     const TensorNames& names);
 
+// The tensor of a model, with its adapter: the adapter's own copy, or the
+// stored tensor and its update. Throws InputError if neither has it.
+TensorSource model_source(
+    const MergePlan& plan,
+    const PlanModel& model,
+    const std::string& name);
+
+// Tensors that the model's adapter stores whole and the model lacks, sorted, by
+// the reference's names: usually the head of a model without one.
+std::vector<std::string> added_tensors(
+    const MergePlan& plan,
+    const PlanModel& model);
+
 } // namespace merganser

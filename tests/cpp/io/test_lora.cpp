@@ -75,8 +75,15 @@ class Lora : public ::testing::Test {
       const {
     write_text(folder_ / kAdapterConfig, config.dump());
     write_tensors(folder_ / kAdapterWeights, tensors);
-    write_model(model_, model_tensors_, model_config_.dump());
-    return {folder_.path(), Checkpoint(model_), model_config_.dump()};
+    LoraAdapter adapter(folder_.path());
+    adapter.orient(
+        [&](const std::string& name) -> const TensorInfo* {
+          const auto found =
+              std::ranges::find(weights_, name, &TensorInfo::name);
+          return found == weights_.end() ? nullptr : &*found;
+        },
+        model_config_.dump());
+    return adapter;
   }
 
   // A and B of a module, as PEFT names them.
@@ -98,9 +105,8 @@ class Lora : public ::testing::Test {
   }
 
   TemporaryFolder folder_;
-  const std::filesystem::path model_ = folder_ / "model";
   json model_config_ = {{"model_type", "bert"}};
-  std::vector<TestTensor> model_tensors_; // what lacks is as fan_in_fan_out
+  std::vector<TensorInfo> weights_; // of the model
   const Matrix a_ = matrix(2, 3, 1); // (rank, in)
   const Matrix b_ = matrix(4, 2, 2); // (out, rank)
 };
@@ -213,10 +219,10 @@ TEST_F(Lora, TakesInitializationsThatLeaveTheBase) {
 
 // PEFT decides by the module; its fan_in_fan_out is that of the last one.
 TEST_F(Lora, DecidesByTheShapesWhichWeightsAreTransposed) {
-  model_tensors_ = {
-      stored("linear.weight", matrix(4, 3, 0)),
-      stored("conv.weight", matrix(3, 4, 0)),
-      stored("square.weight", matrix(2, 2, 0))};
+  weights_ = {
+      {"linear.weight", DType::kF32, {4, 3}},
+      {"conv.weight", DType::kF32, {3, 4}},
+      {"square.weight", DType::kF32, {2, 2}}};
   std::vector<TestTensor> tensors = pair("linear", a_, b_);
   const auto add = [&](const std::vector<TestTensor>& more) {
     tensors.insert(tensors.end(), more.begin(), more.end());
@@ -252,7 +258,7 @@ TEST_F(Lora, DecidesByTheArchitectureWhereWeightsAreSquare) {
   const Matrix square = matrix(2, 2, 5);
   std::vector<TestTensor> tensors;
   for (const char* module : {"h.0.attn.c_proj", "score"}) {
-    model_tensors_.push_back(stored(std::string(module) + ".weight", square));
+    weights_.push_back({std::string(module) + ".weight", DType::kF32, {2, 2}});
     for (const TestTensor& tensor : pair(module, square, square)) {
       tensors.push_back(tensor);
     }
@@ -282,21 +288,20 @@ TEST_F(Lora, DecidesByTheArchitectureWhereWeightsAreSquare) {
 }
 
 TEST_F(Lora, RefusesDirectoriesWithoutAdapter) {
-  write_model(model_, {});
   expect_error<InputError>(
-      [&] { LoraAdapter(folder_.path(), Checkpoint(model_), "{}"); },
+      [&] { LoraAdapter(folder_.path()); },
       {folder_.path().string(),
        "is not a LoRA adapter",
        "adapter_model.safetensors"});
   write_text(folder_ / "adapter_model.bin", "PK");
   expect_error<InputError>(
-      [&] { LoraAdapter(folder_.path(), Checkpoint(model_), "{}"); },
+      [&] { LoraAdapter(folder_.path()); },
       {folder_.path().string(),
        "has only adapter_model.bin",
        "as safetensors, with save_pretrained of a current PEFT"});
   write_tensors(folder_ / kAdapterWeights, pair("m", a_, b_));
   expect_error<InputError>(
-      [&] { LoraAdapter(folder_.path(), Checkpoint(model_), "{}"); },
+      [&] { LoraAdapter(folder_.path()); },
       {(folder_ / kAdapterConfig).string()});
 }
 

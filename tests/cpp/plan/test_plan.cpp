@@ -161,6 +161,133 @@ TEST_F(Plan, NotesWhatTheIndexLeavesOut) {
           "x.safetensors");
 }
 
+// Models of a base without a head, whose adapters store one (modules_to_save).
+class PlanOfAdapters : public Plan {
+ protected:
+  PlanOfAdapters() {
+    write_model(folder_ / "base", {tensors_[0]});
+    adapter("x", {classifier({1, 2})});
+    adapter("y", {classifier({3, 4})});
+    recipe_ = R"(
+merge_method: linear
+models:
+  - {model: base, adapter: x}
+  - {model: base, adapter: y}
+)";
+  }
+
+  // (1, 1)
+  static TestTensor matrix(const std::string& name) {
+    TestTensor tensor = floats(name, {1});
+    tensor.info.shape = {1, 1};
+    return tensor;
+  }
+
+  static TestTensor classifier(const std::vector<double>& values) {
+    return floats("base_model.model.classifier.weight", values);
+  }
+
+  void adapter(const std::string& name, const std::vector<TestTensor>& tensors)
+      const {
+    std::filesystem::create_directories(folder_ / name);
+    write_text(
+        folder_ / name / "adapter_config.json",
+        R"({"peft_type": "LORA", "r": 1, "lora_alpha": 1})");
+    write_tensors(folder_ / name / "adapter_model.safetensors", tensors);
+  }
+};
+
+TEST_F(PlanOfAdapters, TakesTensorsThatTheModelLacks) {
+  const MergePlan found = plan();
+  ASSERT_EQ(found.tensors.size(), 2u);
+  const TensorPlan& head = found.tensors[1];
+  EXPECT_EQ(head.output, tensors_[1].info);
+  ASSERT_EQ(head.sources.size(), 2u);
+  EXPECT_EQ(
+      head.sources[0].tensor.file(), folder_ / "x/adapter_model.safetensors");
+  EXPECT_EQ(
+      head.sources[1].tensor.file(), folder_ / "y/adapter_model.safetensors");
+  ASSERT_EQ(found.notes.size(), 2u);
+  EXPECT_EQ(
+      found.notes[0],
+      "adapter " + path("x") + " has tensors that its model " + path("base") +
+          " lacks: 'classifier.weight'; config.json does not change with them");
+}
+
+TEST_F(PlanOfAdapters, RefusesTensorsThatOthersLack) {
+  expect_problem(
+      {path("x") + " has tensors that " + path("base") +
+           " lacks: 'classifier.weight'",
+       path("y") + " has tensors"},
+      "base_model: base\n");
+  write_model(folder_ / "a", {tensors_[0]});
+  expect_problem(
+      {path("x") + " has tensors that " + path("a") +
+       " lacks: 'classifier.weight'"},
+      "  - model: a\n");
+  // One that is not stored whole.
+  adapter(
+      "x",
+      {classifier({1, 2}),
+       matrix("base_model.model.score.lora_A.weight"),
+       matrix("base_model.model.score.lora_B.weight")});
+  expect_problem(
+      {"adapter " + path("x") + " targets tensor 'score.weight', which " +
+       path("base") + " does not have"});
+}
+
+// The names of a model and of its adapter differ by a prefix: the shapes decide
+// all the same that the weight is transposed.
+TEST_F(PlanOfAdapters, OrientsUpdatesUnderOtherNames) {
+  TestTensor weight = floats("h.0.mlp.weight", {1, 2});
+  weight.info.shape = {1, 2};
+  TestTensor b =
+      floats("base_model.model.transformer.h.0.mlp.lora_B.weight", {3, 4});
+  b.info.shape = {2, 1};
+  write_model(folder_ / "base", {weight});
+  adapter(
+      "x", {matrix("base_model.model.transformer.h.0.mlp.lora_A.weight"), b});
+  recipe_ = "merge_method: passthrough\nmodels: [{model: base, adapter: x}]";
+  const MergePlan found = plan();
+  ASSERT_EQ(found.tensors.size(), 1u);
+  ASSERT_NE(found.tensors[0].sources.at(0).update, nullptr);
+  EXPECT_TRUE(found.tensors[0].sources[0].update->transposed);
+}
+
+// The head files have the adapters' heads.
+TEST_F(PlanOfAdapters, PutsHeadsIntoTheirFiles) {
+  std::filesystem::create_directory_symlink(
+      folder_ / "base", folder_ / "other");
+  recipe_.replace(recipe_.rfind("model: base"), 11, "model: other");
+  const std::string heads = "base_model: base\nheads: per_task\n";
+  const MergePlan found = plan(heads);
+  EXPECT_EQ(found.tensors.size(), 1u);
+  ASSERT_EQ(found.heads.size(), 2u);
+  for (const TaskHead& head : found.heads) {
+    EXPECT_EQ(head.tensors, std::vector{tensors_[1].info});
+    const bool first = head.file == "heads/base.safetensors";
+    EXPECT_EQ(
+        head.sources.at(0).file(),
+        folder_ / (first ? "x" : "y") / "adapter_model.safetensors");
+  }
+  // A replaced head, and one that is updated.
+  for (const char* name : {"base", "a"}) {
+    write_model(
+        folder_ / name, {tensors_[0], tensors_[1], matrix("score.weight")});
+  }
+  EXPECT_EQ(
+      plan(heads).heads[0].sources.at(0).file().filename(),
+      "adapter_model.safetensors");
+  adapter(
+      "x",
+      {matrix("base_model.model.score.lora_A.weight"),
+       matrix("base_model.model.score.lora_B.weight")});
+  expect_problem(
+      {"heads: per_task copies heads",
+       path("x") + " updates tensor 'score.weight'"},
+      heads);
+}
+
 // A hash that is missing and one that is empty are both unknown.
 TEST_F(Plan, NotesFishersThatItCannotCheck) {
   const std::string file = path("a_fisher.safetensors");

@@ -128,6 +128,54 @@ def test_initializations_against_peft(folder, tmp_path, init):
         assert_close(values, expected[name].numpy())
 
 
+def test_a_head_that_only_the_adapter_has(tmp_path):
+    """A classifier on a masked language model, which has no pooler either."""
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import (
+        AutoModelForSequenceClassification,
+        BertConfig,
+        BertForMaskedLM,
+    )
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=20,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=16,
+    )
+    BertForMaskedLM(config).save_pretrained(tmp_path / "base")
+
+    def base():
+        return AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+
+    lora = LoraConfig(
+        r=2,
+        task_type="SEQ_CLS",
+        target_modules=["query"],
+        modules_to_save=["pooler", "classifier"],
+    )
+    adapted = get_peft_model(base(), lora)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    adapted.save_pretrained(tmp_path / "adapter")
+    loaded = PeftModel.from_pretrained(base(), tmp_path / "adapter")
+    expected = loaded.merge_and_unload().state_dict()
+    recipe = {"merge_method": "passthrough", "models": [{"model": "base+adapter"}]}
+    found = run(tmp_path, recipe, out=tmp_path / "out")
+    assert "classifier.weight" in found
+    for name, values in expected.items():
+        assert_close(found[name], values.numpy())
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    for name, values in merged.state_dict().items():
+        assert_close(values.numpy(), expected[name].numpy())
+
+
 def test_adapters_are_read_once_per_tensor(tmp_path):
     """Not once per chunk, if several models have an adapter."""
     counters = Path("/proc/self/io")
