@@ -52,16 +52,17 @@ std::string ContentHashes::of(const fs::path& path) {
   if (!fs::is_directory(path)) {
     return of_file(path);
   }
-  const ModelDir model(path);
-  std::vector<fs::path> files = model.tokenizer_files();
-  files.push_back(path / "config.json");
-  for (const fs::path& file : Checkpoint(path).files()) {
-    files.push_back(file);
-  }
   Hasher hasher;
-  for (const fs::path& file : files) {
-    hasher.update(file.filename().string());
+  const auto add = [&](const fs::path& name, const fs::path& file) {
+    hasher.update(name.string());
     hasher.update(of_file(file));
+  };
+  add("config.json", path / "config.json");
+  for (const fs::path& name : ModelDir(path).companions()) {
+    add(name, path / name);
+  }
+  for (const fs::path& file : Checkpoint(path).files()) {
+    add(file.filename(), file);
   }
   return hasher.digest();
 }

@@ -12,8 +12,8 @@ class ContentHashes {
  public:
   explicit ContentHashes(std::filesystem::path cache);
 
-  // Hash of a file, or of a model directory's config, tokenizer and weights.
-  // Throws InputError when it cannot be read.
+  // Hash of a file, or of a model directory's weights, config.json and
+  // ModelDir::companions. Throws InputError when it cannot be read.
   std::string of(const std::filesystem::path& path);
 
   // Writes the cache, if it changed.

@@ -17,20 +17,6 @@ namespace merganser {
 
 namespace {
 
-constexpr const char* kTokenizerFiles[] = {
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "chat_template.jinja",
-};
-
 constexpr std::string_view kWeights[] = {
     ".safetensors",
     ".index.json",
@@ -146,16 +132,6 @@ ModelDir::ModelDir(fs::path path) : path_(std::move(path)) {
         path_.string()));
   }
   config_text_ = read_file(config);
-}
-
-std::vector<fs::path> ModelDir::tokenizer_files() const {
-  std::vector<fs::path> files;
-  for (const char* name : kTokenizerFiles) {
-    if (fs::exists(path_ / name)) {
-      files.push_back(path_ / name);
-    }
-  }
-  return files;
 }
 
 std::vector<fs::path> ModelDir::companions() const {

@@ -11,7 +11,8 @@ namespace merganser {
 // True for files with weights, in any format, and for their indices.
 bool is_weights_file(const std::filesystem::path& file);
 
-// A Hugging Face model directory: config.json, weights, tokenizer files.
+// A Hugging Face model directory: config.json, weights, and the files of its
+// tokenizer or processor.
 // Throws InputError if `path` is not a directory or has no config.json.
 class MERGANSER_API ModelDir {
  public:
@@ -24,10 +25,6 @@ class MERGANSER_API ModelDir {
   const std::string& config_text() const {
     return config_text_;
   }
-  // The existing files among those of Hugging Face tokenizers (tokenizer.json,
-  // vocab.txt, merges.txt, tokenizer.model, ...).
-  std::vector<std::filesystem::path> tokenizer_files() const;
-
   // The files that a copy of the model needs next to its config.json and
   // weights, relative to path(), sorted: every file except weights, leftovers
   // of training, README and hidden files, with additional_chat_templates and

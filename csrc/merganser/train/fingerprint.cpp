@@ -15,9 +15,9 @@ std::string hash_model_dir(const std::filesystem::path& path) {
   const ModelDir folder(path);
   Hasher hasher;
   hasher.update(folder.config_text());
-  for (const std::filesystem::path& file : folder.tokenizer_files()) {
-    hasher.update(file.filename().string());
-    hasher.update(hash_file(file));
+  for (const std::filesystem::path& file : folder.companions()) {
+    hasher.update(file.string());
+    hasher.update(hash_file(path / file));
   }
   return hasher.digest();
 }
@@ -42,7 +42,7 @@ std::string fingerprint(
   Json json = {
       {"format", kFormat},
       {"model", weights_hash},
-      {"model's config.json and tokenizer", hash_model_dir(options.model)},
+      {"model's config.json and companions", hash_model_dir(options.model)},
       {"train", hash_files(options.train)},
       {"eval", hash_files(options.eval)},
       {"epochs", options.epochs},

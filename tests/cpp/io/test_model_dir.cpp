@@ -33,11 +33,12 @@ TEST(ModelDir, CopiesAllButTheWeights) {
   const ModelDir model(folder / "model");
   EXPECT_EQ(model.config_text(), "config.json");
   EXPECT_EQ(
-      model.tokenizer_files(),
+      model.companions(),
       (std::vector<fs::path>{
-          folder / "model" / "tokenizer.json",
-          folder / "model" / "vocab.txt",
-          folder / "model" / "merges.txt"}));
+          "generation_config.json",
+          "merges.txt",
+          "tokenizer.json",
+          "vocab.txt"}));
   model.copy_without_weights(folder / "copy");
   for (const char* name :
        {"config.json",

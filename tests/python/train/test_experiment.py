@@ -162,6 +162,10 @@ def remove(path):
     return lambda folder: (folder / "out" / path).unlink()
 
 
+def write(path):
+    return lambda folder: (folder / "out" / path).write_text("{}")
+
+
 def names(kind, models):
     return {f"{kind} {model}" for model in models}
 
@@ -206,6 +210,7 @@ CHANGES = {
     ),
     # The same bytes: no later stage runs again.
     "a lost model": (remove("models/nyt/model.safetensors"), {"train nyt"}),
+    "a new companion": (write("models/nyt/generation_config.json"), {"train nyt"}),
     "a lost Fisher": (remove("fishers/base.safetensors"), {"fisher base"}),
     "a lost evaluation": (remove("evaluations/base.json"), {"evaluate base"}),
 }

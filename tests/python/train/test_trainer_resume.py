@@ -120,14 +120,17 @@ def test_another_option_is_refused_by_name(option, folder):
     run(folder, "out")
 
 
-@pytest.mark.parametrize("what", ["train", "eval", "model"])
+@pytest.mark.parametrize("what", ["train", "eval", "model", "companion"])
 def test_other_inputs_are_refused_by_name(what, folder):
     with pytest.raises(StopAfter):
         run(folder, "out", stop_after(2))
     if what == "model":
         config = folder / "model" / "config.json"
         config.write_text(config.read_text().replace("1e-12", "1e-11"))
-        what = "model's config.json and tokenizer"
+        what = "model's config.json and companions"
+    elif what == "companion":
+        (folder / "model" / "generation_config.json").write_text("{}")
+        what = "model's config.json and companions"
     else:
         data = folder / {"train": "train.jsonl", "eval": "dev.jsonl"}[what]
         data.write_text(data.read_text().replace("w1", "w2"))
