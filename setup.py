@@ -42,11 +42,11 @@ def torch_requirement() -> str:
 
 
 def lasting_torch_folders() -> list[str]:
-    """Where the libraries of torch are, if not in the site-packages to come.
+    """Directories of torch's libraries, if not in the future site-packages.
 
     That is so where torch reaches an environment from outside of it (a .pth file,
     --system-site-packages). Asked of a Python without PYTHONPATH: pip brings the
-    torch of an isolated build by it, in a folder that goes away.
+    torch of an isolated build by it, in a temporary directory.
     """
     found = subprocess.run(
         [sys.executable, "-I", "-c", TORCH_DIR], capture_output=True, text=True
@@ -57,7 +57,7 @@ def lasting_torch_folders() -> list[str]:
 
 class CleanBuild(build):
     def run(self):
-        # What an earlier version left here would get into the wheel.
+        # Leftovers of an earlier version would get into the wheel.
         shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
 

@@ -1,4 +1,4 @@
-"""AdamWFisher beside torch's fused AdamW, and what a Fisher adds to training:
+"""AdamWFisher compared with torch's fused AdamW, and what a Fisher adds to training:
 
     PYTHONPATH=build/cpu/python python benchmarks/adamw_fisher.py [--repeats 15]
 
@@ -7,7 +7,7 @@ two threads. AdamW moves 7 float32 per element (reads parameter, gradient and tw
 moments, writes all but the gradient), with the Fisher 9; "ratio" is the time as a
 multiple of AdamW's for as many bytes. Training: MiniLM, 16 texts of 64 tokens,
 float32, gradients clipped; a loop of its own, and transformers' Trainer with
-FisherCallback. What is compared takes turns; figures are medians. Prints Markdown
+FisherCallback. The contestants take turns; figures are medians. Prints Markdown
 tables.
 """
 

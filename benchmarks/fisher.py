@@ -1,4 +1,4 @@
-"""Fishers of transformers' classifiers beside other ways to them, in one run:
+"""Fishers of transformers' classifiers compared with other ways to them, in one run:
 
     scripts/bench                  everything, about half an hour on two idle cores
     scripts/bench --quick          one small cell, below two minutes
@@ -8,7 +8,7 @@ batches in the same dtype, the loop over single examples, nngeometry and Opacus,
 the configurations of all-MiniLM-L6-v2 and roberta-base with two classes and random
 weights. Every contestant is a process of its own, in its own environment with the
 same torch; one works at a time, in turns, and ratios are medians of those within a
-round. Prints Markdown; --json writes all that was measured.
+round. Prints Markdown; --json writes all measurements.
 """
 
 import argparse
@@ -25,7 +25,7 @@ MODELS = ("minilm", "roberta-base")
 LENGTHS = ("32", "64", "128", "384", "mixed")
 DTYPES = ("float32", "bfloat16")
 PEERS = ("loop", "nngeometry", "opacus")
-LENGTH = 64  # of what is measured beside speed
+LENGTH = 64  # for memory and agreement
 BATCH_SIZES = (8, 32)  # for memory
 
 ABOUT_SPEED = """
@@ -66,7 +66,7 @@ def main():
         print(ABOUT_PEERS)
 
     def collect(key, measurements):
-        """All of them, each written as soon as it is there."""
+        """Keeps all of them and writes each as soon as it is measured."""
         result[key] = []
         for measurement in measurements:
             result[key].append(measurement)
@@ -96,7 +96,10 @@ def parse_arguments():
     ]:
         parser.add_argument(f"--{name}", nargs="*", choices=choices, default=choices)
     parser.add_argument(
-        "--seconds", type=float, default=15, help="of rounds in a cell, two at least"
+        "--seconds",
+        type=float,
+        default=15,
+        help="seconds of rounds in a cell, two rounds at minimum",
     )
     parser.add_argument(
         "--quick", action="store_true", help="minilm, length 64, float32"
@@ -154,8 +157,8 @@ def measure_memories(arguments, names):
 
 
 def measure_agreements(arguments):
-    """Everyone's float32 Fisher beside Merganser's, and the bfloat16 ones of Merganser
-    and of the loop beside their own in float32."""
+    """Compares everyone's float32 Fisher with Merganser's, and the bfloat16 ones of
+    Merganser and of the loop with their own in float32."""
     peers = list(arguments.peers)
     if "nngeometry" in peers:
         peers.append("nngeometry-released")

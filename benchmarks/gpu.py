@@ -1,8 +1,8 @@
-"""The operators on a GPU beside the memory's speed and torch's own operations:
+"""The operators on a GPU compared with the memory's speed and torch's operations:
 
     PYTHONPATH=build/cuda/python python benchmarks/gpu.py [--json FILE]
 
-What is compared takes turns; times are medians of CUDA events. "of copy" is the share
+The contestants take turns; times are medians of CUDA events. "of copy" is the share
 of the bandwidth that a copy of as many float32 elements reaches in the same turns.
 Merges are compared with the same formula in torch, eager and compiled; the Adam step
 with torch's fused AdamW and an accumulation after it; linear layers with the plain

@@ -1,4 +1,4 @@
-"""Merges of 4 experts (with their base, and 5 Fishers) beside others, in one run:
+"""Merges of 4 experts (with base and 5 Fishers) compared with others, in one run:
 
     scripts/bench_merge                               everything
     scripts/bench_merge --models minilm --rounds 1    some minutes
@@ -45,7 +45,7 @@ def main():
         print(f"- {key}: {value}")
 
     def collect(key, measurements):
-        """All of them, each written as soon as it is there."""
+        """Keeps all of them and writes each as soon as it is measured."""
         for measurement in measurements:
             result[key].append(measurement)
             if arguments.json:
@@ -100,7 +100,7 @@ def measure(cell, arguments):
     log(f"{cell.model}, {cell.dtype}, {cell.method}")
     contestants = cell.contestants(arguments.merganser)
     inputs = cell.inputs()
-    # What does not fit into memory is read from the disk by everyone.
+    # Everyone reads from the disk if the inputs do not fit into memory.
     size = sum(path.stat().st_size for path in inputs)
     from_disk = arguments.cold or size > 0.9 * available_memory()
     first, out = cell.folder / "first", cell.folder / "out"
@@ -154,8 +154,8 @@ def measure(cell, arguments):
 
 
 def measure_memory(cell, merganser):
-    """Of one merge with several budgets, beyond that of a process that does nothing."""
-    _, least = run([merganser, "--version"])
+    """Memory of a merge with several budgets, beyond that of an idle process."""
+    _, idle = run([merganser, "--version"])
     file, out = cell.write_recipe(), cell.folder / "out"
     for budget in BUDGETS:
         command = [merganser, "merge", file, out, "--threads", THREADS]
@@ -167,12 +167,12 @@ def measure_memory(cell, merganser):
             "method": cell.method,
             "budget": budget,
             "peak_bytes": peak,
-            "version_peak_bytes": least,
+            "version_peak_bytes": idle,
         }
 
 
 def measure_plan(model, merganser):
-    """Of models whose files hold headers and a hole."""
+    """Time of plan for models whose files hold headers and a hole."""
     log(f"plan: {model}")
     with tempfile.TemporaryDirectory() as folder:
         cell = Cell(model, "bfloat16", "task_arithmetic", Path(folder))

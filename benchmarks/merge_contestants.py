@@ -29,7 +29,7 @@ SD_MECHA = [ROOT / "build/peers/sd_mecha/bin/python", HERE / "sd_mecha_merge.py"
 
 @dataclass
 class Cell:
-    """One merge; folder holds base, expert1, ... and base_fisher.safetensors, ..."""
+    """One merge; `folder` has base, expert1, ... and base_fisher.safetensors, ..."""
 
     model: str
     dtype: str
@@ -64,7 +64,7 @@ class Cell:
         return (self.folder / name).glob("*.safetensors")
 
     def contestants(self, merganser):
-        """Name -> the command that writes to a path that is not there yet."""
+        """Name -> the command that writes to a path that does not exist yet."""
         file = self.write_recipe()
         size = sum(path.stat().st_size for path in self.weights("expert1"))
         floor = [ROOT / "build/merge_floor", THREADS, FLOOR_CHUNK]
@@ -92,7 +92,7 @@ class Cell:
 
 
 def run(command, stdout=subprocess.DEVNULL):
-    """Seconds from start to end, and the most bytes of memory that were held."""
+    """Seconds from start to end, and the peak of memory in bytes."""
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(THREADS),
@@ -141,8 +141,8 @@ def evict(paths):
 
 
 def remove(path):
-    """The file or folder and what of it was still to be written to disk: the next
-    contestant must not wait for that."""
+    """Removes a file or directory and waits for the disk: the next contestant must not
+    wait for that."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

@@ -1,4 +1,4 @@
-// What a merge costs without merging: the same files read and as many bytes
+// The cost of a merge without merging: the same files read and as many bytes
 // written, by the same number of threads, with nothing computed.
 //
 //   merge_floor THREADS CHUNK OUT BYTES FILE...
@@ -78,7 +78,7 @@ int main(int argc, char** argv) {
                 static_cast<ssize_t>(size),
             "pread");
       }
-      // Where the inputs have several files, more than one buffer of it.
+      // More than one buffer if the inputs have several files.
       const uint64_t end = cut(written, i + 1);
       for (uint64_t at = cut(written, i); at < end;) {
         const uint64_t size = std::min(chunk, end - at);

@@ -120,7 +120,7 @@ def make_sparse(model, dtype, folder):
 
 
 def _write_models(model, dtype, folder, write):
-    """Folders as of transformers; write(shapes, files) fills one file of each."""
+    """Writes model directories; write(shapes, files) fills one file of each."""
     config, shards = describe(model, dtype)
     index = {name: file for file, shapes in shards.items() for name in shapes}
     for name in NAMES:

@@ -43,14 +43,14 @@ def _entries(cell, name):
 
 
 def print_memory(rows):
-    """How much more than `merganser --version` a merge holds at most."""
+    """Peak memory of merges, beyond that of `merganser --version`."""
     print("\n## Memory\n")
     _row("model", "dtype", "method", "--memory", "peak", "beyond merganser --version")
     _row("---", "---", "---", "--:", "--:", "--:")
     for row in rows:
-        peak, least = row["peak_bytes"] / 2**20, row["version_peak_bytes"] / 2**20
+        peak, idle = row["peak_bytes"] / 2**20, row["version_peak_bytes"] / 2**20
         what = (row[key] for key in ("model", "dtype", "method", "budget"))
-        _row(*what, f"{peak:.0f} MiB", f"{peak - least:.0f} MiB")
+        _row(*what, f"{peak:.0f} MiB", f"{peak - idle:.0f} MiB")
 
 
 def print_plan(rows):

@@ -1,4 +1,4 @@
-"""What benchmarks/ops.py measures on a CPU and benchmarks/gpu.py on a GPU.
+"""Cases that benchmarks/ops.py measures on a CPU and benchmarks/gpu.py on a GPU.
 
 Each case of memory_cases and token_cases is (name, bytes that must move, ours, torch's
 own operations for the same or None). They come one after the other, so that the memory

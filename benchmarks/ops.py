@@ -1,4 +1,4 @@
-"""Each operator beside its floor or its peer, timed alternately in one run:
+"""Each operator compared with its floor or its peer, timed in turns in one run:
 
     PYTHONPATH=build/cpu/python python benchmarks/ops.py
 

@@ -1,5 +1,5 @@
-// Runs a program and writes the seconds that it took and the most KiB of memory
-// that it held at once.
+// Runs a program and writes its duration in seconds and its peak memory
+// in KiB.
 //
 //   run_measured RESULT PROGRAM ARGUMENTS...
 //

@@ -1,11 +1,11 @@
-"""Fine-tuning and Fishers beside transformers with torch's AdamW, in one run:
+"""Fine-tuning and Fishers compared with transformers and torch's AdamW, in one run:
 
     PYTHONPATH=build/cpu/python python benchmarks/training.py
 
 Both train the demo's encoder on the demo's movie snippets (scripts/fetch_data data),
 with the same batches in the same order, dropout, clipping and the same schedule.
 They take turns; the figures are medians of examples per second. The exact Fisher of
-two classes is beside one forward and backward pass of transformers. Prints a
+two classes is compared with one forward and backward pass of transformers. Prints a
 Markdown table.
 """
 
@@ -133,7 +133,7 @@ def main():
         peer.train(4)  # warms up
         contests = {
             "fine-tuning": (peer.train, train),
-            "exact Fisher, beside forward + backward": (peer.passes, fisher),
+            "exact Fisher, compared with forward + backward": (peer.passes, fisher),
         }
         for name, (theirs, ours) in contests.items():
             rates = [

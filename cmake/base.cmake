@@ -1,4 +1,4 @@
-# What every target is compiled with.
+# Options of every target.
 
 if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)

@@ -1,6 +1,6 @@
-# What cmake --install puts where. Two layouts from one build tree:
+# Rules of cmake --install. Two layouts from one build tree:
 #   a prefix    libraries, headers, find_package(Merganser), executables
-#   the wheel   the same libraries beside the Python module: the components
+#   the wheel   the same libraries next to the Python module: the components
 #               that setup.py installs
 include(install_prefix)
 if(MERGANSER_PYTHON AND MERGANSER_TORCH)
@@ -18,7 +18,7 @@ if(MERGANSER_WITH_CUDA) # the runtime, as the wheels of CUDA 13 and 12 have it
     ${site_packages}/nvidia/cuda_runtime/lib)
 endif()
 set(MERGANSER_TORCH_RPATH "${TORCH_LIBRARY_DIR}" CACHE STRING
-  "Folders in which installed executables look for torch at last")
+  "Directories that installed executables search last for torch")
 mark_as_advanced(MERGANSER_TORCH_RPATH)
 list(APPEND torch_rpath ${MERGANSER_TORCH_RPATH})
 

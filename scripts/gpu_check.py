@@ -66,7 +66,7 @@ def last_line(*command):
 
 
 def unpack_missing(folder):
-    """Of the carried wheels those whose package this Python does not have."""
+    """Unpacks the carried wheels whose package this Python does not have."""
     for wheel in sorted(CARRY.glob("wheels/*.whl")):
         if importlib.util.find_spec(wheel.name.split("-")[0]) is None:
             zipfile.ZipFile(wheel).extractall(folder)
@@ -89,7 +89,7 @@ class Check:
         }
 
     def run(self, name, command, seconds, **variables):
-        """Whether the command ended well; `seconds` or what is left is its limit."""
+        """Returns True if the command succeeds within `seconds` and the time left."""
         start = time.monotonic()
         limit = min(seconds, self.end - start)
         log = self.out / f"{name}.txt"
@@ -124,7 +124,7 @@ class Check:
         return result == "passed"
 
     def build(self, architecture):
-        """For the GPU that is here; for all where there is none."""
+        """Builds for this machine's GPU; for all architectures without one."""
         options = [
             *("-G", "Ninja", "-S", ROOT, "-B", BUILD),
             *("-DCMAKE_BUILD_TYPE=Release", "-DMERGANSER_CUDA=ON"),
@@ -183,7 +183,7 @@ def main():
         check.run("tests", [*PYTEST, "-q", "-rs", *TESTS], 150)
         timings = ["benchmarks/gpu.py", "--json", out / "benchmark.json"]
         check.run("benchmark", [sys.executable, *timings], 150)
-        # Every tensor in memory of its own, so that what is beside it is seen.
+        # Every tensor has memory of its own, so that accesses next to it are detected.
         own = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         for tool, options in SANITIZERS.items():
             command = [*SANITIZER, "--tool", tool, *options, *SMALL_CASES]

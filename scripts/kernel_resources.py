@@ -20,7 +20,7 @@ LOG = ROOT / "build/cuda_check/ptxas.log"
 UPDATE = "if that is meant, run scripts/kernel_resources.py --update"
 
 HEADER = """\
-# What each kernel takes on each architecture: registers of a thread / bytes of a
+# Resources of each kernel on each architecture: registers of a thread / bytes of a
 # block's shared memory / bytes of a thread's stack; zeros at the end are left out.
 # Written by scripts/kernel_resources.py --update.
 """

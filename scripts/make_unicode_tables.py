@@ -41,7 +41,7 @@ def byte_level_class(ch):
 
 
 def word_characters():
-    """Characters beside which a single_word token is not found."""
+    """Characters next to which a single_word token is not found."""
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     tokenizer.add_tokens([AddedToken("x", single_word=True, normalized=False)])
     token = tokenizer.token_to_id("x")

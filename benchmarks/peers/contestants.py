@@ -1,4 +1,4 @@
-"""What is compared: ways to the diagonal Fisher, and a plain backward pass.
+"""Contestants: ways to the diagonal Fisher, and a plain backward pass.
 
 Each takes a model, an iterable of batches and a context manager for the forward
 pass, goes through all the batches and returns the Fisher, the mean over examples,
@@ -116,7 +116,7 @@ def nngeometry(model, batches, autocast):
     """nngeometry extended to sequences.
 
     Its rules for linear layers and LayerNorm take one vector per example and fail
-    where there is one per token. These add up over tokens before the square, as its
+    with one per token. These add up over tokens before the square, as its
     own rule for convolutions adds up over places.
     """
     from nngeometry.backend.torch_hooks import grads

@@ -1,4 +1,4 @@
-"""What is measured in a cell: a model, a length, a dtype and a batch size."""
+"""Measurements of a cell: a model, a length, a dtype and a batch size."""
 
 import time
 
@@ -28,7 +28,7 @@ def make_cell(model, length, dtype, batch_size=None):
 def measure_speed(cell, workers, seconds):
     """Seconds per example, each contestant's round by round.
 
-    Rounds go on until they have taken `seconds`, two at least; in every other one
+    Rounds continue until they have taken `seconds`, at least two; in every other one
     the order is turned around, so that nobody always comes after the same one.
     """
     runs, times, errors = {}, {}, {}

@@ -1,4 +1,4 @@
-"""What a recipe of merganser (linear, task_arithmetic; as JSON) says, by sd-mecha:
+"""Merges a recipe of merganser (linear, task_arithmetic; as JSON) by sd-mecha:
 
     sd_mecha_merge.py RECIPE OUT
 
@@ -47,7 +47,7 @@ def main():
             output=out / path.name,
             output_dtype=getattr(torch, config["dtype"]),
             threads=len(os.sched_getaffinity(0)),
-            # What makes it faster: smaller buffers, no search for NaN and infinities.
+            # Faster with smaller buffers and no search for NaN and infinities.
             total_buffer_size=2**20,
             check_finite_output=False,
             omit_non_finite_inputs=False,

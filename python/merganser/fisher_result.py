@@ -67,7 +67,7 @@ class FisherResult(Mapping[str, Tensor]):
         """
         tensors, metadata = _C.read_fisher(path)
         if metadata.estimator == GRAM:
-            raise InputError(f"{path} has Gram matrices, not a Fisher")
+            raise InputError(f"{path} contains Gram matrices; expected a Fisher")
         return cls(
             tensors,
             num_examples=metadata.num_examples,

@@ -58,7 +58,7 @@ class GramResult(Mapping[str, Tensor]):
         """Reads a file that `save` wrote. Raises InputError for any other file."""
         tensors, metadata = _C.read_fisher(path)
         if metadata.estimator != GRAM:
-            raise InputError(f"{path} has a Fisher, not Gram matrices")
+            raise InputError(f"{path} contains a Fisher; expected Gram matrices")
         return cls(
             tensors,
             num_examples=metadata.num_examples,

@@ -79,8 +79,8 @@ def merge(
 
     Returns:
         A state dict for load_state_dict: names and dtypes of the base, or of the
-        first model where there is no base, on the first model's devices. Integers
-        and bools come from the base, or must agree where there is none.
+        first model without a base, on the first model's devices. Integers
+        and bools come from the base, or, without a base, must agree.
 
     Raises:
         InputError: a tensor that is missing, extra, not finite, of the wrong shape or

@@ -3,7 +3,7 @@
     benchmarks/peers/setup curvlinops
     build/peers/curvlinops/bin/python tests/golden/make_fishers.py
 
-Writes fisher_NAME.safetensors beside this file: the model's weights, the batch, and
+Writes fisher_NAME.safetensors next to this file: the model's weights, the batch, and
 the diagonals of curvlinops' generalized Gauss-Newton matrix of the cross-entropy
 (which is the Fisher, "exact") and of its empirical Fisher, each multiplied out
 against the identity in float64 and stored in float32.
@@ -61,7 +61,7 @@ def bert():
 
 
 def diagonal(operator, model, inputs, labels):
-    """Of the operator for the mean loss, by parameter name."""
+    """The operator's diagonal for the mean loss, by parameter name."""
     parameters = dict(model.named_parameters())
     matrix = operator(
         model,

@@ -9,8 +9,8 @@
 
 namespace merganser {
 
-// Elements of a strip, which is written at once: file systems carry out writes
-// below half a megabyte at down to half the speed.
+// Elements of a strip, which is written at once: writes below half a megabyte
+// take up to twice the time.
 inline constexpr int64_t kStripElements = 16 * kChunkElements;
 
 struct Strip {

@@ -27,7 +27,7 @@ struct ExperimentTraining {
 };
 
 // A parsed experiment; docs/experiments.md has the keys. Paths are resolved
-// against the file's folder.
+// against the file's directory.
 struct MERGANSER_API Experiment {
   std::filesystem::path encoder; // model directory that the base starts from
   int64_t max_length = 128;

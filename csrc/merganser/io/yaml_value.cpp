@@ -227,7 +227,7 @@ std::vector<std::pair<std::string, YamlValue>> YamlValue::entries() const {
 
 std::optional<YamlValue> YamlValue::find(std::string_view key) const {
   for (const YAML::Node& mapping : mappings()) {
-    // Of a constant node, [] does not add the key.
+    // operator[] of a constant node does not add the key.
     if (const YAML::Node value = mapping[std::string(key)]; value.IsDefined()) {
       return YamlValue(
           value,

@@ -95,7 +95,7 @@ class MERGANSER_API YamlValue {
  private:
   YamlValue(YAML::Node node, std::string source, std::string name);
   // The mapping and those that it merges, in the order in which a key is
-  // searched; throws if one is no mapping.
+  // searched; throws if one is not a mapping.
   std::vector<YAML::Node> mappings() const;
   void add_mappings(const YAML::Node& mapping, std::vector<YAML::Node>& found)
       const;

@@ -17,9 +17,9 @@ namespace merganser {
 //   block_gradient_matching  W_0 + (sum w_t (W_t - W_0) (G_0 + G_t))
 //                                  (G_0 + sum w_t G_t)^-1
 //
-// First, r I is added to G_0, or (regmean) to every G_t; it adds `ridge` times
-// the mean of its diagonal to the matrix that is inverted. A single model is
-// returned, up to rounding. Arithmetic is float64, by a Cholesky
+// First, r I is added to G_0, or (regmean) r / (sum w_t) I to every G_t, so that
+// the matrix to invert gets r I; r is `ridge` times the mean of its diagonal. A
+// single model is returned, up to rounding. Arithmetic is float64, by a Cholesky
 // decomposition; the bits do not depend on the number of threads.
 // (docs/method.md, section 2; Jin et al., 2212.09849.)
 //

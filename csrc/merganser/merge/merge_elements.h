@@ -31,7 +31,7 @@ struct MergeFindings {
   // False if a parameter is not finite or a Fisher is negative or not finite;
   // may be false for a Fisher of -0 too.
   bool inputs_good = true;
-  // Greatest magnitude before the output is rounded; NaN if a result is NaN.
+  // Largest magnitude before the output is rounded; NaN if a result is NaN.
   Compute largest = 0;
 };
 

@@ -22,7 +22,7 @@ class RandomMask {
 
   // Returns DELLA's chance of an element by its rank, from 0: density - epsilon
   // for the smallest magnitude of the row to density + epsilon for the
-  // greatest. Never falls with the rank.
+  // largest. Never falls with the rank.
   float chance(int64_t rank) const;
 
  private:

@@ -40,7 +40,7 @@ struct MERGANSER_API Dataset {
   std::filesystem::path path;
   std::vector<std::vector<int32_t>> ids;
   std::vector<int64_t> labels;
-  // Of each example; both levels may be empty: all 0.
+  // Token types of each example; both levels may be empty: all 0.
   std::vector<std::vector<int32_t>> token_types = {};
 
   int64_t size() const {

@@ -134,7 +134,7 @@ Encoding HuggingFaceTokenizer::encode_pair(
     int64_t max_length) const {
   const Template& pieces = parts_.templates.pair;
   const size_t room = room_for_text(pieces, max_length);
-  // Whole: which one is the longer decides how they are cut.
+  // Encodes both without a limit: their lengths decide how they are cut.
   std::vector<std::vector<int32_t>> texts = {
       encode_text(text, kUnlimited), encode_text(pair, kUnlimited)};
   cut_longest_first(texts[0], texts[1], room);

@@ -40,8 +40,8 @@ class MERGANSER_API Tokenizer {
       std::string_view pair,
       int64_t max_length) const = 0;
 
-  // One more than the largest id that encode() can give: the least number of
-  // rows of a model's embedding.
+  // One more than the largest id that encode() can give: the minimum
+  // number of rows of a model's embedding.
   virtual int64_t vocab_size() const = 0;
   virtual int32_t pad_id() const = 0;
 };

@@ -23,7 +23,7 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 // Vocabularies of XLM-R, ALBERT, DeBERTa, T5 and BERTweet. BERTweet's vocab.txt
-// is no WordPiece.
+// is not WordPiece.
 constexpr const char* kOtherVocabularies[] = {
     "sentencepiece.bpe.model",
     "spiece.model",
@@ -31,7 +31,7 @@ constexpr const char* kOtherVocabularies[] = {
     "tokenizer.model",
     "bpe.codes"};
 
-// In the order in which transformers adds those that a vocabulary lacks.
+// Order in which transformers adds those that a vocabulary lacks.
 constexpr const char* kSpecialTokens[] = {
     "bos_token",
     "eos_token",

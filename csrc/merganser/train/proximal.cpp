@@ -19,8 +19,7 @@ double read_num_examples(
   if (!metadata) {
     throw InputError(fmt::format(
         "{}: not a Fisher file of merganser: its metadata lacks "
-        "format_version, "
-        "so its number of examples is unknown",
+        "format_version, so its number of examples is unknown",
         file.path().string()));
   }
   if (!metadata->base_model_hash.empty() &&

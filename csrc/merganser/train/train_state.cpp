@@ -59,8 +59,7 @@ void check_same_run(
     if (then != value) {
       throw InputError(fmt::format(
           "{} holds a run begun with {} = {}, but this run has {}; use the "
-          "same "
-          "value to resume it, or delete that directory to start again",
+          "same value to resume it, or delete that directory to start again",
           file.parent_path().string(),
           name,
           json_text(then),

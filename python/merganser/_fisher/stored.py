@@ -101,8 +101,9 @@ class Stored:
 
 
 def _conversion(model: nn.Module) -> Callable[[Tensors], Tensors] | None:
-    """What transformers does to tensors as it saves them: it splits fused experts, for
-    instance. It moves values, so it holds for anything with a value per weight."""
+    """Changes that transformers makes to tensors as it saves them, such as splitting
+    fused experts. They move values, so they apply to anything with a value per
+    weight."""
     modeling = sys.modules.get("transformers.modeling_utils")
     revert = getattr(modeling, "revert_weight_conversion", None)  # since version 5
     if modeling is None or revert is None:

@@ -179,8 +179,8 @@ class Watch(TorchFunctionMode):
             output = output.expand(self.batch_size, *output.shape[-2:])
         if not output.requires_grad:
             output = output.detach().requires_grad_()
-        # Shares memory, but is no view to autograd: an in-place change of a view would
-        # replace its node and hooks; here the change gets its own node.
+        # Shares memory, but is not a view to autograd: an in-place change of a view
+        # would replace its node and hooks; here the change gets its own node.
         result = torch.ops.aten._unsafe_view(output, output.shape)
         if self._receive is None:  # else a checkpoint recomputes its forward pass
             self._record(rule, args, kwargs, places, result)

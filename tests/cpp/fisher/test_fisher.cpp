@@ -1,5 +1,5 @@
 // The estimators on a small random encoder, against ordinary backward passes on
-// one example at a time. (tests/python/test_fisher_cpp.py compares with
+// one example at a time. (tests/python/fisher/test_fisher_cpp.py compares with
 // transformers in float64.)
 
 #include "merganser/fisher/fisher.h"

@@ -173,7 +173,7 @@ TEST(Sparsify, KeepsTheGreatestMagnitudes) {
   }
 }
 
-// Keeps density n magnitudes below the gamma n greatest.
+// Keeps density n magnitudes below the gamma n largest.
 TEST(Sparsify, KeepsMagnitudesBelowTheOutliers) {
   for (const auto& shape : kShapes) {
     for (const double density : {0.3, 0.95}) {

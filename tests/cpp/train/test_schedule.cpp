@@ -9,7 +9,8 @@
 namespace merganser {
 namespace {
 
-// Compared with transformers over whole runs in tests/python/test_trainer.py.
+// Compared with transformers over whole runs in
+// tests/python/train/test_trainer.py.
 TEST(Schedule, WarmsUpFromZero) {
   for (Schedule schedule :
        {Schedule::kConstant, Schedule::kLinear, Schedule::kCosine}) {

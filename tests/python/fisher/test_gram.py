@@ -99,7 +99,9 @@ def test_file(tmp_path):
     assert repr(back) == f"GramResult(3 of 70 examples, {len(found)} matrices)"
     fisher = merganser.fisher(tiny_models.bert(), list(batches(2)))
     fisher.save(tmp_path / "fisher.safetensors")
-    with pytest.raises(merganser.InputError, match="has Gram matrices, not a Fisher"):
+    with pytest.raises(
+        merganser.InputError, match="contains Gram matrices; expected a Fisher"
+    ):
         merganser.FisherResult.load(tmp_path / "gram.safetensors")
     with pytest.raises(merganser.InputError, match="has a Fisher, not Gram"):
         merganser.GramResult.load(tmp_path / "fisher.safetensors")

@@ -59,7 +59,7 @@ def models(names="ab"):
 
 
 def expect_task_arithmetic(merged, base, others):
-    """Of the modules that transformers gives, whatever the files name them."""
+    """Compares parameters by transformers' names, whatever the names in the files."""
     expected = dict(base.named_parameters())
     tasks = [dict(other.named_parameters()) for other in others]
     found = dict(merged.named_parameters())

@@ -226,7 +226,7 @@ def test_parts_are_refused_by_name(tmp_path, kind, part, value, named):
 @pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "spm.model", "bpe.codes"])
 def test_vocabularies_of_other_kinds_are_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"")
-    if name == "bpe.codes":  # BERTweet's, beside a vocab.txt that is no WordPiece
+    if name == "bpe.codes":  # BERTweet's, next to a vocab.txt that is not WordPiece
         (tmp_path / "vocab.txt").write_text("a\n")
     with pytest.raises(merganser.InputError, match=f"{name}.*not supported"):
         merganser._C.Tokenizer.load(tmp_path)
