@@ -103,7 +103,9 @@ def test_file(tmp_path):
         merganser.InputError, match="contains Gram matrices; expected a Fisher"
     ):
         merganser.FisherResult.load(tmp_path / "gram.safetensors")
-    with pytest.raises(merganser.InputError, match="has a Fisher, not Gram"):
+    with pytest.raises(
+        merganser.InputError, match="contains a Fisher; expected Gram matrices"
+    ):
         merganser.GramResult.load(tmp_path / "fisher.safetensors")
 
 
