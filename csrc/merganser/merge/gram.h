@@ -17,10 +17,10 @@ namespace merganser {
 //   block_gradient_matching  W_0 + (sum w_t (W_t - W_0) (G_0 + G_t))
 //                                  (G_0 + sum w_t G_t)^-1
 //
-// First, r I is added to G_0, or (regmean) r / (sum w_t) I to every G_t, so that
-// the matrix to invert gets r I; r is `ridge` times the mean of its diagonal. A
-// single model is returned, up to rounding. Arithmetic is float64, by a Cholesky
-// decomposition; the bits do not depend on the number of threads.
+// First, r I is added to G_0, or (regmean) r / (sum w_t) I to every G_t, so
+// that the matrix to invert gets r I; r is `ridge` times the mean of its
+// diagonal. A single model is returned, up to rounding. Arithmetic is float64,
+// by a Cholesky decomposition; the bits do not depend on the number of threads.
 // (docs/method.md, section 2; Jin et al., 2212.09849.)
 //
 // Returns W's elements. Throws InputError for a value that is not finite, for a
