@@ -12,6 +12,8 @@ from merge_inputs import load_model
 from merge_runs import assert_close, run
 from safetensors.numpy import save_file
 
+LAYERS = ("encoder.layer.0", "encoder.layer.1")
+
 
 def test_slices(folder, tmp_path):
     from transformers import AutoModelForSequenceClassification
@@ -111,3 +113,43 @@ def test_slices_with_a_base_and_depth(folder, tmp_path):
             base[name].astype(float), a[other].astype(float), 0.1 + 0.8 * layer
         )
         assert_close(found[name], expected)
+
+
+def test_slices_copy_frozen_layers_without_fishers(tmp_path):
+    """Layers that no training changed have no Fisher and need none."""
+    generator = numpy.random.default_rng(0)
+
+    def numbers():
+        return generator.random(3, dtype=numpy.float32)
+
+    frozen = {f"{layer}.frozen": numbers() for layer in ("embeddings", *LAYERS)}
+    metadata = {"format_version": "1", "estimator": "exact", "num_examples": "10"}
+    metadata |= {"num_examples_used": "10", "samples": "0", "labels": "model"}
+    models, fishers = {}, {}
+    for name in "ab":
+        trained = {f"{layer}.w": numbers() for layer in LAYERS}
+        models[name] = frozen | trained
+        fishers[name] = {weight: numbers() for weight in trained}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(
+            json.dumps({"model_type": "bert", "num_hidden_layers": 2})
+        )
+        save_file(models[name], tmp_path / name / "model.safetensors")
+        fisher = tmp_path / f"{name}_fisher.safetensors"
+        save_file(fishers[name], fisher, metadata | {"seed": "0"})
+    slices = [
+        [
+            {"model": n, "fisher": f"{n}_fisher.safetensors", "layer_range": [i, i + 1]}
+            for n in "ab"
+        ]
+        for i in range(2)
+    ]
+    recipe = {"merge_method": "fisher", "slices": [{"sources": s} for s in slices]}
+    found = run(tmp_path, recipe, out=tmp_path / "out")
+    assert found.keys() == models["a"].keys()
+    for name, values in found.items():
+        if name in frozen:
+            assert numpy.array_equal(values, frozen[name])
+        else:
+            weighted = sum(fishers[n][name] * models[n][name] for n in "ab")
+            assert_close(values, weighted / sum(fishers[n][name] for n in "ab"))
