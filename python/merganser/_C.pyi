@@ -264,6 +264,9 @@ class MethodInfo:
     @property
     def needs_statistics(self) -> bool:
         """True if it needs statistics of a whole tensor before merging it."""
+    @property
+    def is_random(self) -> bool:
+        """True if it makes random choices."""
 
 def find_method(name: str) -> MethodInfo:
     """Finds a method by its name in recipes; InputError lists the available names."""
@@ -301,6 +304,9 @@ class MemoryMerge:
         grams: Sequence[tuple[str, Tensor]],
     ) -> None:
         """Merges one tensor into `out`."""
+
+def canonical_name(tied: list[str]) -> str:
+    """The name by which tied tensors are merged."""
 
 def check_count(method: MethodInfo, models: int) -> None:
     """Raises InputError if the method cannot merge this number of models."""

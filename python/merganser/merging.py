@@ -80,7 +80,8 @@ def merge(
     Returns:
         A state dict for load_state_dict: names and dtypes of the base, or of the
         first model without a base, on the first model's devices. Integers
-        and bools come from the base, or, without a base, must agree.
+        and bools come from the base, or, without a base, must agree. Names that are
+        tied in all models have one tensor.
 
     Raises:
         InputError: a tensor that is missing, extra, not finite, of the wrong shape or
@@ -93,6 +94,9 @@ def merge(
     )
     engine = make_engine(inputs, weights, parameters)
     measure_fishers(engine, inputs)
-    return {
-        name: merge_tensor(engine, inputs, name) for name in inputs.reference.tensors
+    canonical = inputs.canonical_names()
+    merged = {
+        name: merge_tensor(engine, inputs, name)
+        for name in dict.fromkeys(canonical.values())
     }
+    return {name: merged[canonical[name]] for name in inputs.reference.tensors}

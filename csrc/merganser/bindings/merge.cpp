@@ -4,6 +4,7 @@
 #include "merganser/plan/plan_text.h"
 #include "merganser/provenance/inspect.h"
 #include "merganser/provenance/verify.h"
+#include "merganser/recipe/layer_name.h"
 #include "merganser/recipe/methods.h"
 #include "merganser/recipe/read_options.h"
 
@@ -44,12 +45,14 @@ void bind_merge(py::module_& m) {
       .def_readonly("needs_base_fisher", &MethodInfo::needs_base_fisher)
       .def_property_readonly("needs_grams", &MethodInfo::needs_grams)
       .def_property_readonly("needs_base_gram", &MethodInfo::needs_base_gram)
-      .def_property_readonly("needs_statistics", &MethodInfo::needs_statistics);
+      .def_property_readonly("needs_statistics", &MethodInfo::needs_statistics)
+      .def_property_readonly("is_random", &MethodInfo::is_random);
   m.def(
       "find_method",
       &find_method,
       py::arg("name"),
       py::return_value_policy::reference);
+  m.def("canonical_name", &canonical_name, py::arg("tied"));
   m.def("check_count", &check_count, py::arg("method"), py::arg("models"));
   m.def(
       "merge_recipe",

@@ -167,6 +167,7 @@ TensorPlan MemoryMerge::plan(
   TensorPlan tensor;
   tensor.method = &method_;
   tensor.output = output;
+  tensor.drawn_as = output.name;
   tensor.num_models = models_.size();
   tensor.parameters = {parameters_of(output.name)};
   for (size_t g = 0; g < from.grams.size(); ++g) {

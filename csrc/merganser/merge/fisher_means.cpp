@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
 
 #include "merganser/base/error.h"
 #include "merganser/base/parallel.h"
@@ -52,9 +53,11 @@ std::vector<double> fisher_means(const MergePlan& plan, int threads) {
     }
   }
   std::vector<FisherMean> sums(plan.inputs.size());
+  std::set<std::pair<size_t, std::string>> added; // tied tensors share a Fisher
   for (const auto& [name, tensor] : by_name) {
     for (const TensorSource& source : tensor->sources) {
-      if (source.is_fisher) {
+      if (source.is_fisher &&
+          added.emplace(source.input, source.tensor.info().name).second) {
         sums[source.input].add(source, threads);
       }
     }

@@ -19,7 +19,7 @@ double value_of(const std::vector<double>& values, size_t model) {
 
 RandomMask::RandomMask(const TensorPlan& tensor, size_t model, size_t output)
     : seed_(static_cast<uint64_t>(tensor.parameters[output].seed)),
-      stream_(stream_of(tensor.output.name, model)),
+      stream_(stream_of(tensor.drawn_as, model)),
       density_(tensor.parameters[output].density[model]),
       epsilon_(value_of(tensor.parameters[output].epsilon, model)),
       row_(row_length(tensor.output)) {}

@@ -4,6 +4,7 @@
 
 #include "merganser/base/quote.h"
 #include "merganser/plan/check_tensors.h"
+#include "merganser/plan/compare_tensors.h"
 #include "merganser/plan/tensor_planner.h"
 #include "merganser/recipe/layer_name.h"
 
@@ -146,6 +147,46 @@ class Planner {
   const Checkpoint& reference_;
 };
 
+// True if both are merged from the same data.
+bool has_same_sources(const TensorPlan& a, const TensorPlan& b) {
+  return a.action == TensorAction::kMerge && b.action == TensorAction::kMerge &&
+      std::ranges::equal(
+             a.sources,
+             b.sources,
+             [](const TensorSource& x, const TensorSource& y) {
+               return x.update == nullptr && y.update == nullptr &&
+                   same_bytes(x.tensor, y.tensor);
+             });
+}
+
+// Gives tied tensors that are stored twice the same random choices, as where
+// they are stored once. Compares tensors outside the layers.
+void tie_draws(MergePlan& plan) {
+  if (!plan.recipe.method->is_random()) {
+    return;
+  }
+  std::vector<TensorPlan*> rest;
+  for (TensorPlan& tensor : plan.tensors) {
+    if (!layer_of(tensor.output.name)) {
+      rest.push_back(&tensor);
+    }
+  }
+  while (!rest.empty()) {
+    const TensorPlan* first = rest.front();
+    const auto others = std::ranges::partition(rest, [&](const TensorPlan* x) {
+      return x != first && !has_same_sources(*first, *x);
+    });
+    std::vector<std::string> tied;
+    for (const TensorPlan* tensor : others) {
+      tied.push_back(tensor->output.name);
+    }
+    for (TensorPlan* tensor : others) {
+      tensor->drawn_as = canonical_name(tied);
+    }
+    rest.erase(others.begin(), others.end());
+  }
+}
+
 } // namespace
 
 void plan_tensors(MergePlan& plan, Problems& problems) {
@@ -155,6 +196,7 @@ void plan_tensors(MergePlan& plan, Problems& problems) {
   } else {
     planner.add_slices();
   }
+  tie_draws(plan);
 }
 
 } // namespace merganser

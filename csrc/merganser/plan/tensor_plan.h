@@ -34,6 +34,8 @@ struct GramSource {
 struct TensorPlan {
   const MethodInfo* method = nullptr;
   TensorInfo output;
+  // The name by which random choices are made: that of tied tensors.
+  std::string drawn_as;
   TensorAction action = TensorAction::kMerge;
   std::string reason; // for the copy; empty for merged tensors
   bool float64 = false; // arithmetic in float64, otherwise in float32

@@ -37,7 +37,7 @@ class TensorPlanner {
     if (!tensor.reason.empty()) {
       tensor.action = TensorAction::kCopy;
       tensor.sources = {like_};
-    } else if (a_fisher_lacks_it()) { // check_inputs has compared the models
+    } else if (is_copied()) {
       plan_copy(tensor);
     } else {
       plan_merge(tensor);

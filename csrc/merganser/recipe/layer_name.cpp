@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <tuple>
 
 namespace merganser {
 namespace {
@@ -70,6 +71,14 @@ bool is_before_layers(std::string_view tensor) {
     return tensor.find(part) != std::string_view::npos;
   };
   return (has("embed") && !has("embed_out")) || has("wte.") || has("wpe.");
+}
+
+std::string canonical_name(const std::vector<std::string>& tied) {
+  return *std::ranges::min_element(tied, {}, [](const std::string& name) {
+    const bool is_shared = name.find("shared.") != std::string::npos;
+    const int rank = is_shared ? 0 : is_before_layers(name) ? 1 : 2;
+    return std::tuple(rank, name.size(), name);
+  });
 }
 
 std::string with_layer(std::string_view tensor, int layer) {

@@ -29,6 +29,10 @@ double layer_depth(int layer, int layers);
 // false if it comes after them.
 MERGANSER_API bool is_before_layers(std::string_view tensor);
 
+// The one of the names of tied tensors that gives them random choices: that
+// under which transformers stores them, of the table of input tokens.
+MERGANSER_API std::string canonical_name(const std::vector<std::string>& tied);
+
 // The name with another layer index.
 MERGANSER_API std::string with_layer(std::string_view tensor, int layer);
 

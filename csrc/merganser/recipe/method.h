@@ -81,6 +81,9 @@ struct MERGANSER_API MethodInfo {
   bool needs_base_gram() const {
     return block == BlockRule::kGradientMatching;
   }
+  bool is_random() const { // has choices by seed
+    return sparsify == Sparsify::kRandom || sparsify == Sparsify::kRanked;
+  }
   // True if it reads a whole tensor for statistics before it merges it.
   bool needs_statistics() const;
 };

@@ -48,6 +48,31 @@ class Inputs:
     def models(self) -> list[Part]:
         return self.weights[1:] if self.method.needs_base else self.weights
 
+    def canonical_names(self) -> dict[str, str]:
+        """The name by which each tensor is merged: one for tied tensors, which a file
+        stores once."""
+        groups: list[list[str]] = []
+        of_kind: dict[tuple, list[list[str]]] = {}
+        for name, tensor in self.reference.tensors.items():
+            alike = of_kind.setdefault((tensor.dtype, tensor.shape), [])
+            for group in alike:
+                if self._are_tied(group[0], name):
+                    group.append(name)
+                    break
+            else:
+                alike.append([name])
+                groups.append(alike[-1])
+        return {name: _C.canonical_name(group) for group in groups for name in group}
+
+    def _are_tied(self, a: str, b: str) -> bool:
+        """True for one tensor in all models, or copies of it for random choices, which
+        a recipe makes alike for tensors that are stored twice."""
+        return all(
+            states.memory_of(part[a]) == states.memory_of(part[b])
+            or (self.method.is_random and states.are_equal(part[a], part[b]))
+            for part in [self.reference, *self.models]
+        )
+
     def has_grams(self, name: str) -> bool:
         return any(name in part for part in self.grams)
 

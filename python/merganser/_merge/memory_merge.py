@@ -49,13 +49,18 @@ def measure_fishers(engine: _C.MemoryMerge, inputs: Inputs) -> None:
     """Gives the engine the Fishers if normalize_fishers needs their means."""
     names = [
         name
-        for name in inputs.reference.tensors
-        if inputs.fishers and inputs.is_merged(name) and not inputs.has_grams(name)
+        for name in sorted(set(inputs.canonical_names().values()))
+        if inputs.fishers
+        and all(name in part for part in inputs.fishers)
+        and not inputs.has_grams(name)
     ]
     if any(map(engine.normalizes_fishers, names)):
-        for name in sorted(names):
+        added = set()  # tied tensors share a Fisher
+        for name in names:
             for i, part in enumerate(inputs.fishers):
-                engine.add_fisher(i, name, _on_cpu(part, name))
+                if (key := (i, id(part[name]))) not in added:
+                    added.add(key)
+                    engine.add_fisher(i, name, _on_cpu(part, name))
 
 
 def merge_tensor(engine: _C.MemoryMerge, inputs: Inputs, name: str) -> Tensor:

@@ -20,6 +20,7 @@ class MemoryPlan {
       DType dtype = DType::kF64) {
     plan.method = &find_method(method);
     plan.output = {"layer.weight", dtype, std::move(shape)};
+    plan.drawn_as = plan.output.name;
     plan.float64 = dtype == DType::kF64;
     plan.parameters.emplace_back();
   }

@@ -23,6 +23,26 @@ TEST(LayerName, KnowsEmbeddings) {
   EXPECT_FALSE(is_before_layers("model.norm.weight"));
 }
 
+// The names that save_pretrained keeps of tied tensors.
+TEST(LayerName, KnowsTheStoredNameOfTiedTensors) {
+  const auto expect = [](const std::vector<std::string>& tied, int stored) {
+    EXPECT_EQ(canonical_name(tied), tied[stored]);
+  };
+  expect({"lm_head.weight", "transformer.wte.weight"}, 1);
+  expect({"lm_head.weight", "model.embed_tokens.weight"}, 1);
+  expect(
+      {"bert.embeddings.word_embeddings.weight",
+       "cls.predictions.decoder.weight"},
+      0);
+  expect({"cls.predictions.decoder.bias", "cls.predictions.bias"}, 1);
+  expect(
+      {"decoder.embed_tokens.weight",
+       "encoder.embed_tokens.weight",
+       "lm_head.weight",
+       "shared.weight"},
+      3);
+}
+
 TEST(LayerName, ReplacesIt) {
   EXPECT_EQ(with_layer("a.layer.3.b.4.c", 17), "a.layer.17.b.4.c");
   EXPECT_EQ(with_layer("h.9", 0), "h.0");

@@ -216,7 +216,7 @@ class TestFishers:
         return tmp_path
 
     @staticmethod
-    def recipe(method):
+    def recipe(method, **parameters):
         found = [
             {"model": name, "fisher": f"{name}.fisher.safetensors"} for name in "ab"
         ]
@@ -224,11 +224,11 @@ class TestFishers:
             merge_method=method,
             base_fisher="base.fisher.safetensors",
             models=found,
-            parameters={"weight": 0.5},
+            parameters={"weight": 0.5} | parameters,
         )
 
     @staticmethod
-    def in_memory(folder, method):
+    def in_memory(folder, method, parameters=None):
         state = {
             name: load_file(folder / name / "model.safetensors")
             for name in ("base", "a", "b")
@@ -243,6 +243,7 @@ class TestFishers:
             base_fisher=(
                 None if method == "fisher" else folder / "base.fisher.safetensors"
             ),
+            parameters=parameters,
         )
 
     @pytest.mark.parametrize("method", METHODS)
@@ -257,6 +258,26 @@ class TestFishers:
         table = "model.embed_tokens.weight"
         assert torch.equal(written["lm_head.weight"], written[table])
         assert not torch.equal(written[table], base[table])
+
+    def test_the_mean_of_a_fisher_has_tied_tensors_once(self, files):
+        """Two names of a tensor share one Fisher."""
+        normalize = {"normalize_fishers": True}
+        recipe = self.recipe("gradient_matching", **normalize)
+        written = load_file(merge(files, **recipe) / "model.safetensors")
+        merged = self.in_memory(files, "gradient_matching", normalize)
+        for name, tensor in merged.items():
+            assert torch.equal(written[name], tensor), name
+        names = ("base", "a", "b")
+        models = [load_file(files / name / "model.safetensors") for name in names]
+        h = []
+        for name in names:
+            result = merganser.FisherResult.load(files / f"{name}.fisher.safetensors")
+            mean = torch.cat([f.flatten() for f in result.diagonal.values()]).mean()
+            h.append(result.diagonal["model.w"] / mean)
+        base, a, b = (model["model.w"] for model in models)
+        update = (h[0] + h[1]) * (a - base) + (h[0] + h[2]) * (b - base)
+        expected = base + 0.5 * update / (h[0] + 0.5 * (h[1] + h[2]))
+        torch.testing.assert_close(written["model.w"], expected)
 
     @pytest.mark.parametrize("method, name", [("fisher", "a"), ("ewr", None)])
     def test_recipe_and_memory_refuse(self, files, method, name):

@@ -1,5 +1,7 @@
 """merganser.merge is bit-identical to the engine on files."""
 
+import json
+
 import merganser
 import pytest
 import torch
@@ -7,7 +9,8 @@ from merganser._C import find_method
 from merganser._merge import memory_merge
 from merganser._merge.inputs import read_inputs
 from merging_files import ELEMENTWISE, GRAMS, WEIGHTS, Files, assert_equal_bits
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
 BY_NAME = [{"filter": "attention", "value": 0.3}, {"value": [0.2, 1.1]}]
 ONE_MODEL = {"slerp": {"t": 0.3}, "passthrough": {"scale": 0.7}}
@@ -144,6 +147,43 @@ def test_one_model(files, method, tmp_path):
     options = {"names": ["a"], "parameters": ONE_MODEL[method]}
     merganser.merge_recipe(files.recipe(method, None, **options), tmp_path / "out")
     assert_equal_bits(files.merge(method, None, **options), tmp_path / "out")
+
+
+@pytest.mark.parametrize("stored_twice", [False, True])
+@pytest.mark.parametrize("method", ["dare_ties", "della", "linear"])
+def test_tied_tensors(tmp_path, method, stored_twice):
+    """Both names get the random choices of the stored one."""
+    models = {}
+    for seed, name in enumerate(("base", "a", "b")):
+        torch.manual_seed(seed)
+        models[name] = GPT2LMHeadModel(
+            GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2, n_positions=8)
+        )
+        models[name].save_pretrained(tmp_path / name)
+        if stored_twice:
+            state = {n: t.clone() for n, t in models[name].state_dict().items()}
+            save_file(state, tmp_path / name / "model.safetensors", {"format": "pt"})
+    parameters = {"density": 0.5} if method != "linear" else {}
+    recipe = {
+        "merge_method": method,
+        "base_model": "base",
+        "models": [{"model": "a"}, {"model": "b"}],
+        "parameters": parameters,
+    }
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+    merganser.merge_recipe(tmp_path / "r.yaml", tmp_path / "out")
+    merged = merganser.merge(
+        models["base"], [models["a"], models["b"]], method=method, parameters=parameters
+    )
+    assert torch.equal(merged["lm_head.weight"], merged["transformer.wte.weight"])
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    states = [load_file(tmp_path / name / "model.safetensors") for name in models]
+    from_files = merganser.merge(
+        states[0], states[1:], method=method, parameters=parameters
+    )
+    for name, tensor in written.items():
+        assert torch.equal(merged[name], tensor), name
+        assert torch.equal(from_files[name], tensor), name
 
 
 def test_passthrough_copies_zeros_with_their_signs(tmp_path):
