@@ -106,7 +106,7 @@ def merge(
     scales: Sequence[float] | None = None,
     base_scale: float = 1.0,
     delta: float = 1e-12,
-    clamp: float = 0.25,
+    clamp: float = 0.05,
     floor: float = 1e-6,
 ) -> Tensor:
     """Merges the tensors of n models (and their Fishers) in one pass.

@@ -40,7 +40,8 @@ def merge_recipe(
     Returns:
         The report of `merganser merge --json`: tensors merged and copied, elements,
         bytes, seconds, values that are not finite; for removal also the fraction of
-        clamped denominators.
+        clamped denominators and the largest weight, for ewr the fraction of Fisher
+        values below the floor.
 
     Raises:
         InputError: invalid arguments, recipe or files; nothing has been written.

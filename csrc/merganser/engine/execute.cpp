@@ -85,11 +85,18 @@ void write_head(
 MergeReport planned_report(const MergePlan& plan) {
   MergeReport report;
   report.method = plan.recipe.method->name;
-  report.counts_clamped = plan.recipe.method->formula == MergeFormula::kRemoval;
+  report.has_denominators =
+      plan.recipe.method->formula == MergeFormula::kRemoval;
   for (const TensorPlan& tensor : plan.tensors) {
     const bool merged = tensor.action == TensorAction::kMerge;
     ++(merged ? report.tensors_merged : report.tensors_copied);
-    report.elements += merged ? tensor.output.numel() : 0;
+    const int64_t elements = merged ? tensor.output.numel() : 0;
+    report.elements += elements;
+    const MergeFormula formula = tensor.method->formula;
+    const int64_t values = formula == MergeFormula::kRemoval ? 1
+        : formula == MergeFormula::kEwr ? 1 + tensor.num_models
+                                        : 0;
+    report.clampable += plan.outputs.size() * elements * values;
   }
   report.bytes_read = plan.bytes_read;
   report.bytes_written = plan.bytes_written;
@@ -144,6 +151,7 @@ Provenance provenance_of(
       .inputs = {},
       .content_hash = {},
       .clamped = 0,
+      .largest_weight = 0,
       .nonfinite = 0};
   for (size_t i = 0; i < plan.inputs.size(); ++i) {
     const Checkpoint& input = *plan.inputs[i];
@@ -173,6 +181,7 @@ MergeReport merge_into(
   problems.throw_if_any(plan.recipe.source);
   Provenance provenance = provenance_of(plan, identity, hashes);
   provenance.clamped = run.clamped();
+  provenance.largest_weight = run.largest_weight();
   provenance.nonfinite = run.nonfinite();
   for (size_t output = 0; output < plan.outputs.size(); ++output) {
     const fs::path folder = staging.folder() / plan.outputs[output];
@@ -188,6 +197,7 @@ MergeReport merge_into(
   }
   MergeReport report = planned_report(plan);
   report.clamped = run.clamped();
+  report.largest_weight = run.largest_weight();
   report.nonfinite = run.nonfinite();
   report.tensors_resumed = run.resumed();
   report.threads = threads;
@@ -215,6 +225,7 @@ std::optional<MergeReport> find_done(
   Staging::remove_leftovers(out);
   MergeReport report = planned_report(plan);
   report.clamped = provenance->clamped;
+  report.largest_weight = provenance->largest_weight;
   report.nonfinite = provenance->nonfinite;
   report.tensors_resumed = report.tensors_merged + report.tensors_copied;
   return report;

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "merganser/base/error.h"
 #include "merganser/base/parallel.h"
@@ -19,6 +21,14 @@ Metadata file_metadata(const MergePlan& plan) {
       {"merge_method", std::string(plan.recipe.method->name)},
       {"merge_recipe", plan.recipe.text},
       {"merganser_version", version()}};
+}
+
+// Sets `largest` to `value` if that is greater, and finite, as JSON requires.
+void raise_to(std::atomic<double>& largest, double value) {
+  value = std::isfinite(value) ? value : std::numeric_limits<double>::max();
+  double known = largest;
+  while (known < value && !largest.compare_exchange_weak(known, value)) {
+  }
 }
 
 } // namespace
@@ -141,6 +151,7 @@ void MergeRun::record(const FinishedTensor& finished) {
     output_digests_[output][finished.tensor] = digests[sources + output];
   }
   clamped_ += finished.clamped;
+  raise_to(largest_weight_, finished.largest_weight);
   nonfinite_ += finished.nonfinite;
 }
 
@@ -243,6 +254,7 @@ void MergeRun::merge_chunk(size_t index, const Chunk& chunk, Worker& worker) {
       worker.digests[tensor.sources.size() + output] =
           hash_bytes(worker.results[output]);
       state.clamped += merged.clamped;
+      raise_to(state.largest_weight, merged.largest_weight);
       state.nonfinite += merged.nonfinite;
     }
   };
@@ -278,6 +290,7 @@ void MergeRun::finish(size_t tensor, Staging& staging) {
   FinishedTensor finished = {
       .tensor = tensor,
       .clamped = state.clamped,
+      .largest_weight = state.largest_weight,
       .nonfinite = state.nonfinite,
       .digests = {}};
   const std::span<const Digest> blocks = state.blocks;

@@ -39,6 +39,9 @@ class MergeRun {
   int64_t clamped() const {
     return clamped_;
   }
+  double largest_weight() const {
+    return largest_weight_;
+  }
   int64_t nonfinite() const {
     return nonfinite_;
   }
@@ -64,6 +67,7 @@ class MergeRun {
     std::vector<std::shared_ptr<const TensorStatistics>> statistics;
     std::atomic<int64_t> done = 0; // strips
     std::atomic<int64_t> clamped = 0;
+    std::atomic<double> largest_weight = 0;
     std::atomic<int64_t> nonfinite = 0;
   };
 
@@ -92,6 +96,7 @@ class MergeRun {
   InputHashes hashes_;
   std::atomic<uint64_t> bytes_done_ = 0;
   std::atomic<int64_t> clamped_ = 0;
+  std::atomic<double> largest_weight_ = 0;
   std::atomic<int64_t> nonfinite_ = 0;
   int64_t resumed_ = 0;
 };

@@ -2,12 +2,44 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/json_text.h"
 #include "merganser/base/text_table.h"
 
 namespace merganser {
+namespace {
+
+// Share of clamped denominators above which a report notes what it means.
+constexpr double kMuchClamped = 0.05;
+
+double share(int64_t count, int64_t total) {
+  return static_cast<double>(count) /
+      static_cast<double>(std::max(total, int64_t{1}));
+}
+
+std::string fisher_text(const MergeReport& report) {
+  const double clamped = share(report.clamped, report.clampable);
+  std::string text;
+  if (report.has_denominators) {
+    text += fmt::format(
+        "{:.2f} % of the denominators were clamped, largest weight {:.3g}\n",
+        100 * clamped,
+        report.largest_weight);
+    if (clamped > kMuchClamped) {
+      text +=
+          "note: where denominators are clamped, the base's Fisher does not "
+          "contain the removed data's, and the result is task negation\n";
+    }
+  } else if (report.clampable > 0) {
+    text += fmt::format(
+        "{:.2f} % of the Fisher values were raised to floor\n", 100 * clamped);
+  }
+  return text;
+}
+
+} // namespace
 
 std::string MergeReport::to_text() const {
   std::string text = fmt::format(
@@ -18,11 +50,7 @@ std::string MergeReport::to_text() const {
       format_bytes(bytes_read),
       format_bytes(bytes_written),
       seconds);
-  if (counts_clamped && elements > 0) {
-    text += fmt::format(
-        "{:.2f} % of the denominators were clamped\n",
-        100.0 * static_cast<double>(clamped) / static_cast<double>(elements));
-  }
+  text += fisher_text(*this);
   if (nonfinite > 0) {
     text +=
         fmt::format("{} elements of the result are not finite\n", nonfinite);
@@ -46,11 +74,12 @@ std::string MergeReport::to_json() const {
       {"nonfinite", nonfinite},
       {"threads", threads},
       {"seconds", seconds}};
-  if (counts_clamped) {
+  if (has_denominators || clampable > 0) {
     json["clamped"] = clamped;
-    json["clamped_fraction"] = elements == 0
-        ? 0.0
-        : static_cast<double>(clamped) / static_cast<double>(elements);
+    json["clamped_fraction"] = share(clamped, clampable);
+  }
+  if (has_denominators) {
+    json["largest_weight"] = largest_weight;
   }
   return json_text(json, 2);
 }

@@ -11,6 +11,7 @@
 #include "merganser/kernels/kernels.h"
 #include "merganser/kernels/pack_arithmetic.cuh"
 #include "merganser/numeric/block_count.h"
+#include "merganser/numeric/host_device.h"
 
 namespace merganser::kernels {
 namespace {
@@ -92,6 +93,14 @@ __device__ void write(void* out, Type type, int64_t i, const Pack<T, N>& pack) {
   });
 }
 
+// Only the CPU counts what formulas clamp.
+struct Unwatched {
+  template <typename Mask>
+  MERGANSER_HOST_DEVICE void clamped(const Mask&) {}
+  template <typename V>
+  MERGANSER_HOST_DEVICE void weight(const V&) {}
+};
+
 // Merges the elements [i, i + N).
 template <MergeFormula M, int N, typename T>
 __device__ void merge_pack(
@@ -118,7 +127,7 @@ __device__ void merge_pack(
   }
   commit_copies();
   wait_for_copies<0>();
-  Pack<bool, N> clamped;
+  Unwatched unwatched;
   const Pack<T, N> merged = merge_element<M>(
       scalars,
       a.base.data ? fetched<T, N>(place(0), a.base) : Pack<T, N>{},
@@ -126,7 +135,7 @@ __device__ void merge_pack(
                          : Pack<T, N>{},
       [&](int t) { return fetched<T, N>(models(t), a.models[t]); },
       [&](int t) { return fetched<T, N>(fishers(t), a.fishers[t]); },
-      clamped);
+      unwatched);
   write(a.out, a.out_type, i, merged);
 }
 

@@ -143,7 +143,7 @@ bool ChunkMerger<Compute>::merge_stored(
     const TensorPlan& tensor,
     const Chunk& chunk,
     std::span<std::byte> out,
-    int64_t& clamped) {
+    MergedChunk& merged) {
   if constexpr (std::is_same_v<Compute, float>) {
     const MergeFindings<Compute> found = merge_elements(
         tensor.method->formula,
@@ -153,7 +153,8 @@ bool ChunkMerger<Compute>::merge_stored(
             stored_parameters_,
             reinterpret_cast<BFloat16*>(out.data())),
         chunk.n);
-    clamped = found.clamped;
+    merged.clamped = found.clamped;
+    merged.largest_weight = found.largest_weight;
     return found.inputs_good &&
         found.largest < overflow_bound<Compute>(DType::kBF16);
   }
@@ -210,7 +211,7 @@ MergedChunk ChunkMerger<Compute>::merge(
   MergedChunk merged;
   set_scalars(tensor, output, statistics);
   if (as_stored_) {
-    if (merge_stored(tensor, chunk, out, merged.clamped)) {
+    if (merge_stored(tensor, chunk, out, merged)) {
       return merged;
     }
     reader_.convert_stored(tensor.sources, chunk.n);
@@ -228,6 +229,7 @@ MergedChunk ChunkMerger<Compute>::merge(
     check_inputs(tensor, chunk);
   }
   merged.clamped = found.clamped;
+  merged.largest_weight = static_cast<double>(found.largest_weight);
   if (!(found.largest < overflow_bound<Compute>(dtype))) {
     if (!allow_nonfinite_) {
       check_scaled_fishers(tensor, chunk);

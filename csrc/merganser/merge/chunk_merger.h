@@ -11,7 +11,8 @@
 namespace merganser {
 
 struct MergedChunk {
-  int64_t clamped = 0; // elements whose denominator was clamped
+  int64_t clamped = 0; // as in MergeFindings
+  double largest_weight = 0; // likewise
   int64_t nonfinite = 0; // elements of the result; 0 if they are refused
 };
 
@@ -78,7 +79,7 @@ class ChunkMerger {
       const TensorPlan& tensor,
       const Chunk& chunk,
       std::span<std::byte> out,
-      int64_t& clamped);
+      MergedChunk& merged);
   MergeFindings<Compute> take_merged(
       const std::vector<double>& merged,
       const Chunk& chunk) const;

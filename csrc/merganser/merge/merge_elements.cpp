@@ -58,6 +58,7 @@ struct Seen {
   using Bits = typename Lanes<Compute, N>::Bits;
   using Values = typename Lanes<Compute, N>::Values;
   using Halves = typename Lanes<Compute, N>::Halves;
+  using Mask = typename Lanes<Compute, N>::Mask;
 
   // always_inline: vectors wider than the machine's cannot be arguments.
   [[gnu::always_inline]] static Bits max(Bits a, Bits b) {
@@ -73,6 +74,13 @@ struct Seen {
     const Values x = load(from);
     worst = max(worst, std::bit_cast<Bits>(x)); // the sign bit is the highest
     return x;
+  }
+  [[gnu::always_inline]] void clamped(Mask mask) {
+    clamped_count += mask ? Bits{} + 1 : Bits{};
+  }
+  [[gnu::always_inline]] void weight(Values x) {
+    largest_weight =
+        max(largest_weight, std::bit_cast<Bits>(x) & kMagnitude<Compute>);
   }
   [[gnu::always_inline]] void result(Values x) {
     largest = max(largest, std::bit_cast<Bits>(x) & kMagnitude<Compute>);
@@ -97,6 +105,8 @@ struct Seen {
 
   Bits worst{}; // largest bits of an input
   Bits largest{}; // largest magnitude of an output
+  Bits clamped_count{};
+  Bits largest_weight{};
 };
 
 // Merges elements [begin, end) as far as they fill vectors of N bytes; returns
@@ -111,10 +121,8 @@ template <MergeFormula M, int N, typename Compute, typename Stored>
   using Lane = Lanes<Compute, N>;
   using Values = typename Lane::Values;
   Seen<Compute, N> seen;
-  typename Lane::Bits clamped_count{};
   int64_t i = begin;
   for (; i + Lane::kCount <= end; i += Lane::kCount) {
-    typename Lane::Mask clamped{};
     const Values merged = merge_element<M>(
         scalars,
         a.base ? seen.parameter(a.base + i) : Values{},
@@ -125,26 +133,26 @@ template <MergeFormula M, int N, typename Compute, typename Stored>
         [&](int t) __attribute__((always_inline)) {
           return seen.fisher(a.fishers[t] + i);
         },
-        clamped);
-    if constexpr (M == MergeFormula::kRemoval) {
-      const typename Lane::Bits one = typename Lane::Bits{} + 1;
-      clamped_count += clamped ? one : typename Lane::Bits{};
-    }
+        seen);
     seen.result(merged);
     seen.store(merged, a.out + i);
   }
   BitsOf<Compute> worst[Lane::kCount], largest[Lane::kCount],
-      counts[Lane::kCount];
+      counts[Lane::kCount], weights[Lane::kCount];
   std::memcpy(worst, &seen.worst, sizeof(worst));
   std::memcpy(largest, &seen.largest, sizeof(largest));
-  std::memcpy(counts, &clamped_count, sizeof(counts));
+  std::memcpy(counts, &seen.clamped_count, sizeof(counts));
+  std::memcpy(weights, &seen.largest_weight, sizeof(weights));
   auto greatest = std::bit_cast<BitsOf<Compute>>(findings.largest);
+  auto heaviest = std::bit_cast<BitsOf<Compute>>(findings.largest_weight);
   for (int64_t lane = 0; lane < Lane::kCount; ++lane) {
     findings.inputs_good &= worst[lane] < kInfinity<Compute>;
     findings.clamped += static_cast<int64_t>(counts[lane]);
     greatest = std::max(greatest, largest[lane]);
+    heaviest = std::max(heaviest, weights[lane]);
   }
   findings.largest = std::bit_cast<Compute>(greatest);
+  findings.largest_weight = std::bit_cast<Compute>(heaviest);
   return i;
 }
 

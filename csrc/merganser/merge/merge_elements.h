@@ -27,7 +27,9 @@ struct MergeArrays {
 // Findings of a pass.
 template <typename Compute>
 struct MergeFindings {
-  int64_t clamped = 0; // elements whose denominator was clamped
+  // Denominators of removal below the clamp; Fishers of ewr below the floor.
+  int64_t clamped = 0;
+  Compute largest_weight = 0; // of removal
   // False if a parameter is not finite or a Fisher is negative or not finite;
   // may be false for a Fisher of -0 too.
   bool inputs_good = true;

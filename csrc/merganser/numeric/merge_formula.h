@@ -40,7 +40,7 @@ struct MergeScalars {
   const T* scales = nullptr; // (count)
   T base_scale = 0;
   T delta = 0; // H_0 = base_scale F_0 + delta
-  T clamp = 0; // removal: min denominator, as a fraction of H_0 + sum H_t
+  T clamp = 0; // removal: min denominator, a fraction of H_0 + sum alpha_t H_t
   T floor = 0; // ewr: lower bound of every Fisher
   T lambda = 1; // sign election: multiplies the merged task vector
   bool normalize = false; // sign election: divide by the weights that agree
@@ -67,8 +67,9 @@ MERGANSER_FORMULA inline V select(const Mask& mask, const V& yes, const V& no) {
 // base: theta_0; base_fisher: F_0; theta(t), fisher(t): the t-th model's
 // parameter and mean Fisher, callables so that callers choose the layout. V is
 // T, or a vector of T (GCC's vector_size, a Pack of kernels/) whose elements
-// are merged in parallel. `clamped` (bool, or a vector of comparison results)
-// is set where removal's denominator was clamped.
+// are merged in parallel. Calls watch.clamped(mask), a bool or a vector of
+// comparison results, where removal's denominator is too small or ewr raises a
+// Fisher to the floor, and watch.weight(w) with the weights of removal.
 //
 // Divides before it multiplies: a weight h / h is exactly 1 (merging one model
 // returns it, up to the rounding of theta_0 + tau), and Fishers of 1e-30 cannot
@@ -80,15 +81,14 @@ template <
     typename V,
     typename Theta,
     typename Fisher,
-    typename Mask>
+    typename Watch>
 MERGANSER_FORMULA inline V merge_element(
     const MergeScalars<T>& s,
     V base,
     V base_fisher,
     Theta theta,
     Fisher fisher,
-    Mask& clamped) {
-  clamped = Mask{};
+    Watch& watch) {
   if constexpr (M == MergeFormula::kLinear) {
     // sum_t alpha_t theta_t; the caller normalizes the weights.
     V sum{};
@@ -152,9 +152,11 @@ MERGANSER_FORMULA inline V merge_element(
     // Fisher at least `floor`.
     const V floor = broadcast<V>(s.floor);
     const V f0 = select(base_fisher < floor, floor, base_fisher);
+    watch.clamped(base_fisher < floor);
     V total = f0;
     for (int t = 0; t < s.count; ++t) {
       const V f = fisher(t);
+      watch.clamped(f < floor);
       total += s.weights[t] * select(f < floor, floor, f);
     }
     V sum = f0 / total * base;
@@ -175,25 +177,29 @@ MERGANSER_FORMULA inline V merge_element(
     }
     V denominator = h0 + total;
     if constexpr (M == MergeFormula::kRemoval) {
-      // A fraction of H_0 + sum alpha_s H_s, not of H_0 alone: it bounds every
-      // weight by max(1, alpha_t) / clamp. Otherwise the embedding of a token
-      // that occurs in the removed data, but not in the base's Fisher, would
-      // get the weight H_t / delta.
+      // If D_t is part of D_0, H_0 contains H_t. Where sum alpha_s H_s is
+      // nearly all of H_0 or more, the estimates contradict that: the quotient
+      // is then unknown, and 0 stands for it, which gives the weight alpha_t
+      // below. So no weight exceeds max(1, alpha_t) / clamp.
       const V lowest = s.clamp * denominator;
       denominator = h0 - total;
-      clamped = denominator < lowest;
-      denominator = select(clamped, lowest, denominator);
+      watch.clamped(denominator < lowest);
+      denominator = select(denominator < lowest, V{}, denominator);
     }
     V sum{};
     for (int t = 0; t < s.count; ++t) {
       const V h = s.scales[t] * fisher(t);
       const V a = s.weights[t] * (M == MergeFormula::kFisherBase ? h : h0 + h);
-      // All Fishers zero, the limit of H_0 -> 0: task arithmetic; for Fisher
-      // averaging the base, which is then the only model with a Fisher.
+      // All Fishers zero, the limit of H_0 -> 0: task arithmetic (removal: its
+      // negation); for Fisher averaging the base, which is then the only model
+      // with a Fisher.
       const V none =
           broadcast<V>(M == MergeFormula::kFisherBase ? T(0) : s.weights[t]);
-      sum += select(denominator == T(0), none, a / denominator) *
-          (theta(t) - base);
+      const V weight = select(denominator == T(0), none, a / denominator);
+      if constexpr (M == MergeFormula::kRemoval) {
+        watch.weight(weight);
+      }
+      sum += weight * (theta(t) - base);
     }
     return M == MergeFormula::kRemoval ? base - sum : base + sum;
   }

@@ -84,7 +84,7 @@ at::Tensor merge_reference(const TensorMerge& merge) {
       at::Tensor denominator = removal ? h0 - total : h0 + total;
       if (removal) {
         const at::Tensor lowest = (h0 + total) * merge.clamp;
-        denominator = at::where(denominator < lowest, lowest, denominator);
+        denominator = at::where(denominator < lowest, zero, denominator);
       }
       for (int64_t t = 0; t < n; ++t) {
         const at::Tensor a = fisher_base ? h(t) : h0 + h(t);

@@ -73,7 +73,7 @@ struct TensorMerge {
   double base_num_examples = 1; // N_0; `base_scale` in the schema
   int64_t method = 0; // a MergeFormula, up to kEwr
   double delta = 1e-12;
-  double clamp = 0.25;
+  double clamp = 0.05;
   double floor = 1e-6;
 };
 

@@ -10,6 +10,7 @@
 #include "merganser/base/quote.h"
 #include "merganser/plan/check_configs.h"
 #include "merganser/plan/check_inputs.h"
+#include "merganser/plan/fisher_notes.h"
 #include "merganser/plan/map_names.h"
 #include "merganser/plan/open_inputs.h"
 #include "merganser/plan/output_config.h"
@@ -272,6 +273,7 @@ MergePlan make_plan(Recipe recipe) {
   note_unused(plan);
   note_statistics(plan);
   note_files(plan);
+  note_fishers(plan);
   return plan;
 }
 

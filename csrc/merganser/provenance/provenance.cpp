@@ -31,6 +31,7 @@ std::string Provenance::to_json() const {
       {"inputs", ordered_json::array()},
       {"content_hash", content_hash},
       {"clamped", clamped},
+      {"largest_weight", largest_weight},
       {"nonfinite", nonfinite}};
   for (const Input& input : inputs) {
     json["inputs"].push_back(
@@ -90,6 +91,7 @@ std::optional<Provenance> Provenance::read(
     json.at("recipe_hash").get_to(found.recipe_hash);
     json.at("content_hash").get_to(found.content_hash);
     json.at("clamped").get_to(found.clamped);
+    found.largest_weight = json.value("largest_weight", 0.0);
     json.at("nonfinite").get_to(found.nonfinite);
     for (const auto& input : json.at("inputs")) {
       found.inputs.push_back(

@@ -30,6 +30,7 @@ struct MERGANSER_API Provenance {
   std::vector<Input> inputs;
   std::string content_hash; // of the merged model
   int64_t clamped = 0; // as in MergeReport
+  double largest_weight = 0; // likewise
   int64_t nonfinite = 0;
 
   std::string to_json() const;

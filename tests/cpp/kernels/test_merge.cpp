@@ -109,7 +109,7 @@ void compare(const Case& c) {
   a.scalars.count = c.count;
   a.scalars.base_scale = T(100);
   a.scalars.delta = T(1e-12);
-  a.scalars.clamp = T(0.25);
+  a.scalars.clamp = T(0.05);
   a.scalars.floor = T(1e-4);
   a.scalars.lambda = T(0.75);
   a.scalars.normalize = c.n % 2 == 0;

@@ -6,6 +6,7 @@
 #include <limits>
 #include <random>
 
+#include "merganser/recipe/methods.h"
 #include "support/elements.h"
 
 namespace merganser::test {
@@ -192,6 +193,43 @@ TEST(MergeFacts, RemovalUndoesAMerge) {
   elements.models = {{fine_tune(joint, h0 + h)}};
   EXPECT_NEAR(elements.merge(MergeFormula::kRemoval)[0], theta0, 1e-14);
   EXPECT_EQ(elements.clamped, 0);
+}
+
+// The default clamp is exact up to 90 % of the coordinate's curvature.
+TEST(MergeFacts, RemovalIsExactWhereMostOfTheCurvatureGoes) {
+  const double rest = 1, rest_optimum = 1, mu = 5;
+  for (const double share : {0.1, 0.6, 5.0 / 6, 0.9}) {
+    const double h = rest * share / (1 - share);
+    const double h0 = rest + h;
+    const double joint = (rest * rest_optimum + h * mu) / h0;
+    Elements<double> elements;
+    elements.clamp = find_method("removal").fallback("clamp");
+    elements.base = {joint};
+    elements.base_fisher = {h0};
+    elements.models = {{(h * mu + h0 * joint) / (h + h0)}};
+    elements.fishers = {{h}};
+    elements.weights = elements.scales = {1};
+    EXPECT_NEAR(elements.merge(MergeFormula::kRemoval)[0], rest_optimum, 1e-12)
+        << share;
+    EXPECT_EQ(elements.clamped, 0);
+  }
+}
+
+// A base whose Fisher does not contain the removed data's.
+TEST(MergeFacts, RemovalOfWhatTheBaseLacksIsTaskNegation) {
+  Elements<double> elements;
+  elements.base = {1, 1, 1};
+  elements.base_fisher = {0, 1, 1e-9};
+  elements.models = {{3, 3, 3}};
+  elements.fishers = {{1, 1, 5}};
+  elements.weights = {0.99999};
+  elements.scales = {1};
+  elements.delta = 1e-12;
+  for (const double merged : elements.merge(MergeFormula::kRemoval)) {
+    EXPECT_DOUBLE_EQ(merged, 1 - 0.99999 * 2);
+  }
+  EXPECT_EQ(elements.clamped, 3);
+  EXPECT_DOUBLE_EQ(elements.largest_weight, 0.99999);
 }
 
 TEST(MergeFacts, ElasticWeightRemovalWithoutTasksIsTheBase) {

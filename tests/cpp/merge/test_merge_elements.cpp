@@ -4,56 +4,15 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <random>
 #include <span>
 
 #include "merganser/io/dtype.h"
 #include "merganser/recipe/methods.h"
-#include "oracle.h"
 #include "support/elements.h"
+#include "support/merge_oracle.h"
 
 namespace merganser::test {
 namespace {
-
-Vector random_vector(
-    std::mt19937& random,
-    size_t n,
-    double least,
-    double most) {
-  std::uniform_real_distribution<double> draw(least, most);
-  Vector values(n);
-  for (double& x : values) {
-    x = static_cast<float>(draw(random)); // the same number in both types
-  }
-  return values;
-}
-
-Problem random_problem(size_t n, size_t count) {
-  std::mt19937 random(static_cast<unsigned>(n + 7 * count));
-  Problem problem;
-  problem.base = random_vector(random, n, -1, 1);
-  problem.base_fisher = random_vector(random, n, 0, 2e-6);
-  for (size_t t = 0; t < count; ++t) {
-    problem.models.push_back(
-        problem.base + random_vector(random, n, -0.01, 0.01));
-    for (double& x : problem.models.back()) {
-      x = static_cast<float>(x);
-    }
-    problem.fishers.push_back(random_vector(random, n, 0, 1e-5));
-    problem.weights.push_back(0.25 * static_cast<double>(t + 1));
-    problem.scales.push_back(10.0 * static_cast<double>(t + 1));
-  }
-  // Coordinates that only one has seen, or only the base.
-  for (size_t i = 0; i < n; i += 5) {
-    for (size_t t = 1; t < count; ++t) {
-      problem.fishers[t][i] = 0;
-    }
-  }
-  for (size_t i = 0; i < n; i += 7) {
-    problem.base_fisher[i] = 0;
-  }
-  return problem;
-}
 
 template <typename T>
 std::vector<T> narrow(const Vector& values) {
@@ -75,8 +34,6 @@ Elements<T> elements_of(const Problem& problem) {
   elements.delta = static_cast<T>(problem.delta);
   return elements;
 }
-
-constexpr int kLastFormula = static_cast<int>(MergeFormula::kSignElection);
 
 template <typename T>
 void compare(MergeFormula method, size_t n, size_t count) {
@@ -160,11 +117,27 @@ TEST(MergeElements, CountClampedDenominators) {
   elements.weights = {1};
   elements.scales = {1};
   const auto merged = elements.merge(MergeFormula::kRemoval);
-  EXPECT_EQ(elements.clamped, 3);
+  EXPECT_EQ(elements.clamped, 2);
   EXPECT_DOUBLE_EQ(merged[0], -1.1 / 0.9);
-  for (int i = 1; i < 4; ++i) {
-    EXPECT_DOUBLE_EQ(merged[i], -1 / 0.25); // the weight is 1 / clamp
+  EXPECT_DOUBLE_EQ(merged[1], -1.9 / (1 - 0.9));
+  EXPECT_DOUBLE_EQ(elements.largest_weight, 1.9 / (1 - 0.9));
+  for (int i = 2; i < 4; ++i) {
+    EXPECT_DOUBLE_EQ(merged[i], -1); // the weight is w_t
   }
+}
+
+TEST(MergeElements, CountFishersBelowTheFloor) {
+  Elements<float> elements;
+  elements.floor = 0.5f;
+  for (int i = 0; i < 21; ++i) { // vectors and a rest
+    elements.base.push_back(0);
+    elements.base_fisher.push_back(i == 3 ? 0.f : 1.f);
+  }
+  elements.models = {elements.base, elements.base};
+  elements.fishers = {elements.base, elements.base_fisher};
+  elements.weights = elements.scales = {1, 1};
+  elements.merge(MergeFormula::kEwr);
+  EXPECT_EQ(elements.clamped, 21 + 2);
 }
 
 TEST(MergeElements, NanStaysNan) {

@@ -67,7 +67,7 @@ M merge(
     const Data* tasks,
     int count,
     double alpha,
-    bool& clamped) {
+    int& clamped) {
   M weights[kTasks], scales[kTasks];
   for (int t = 0; t < count; ++t) {
     weights[t] = alpha;
@@ -80,13 +80,20 @@ M merge(
       .base_scale = base_data.count,
       .delta = kDelta,
       .clamp = 1e-6};
+  struct {
+    int& count;
+    void clamped(bool mask) {
+      count += mask;
+    }
+    void weight(const M&) {}
+  } watch{clamped};
   return merge_element<Method>(
       scalars,
       base,
       base_data.mean_fisher(),
       [&](int t) { return models[t]; },
       [&](int t) { return tasks[t].mean_fisher(); },
-      clamped);
+      watch);
 }
 
 void expect_near(const M& found, const M& expected) {
@@ -104,7 +111,7 @@ struct Ridge : ::testing::Test {
       random_data(random, 9)};
   M base = train(base_data, 0.0, kDelta);
   M h0 = base_data.hessian + kDelta;
-  bool clamped = false;
+  int clamped = 0;
 };
 
 TEST_F(Ridge, GradientMatchingEqualsJointTraining) {
@@ -147,7 +154,7 @@ TEST_F(Ridge, RemovalEqualsTrainingWithoutTheData) {
       merge<MergeFormula::kRemoval>(
           base, base_data, &model, tasks, 1, 1, clamped),
       train(rest, 0.0, kDelta));
-  EXPECT_FALSE(clamped);
+  EXPECT_EQ(clamped, 0);
 }
 
 } // namespace

@@ -321,6 +321,24 @@ TEST_F(Plan, NotesWhatIsReadBefore) {
       "before it merges it");
 }
 
+TEST_F(Plan, NotesWhereTheBaseCannotContainTheRemovedData) {
+  recipe_.replace(recipe_.find("gradient_matching"), 17, "removal");
+  const auto notes = plan("base_num_examples: 119\n").notes;
+  ASSERT_EQ(notes.size(), 1u);
+  EXPECT_NE(
+      notes[0].find("stands for 119 examples and those of the removed data for "
+                    "120"),
+      std::string::npos)
+      << notes[0];
+  const std::string enough = "base_num_examples: 120\n";
+  EXPECT_TRUE(plan(enough).notes.empty());
+  EXPECT_NE(
+      plan(enough + "parameters: {normalize_fishers: true}\n")
+          .notes.back()
+          .find("gives all Fishers one mean"),
+      std::string::npos);
+}
+
 TEST_F(Plan, ListsAllProblemsAtOnce) {
   write_model(folder_ / "a", {floats("v", {1}), floats("w", {1, 2})});
   write_model(folder_ / "b", tensors_, R"({"model_type": "roberta"})");

@@ -15,10 +15,11 @@ struct Elements {
   std::vector<std::vector<P>> models;
   std::vector<std::vector<T>> fishers;
   std::vector<T> weights, scales;
-  T base_scale = 1, delta = 0, clamp = T(0.25), floor = T(1e-6);
+  T base_scale = 1, delta = 0, clamp = T(0.05), floor = T(1e-6);
   T lambda = T(0.75);
   bool normalize = true;
   int64_t clamped = 0; // set by merge
+  T largest_weight = 0; // likewise
 
   std::vector<P> merge(MergeFormula method) {
     std::vector<const P*> model_pointers;
@@ -46,7 +47,9 @@ struct Elements {
         .models = model_pointers.data(),
         .fishers = fisher_pointers.data(),
         .out = out.data()};
-    clamped = merge_elements(method, scalars, arrays, std::ssize(out)).clamped;
+    const auto found = merge_elements(method, scalars, arrays, std::ssize(out));
+    clamped = found.clamped;
+    largest_weight = found.largest_weight;
     return out;
   }
 };

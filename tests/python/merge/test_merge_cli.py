@@ -11,7 +11,15 @@ import pytest
 import tiny_models
 import torch
 from command import executable, run
-from merge_inputs import content_hash, load_model, make_models, oracle, recipe
+from merge_inputs import (
+    CLAMP,
+    FLOOR,
+    content_hash,
+    load_model,
+    make_models,
+    oracle,
+    recipe,
+)
 from merge_inputs import save_model as save
 from safetensors.torch import load_file, save_file
 
@@ -71,6 +79,21 @@ def test_removal_reports_the_clamped_fraction(models, tmp_path):
     report = json.loads(run("merge", file, tmp_path / "out", "--json").stdout)
     assert 0 < report["clamped_fraction"] < 1
     assert report["clamped"] == round(report["clamped_fraction"] * report["elements"])
+    assert 1 < report["largest_weight"] <= 1 / CLAMP
+
+
+def test_ewr_reports_the_floored_fraction(models, tmp_path):
+    file = write(models, tmp_path, "ewr")
+    report = json.loads(run("merge", file, tmp_path / "out", "--json").stdout)
+    fishers = [
+        numpy.concatenate([x.ravel() for x in load_file(path).values()])
+        for path in sorted(models.glob("*_fisher.safetensors"))
+    ]
+    below = sum((x < numpy.float32(FLOOR)).sum() for x in fishers)
+    assert report["clamped"] == below
+    assert report["clamped_fraction"] == below / sum(x.size for x in fishers)
+    text = run("merge", file, tmp_path / "text").stdout
+    assert f"{100 * report['clamped_fraction']:.2f} % of the Fisher values" in text
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])

@@ -251,6 +251,25 @@ def test_weights_of_0_give_the_base(files, tmp_path, method):
     assert unchanged == {name for name in merged if "attention" in name}
 
 
+@pytest.mark.parametrize("removed", [0.1, 1.0, 5.0, 8.9])
+def test_removal_is_exact_at_defaults(removed):
+    """One coordinate, where the rest has the curvature 1 and the optimum 1."""
+
+    def curvature(value):
+        return merganser.FisherResult(plain(w=[value]), 1, 1, "exact")
+
+    joint = (1 + removed * 5) / (1 + removed)
+    expert = (removed * 5 + (1 + removed) * joint) / (removed + 1 + removed)
+    merged = merganser.merge(
+        plain(w=[joint]),
+        [plain(w=[expert])],
+        [curvature(removed)],
+        "removal",
+        base_fisher=curvature(1 + removed),
+    )
+    torch.testing.assert_close(merged["w"], torch.ones(1), rtol=0, atol=2e-5)
+
+
 def test_weights_of_another_type(files):
     words = r"weights\[0\].* weight must be a number, not 'a'"
     with pytest.raises(merganser.InputError, match=words):

@@ -139,8 +139,10 @@ def merged_float64(base, base_fisher, models, fishers, weights, scales, method):
         return base + top / (h0 + sum(a * g for a, _, g in terms))
     if method == "removal":
         total = sum(a * g for a, _, g in terms)
-        bottom = torch.maximum(h0 - total, 0.1 * (h0 + total))
-        return base - sum(a * (h0 + g) * (x - base) for a, x, g in terms) / bottom
+        top = sum(a * (h0 + g) * (x - base) for a, x, g in terms)
+        plain = sum(a * (x - base) for a, x, _ in terms)
+        clamped = h0 - total < 0.1 * (h0 + total)
+        return base - torch.where(clamped, plain, top / (h0 - total))
     assert method == "ewr"
     f0 = f0.clamp(min=1e-6)
     f = [x.double().clamp(min=1e-6) for x in fishers]

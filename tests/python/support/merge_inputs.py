@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 NUM_EXAMPLES = {"base": 1000, "a": 200, "b": 300}
 WEIGHTS = {"a": 1.0, "b": 0.5}
-DELTA, CLAMP, FLOOR = 1e-12, 0.25, 1e-6
+DELTA, CLAMP, FLOOR = 1e-12, 0.05, 1e-6
 
 
 def make_models(folder: Path, **size):
@@ -140,5 +140,8 @@ def _merge(method, theta_0, f_0, thetas, f):
     if method == "gradient_matching":
         return theta_0 + update / (h_0 + total(h))
     assert method == "removal"
-    lowest = CLAMP * (h_0 + total(h))
-    return theta_0 - update / numpy.maximum(h_0 - total(h), lowest)
+    rest = h_0 - total(h)
+    with numpy.errstate(divide="ignore", invalid="ignore"):
+        return theta_0 - numpy.where(
+            rest < CLAMP * (h_0 + total(h)), total(tau), update / rest
+        )

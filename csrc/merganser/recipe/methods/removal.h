@@ -13,9 +13,10 @@ inline constexpr ParameterInfo kRemovalParameters[] = {
      .min = 0,
      .max = 1,
      .above_min = true,
-     .fallback = 0.25,
+     .fallback = 0.05,
      .meaning =
-         "lower bound of the denominator, as a fraction of H_0 + sum w_t H_t"}};
+         "where the denominator is below this fraction of H_0 + sum w_t H_t, "
+         "the weight of tau_t is w_t"}};
 
 inline constexpr MethodInfo kRemoval = {
     .name = "removal",

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <random>
 #include <valarray>
 #include <vector>
 
@@ -14,13 +16,56 @@ struct Problem {
   Vector base, base_fisher;
   std::vector<Vector> models, fishers;
   std::vector<double> weights, scales;
-  double base_scale = 100, delta = 1e-12, clamp = 0.25, floor = 1e-6;
+  double base_scale = 100, delta = 1e-12, clamp = 0.05, floor = 1e-6;
   double lambda = 0.75;
   bool normalize = true;
 };
 
-// The definitions of docs/method.md, section 2, word by word and independent of
-// numeric/merge_formula.h. No Fisher is zero everywhere.
+inline constexpr int kLastFormula =
+    static_cast<int>(MergeFormula::kSignElection);
+
+inline Vector random_vector(
+    std::mt19937& random,
+    size_t n,
+    double least,
+    double most) {
+  std::uniform_real_distribution<double> draw(least, most);
+  Vector values(n);
+  for (double& x : values) {
+    x = static_cast<float>(draw(random)); // the same number in both types
+  }
+  return values;
+}
+
+inline Problem random_problem(size_t n, size_t count) {
+  std::mt19937 random(static_cast<unsigned>(n + 7 * count));
+  Problem problem;
+  problem.base = random_vector(random, n, -1, 1);
+  problem.base_fisher = random_vector(random, n, 0, 2e-6);
+  for (size_t t = 0; t < count; ++t) {
+    problem.models.push_back(
+        problem.base + random_vector(random, n, -0.01, 0.01));
+    for (double& x : problem.models.back()) {
+      x = static_cast<float>(x);
+    }
+    problem.fishers.push_back(random_vector(random, n, 0, 1e-5));
+    problem.weights.push_back(0.25 * static_cast<double>(t + 1));
+    problem.scales.push_back(10.0 * static_cast<double>(t + 1));
+  }
+  // Coordinates that only one has seen, or only the base.
+  for (size_t i = 0; i < n; i += 5) {
+    for (size_t t = 1; t < count; ++t) {
+      problem.fishers[t][i] = 0;
+    }
+  }
+  for (size_t i = 0; i < n; i += 7) {
+    problem.base_fisher[i] = 0;
+  }
+  return problem;
+}
+
+// The definitions of docs/method.md, section 2, word for word and independent
+// of numeric/merge_formula.h. No Fisher is zero everywhere.
 inline Vector oracle(MergeFormula method, const Problem& p) {
   const size_t n = p.models[0].size();
   const auto sum = [&](auto term) {
@@ -56,13 +101,16 @@ inline Vector oracle(MergeFormula method, const Problem& p) {
           sum([&](size_t t) { return Vector((h0 + h(t)) * tau(t)); }) /
           (h0 + sum_h);
     case MergeFormula::kRemoval: {
-      Vector denominator = h0 - sum_h;
-      for (size_t i = 0; i < n; ++i) {
-        denominator[i] = std::max(denominator[i], p.clamp * (h0[i] + sum_h[i]));
-      }
-      return p.base -
+      const Vector exact = p.base -
           sum([&](size_t t) { return Vector((h0 + h(t)) * tau(t)); }) /
-          denominator;
+              (h0 - sum_h);
+      Vector merged = p.base - sum(tau);
+      for (size_t i = 0; i < n; ++i) {
+        if (h0[i] - sum_h[i] >= p.clamp * (h0[i] + sum_h[i])) {
+          merged[i] = exact[i];
+        }
+      }
+      return merged;
     }
     case MergeFormula::kEwr: {
       const Vector f0 = floored(p.base_fisher);

@@ -1,0 +1,47 @@
+#include "merganser/plan/fisher_notes.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+
+namespace merganser {
+namespace {
+
+// Notes where H_0 cannot contain the H_t of the removed data.
+void note_removed(MergePlan& plan) {
+  if (plan.recipe.method->formula != MergeFormula::kRemoval) {
+    return;
+  }
+  if (normalizes_fishers(plan)) {
+    plan.notes.push_back(
+        "normalize_fishers gives all Fishers one mean, but removal expects the "
+        "base's to contain the removed data's");
+    return;
+  }
+  double removed = 0;
+  for (const PlanSlice& slice : plan.slices) {
+    double examples = 0;
+    for (const PlanModel& model : slice.models) {
+      examples += model.num_examples;
+    }
+    removed = std::max(removed, examples);
+  }
+  if (removed > plan.base_num_examples) {
+    plan.notes.push_back(fmt::format(
+        "the base's Fisher stands for {} examples and those of the removed "
+        "data for {}: it does not contain them, as removal expects; estimate "
+        "it on all data of the base",
+        plan.base_num_examples,
+        removed));
+  }
+}
+
+} // namespace
+
+void note_fishers(MergePlan& plan) {
+  note_removed(plan);
+}
+
+} // namespace merganser
