@@ -56,11 +56,12 @@ def merge(
             exact, as its task vectors are zero, except for ewr, whose formula shrinks
             the base, too.
         method: any method in docs/recipes.md.
-        weights: w_t, one per model or one for all; None: 1 each. A weight is a number,
-            or a value of `weight` in a recipe: [0.2, 0.8] is interpolated from the
-            first layer to the last, [{"filter": "attention", "value": 0.3},
-            {"value": 1}] is 0.3 for tensors with "attention" in their names and 1 for
-            the others. Not negative for methods with Fishers or Gram matrices.
+        weights: w_t, one per model or one for all; None: 1 each (ewr has no default).
+            A weight is a number, or a value of `weight` in a recipe: [0.2, 0.8] is
+            interpolated from the first layer to the last, [{"filter": "attention",
+            "value": 0.3}, {"value": 1}] is 0.3 for tensors with "attention" in their
+            names and 1 for the others. Not negative for methods with Fishers or Gram
+            matrices.
             passthrough, slerp and model_stock have no weights.
         base_fisher: F_0, for fisher_base, gradient_matching, removal, ewr and
             block_gradient_matching.

@@ -9,6 +9,14 @@
 namespace merganser {
 namespace {
 
+void note_floor(MergePlan& plan) {
+  if (plan.recipe.method->formula == MergeFormula::kEwr) {
+    plan.notes.push_back(
+        "ewr raises Fisher values below floor to it, often most of them; the "
+        "merge reports their share");
+  }
+}
+
 // Notes where H_0 cannot contain the H_t of the removed data.
 void note_removed(MergePlan& plan) {
   if (plan.recipe.method->formula != MergeFormula::kRemoval) {
@@ -41,6 +49,7 @@ void note_removed(MergePlan& plan) {
 } // namespace
 
 void note_fishers(MergePlan& plan) {
+  note_floor(plan);
   note_removed(plan);
 }
 

@@ -126,19 +126,24 @@ void finish_slices(const YamlValue& list, Recipe& recipe) {
 
 // Checks weights that do not depend on the tensor; the plan checks the others.
 void check_weights(const YamlValue& models, const Recipe& recipe) {
-  if (recipe.method->find_parameter("weight") == nullptr) {
+  const ParameterInfo* weight = recipe.method->find_parameter("weight");
+  if (weight == nullptr) {
     return;
   }
   std::vector<double> weights;
   for (const RecipeModel& model : recipe.models) {
     const Setting* setting =
         find_setting("weight", {&model.parameters, &recipe.parameters});
+    if (setting == nullptr && !weight->fallback) {
+      models.fail(fmt::format(
+          "the method {} needs the parameter weight of every model",
+          recipe.method->name));
+    }
     if (setting != nullptr && !setting->is_constant()) {
       return;
     }
     weights.push_back(
-        setting == nullptr ? recipe.method->fallback("weight")
-                           : *setting->at("", 0));
+        setting == nullptr ? *weight->fallback : *setting->at("", 0));
   }
   const Setting* normalize = find_setting("normalize", {&recipe.parameters});
   const bool divides = normalize != nullptr && normalize->is_constant()

@@ -269,8 +269,9 @@ class NamesOfFishers : public NamesOfFiles {
 
   static std::string recipe(const std::string& method) {
     return "{merge_method: " + method +
-        ", base_model: base, base_fisher: base_fisher.safetensors, models: "
-        "[{model: a, fisher: a_fisher.safetensors}, "
+        ", base_model: base, base_fisher: base_fisher.safetensors, "
+        "parameters: {weight: 1}, models: [{model: a, fisher: "
+        "a_fisher.safetensors}, "
         "{model: b, fisher: b_fisher.safetensors}]}";
   }
 };

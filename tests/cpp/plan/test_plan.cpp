@@ -321,6 +321,13 @@ TEST_F(Plan, NotesWhatIsReadBefore) {
       "before it merges it");
 }
 
+TEST_F(Plan, EwrNeedsAWeight) {
+  recipe_.replace(recipe_.find("gradient_matching"), 17, "ewr");
+  expect_problem({"the method ewr needs the parameter weight of every model"});
+  const auto notes = plan("parameters: {weight: 0.1}\n").notes;
+  EXPECT_NE(notes.back().find("raises Fisher values"), std::string::npos);
+}
+
 TEST_F(Plan, NotesWhereTheBaseCannotContainTheRemovedData) {
   recipe_.replace(recipe_.find("gradient_matching"), 17, "removal");
   const auto notes = plan("base_num_examples: 119\n").notes;

@@ -56,7 +56,7 @@ class Engine : public ::testing::Test {
 base_model: base
 base_fisher: base_fisher.safetensors
 models:
-  - {model: a, fisher: a_fisher.safetensors}
+  - {model: a, fisher: a_fisher.safetensors, parameters: {weight: 1}}
   - {model: b, fisher: b_fisher.safetensors, parameters: {weight: 0.5}}
 )" + more,
         folder_.path(),

@@ -35,6 +35,7 @@ def files(tmp_path_factory):
         ("passthrough", {}, "passthrough takes one model, not 2"),
         ("ties", {"weights": [1]}, "weights must have 2 items, one per model, not 1"),
         ("ties", {"weights": [1, {"value": 1, "on": 2}]}, r"weights\[1\]: .*'on'"),
+        ("ewr", {"weights": None}, "method ewr needs the parameter weight for tensor"),
         ("slerp", {"weights": None}, "one model in addition to the base, not 2"),
         ("model_stock", {}, "model_stock has no parameter weight; available: none"),
         (

@@ -6,7 +6,12 @@
 namespace merganser::methods {
 
 inline constexpr ParameterInfo kEwrParameters[] = {
-    kFisherWeight,
+    // Without a default: good values are far below 1 and differ between models.
+    {.name = "weight",
+     .scope = ParameterInfo::Scope::kModel,
+     .min = 0,
+     .meaning = kFisherWeight.meaning},
+    average_buffers(false),
     {.name = "floor",
      .min = 0,
      .above_min = true,
