@@ -51,10 +51,10 @@ def merge(
         fishers: one per model, for the methods with Fishers; a FisherResult or the
             path of its file. Not checked to belong to these weights (merge_recipe
             checks). Tied tensors, or tensors that are equal to each other in every
-            model, need one Fisher. A tensor without a Fisher (frozen,
-            or a buffer) must be equal in all models and the base, and is kept. That is
-            exact, as its task vectors are zero, except for ewr, whose formula shrinks
-            the base, too.
+            model, need one Fisher. A tensor that no Fisher has (a buffer, such as
+            running statistics, or frozen) is kept where it is equal in all models, and
+            averaged by weight otherwise, or for removal and ewr the base's (parameter
+            average_buffers); a warning names it.
         method: any method in docs/recipes.md.
         weights: w_t, one per model or one for all; None: 1 each (ewr has no default).
             A weight is a number, or a value of `weight` in a recipe: [0.2, 0.8] is

@@ -90,6 +90,7 @@ MergeReport planned_report(const MergePlan& plan) {
   for (const TensorPlan& tensor : plan.tensors) {
     const bool merged = tensor.action == TensorAction::kMerge;
     ++(merged ? report.tensors_merged : report.tensors_copied);
+    report.tensors_without_fisher += tensor.lacks_fishers();
     const int64_t elements = merged ? tensor.output.numel() : 0;
     report.elements += elements;
     const MergeFormula formula = tensor.method->formula;

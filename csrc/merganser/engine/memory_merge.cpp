@@ -173,6 +173,9 @@ TensorPlan MemoryMerge::plan(
   for (size_t g = 0; g < from.grams.size(); ++g) {
     tensor.grams.push_back({source_of(from.grams[g]), examples_.grams[g]});
   }
+  if (tensor.has_fishers() && from.fishers.empty()) {
+    plan_average(tensor);
+  }
   const size_t base = method_.needs_base;
   const size_t base_fisher = tensor.has_base_fisher();
   add_sources(from.weights, 0, base, false, tensor.sources);

@@ -25,7 +25,8 @@ struct MemoryTensor {
 // and continues with one per model.
 struct MemorySources {
   std::vector<MemoryTensor> weights;
-  std::vector<MemoryTensor> fishers; // none where there are Gram matrices
+  // None where there are Gram matrices, and for tensors to average.
+  std::vector<MemoryTensor> fishers;
   std::vector<MemoryTensor> grams; // for the weight of a linear layer, or none
 };
 

@@ -36,6 +36,11 @@ std::string fisher_text(const MergeReport& report) {
     text += fmt::format(
         "{:.2f} % of the Fisher values were raised to floor\n", 100 * clamped);
   }
+  if (report.tensors_without_fisher > 0) {
+    text += fmt::format(
+        "note: no Fisher has {} of the tensors; merganser plan names them\n",
+        report.tensors_without_fisher);
+  }
   return text;
 }
 
@@ -77,6 +82,9 @@ std::string MergeReport::to_json() const {
   if (has_denominators || clampable > 0) {
     json["clamped"] = clamped;
     json["clamped_fraction"] = share(clamped, clampable);
+  }
+  if (tensors_without_fisher > 0) {
+    json["tensors_without_fisher"] = tensors_without_fisher;
   }
   if (has_denominators) {
     json["largest_weight"] = largest_weight;

@@ -14,6 +14,7 @@ struct MERGANSER_API MergeReport {
   int64_t tensors_merged = 0;
   int64_t tensors_copied = 0;
   int64_t tensors_resumed = 0; // of both, finished by an earlier run
+  int64_t tensors_without_fisher = 0; // of the merged ones; see plan_average
   int64_t elements = 0; // merged
   // removal: denominators below the clamp; ewr: Fisher values below the floor
   int64_t clamped = 0;

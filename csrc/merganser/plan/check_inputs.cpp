@@ -10,47 +10,45 @@
 #include "merganser/plan/check_adapters.h"
 #include "merganser/plan/check_configs.h"
 #include "merganser/plan/check_tensors.h"
-#include "merganser/plan/compare_tensors.h"
 
 namespace merganser {
 namespace {
 
-bool changes(const PlanModel& model, const std::string& name) {
-  return model.adapter && model.adapter_names.find(name) != nullptr;
+// True if one of the Fishers has the tensor. Where none does, as for buffers
+// and layers that every training froze, the merge needs none.
+bool has_a_fisher(const MergePlan& plan, const std::string& name) {
+  return std::ranges::any_of(fishers_of(plan), [&](size_t fisher) {
+    return plan.named(fisher).find(name) != nullptr;
+  });
 }
 
-// True if the base and all models have equal values of a tensor; constants may
-// be missing. A merge without a Fisher for it copies it.
-bool is_unchanged(const MergePlan& plan, const std::string& name) {
-  const Checkpoint& reference = *plan.inputs[plan.reference_weights];
-  const TensorInfo* expected = reference.find(name);
-  return expected != nullptr &&
-      std::ranges::all_of(
-             plan.slices.front().models, [&](const PlanModel& model) {
-               const NamedCheckpoint weights = plan.named(model.weights);
-               if (weights.find(name) == nullptr) {
-                 return is_constant_tensor(*expected);
-               }
-               return !changes(model, name) &&
-                   same_values(weights.at(name), reference.at(name));
-             });
+bool has_a_gram(const MergePlan& plan, const std::string& name) {
+  return std::ranges::any_of(plan.slices, [&](const PlanSlice& slice) {
+    return std::ranges::any_of(slice.models, [&](const PlanModel& model) {
+      return model.gram && plan.named(*model.gram).find(name) != nullptr;
+    });
+  });
 }
 
 // True for tensors that are merged with Fishers, where each file needs one.
 bool needs_fisher(const MergePlan& plan, const std::string& name) {
-  if (plan.is_head(name)) {
+  if (plan.is_head(name) || has_a_gram(plan, name) ||
+      !has_a_fisher(plan, name)) {
     return false;
   }
-  for (const PlanSlice& slice : plan.slices) {
-    for (const PlanModel& model : slice.models) {
-      if (model.gram && plan.named(*model.gram).find(name) != nullptr) {
-        return false; // merged with Gram matrices
-      }
-    }
-  }
   // The formula of ewr shrinks a base that no model changes.
-  return plan.recipe.method->formula == MergeFormula::kEwr ||
-      !plan.recipe.slices.empty() || !is_unchanged(plan, name);
+  if (plan.recipe.method->formula == MergeFormula::kEwr ||
+      !plan.recipe.slices.empty()) {
+    return true;
+  }
+  const PlanSlice& models = plan.slices.front();
+  const Checkpoint& reference = *plan.inputs[plan.reference_weights];
+  return reference.find(name) == nullptr ||
+      !is_unchanged(
+             plan,
+             models,
+             reference.at(name),
+             std::vector(models.models.size(), name));
 }
 
 // A Fisher or Gram file of the plan and its model, both positions in

@@ -5,9 +5,25 @@
 #include <algorithm>
 #include <set>
 
+#include "merganser/base/quote.h"
 
 namespace merganser {
 namespace {
+
+void note_averages(MergePlan& plan) {
+  std::vector<std::string> names;
+  for (const TensorPlan& tensor : plan.tensors) {
+    if (tensor.lacks_fishers()) {
+      names.push_back(quote(tensor.output.name));
+    }
+  }
+  if (!names.empty()) {
+    plan.notes.push_back(fmt::format(
+        "no Fisher has these tensors, so that they become the average by "
+        "weight, or with average_buffers: false the base's: {}",
+        list_some(names)));
+  }
+}
 
 void note_floor(MergePlan& plan) {
   if (plan.recipe.method->formula == MergeFormula::kEwr) {
@@ -49,6 +65,7 @@ void note_removed(MergePlan& plan) {
 } // namespace
 
 void note_fishers(MergePlan& plan) {
+  note_averages(plan);
   note_floor(plan);
   note_removed(plan);
 }

@@ -13,18 +13,14 @@ namespace {
 class Mapper {
  public:
   explicit Mapper(MergePlan& plan)
-      : plan_(plan), reference_(*plan.inputs[plan.reference_weights]) {
+      : plan_(plan),
+        reference_(*plan.inputs[plan.reference_weights]),
+        fishers_(fishers_of(plan)) {
     weights_.insert(plan.reference_weights);
     for (const PlanSlice& slice : plan.slices) {
       for (const PlanModel& model : slice.models) {
         weights_.insert(model.weights);
-        if (model.fisher) {
-          fishers_.insert(*model.fisher);
-        }
       }
-    }
-    if (plan.base_fisher) {
-      fishers_.insert(*plan.base_fisher);
     }
   }
 

@@ -82,4 +82,16 @@ struct MERGANSER_API MergePlan {
 // True if a tensor's parameters ask for normalize_fishers.
 bool normalizes_fishers(const MergePlan& plan);
 
+// Positions in MergePlan::inputs of the Fishers that the merge uses.
+std::set<size_t> fishers_of(const MergePlan& plan);
+
+// True if all models of a slice have the values of `expected`, the base's or
+// first model's tensor, under `names`; constants may be missing. A merge
+// without a Fisher for it copies it.
+bool is_unchanged(
+    const MergePlan& plan,
+    const PlanSlice& slice,
+    const StoredTensor& expected,
+    const std::vector<std::string>& names);
+
 } // namespace merganser

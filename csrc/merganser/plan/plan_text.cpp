@@ -78,6 +78,9 @@ std::string describe_action(const TensorPlan& tensor) {
   if (tensor.action == TensorAction::kCopy) {
     return "copy " + tensor.reason;
   }
+  if (!tensor.reason.empty()) {
+    return tensor.reason;
+  }
   return tensor.grams.empty() ? "merge" : "merge with Gram matrices";
 }
 

@@ -37,7 +37,7 @@ struct TensorPlan {
   // The name by which random choices are made: that of tied tensors.
   std::string drawn_as;
   TensorAction action = TensorAction::kMerge;
-  std::string reason; // for the copy; empty for merged tensors
+  std::string reason; // for the copy or average; empty for other tensors
   bool float64 = false; // arithmetic in float64, otherwise in float32
   size_t num_models = 0;
   // Sources of a merged tensor: base, base Fisher, models, Fishers, as far as
@@ -50,6 +50,11 @@ struct TensorPlan {
   std::vector<GramSource> grams;
   std::vector<TensorParameters> parameters; // one per output
   uint64_t bytes_read = 0;
+
+  // True if plan_average has replaced the formula.
+  bool lacks_fishers() const {
+    return action == TensorAction::kMerge && !reason.empty();
+  }
 
   // Positions in `sources` of a merged tensor.
   size_t base() const {
@@ -79,6 +84,11 @@ struct TensorPlan {
     return method->needs_base_gram() + t;
   }
 };
+
+// Replaces the method's formula by the models' average by weight, for a tensor
+// that no Fisher has. Without average_buffers, and where the weights sum to 0,
+// the result is the base's tensor. Expects parameters, but no sources yet.
+MERGANSER_API void plan_average(TensorPlan& tensor);
 
 // True if the output has the bytes of its only source: passthrough with scale
 // 1. (The formula, a sum that starts at 0, loses the sign of zeros.)

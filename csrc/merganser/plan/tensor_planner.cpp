@@ -32,7 +32,7 @@ class TensorPlanner {
     tensor.method = plan_.recipe.method;
     tensor.num_models = slice_.models.size();
     tensor.output = like_.tensor.info();
-    tensor.output.name = names_.output;
+    tensor.output.name = tensor.drawn_as = names_.output;
     tensor.reason = copy_reason();
     if (!tensor.reason.empty()) {
       tensor.action = TensorAction::kCopy;
@@ -69,20 +69,47 @@ class TensorPlanner {
     return false;
   }
 
-  bool a_fisher_lacks_it() const {
-    const auto lacks = [&](std::optional<size_t> file,
-                           const std::string& name) {
-      return file && !plan_.named(*file).find(name);
-    };
-    bool found = lacks(plan_.base_fisher, names_.base);
-    for (size_t t = 0; t < slice_.models.size(); ++t) {
-      const PlanModel& model = slice_.models[t];
-      if (model.gram && !lacks(model.gram, names_.models[t])) {
-        return false; // merged with Gram matrices
-      }
-      found |= lacks(model.fisher, names_.models[t]);
+  // True for a tensor without a Fisher, which is equal in all models. (Where
+  // some Fishers have it, check_inputs has compared whole models.)
+  bool is_copied() const {
+    const auto [found, lacking] = count_fishers();
+    if (lacking == 0 || has_a_gram()) {
+      return false;
     }
-    return found;
+    return found > 0 ? plan_.recipe.slices.empty()
+                     : is_unchanged(plan_, slice_, like_.tensor, names_.models);
+  }
+
+  struct FisherCount {
+    size_t found = 0; // Fishers that have the tensor
+    size_t lacking = 0;
+  };
+
+  FisherCount count_fishers() const {
+    FisherCount count;
+    const auto add = [&](std::optional<size_t> file, const std::string& name) {
+      if (file) {
+        ++(has(file, name) ? count.found : count.lacking);
+      }
+    };
+    add(plan_.base_fisher, names_.base);
+    for (size_t t = 0; t < slice_.models.size(); ++t) {
+      add(slice_.models[t].fisher, names_.models[t]);
+    }
+    return count;
+  }
+
+  bool has_a_gram() const {
+    for (size_t t = 0; t < slice_.models.size(); ++t) {
+      if (has(slice_.models[t].gram, names_.models[t])) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  bool has(std::optional<size_t> file, const std::string& name) const {
+    return file && plan_.named(*file).find(name) != nullptr;
   }
 
   // Plans a tensor without a Fisher, which is equal in all models: passthrough,
@@ -105,8 +132,11 @@ class TensorPlanner {
 
   void plan_merge(TensorPlan& tensor) const {
     add_grams(tensor);
-    add_sources(tensor);
     add_parameters(tensor);
+    if (tensor.has_fishers() && count_fishers().found == 0) {
+      plan_average(tensor);
+    }
+    add_sources(tensor);
     tensor.float64 = plan_.recipe.float64 || !tensor.grams.empty();
     for (const TensorSource& source : tensor.sources) {
       tensor.float64 |= source.tensor.info().dtype == DType::kF64;

@@ -37,6 +37,7 @@ constexpr MergeField kMergeFields[] = {
     {"ridge", &TensorParameters::ridge},
     {"normalize", &TensorParameters::normalize},
     {"normalize_fishers", &TensorParameters::normalize_fishers},
+    {"average_buffers", &TensorParameters::average_buffers},
     {"rescale", &TensorParameters::rescale},
     {"seed", &TensorParameters::seed},
     {"t", &TensorParameters::t},

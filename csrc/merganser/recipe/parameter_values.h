@@ -29,6 +29,7 @@ struct TensorParameters {
   double ridge = 0;
   double normalize = 0; // flag
   double normalize_fishers = 0; // flag
+  double average_buffers = 0; // flag
   double rescale = 0; // flag
   double seed = 0;
   double t = 0;

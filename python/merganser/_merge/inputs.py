@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -43,6 +44,7 @@ class Inputs:
     weights: list[Part]
     fishers: list[Part]
     grams: list[Part]
+    averaged: frozenset[str] = frozenset()  # differ, and no Fisher has them
 
     @property
     def models(self) -> list[Part]:
@@ -77,9 +79,11 @@ class Inputs:
         return any(name in part for part in self.grams)
 
     def is_merged(self, name: str) -> bool:
-        """False: the tensor is copied (integers, and tensors without a Fisher)."""
+        """False: the tensor is copied (integers, equal tensors without a Fisher)."""
         return self.reference[name].dtype in FLOATS and (
-            self.has_grams(name) or all(name in part for part in self.fishers)
+            self.has_grams(name)
+            or all(name in part for part in self.fishers)
+            or name in self.averaged
         )
 
 
@@ -118,6 +122,9 @@ def read_inputs(
             inputs, "fisher", fishers, base_fisher, method.needs_base_fisher
         )
         inputs = replace(inputs, fishers=[_fisher_of(*item, inputs) for item in given])
+        for part, (*_, model) in zip(inputs.fishers, given, strict=True):
+            _check_fisher(part, model, inputs)
+        inputs = replace(inputs, averaged=_find_averaged(inputs))
     return inputs
 
 
@@ -151,28 +158,46 @@ def _with_models(
 
 
 def _fisher_of(fisher: Any, label: str, model: Part, inputs: Inputs) -> Part:
-    """Checks that every tensor has a Fisher or Gram matrices, or is unchanged."""
-    part = _assigned(
+    return _assigned(
         _load(fisher, label, FisherResult),
         label,
         model,
         [model, inputs.reference, *inputs.models],
     )
+
+
+def _check_fisher(part: Part, model: Part, inputs: Inputs) -> None:
+    """Checks that a Fisher has what other Fishers have, except for equal tensors."""
     missing = [
         name
         for name in _floats(model)
         if name not in part
         and not inputs.has_grams(name)
+        and any(name in other for other in inputs.fishers)
         and (inputs.method.name == "ewr" or not is_unchanged(inputs, name))
     ]
     if missing:
         raise InputError(
-            f"{label} lacks tensors of its model: {states.some(missing)}; only a "
-            "tensor that is equal in all models and the base needs no Fisher (ewr "
-            "needs all): estimate it without freezing, or give all models the base's "
-            "tensor"
+            f"{part.label} lacks tensors of its model that another Fisher has: "
+            f"{states.some(missing)}; estimate it without freezing them"
         )
-    return part
+
+
+def _find_averaged(inputs: Inputs) -> frozenset[str]:
+    averaged = [
+        name
+        for name in _floats(inputs.reference)
+        if not inputs.has_grams(name)
+        and not any(name in part for part in inputs.fishers)
+        and not is_unchanged(inputs, name)
+    ]
+    if averaged:
+        warnings.warn(
+            "no Fisher has these tensors, so that they become the average by weight, "
+            f"or with average_buffers False the base's: {states.some(averaged)}",
+            stacklevel=4,
+        )
+    return frozenset(averaged)
 
 
 def _gram_of(gram: Any, label: str, model: Part) -> Part:

@@ -67,8 +67,8 @@ def merge_tensor(engine: _C.MemoryMerge, inputs: Inputs, name: str) -> Tensor:
     """Returns a tensor on the first model's device, in the reference's dtype."""
     if not inputs.is_merged(name):
         return copy(inputs, name)
-    is_elementwise = not inputs.method.needs_statistics
-    if is_elementwise and inputs.models[0][name].is_cuda:
+    by_formula = not inputs.method.needs_statistics and name not in inputs.averaged
+    if by_formula and inputs.models[0][name].is_cuda:
         return merge_by_op(engine, inputs, name)
     return merge_by_engine(engine, inputs, name)
 
@@ -81,7 +81,11 @@ def merge_by_engine(engine: _C.MemoryMerge, inputs: Inputs, name: str) -> Tensor
         name,
         out,
         [_on_cpu(part, name) for part in inputs.weights],
-        [_on_cpu(part, name) for part in inputs.fishers if not has_grams],
+        [
+            _on_cpu(part, name)
+            for part in inputs.fishers
+            if name in part and not has_grams
+        ],
         [_on_cpu(part, name) for part in inputs.grams if has_grams],
     )
     return out.to(inputs.models[0][name].device)

@@ -267,6 +267,14 @@ class NamesOfFishers : public NamesOfFiles {
     }
   }
 
+  void add_frozen_to_fisher_of_a() {
+    write_fisher(
+        folder_ / "a_fisher.safetensors",
+        {floats("wte.weight", {1, 2}), floats("frozen", {1, 1})},
+        folder_ / "a",
+        10);
+  }
+
   static std::string recipe(const std::string& method) {
     return "{merge_method: " + method +
         ", base_model: base, base_fisher: base_fisher.safetensors, "
@@ -287,8 +295,10 @@ TEST_F(NamesOfFishers, AreThoseOfTheTwinOrOfNoChange) {
   EXPECT_EQ(read_output(found, "lm_head.weight", 1), (Values{1, 2}));
 }
 
+// Where another Fisher has the tensor.
 TEST_F(NamesOfFishers, MustExistWhereAModelChanged) {
   write({{3, 4}, {5, 6}}, {7, 9});
+  add_frozen_to_fisher_of_a();
   const std::string found = problems(recipe("gradient_matching"));
   EXPECT_NE(found.find("has no Fisher for tensors of"), std::string::npos);
   EXPECT_NE(found.find("'frozen'"), std::string::npos);
@@ -296,9 +306,23 @@ TEST_F(NamesOfFishers, MustExistWhereAModelChanged) {
 }
 
 TEST_F(NamesOfFishers, MustExistForEwr) {
+  add_frozen_to_fisher_of_a();
   EXPECT_NE(
       problems(recipe("ewr")).find("has no Fisher for tensors of"),
       std::string::npos);
+}
+
+TEST_F(NamesOfFishers, MayBeMissingEverywhere) {
+  write({{3, 4}, {5, 6}}, {7, 9});
+  EXPECT_EQ(
+      names(plan(recipe("gradient_matching"))),
+      (Names{
+          "wte.weight",
+          "lm_head.weight",
+          "frozen: average by weight, without a Fisher"}));
+  EXPECT_EQ(
+      names(plan(recipe("ewr"))).back(),
+      "frozen: the base's, without a Fisher");
 }
 
 } // namespace

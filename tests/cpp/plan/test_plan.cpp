@@ -321,6 +321,29 @@ TEST_F(Plan, NotesWhatIsReadBefore) {
       "before it merges it");
 }
 
+TEST_F(Plan, AveragesWhatNoFisherCovers) {
+  write_model(
+      folder_ / "a",
+      {tensors_[0], floats("classifier.weight", {4, 6}), tensors_[2]});
+  for (const char* name : {"base", "a", "b"}) {
+    fisher(name, {fishers_[0]});
+  }
+  const MergePlan plan = this->plan();
+  EXPECT_EQ(plan.tensors[0].reason, "");
+  EXPECT_EQ(plan.tensors[1].output.name, "classifier.weight");
+  EXPECT_EQ(plan.tensors[1].reason, "average by weight, without a Fisher");
+  EXPECT_EQ(
+      plan.tensors[1].parameters[0].weights, (std::vector<double>{0.5, 0.5}));
+  EXPECT_NE(
+      plan.notes.at(0).find("no Fisher has these tensors"), std::string::npos);
+  const MergePlan kept =
+      this->plan("parameters: {average_buffers: false, weight: 0.3}\n");
+  EXPECT_EQ(kept.tensors[1].reason, "the base's, without a Fisher");
+  EXPECT_EQ(kept.tensors[1].parameters[0].weights, (std::vector<double>{0, 0}));
+  fisher("b", fishers_);
+  expect_problem({"base_fisher.safetensors has no Fisher for"});
+}
+
 TEST_F(Plan, EwrNeedsAWeight) {
   recipe_.replace(recipe_.find("gradient_matching"), 17, "ewr");
   expect_problem({"the method ewr needs the parameter weight of every model"});
@@ -352,13 +375,12 @@ TEST_F(Plan, ListsAllProblemsAtOnce) {
   write_tensors(folder_ / "b_fisher.safetensors", {fishers_[1]});
   const std::string found = problems();
   for (const char* words :
-       {"recipe.yaml cannot be merged; found 9 problems:",
+       {"recipe.yaml cannot be merged; found 8 problems:",
         "a_fisher.safetensors was estimated on other weights",
         "a lacks tensors of",
         "a has tensors that ",
         "/a differs from ",
         "b/config.json has model_type \"roberta\"",
-        "a_fisher.safetensors has no Fisher for",
         "a_fisher.safetensors is the Fisher of another model",
         "b_fisher.safetensors has no Fisher for tensors of"}) {
     EXPECT_NE(found.find(words), std::string::npos)

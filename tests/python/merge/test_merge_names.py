@@ -281,6 +281,7 @@ class TestFishers:
 
     @pytest.mark.parametrize("method, name", [("fisher", "a"), ("ewr", None)])
     def test_recipe_and_memory_refuse(self, files, method, name):
+        """Where only the Fisher of b has a tensor."""
         if name:
 
             def change(tensors):
@@ -288,6 +289,11 @@ class TestFishers:
                 return tensors
 
             rename(files / name, change)
+        path = files / "b.fisher.safetensors"
+        fisher = merganser.FisherResult.load(path)
+        weight = load_file(files / "b" / "model.safetensors")["model.frozen.weight"]
+        fisher.diagonal["model.frozen.weight"] = torch.ones_like(weight)
+        fisher.save(path)
         (files / "r.yaml").write_text(
             json.dumps({"base_model": "base"} | self.recipe(method))
         )

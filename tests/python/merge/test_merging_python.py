@@ -1,5 +1,7 @@
 """Arguments that merganser.merge accepts and refuses."""
 
+import json
+
 import merganser
 import pytest
 import tiny_models
@@ -11,7 +13,7 @@ from merging_files import (
     Files,
     assert_equal_bits,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 
@@ -347,17 +349,72 @@ def test_tied_frozen_and_buffers(method, tied):
 
 def test_tensors_that_need_a_fisher(tied):
     models, fishers = tied
-    with pytest.raises(merganser.InputError, match=r"'frozen\.weight'.*ewr needs all"):
-        merganser.merge(
-            models[0], models[1:], fishers[1:], "ewr", 1, base_fisher=fishers[0]
-        )
-    models[2].norm.running_mean += 1
-    with pytest.raises(merganser.InputError, match=r"fishers\[0\] lacks.*'norm\.runn"):
-        merganser.merge(models[0], models[1:], fishers[1:], "fisher")
     fishers[2].diagonal.pop("norm.weight")
-    models[2].norm.running_mean -= 1
     with pytest.raises(merganser.InputError, match=r"fishers\[1\] lacks.*'norm\.weig"):
         merganser.merge(None, models[1:], fishers[1:], "fisher")
+
+
+@pytest.mark.parametrize("average", [None, True, False])
+@pytest.mark.parametrize("method", WITH_FISHERS[:5])
+def test_moved_buffers_are_averaged(method, average, tied, tmp_path):
+    """Running statistics, in memory and in a recipe."""
+    models, fishers = tied
+    names = ["base", "a", "b"]
+    for step, (name, model, fisher) in enumerate(
+        zip(names, models, fishers, strict=True)
+    ):
+        model.norm.running_mean += step
+        model.norm.running_var *= 1 + step
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        state = {n: t for n, t in model.state_dict().items() if n != "out.weight"}
+        save_file(state, tmp_path / name / "model.safetensors", {"format": "pt"})
+        fisher.save(tmp_path / f"{name}.safetensors")
+    is_given = average is not None and method != "fisher"
+    parameters = {"average_buffers": average} if is_given else {}
+    weights = [0.2, 0.6]
+    recipe = {
+        "merge_method": method,
+        "base_model": "base",
+        "models": [
+            {"model": n, "fisher": f"{n}.safetensors", "parameters": {"weight": w}}
+            for n, w in zip("ab", weights, strict=True)
+        ],
+        "parameters": parameters,
+    }
+    if method != "fisher":
+        recipe["base_fisher"] = "base.safetensors"
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+    with pytest.warns(
+        match="no Fisher has these.*'norm.running_mean', 'norm.running_v"
+    ):
+        merged = merganser.merge(
+            models[0],
+            models[1:],
+            fishers[1:],
+            method,
+            weights,
+            base_fisher=fishers[0] if method != "fisher" else None,
+            parameters=parameters,
+        )
+    buffers = [model.norm.running_var.double() for model in models]
+    kept = average is False or (average is None and method in ("removal", "ewr"))
+    average = (0.2 * buffers[1] + 0.6 * buffers[2]) / 0.8
+    expected = buffers[0] if kept and method != "fisher" else average
+    torch.testing.assert_close(merged["norm.running_var"], expected.float())
+    report = merganser.merge_recipe(tmp_path / "r.yaml", tmp_path / "out")
+    assert report["tensors_without_fisher"] == 2
+    merged.pop("out.weight")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    for name, tensor in merged.items():
+        assert torch.equal(tensor, written[name]), name
+    actions = {
+        tensor["name"]: tensor["reason"]
+        for tensor in merganser.plan(tmp_path / "r.yaml")["tensors"]
+    }
+    reason = "the base's" if kept and method != "fisher" else "average by weight"
+    assert actions["norm.running_mean"] == f"{reason}, without a Fisher"
+    assert actions["norm.weight"] == ""
 
 
 def test_overflow_is_refused():
@@ -437,7 +494,7 @@ def test_what_has_a_gram_matrix_needs_no_fisher():
     merged = merganser.merge(MATRIX, [other], [only_bias], grams=[GRAM], **options)
     # One model is returned unchanged.
     assert all(torch.allclose(merged[name], other[name]) for name in other)
-    with pytest.raises(merganser.InputError, match="base_fisher lacks.*'w'"):
+    with pytest.warns(match="no Fisher has these tensors.*'w'"):
         merganser.merge(
             MATRIX,
             [other],

@@ -5,11 +5,8 @@
 
 namespace merganser::methods {
 
-inline constexpr ParameterInfo kBlockGradientMatchingParameters[] = {
-    kFisherWeight,
-    kNormalizeFishers,
-    kDelta,
-    kRidge};
+inline constexpr ParameterInfo kBlockGradientMatchingParameters[] =
+    {kFisherWeight, kNormalizeFishers, average_buffers(true), kDelta, kRidge};
 
 inline constexpr MethodInfo kBlockGradientMatching = {
     .name = "block_gradient_matching",

@@ -8,6 +8,7 @@ namespace merganser::methods {
 inline constexpr ParameterInfo kFisherBaseParameters[] = {
     kFisherWeight,
     kNormalizeFishers,
+    average_buffers(true),
     kDelta};
 
 inline constexpr MethodInfo kFisherBase = {

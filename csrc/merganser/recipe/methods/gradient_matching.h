@@ -8,6 +8,7 @@ namespace merganser::methods {
 inline constexpr ParameterInfo kGradientMatchingParameters[] = {
     kFisherWeight,
     kNormalizeFishers,
+    average_buffers(true),
     kDelta};
 
 inline constexpr MethodInfo kGradientMatching = {

@@ -51,6 +51,16 @@ inline constexpr ParameterInfo kNormalizeFishers = {
     .meaning =
         "H is F divided by its mean over the merged tensors, instead of N F"};
 
+inline constexpr ParameterInfo average_buffers(bool by_default) {
+  return {
+      .name = "average_buffers",
+      .is_flag = true,
+      .fallback = by_default,
+      .meaning =
+          "average tensors that no Fisher covers, such as running statistics, "
+          "by the models' weights; false: keep the base's"};
+}
+
 inline constexpr ParameterInfo kDelta = {
     .name = "delta",
     .min = 0,

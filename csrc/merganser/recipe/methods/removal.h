@@ -8,6 +8,7 @@ namespace merganser::methods {
 inline constexpr ParameterInfo kRemovalParameters[] = {
     kFisherWeight,
     kNormalizeFishers,
+    average_buffers(false),
     kDelta,
     {.name = "clamp",
      .min = 0,
