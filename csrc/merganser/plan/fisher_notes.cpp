@@ -1,6 +1,7 @@
 #include "merganser/plan/fisher_notes.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <set>
@@ -30,6 +31,23 @@ void note_floor(MergePlan& plan) {
     plan.notes.push_back(
         "ewr raises Fisher values below floor to it, often most of them; the "
         "merge reports their share");
+  }
+}
+
+void note_estimators(MergePlan& plan) {
+  std::set<std::string> estimators;
+  for (const size_t fisher : fishers_of(plan)) {
+    const Metadata& metadata = plan.inputs[fisher]->metadata();
+    if (const auto found = metadata.find("estimator");
+        found != metadata.end()) {
+      estimators.insert(found->second);
+    }
+  }
+  if (estimators.size() > 1 && !normalizes_fishers(plan)) {
+    plan.notes.push_back(fmt::format(
+        "the Fishers come from different estimators ({}), whose scales differ; "
+        "use one, or normalize_fishers",
+        fmt::join(estimators, ", ")));
   }
 }
 
@@ -67,6 +85,7 @@ void note_removed(MergePlan& plan) {
 void note_fishers(MergePlan& plan) {
   note_averages(plan);
   note_floor(plan);
+  note_estimators(plan);
   note_removed(plan);
 }
 

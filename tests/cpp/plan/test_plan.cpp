@@ -321,6 +321,24 @@ TEST_F(Plan, NotesWhatIsReadBefore) {
       "before it merges it");
 }
 
+TEST_F(Plan, NotesFishersOfDifferentEstimators) {
+  const Checkpoint file(folder_ / "b_fisher.safetensors");
+  Metadata metadata = file.metadata();
+  metadata["estimator"] = "adam";
+  SafetensorsWriter writer(
+      folder_ / "b_fisher.safetensors", file.tensors(), metadata);
+  for (const TensorInfo& tensor : file.tensors()) {
+    std::vector<std::byte> data(tensor.bytes());
+    file.read(tensor.name, data);
+    writer.write(tensor.name, data);
+  }
+  writer.finish();
+  const auto notes = plan().notes;
+  ASSERT_EQ(notes.size(), 1u);
+  EXPECT_NE(
+      notes[0].find("different estimators (adam, exact)"), std::string::npos);
+}
+
 TEST_F(Plan, AveragesWhatNoFisherCovers) {
   write_model(
       folder_ / "a",
