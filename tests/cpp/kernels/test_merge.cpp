@@ -1,5 +1,6 @@
 // merge compared with the CPU's merge_elements, bit for bit: every formula,
-// every mix of types, numbers of models up to the limit.
+// every mix of types, numbers of models up to the limit. Both compile one
+// formula, so that it is compared with its definition, too.
 
 #include <algorithm>
 #include <variant>
@@ -8,6 +9,7 @@
 #include "arrays.h"
 #include "merganser/kernels/kernels.h"
 #include "merganser/merge/merge_elements.h"
+#include "support/merge_oracle.h"
 
 namespace merganser::kernels {
 namespace {
@@ -67,6 +69,14 @@ struct Input {
   std::vector<T> values;
 };
 
+// True for the formulas that use Fishers, and for those that use the base.
+bool uses_fishers(MergeFormula formula) {
+  return formula >= MergeFormula::kFisher && formula <= MergeFormula::kEwr;
+}
+bool uses_base(MergeFormula formula) {
+  return formula != MergeFormula::kLinear && formula != MergeFormula::kFisher;
+}
+
 struct Case {
   MergeFormula formula;
   int count;
@@ -82,10 +92,6 @@ void compare(const Case& c) {
       testing::Message() << "formula " << static_cast<int>(c.formula) << ", "
                          << c.count << " models, " << c.n
                          << " elements, offset " << c.offset);
-  const bool uses_fishers =
-      c.formula >= MergeFormula::kFisher && c.formula <= MergeFormula::kEwr;
-  const bool uses_base =
-      c.formula != MergeFormula::kLinear && c.formula != MergeFormula::kFisher;
   std::vector<Input<T>> models, fishers;
   MergeArguments<T> a{};
   std::vector<const T*> model_values, fisher_values;
@@ -94,7 +100,7 @@ void compare(const Case& c) {
         c.types[t % c.types.size()], c.n, t == 0 ? c.offset : 0, t + 1, -1, 1);
     a.models[t] = models[t].source();
     a.weights[t] = T(0.25) * static_cast<T>(t + 1);
-    if (uses_fishers) {
+    if (uses_fishers(c.formula)) {
       fishers.emplace_back(c.fisher_type, c.n, 0, 50 + t, 0, 1e-3);
       a.fishers[t] = fishers[t].source();
       a.scales[t] = T(10) * static_cast<T>(t + 1);
@@ -102,7 +108,8 @@ void compare(const Case& c) {
   }
   for (int t = 0; t < c.count; ++t) {
     model_values.push_back(models[t].values.data());
-    fisher_values.push_back(uses_fishers ? fishers[t].values.data() : nullptr);
+    fisher_values.push_back(
+        uses_fishers(c.formula) ? fishers[t].values.data() : nullptr);
   }
   Input<T> base(c.types.back(), c.n, 0, 0, -1, 1);
   Input<T> base_fisher(c.fisher_type, c.n, 0, 100, 0, 1e-3);
@@ -116,10 +123,10 @@ void compare(const Case& c) {
   a.n = c.n;
   MergeArrays<T> arrays{
       .models = model_values.data(), .fishers = fisher_values.data()};
-  if (uses_base) {
+  if (uses_base(c.formula)) {
     a.base = base.source();
     arrays.base = base.values.data();
-    if (uses_fishers) {
+    if (uses_fishers(c.formula)) {
       a.base_fisher = base_fisher.source();
       arrays.base_fisher = base_fisher.values.data();
     }
@@ -152,9 +159,69 @@ void compare(const Case& c) {
 constexpr Type kF = Type::kFloat, kB = Type::kBFloat16, kH = Type::kHalf,
                kD = Type::kDouble;
 
+template <typename T>
+Array<T> array_of(const test::Vector& values) {
+  Array<T> array(std::ssize(values));
+  std::copy(std::begin(values), std::end(values), array.data());
+  return array;
+}
+
+template <typename T>
+void compare_with_definition(MergeFormula formula, int64_t n, int count) {
+  const test::Problem p = test::random_problem(n, count);
+  const Type type = sizeof(T) == 4 ? Type::kFloat : Type::kDouble;
+  std::vector<Array<T>> inputs;
+  const auto source = [&](const test::Vector& values) {
+    inputs.push_back(array_of<T>(values));
+    return Source{inputs.back().data(), type};
+  };
+  MergeArguments<T> a{};
+  for (int t = 0; t < count; ++t) {
+    a.models[t] = source(p.models[t]);
+    a.weights[t] = static_cast<T>(p.weights[t]);
+    if (uses_fishers(formula)) {
+      a.fishers[t] = source(p.fishers[t]);
+      a.scales[t] = static_cast<T>(p.scales[t]);
+    }
+  }
+  if (uses_base(formula)) {
+    a.base = source(p.base);
+    a.base_fisher =
+        uses_fishers(formula) ? source(p.base_fisher) : Source{nullptr, type};
+  }
+  a.scalars.count = count;
+  a.scalars.base_scale = static_cast<T>(p.base_scale);
+  a.scalars.delta = static_cast<T>(p.delta);
+  a.scalars.clamp = static_cast<T>(p.clamp);
+  a.scalars.floor = static_cast<T>(p.floor);
+  a.scalars.lambda = static_cast<T>(p.lambda);
+  a.scalars.normalize = p.normalize;
+  a.n = n;
+  Array<T> out(n);
+  a.out = out.data();
+  a.out_type = type;
+  launch_merge(formula, a, nullptr);
+  const test::Vector expected = test::oracle(formula, p);
+  const double tolerance = sizeof(T) == 4 ? 1e-5 : 1e-7;
+  for (int64_t i = 0; i < n; ++i) {
+    ASSERT_NEAR(out[i], expected[i], tolerance * (1 + std::abs(expected[i])))
+        << "formula " << static_cast<int>(formula) << ", " << count
+        << " models, element " << i << " of " << n;
+  }
+}
+
+TEST(Merge, EqualsTheDefinition) {
+  for (int formula = 0; formula <= test::kLastFormula; ++formula) {
+    for (const int count : {1, 3, 5}) {
+      const auto f = static_cast<MergeFormula>(formula);
+      compare_with_definition<float>(f, 1027, count);
+      compare_with_definition<double>(f, 1027, count);
+    }
+  }
+}
+
 TEST(Merge, EqualsTheCpu) {
-  const auto last = static_cast<int>(MergeFormula::kSignElection);
-  for (int formula = 0; formula <= last; ++formula) {
+  for (int formula = 0; formula <= test::kLastFormula; ++formula) {
     const auto f = static_cast<MergeFormula>(formula);
     for (const int64_t n : {0, 1, 7, 8, 1027, 3000}) {
       for (const int offset : {0, 1}) {

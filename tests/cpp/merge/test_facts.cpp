@@ -232,6 +232,21 @@ TEST(MergeFacts, RemovalOfWhatTheBaseLacksIsTaskNegation) {
   EXPECT_DOUBLE_EQ(elements.largest_weight, 0.99999);
 }
 
+// The sum 0 elects the sign +1, as in mergekit.
+TEST(MergeFacts, AnExactTieElectsThePositiveSign) {
+  Elements<double> elements;
+  elements.base = {10, 10};
+  elements.models = {{1, -2}, {-3, 6}}; // task vectors
+  elements.weights = {3, 1};
+  elements.lambda = 2;
+  for (const bool normalize : {false, true}) {
+    elements.normalize = normalize;
+    const auto merged = elements.merge(MergeFormula::kSignElection);
+    EXPECT_EQ(merged[0], 10 + 2 * 3.0 / (normalize ? 3 : 1));
+    EXPECT_EQ(merged[1], 10 + 2 * 6.0);
+  }
+}
+
 TEST(MergeFacts, ElasticWeightRemovalWithoutTasksIsTheBase) {
   auto elements = random_elements(2, 5);
   elements.weights = {0, 0};

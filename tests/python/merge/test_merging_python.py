@@ -273,6 +273,42 @@ def test_removal_is_exact_at_defaults(removed):
     torch.testing.assert_close(merged["w"], torch.ones(1), rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize(
+    "method", ["fisher_base", "removal", "block_gradient_matching"]
+)
+def test_normalized_fishers(files, method):
+    """Against docs/method.md in float64, with H = F / mean F."""
+    parameters = {"normalize_fishers": True}
+    merged = files.merge(method, parameters=parameters)
+    by_gram = files.grams["a"] if method.startswith("block") else {}
+    names = [name for name in merged if name not in by_gram]
+    h = {}
+    for model, fisher in files.fishers.items():
+        values = {name: fisher[name].double() for name in names}
+        total = sum(value.sum() for value in values.values())
+        mean = total / sum(value.numel() for value in values.values())
+        h[model] = {name: value / mean for name, value in values.items()}
+    for name in names:
+        base = files.models["base"][name].double()
+        h0 = h["base"][name] + 1e-12
+        terms = [
+            (w, h[model][name], files.models[model][name].double() - base)
+            for w, model in zip(WEIGHTS, "ab", strict=True)
+        ]
+        total = sum(w * x for w, x, _ in terms)
+        plain = sum(w * tau for w, _, tau in terms)
+        if method == "fisher_base":
+            update = sum(w * x * tau for w, x, tau in terms) / (h0 + total)
+        else:
+            update = sum(w * (h0 + x) * tau for w, x, tau in terms)
+            rest = h0 - total if method == "removal" else h0 + total
+            update = update / rest
+        if method == "removal":
+            update = -torch.where(rest < 0.05 * (h0 + total), plain, update)
+        found = merged[name].double()
+        torch.testing.assert_close(found, base + update, rtol=1e-4, atol=1e-4)
+
+
 def test_weights_of_another_type(files):
     words = r"weights\[0\].* weight must be a number, not 'a'"
     with pytest.raises(merganser.InputError, match=words):
