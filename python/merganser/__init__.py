@@ -16,6 +16,7 @@ from .comparison import compare_fishers
 from .fisher import fisher
 from .fisher_result import FisherResult
 from .gram import GramResult, gram
+from .linearize import linearize
 from .merging import merge
 from .ops import has_cuda
 from .recipes import inspect, merge_recipe, plan, verify
@@ -37,6 +38,7 @@ __all__ = [
     "gram",
     "has_cuda",
     "inspect",
+    "linearize",
     "merge",
     "merge_recipe",
     "ops",
