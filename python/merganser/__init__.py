@@ -19,6 +19,7 @@ from .gram import GramResult, gram
 from .linearize import linearize
 from .merging import merge
 from .ops import has_cuda
+from .posterior import Posterior
 from .recipes import inspect, merge_recipe, plan, verify
 from .trainer import Trainer
 
@@ -31,6 +32,7 @@ __all__ = [
     "FisherResult",
     "GramResult",
     "InputError",
+    "Posterior",
     "Trainer",
     "__version__",
     "compare_fishers",

@@ -71,7 +71,9 @@ class WrappedLoss:
 
 
 def _logits(outputs: Any) -> Tensor | None:
-    first = outputs[0] if isinstance(outputs, tuple) else getattr(outputs, "logits", None)
+    first = (
+        outputs[0] if isinstance(outputs, tuple) else getattr(outputs, "logits", None)
+    )
     return first if isinstance(first, Tensor) else None
 
 
