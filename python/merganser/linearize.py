@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import re
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -147,9 +148,9 @@ def _forward_differentiable():
         with sdpa_kernel(SDPBackend.MATH):
             yield
     except NotImplementedError as error:
-        if "forward AD" not in str(error):
+        if not re.search("forward (mode )?AD", str(error)):
             raise
-        reason = str(error).partition(" because")[0]
+        reason = str(error).partition(" because")[0].rstrip(".")
         raise InputError(
             f"the model cannot be linearized: {reason}; a transformers model may need "
             "attn_implementation='eager'"
