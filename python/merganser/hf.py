@@ -20,7 +20,7 @@ from ._hf.adamw_fisher import AdamInOptimizer
 from ._hf.mode import Mode
 from ._hf.online_mc import OnlineMC
 from ._hf.outputs import Outputs
-from ._hf.proximal import ProximalCallback
+from ._hf.proximal import ProximalCallback, has_term
 from ._hf.trainer import (
     check_trainer,
     count_examples,
@@ -132,6 +132,11 @@ class FisherCallback(TrainerCallback):
         self._hook = model.register_forward_hook(self._see, with_kwargs=True)
 
     def on_step_begin(self, args, state, control, **_):
+        if self.estimator == "adam" and has_term(state):
+            raise InputError(
+                "FisherCallback('adam') would square the gradient of the term of "
+                "ProximalCallback: use decoupled=True there, or 'online_mc'"
+            )
         self._mode.begin_step(state.global_step >= self._begin)
         if state.global_step == self._begin:
             self._mode.begin_window()

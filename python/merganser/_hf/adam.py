@@ -8,13 +8,11 @@ import torch
 from torch import nn
 
 from .. import ops
-from .._C import InputError
 from .._fisher.batches import Batch
 from .clipping import Clipping
 from .loss_scale import LossScale
 from .mode import Mode
 from .outputs import Outputs
-from .proximal import has_term
 
 
 class Adam(Mode):
@@ -27,11 +25,6 @@ class Adam(Mode):
         self._collecting = False
 
     def begin_step(self, collecting: bool) -> None:
-        if has_term(self.model):
-            raise InputError(
-                "FisherCallback('adam') would square the gradient of the term of "
-                "ProximalCallback: use decoupled=True there, or 'online_mc'"
-            )
         self._scale.begin_step()
         self._collecting = collecting
 
