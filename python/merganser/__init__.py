@@ -16,8 +16,10 @@ from .comparison import compare_fishers
 from .fisher import fisher
 from .fisher_result import FisherResult
 from .gram import GramResult, gram
+from .linearize import linearize
 from .merging import merge
 from .ops import has_cuda
+from .posterior import Posterior
 from .recipes import inspect, merge_recipe, plan, verify
 from .trainer import Trainer
 
@@ -30,6 +32,7 @@ __all__ = [
     "FisherResult",
     "GramResult",
     "InputError",
+    "Posterior",
     "Trainer",
     "__version__",
     "compare_fishers",
@@ -37,6 +40,7 @@ __all__ = [
     "gram",
     "has_cuda",
     "inspect",
+    "linearize",
     "merge",
     "merge_recipe",
     "ops",

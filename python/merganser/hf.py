@@ -1,4 +1,4 @@
-"""Fishers from a transformers Trainer. Needs transformers and accelerate."""
+"""Fishers from and for a transformers Trainer. Needs transformers and accelerate."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ._hf.adamw_fisher import AdamInOptimizer
 from ._hf.mode import Mode
 from ._hf.online_mc import OnlineMC
 from ._hf.outputs import Outputs
+from ._hf.proximal import ProximalCallback, has_term
 from ._hf.trainer import (
     check_trainer,
     count_examples,
@@ -30,6 +31,8 @@ from ._hf.trainer import (
 from ._losses.choice import LOSSES
 from ._wrappers import unwrapped
 from .fisher_result import FisherResult
+
+__all__ = ["FisherCallback", "ProximalCallback"]
 
 ESTIMATORS = ("adam", "online_mc")
 
@@ -120,12 +123,20 @@ class FisherCallback(TrainerCallback):
         self.result = None
         self._mode = self._find_mode(model, args, optimizer)
         self._begin = self._window_begin(args, state, train_dataloader)
-        self._total = self.num_examples or count_examples(train_dataloader)
+        self._total = self.num_examples or count_examples(
+            train_dataloader,
+            "pass num_examples to FisherCallback, by which a merge scales the Fisher",
+        )
         self._check_resume(state)
         self._saved_step: int | None = None
         self._hook = model.register_forward_hook(self._see, with_kwargs=True)
 
     def on_step_begin(self, args, state, control, **_):
+        if self.estimator == "adam" and has_term(state):
+            raise InputError(
+                "FisherCallback('adam') would square the gradient of the term of "
+                "ProximalCallback: use decoupled=True there, or 'online_mc'"
+            )
         self._mode.begin_step(state.global_step >= self._begin)
         if state.global_step == self._begin:
             self._mode.begin_window()

@@ -10,23 +10,10 @@ from torch import Tensor, nn
 
 from .. import _C
 from .._C import InputError
+from .._merge.checkpoint import DTYPES, decode
 from .._merge.states import memory_of, some
 from .._wrappers import parameters_inside, state_inside
 
-_DTYPES = {  # by their names in a safetensors header
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-}
 # Names in old files of BERT, which transformers changes as it reads them.
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
@@ -122,13 +109,11 @@ def _new_name(name: str) -> str:
 
 def _equal(tensor: Tensor, dtype: str, shape, data: bytes) -> bool:
     """Equal values, up to the rounding of one to the other's dtype."""
-    if dtype not in _DTYPES or tuple(shape) != tuple(tensor.shape):
+    if dtype not in DTYPES or tuple(shape) != tuple(tensor.shape):
         return False
     if tensor.numel() == 0:
         return True
-    # A bytearray, as torch refuses to share memory that is not writable.
-    flat = torch.frombuffer(bytearray(data), dtype=_DTYPES[dtype])
-    stored, tensor = flat.view(tensor.shape), tensor.detach().cpu()
+    stored, tensor = decode(dtype, shape, data), tensor.detach().cpu()
     return torch.equal(stored.to(tensor.dtype), tensor) or torch.equal(
         tensor.to(stored.dtype), stored
     )

@@ -10,8 +10,8 @@ from .._fisher.model_state import trainable_parameters
 from ..adamw_fisher import AdamWFisher
 
 
-def check_trainer(args, estimator: str) -> None:
-    """Raises InputError for settings that would make the Fisher wrong."""
+def check_whole_gradients(args, callback: str) -> None:
+    """Raises InputError where a process has no whole gradients, or scaled ones."""
     kind = PartialState().distributed_type.value
     problems = {
         "fp16: its loss scale changes from step to step; use bf16": args.fp16,
@@ -21,6 +21,14 @@ def check_trainer(args, estimator: str) -> None:
         "parallelism_config: a process has only a part of the gradients": (
             args.parallelism_config is not None
         ),
+    }
+    _refuse(callback, problems)
+
+
+def check_trainer(args, estimator: str) -> None:
+    """Raises InputError for settings that would make the Fisher wrong."""
+    check_whole_gradients(args, "FisherCallback")
+    problems = {
         "DataParallel: start one process per GPU with torchrun": args.n_gpu > 1,
         "torch_compile: it hides the model's calls": args.torch_compile,
         "load_best_model_at_end: the Fisher is of the last steps, not of that model": (
@@ -29,9 +37,13 @@ def check_trainer(args, estimator: str) -> None:
         "label_smoothing_factor: the loss is not a likelihood of the labels; use "
         "'online_mc'": estimator == "adam" and args.label_smoothing_factor != 0,
     }
+    _refuse("FisherCallback", problems)
+
+
+def _refuse(callback: str, problems: dict[str, bool]) -> None:
     for problem, present in problems.items():
         if present:
-            raise InputError(f"FisherCallback does not support {problem}")
+            raise InputError(f"{callback} does not support {problem}")
 
 
 def steps_per_epoch(args, train_dataloader) -> int:
@@ -45,14 +57,11 @@ def steps_per_epoch(args, train_dataloader) -> int:
     return math.ceil(batches / args.gradient_accumulation_steps)
 
 
-def count_examples(train_dataloader) -> int:
+def count_examples(train_dataloader, remedy: str) -> int:
     try:
         return len(train_dataloader.dataset)
     except TypeError:
-        raise InputError(
-            "the data have no length: pass num_examples to FisherCallback, by which a "
-            "merge scales the Fisher"
-        ) from None
+        raise InputError(f"the data have no length: {remedy}") from None
 
 
 def find_adamw_fisher(args, optimizer) -> AdamWFisher | None:

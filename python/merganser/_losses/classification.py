@@ -37,6 +37,10 @@ class Classification(Loss):
             )
         self._targets(outputs, batch)
 
+    def probabilities(self, outputs):
+        dtype = torch.promote_types(outputs.dtype, torch.float32)
+        return torch.softmax(outputs, dim=-1, dtype=dtype)
+
     def exact(self, outputs, batch):
         if outputs.dim() == 2:
             check_passes(outputs.shape[1] - 1)

@@ -41,6 +41,10 @@ class Loss:
     def check(self, outputs: Tensor, batch: Batch) -> None:
         """Raises InputError if the shape of the outputs does not fit the loss."""
 
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """The distribution's probabilities, or its mean if labels are real values."""
+        raise NotImplementedError
+
     def exact(self, outputs: Tensor, batch: Batch) -> Iterator[Tensor]:
         """Directions v_k of the shape of `outputs`, with sum_k v_k v_k^T the Fisher of
         each example's outputs."""

@@ -25,6 +25,9 @@ class Multilabel(Loss):
             )
         _check_values("multilabel", outputs, batch)
 
+    def probabilities(self, outputs):
+        return torch.sigmoid(outputs.to(_wide(outputs)))
+
     def exact(self, outputs, batch):
         p = torch.sigmoid(outputs.detach().double())
         return columns((p * (1 - p)).sqrt().to(outputs.dtype))
@@ -75,6 +78,9 @@ class Regression(Loss):
             )
         _check_values("regression", outputs, batch)
 
+    def probabilities(self, outputs):
+        return outputs.to(_wide(outputs), copy=True)
+
     def exact(self, outputs, batch):
         return columns(torch.ones_like(outputs, requires_grad=False))
 
@@ -94,6 +100,10 @@ class Regression(Loss):
 
     def terms(self, outputs, batch):
         return outputs.numel() / 2  # the usual loss is the mean of (y - f)^2
+
+
+def _wide(outputs: Tensor) -> torch.dtype:
+    return torch.promote_types(outputs.dtype, torch.float32)
 
 
 def columns(values: Tensor) -> Iterator[Tensor]:

@@ -81,9 +81,7 @@ def finite(
     """Returns the tensor; raises InputError unless it is finite and >= minimum."""
     if not tensor.isfinite().all() or (tensor < minimum).any():
         kind = "finite" if minimum < 0 else "finite and not negative"
-        raise InputError(
-            f"{label}: tensor {name!r} cannot be merged: its values must be {kind}"
-        )
+        raise InputError(f"{label}: the values of tensor {name!r} must be {kind}")
     return tensor
 
 

@@ -4,10 +4,6 @@ it."""
 import copy
 import gc
 import itertools
-import os
-import socket
-import subprocess
-import sys
 
 import hf_training
 import merganser
@@ -20,7 +16,7 @@ from merganser import FisherResult, InputError
 from merganser._hf.trainer import check_trainer
 from merganser.adamw_fisher import AdamWFisher
 from merganser.hf import FisherCallback
-from repository import SUPPORT
+from processes import run_twice
 from transformers import BertForTokenClassification, TrainerCallback
 
 SPLITS = {
@@ -569,25 +565,7 @@ def test_refuses_options(options, message):
 @pytest.mark.slow
 def test_two_processes(tmp_path):
     """DDP: 2 x 4 examples per step equal one process' 8; samples differ by process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    worker = SUPPORT / "hf_worker.py"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, worker, tmp_path],
-            env=os.environ
-            | {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
-            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    for process in processes:
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, output
+    run_twice("hf_worker.py", tmp_path)
 
     data = examples(24)
     expected = define_adam(bert(), data, 8)

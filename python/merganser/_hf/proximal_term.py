@@ -1,0 +1,142 @@
+"""A proximal term over the trainable parameters of a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from .. import _C
+from .._C import InputError
+from .._fisher.model_state import trainable_parameters
+from .._merge.checkpoint import read_state
+from .._merge.states import check_extra, check_shape, finite, some, state_of
+from .._posterior.inputs import Model
+from .._wrappers import parameters_inside
+from ..fisher_result import FisherResult
+from ..posterior import Posterior
+
+
+class ProximalTerm:
+    """1/2 ||theta - theta_0||^2_P, over a model's trainable parameters."""
+
+    def __init__(
+        self, model: nn.Module, start: list[Tensor], precision: dict[str, Tensor]
+    ):
+        parameters = trainable_parameters(model)
+        self._names = list(parameters)
+        self._parameters = list(parameters.values())
+        self._start = start
+        self._precision = [precision[name] for name in self._names]
+        self._max: list[float] | None = None  # of each precision
+
+    def add_gradient(self, factor: float) -> None:
+        """Adds factor P (theta - theta_0) to the gradients, to which the backward
+        passes of the step add the loss's: it is the same in all processes, so that
+        their mean keeps it."""
+        with torch.no_grad():
+            pulls = self._pull()
+            if factor != 1:
+                torch._foreach_mul_(pulls, factor)
+            for p, gradient in zip(self._parameters, pulls, strict=True):
+                if p.grad is None:
+                    p.grad = gradient
+                else:
+                    p.grad += gradient
+
+    def shrink(self, optimizer: Any) -> None:
+        """theta -= lr P (theta - theta_0), with each group's learning rate."""
+        rates = {
+            p: float(group["lr"])
+            for group in optimizer.param_groups
+            for p in group["params"]
+        }
+        self._check_steps(rates)
+        with torch.no_grad():
+            for p, pull in zip(self._parameters, self._pull(), strict=True):
+                if p in rates:
+                    p.sub_(pull, alpha=rates[p])
+
+    def value(self) -> float:
+        with torch.no_grad():
+            terms = zip(self._parameters, self._start, self._precision, strict=True)
+            return sum(
+                float((h.double() * (p.double() - s.double()).square()).sum()) / 2
+                for p, s, h in terms
+            )
+
+    def _pull(self) -> list[Tensor]:
+        pulls = torch._foreach_sub([p.detach() for p in self._parameters], self._start)
+        torch._foreach_mul_(pulls, self._precision)
+        return cast(list[Tensor], pulls)
+
+    def _check_steps(self, rates: dict[Tensor, float]) -> None:
+        if self._max is None:
+            self._max = [float(h.max()) if h.numel() else 0.0 for h in self._precision]
+        for name, p, most in zip(self._names, self._parameters, self._max, strict=True):
+            if rates.get(p, 0.0) * most > 1:
+                raise InputError(
+                    f"lr * weight * H / N is {rates[p] * most:.3g} in tensor {name!r}, "
+                    "so that a decoupled step would pass theta_0: use decoupled=False, "
+                    "or a smaller weight"
+                )
+
+
+def scaled_precisions(
+    model: nn.Module, fishers: Sequence[FisherResult | Posterior], scale: float
+) -> dict[str, Tensor]:
+    """scale * sum_s H_s of each trainable parameter, in its dtype."""
+    parameters = trainable_parameters(model)
+    first_names = {id(p): name for name, p in parameters_inside(model)}
+    aliases = dict(parameters_inside(model, remove_duplicate=False))
+    sums: dict[str, Tensor] = {}
+    for position, fisher in enumerate(fishers):
+        label = f"fisher[{position}]" if len(fishers) > 1 else "fisher"
+        check_extra(fisher.H, aliases, label, "the model")
+        found = {first_names[id(aliases[n])]: h for n, h in fisher.H.items()}
+        missing = [name for name in parameters if name not in found]
+        if missing:
+            raise InputError(
+                f"{label} lacks trainable parameters of the model: {some(missing)}"
+            )
+        for name, p in parameters.items():
+            h = finite(found[name], label, name, 0.0)
+            check_shape(h, p.shape, label, name, "the model")
+            h = h.to(p.device, torch.float64)
+            sums[name] = h if name not in sums else sums[name] + h
+    return {name: (scale * h).to(parameters[name].dtype) for name, h in sums.items()}
+
+
+def start_of(
+    model: nn.Module, given: Model | None, fishers: Sequence[FisherResult | Posterior]
+) -> list[Tensor]:
+    """theta_0 of the trainable parameters, in their dtypes."""
+    parameters = trainable_parameters(model)
+    if given is None:
+        return [p.detach().clone() for p in parameters.values()]
+    if isinstance(given, str | os.PathLike):
+        _check_hash(given, fishers)
+        state = read_state(given)
+    else:
+        state = state_of(given, "start")
+    found = []
+    for name, p in parameters.items():
+        names = [n for n, q in parameters_inside(model, False) if q is p]
+        stored = next((n for n in names if n in state), None)
+        if stored is None:
+            raise InputError(f"start lacks a tensor of the model: {name!r}")
+        check_shape(state[stored], p.shape, "start", name, "the model")
+        found.append(finite(state[stored], "start", name).to(p, copy=True))
+    return found
+
+
+def _check_hash(path, fishers: Sequence[FisherResult | Posterior]) -> None:
+    """One of the Fishers, the last task's, must be at theta_0."""
+    hashes = {getattr(f, "base_model_hash", "") for f in fishers}
+    if "" not in hashes and _C.content_hash(path) not in hashes:
+        raise InputError(
+            f"the Fisher belongs to another model than start, {path}: its hash differs"
+        )

@@ -1,0 +1,74 @@
+"""The examples of docs/python.md on posteriors, tangent space and proximal terms, run
+as printed on small models."""
+
+import merganser
+import pytest
+import tiny_models
+import torch
+import transformers
+from document_examples import run_example
+from hf_training import examples
+from merganser import Posterior
+
+
+@pytest.fixture
+def names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    base, *models = (tiny_models.bert() for _ in range(3))
+    batch = tiny_models.batch([5, 7, 4, 6])
+    fishers = [merganser.fisher(model, [batch]) for model in models]
+    fishers[0].save("earlier.fisher.safetensors")
+    return {
+        "merganser": merganser,
+        "transformers": transformers,
+        "base": base,
+        "model": base,
+        "models": models,
+        "other": models[0],
+        "fishers": fishers,
+        "base_fisher": merganser.fisher(base, [batch]),
+        "loader": [batch],
+        "data": examples(16),
+        "args": transformers.TrainingArguments(
+            "out",
+            max_steps=2,
+            learning_rate=1e-3,
+            report_to="none",
+            save_strategy="no",
+            use_cpu=True,
+        ),
+    }
+
+
+def test_posteriors(names):
+    run_example("Posteriors", names)
+    probabilities = names["probabilities"]
+    assert probabilities.shape == (4, 3)
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(4))
+    merged = merganser.merge(
+        names["base"],
+        names["models"],
+        names["fishers"],
+        base_fisher=names["base_fisher"],
+        parameters={"delta": 0.0},
+    )
+    mean = Posterior.load("models/merged").mean
+    for name, expected in merged.items():
+        torch.testing.assert_close(mean[name], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_tangent_space(names):
+    before = {n: x.clone() for n, x in names["base"].state_dict().items()}
+    run_example("Tangent space", names)
+    saved = type(names["base"]).from_pretrained("models/tangent").state_dict()
+    linear = names["linear"].state_dict()
+    assert all(torch.equal(linear[n], x) for n, x in saved.items())
+    assert any(not torch.equal(before[n], x) for n, x in saved.items())
+    assert names["merged"].keys() == before.keys()
+
+
+def test_earlier_tasks_in_a_trainer(names, capsys):
+    run_example("Earlier tasks in a Trainer", names)
+    assert names["callback"].value() > 0
+    assert str(names["callback"].value()) in capsys.readouterr().out

@@ -1,0 +1,343 @@
+"""merganser.Posterior against torch.distributions, gradient matching and loops."""
+
+import copy
+import math
+
+import hf_training
+import merganser
+import pytest
+import tiny_models
+import torch
+from merganser import FisherResult, InputError, Posterior
+from torch import nn
+
+SHAPES = {"w": (5, 3), "b": (5,)}
+
+
+def draw(seed, dtype=torch.float64, zeros=False):
+    """A state dict with a constant buffer, and a Fisher of 2 to 9 examples."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {
+        n: torch.randn(s, generator=generator, dtype=dtype) for n, s in SHAPES.items()
+    }
+    diagonal = {
+        n: torch.rand(s, generator=generator, dtype=dtype) for n, s in SHAPES.items()
+    }
+    if zeros:
+        diagonal["w"][seed % 5 :] = 0
+    state |= {"scale": torch.ones(2, dtype=dtype), "count": torch.tensor(seed)}
+    return state, FisherResult(diagonal, 2 + seed, 1, "exact")
+
+
+def normal(posterior):
+    """The same distribution by torch."""
+    return {
+        n: torch.distributions.Normal(posterior.mean[n], p.rsqrt())
+        for n, p in posterior.precision.items()
+    }
+
+
+def experts(dtype=torch.float64, zeros=False, delta=1e-12):
+    base, base_fisher = draw(0, dtype, zeros)
+    drawn = [draw(seed, dtype, zeros) for seed in (1, 2, 3)]
+    prior = Posterior.laplace(base, base_fisher, delta=delta)
+    posteriors = [
+        Posterior.laplace(state, fisher, base_fisher, delta=delta)
+        for state, fisher in drawn
+    ]
+    return prior, posteriors, base, base_fisher, *map(list, zip(*drawn, strict=True))
+
+
+@pytest.mark.parametrize("delta", [0.0, 1e-12, 0.5])
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize(
+    "dtype, tolerance", [(torch.float64, 1e-14), (torch.float32, 2e-6)]
+)
+def test_product_is_gradient_matching(dtype, tolerance, zeros, delta):
+    prior, posteriors, base, base_fisher, states, fishers = experts(dtype, zeros, delta)
+    for weights in (1.0, [0.3, 1.0, 2.5]):
+        product = Posterior.product(posteriors, prior, weights)
+        merged = merganser.merge(
+            base,
+            states,
+            fishers,
+            weights=weights,
+            base_fisher=base_fisher,
+            parameters={"delta": delta},
+        )
+        assert list(product.mean) == list(merged)
+        for name, expected in merged.items():
+            assert product.mean[name].dtype == expected.dtype
+            torch.testing.assert_close(
+                product.mean[name], expected, rtol=tolerance, atol=tolerance
+            )
+        alphas = [weights] * 3 if weights == 1.0 else weights
+        for name in SHAPES:
+            total = base_fisher.H[name].double() + delta
+            for a, fisher in zip(alphas, fishers, strict=True):
+                total = total + a * fisher.H[name].double()
+            torch.testing.assert_close(
+                product.precision[name].double(), total, rtol=tolerance, atol=tolerance
+            )
+
+
+def test_product_divides_by_the_base():
+    """log q = log p_0 + sum_t a_t (log p_t - log p_0), up to a constant."""
+    prior, posteriors, base, *_ = experts(delta=0.1)
+    weights = [0.3, 1.0, 0.7]
+    product = Posterior.product(posteriors, prior, weights)
+    constants = []
+    for seed in range(4):
+        state = base | {n: draw(10 + seed)[0][n] for n in SHAPES}
+        own = prior.log_density(state)
+        expected = own + sum(
+            w * (p.log_density(state | {"count": p.mean["count"]}) - own)
+            for w, p in zip(weights, posteriors, strict=True)
+        )
+        constants.append(product.log_density(state) - expected)
+    assert max(constants) - min(constants) < 1e-9
+
+
+def test_log_density_is_that_of_torch():
+    state, fisher = draw(4)
+    posterior = Posterior.laplace(state, fisher, delta=0.2)
+    other = state | {n: draw(5)[0][n] for n in SHAPES}
+    expected = sum(d.log_prob(other[n]).sum() for n, d in normal(posterior).items())
+    assert math.isclose(posterior.log_density(other), float(expected), rel_tol=1e-12)
+
+
+def test_laplace_on_ridge_regression():
+    """The Fisher of a Gaussian model plus the prior is its Hessian's diagonal."""
+    torch.manual_seed(0)
+    x = torch.randn(40, 6, dtype=torch.float64)
+    model = nn.Linear(6, 1, bias=False).double()
+    fisher = merganser.fisher(model, [x], loss="regression")
+    posterior = Posterior.laplace(model, fisher, delta=0.3)
+    hessian = x.T @ x + 0.3 * torch.eye(6)
+    torch.testing.assert_close(posterior.precision["weight"][0], hessian.diagonal())
+
+
+def test_samples_have_the_mean_and_the_precision():
+    state, fisher = draw(6)
+    posterior = Posterior.laplace(state, fisher, delta=0.2)
+    generator = torch.Generator().manual_seed(1)
+    drawn = [posterior.sample(generator) for _ in range(4000)]
+    for name, p in posterior.precision.items():
+        x = torch.stack([s[name] for s in drawn])
+        scores = (x.mean(0) - posterior.mean[name]) * (4000 * p).sqrt()
+        assert scores.abs().max() < 4.5
+        assert (x.var(0) * p - 1).abs().max() < 4.5 * math.sqrt(2 / 4000)
+    assert all(torch.equal(s["scale"], state["scale"]) for s in drawn)
+
+
+def test_a_seed_determines_the_sample():
+    posterior = Posterior.laplace(*draw(6), delta=0.2)
+    a, b, c = (posterior.sample(seed) for seed in (3, 3, 4))
+    assert all(torch.equal(a[n], b[n]) for n in a)
+    assert not torch.equal(a["w"], c["w"])
+
+
+def test_zeros_are_refused_until_a_prior_is_added():
+    state, fisher = draw(3, zeros=True)
+    posterior = Posterior.laplace(state, fisher)
+    assert posterior.zeros == {"w": 6}
+    assert "6 with precision 0" in repr(posterior)
+    for act in (
+        posterior.sample,
+        lambda: posterior.log_density(state),
+        lambda: posterior.predict(nn.Linear(3, 5), [torch.ones(1, 3)]),
+    ):
+        with pytest.raises(InputError, match="6 of tensor 'w'.*call with_prior"):
+            act()
+    proper = posterior.with_prior(0.1)
+    assert proper.zeros == {}
+    assert torch.equal(proper.precision["w"], posterior.precision["w"] + 0.1)
+    proper.sample()
+
+
+def classifier():
+    model = tiny_models.bert()
+    texts = [tiny_models.batch([3, 5, 4], pad_to=6), tiny_models.batch([6, 2])]
+    fisher = merganser.fisher(model, texts)
+    return model, texts, Posterior.laplace(model, fisher, delta=50.0)
+
+
+def test_predictive_average():
+    model, texts, posterior = classifier()
+    model.train()
+    before = copy.deepcopy(model.state_dict())
+    found = posterior.predict(model, texts, samples=3, seed=5)
+    assert model.training
+    assert all(torch.equal(x, before[n]) for n, x in model.state_dict().items())
+
+    generator = torch.Generator().manual_seed(5)
+    other = copy.deepcopy(model).eval()
+    sums = 0
+    for _ in range(3):
+        other.load_state_dict(posterior.sample(generator))
+        with torch.no_grad():
+            logits = [other(**(b | {"labels": None})).logits for b in texts]
+        sums = sums + torch.cat(logits).softmax(1)
+    torch.testing.assert_close(found, sums / 3)
+
+
+def test_predictive_average_of_a_shuffled_loader():
+    model, _, posterior = classifier()
+    rows = hf_training.rows(tiny_models.batch([4] * 6))
+    found = []
+    for samples in (1, 2):
+        torch.manual_seed(9)
+        loader = torch.utils.data.DataLoader(rows, 2, shuffle=True)
+        found.append(posterior.predict(model, loader, samples=samples))
+    torch.manual_seed(9)
+    batches = list(torch.utils.data.DataLoader(rows, 2, shuffle=True))
+    expected = posterior.predict(model, batches, samples=2)
+    torch.testing.assert_close(found[1], expected)
+
+
+@pytest.mark.parametrize("loss", ["regression", "multilabel"])
+def test_predictive_average_of_values(loss):
+    model = nn.Linear(4, 3).double()
+    x = torch.randn(5, 4, dtype=torch.float64)
+    posterior = Posterior.laplace(model, merganser.fisher(model, [x], loss=loss))
+    posterior = posterior.with_prior(2.0)
+    found = posterior.predict(model, [x], samples=2, loss=loss)
+    generator = torch.Generator().manual_seed(0)
+    expected = 0
+    for _ in range(2):
+        state = posterior.sample(generator)
+        z = x @ state["weight"].T + state["bias"]
+        expected = expected + (z if loss == "regression" else z.sigmoid()) / 2
+    torch.testing.assert_close(found, expected)
+
+
+def test_tied_tensors_are_sampled_once(tmp_path):
+    model = hf_training.gpt2()
+    batch = {"input_ids": tiny_models.batch([5, 5])["input_ids"]}
+    fisher = merganser.fisher(model, [batch], "mc")
+    posterior = Posterior.laplace(model, fisher, delta=30.0)
+    sample = posterior.sample()
+    tied = ("transformer.wte.weight", "lm_head.weight")
+    assert torch.equal(*(sample[name] for name in tied))
+    assert not torch.equal(sample[tied[0]], model.state_dict()[tied[0]])
+    posterior.save(tmp_path)
+    again = Posterior.load(tmp_path)
+    assert "lm_head.weight" not in again.mean
+    a, b = (
+        p.predict(model, [batch], samples=2, loss="causal_lm")
+        for p in (posterior, again)
+    )
+    assert torch.equal(a, b)
+
+
+def test_round_trip(tmp_path):
+    model, texts, posterior = classifier()
+    model.save_pretrained(tmp_path)
+    posterior.save(tmp_path)
+    again = Posterior.load(tmp_path)
+    assert again.mean.keys() == posterior.mean.keys()
+    for part in ("mean", "precision"):
+        a, b = getattr(again, part), getattr(posterior, part)
+        assert all(torch.equal(a[n], b[n]) for n in b)
+    a, b = again.sample(2), posterior.sample(2)
+    assert all(torch.equal(a[n], b[n]) for n in b)
+
+    # The directory is an ordinary model, and the precision a Fisher of it.
+    loaded = type(model).from_pretrained(tmp_path)
+    assert torch.equal(loaded.classifier.weight, posterior.mean["classifier.weight"])
+    fisher = FisherResult.load(tmp_path / "posterior.safetensors")
+    assert torch.equal(fisher.H["classifier.bias"], again.H["classifier.bias"])
+    from_files = Posterior.laplace(tmp_path, tmp_path / "posterior.safetensors")
+    assert torch.equal(
+        from_files.precision["classifier.bias"], again.precision["classifier.bias"]
+    )
+
+    loaded.classifier.weight.data += 1
+    loaded.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="belongs to another model"):
+        Posterior.load(tmp_path)
+    with pytest.raises(InputError, match="its hash differs"):
+        Posterior.laplace(tmp_path, tmp_path / "posterior.safetensors")
+
+
+def test_the_mean_is_a_copy():
+    model = nn.Linear(3, 2)
+    fisher = merganser.fisher(model, [torch.ones(1, 3)], loss="regression")
+    posterior = Posterior.laplace(model, fisher)
+    before = model.weight.detach().clone()
+    model.weight.data += 1
+    assert torch.equal(posterior.mean["weight"], before)
+
+
+def spoil(change):
+    state, fisher = draw(1)
+    change(state, fisher)
+    return state, fisher
+
+
+def changed(part, **tensors):
+    return lambda state, fisher: (state, fisher.diagonal)[part].update(tensors)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (changed(0, w=torch.full((5, 3), torch.nan)), "mean.*'w' must be finite"),
+        (changed(1, w=torch.full((5, 3), -1.0)), "'w' must be finite and not negative"),
+        (changed(1, w=torch.zeros(2)), r"fisher.*'w' has shape \[2\]"),
+        (changed(1, extra=torch.zeros(2)), "fisher has tensors .* lacks: 'extra'"),
+        (changed(1, count=torch.tensor(1.0)), "precision has tensors.*'count'"),
+    ],
+)
+def test_refuses_laplace(change, message):
+    with pytest.raises(InputError, match=message):
+        Posterior.laplace(*spoil(change))
+
+
+def test_refuses_arguments(tmp_path):
+    state, fisher = draw(1)
+    posterior = Posterior.laplace(state, fisher, delta=1.0)
+    for delta in (-1.0, math.nan, "1"):
+        with pytest.raises(InputError, match="delta must be a finite number, not neg"):
+            Posterior.laplace(state, fisher, delta=delta)
+    with pytest.raises(InputError, match="delta must be a finite number, positive"):
+        posterior.with_prior(0.0)
+    with pytest.raises(InputError, match="must be a FisherResult or the path"):
+        Posterior.laplace(state, fisher.diagonal)
+    other = FisherResult({"w": fisher["w"]}, 1, 1, "exact")
+    with pytest.raises(InputError, match="different tensors: 'b'"):
+        Posterior.laplace(state, fisher, other)
+    with pytest.raises(InputError, match="state lacks tensors.*'b'"):
+        posterior.log_density({"w": state["w"]})
+    with pytest.raises(InputError, match="'scale' differs from the mean"):
+        posterior.log_density(state | {"scale": 2 * state["scale"]})
+    with pytest.raises(InputError, match="the posterior has tensors.*'b'"):
+        posterior.predict(nn.Linear(3, 5), [torch.ones(1, 3)])
+    with pytest.raises(InputError, match="samples must be at least 1"):
+        posterior.predict(nn.Linear(3, 5), [torch.ones(1, 3)], samples=0)
+    with pytest.raises(InputError, match="seed must be at least 0"):
+        posterior.sample(-1)
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(InputError, match="sharded model"):
+        posterior.save(tmp_path)
+
+
+def test_refuses_products():
+    prior, posteriors, _, _, states, fishers = experts()
+    with pytest.raises(InputError, match="weights must have 3 items"):
+        Posterior.product(posteriors, prior, [1.0])
+    with pytest.raises(InputError, match="not negative, not -1"):
+        Posterior.product(posteriors, prior, -1.0)
+    with pytest.raises(InputError, match="at least one item"):
+        Posterior.product([], prior)
+    with pytest.raises(InputError, match=r"posteriors\[0\] must be a Posterior"):
+        Posterior.product(states, prior)
+    without = Posterior.laplace(states[0], fishers[0])
+    with pytest.raises(InputError, match="'w' is below the base's: it must include"):
+        Posterior.product([without], posteriors[1])
+    less = Posterior(prior.mean, {"w": prior.precision["w"]})
+    with pytest.raises(InputError, match="precisions of different tensors: 'b'"):
+        Posterior.product([less], prior)
+    state = posteriors[0].mean | {"scale": torch.zeros(2, dtype=torch.float64)}
+    with pytest.raises(InputError, match="'scale' differs from the base's"):
+        Posterior.product([Posterior(state, posteriors[0].precision)], prior)

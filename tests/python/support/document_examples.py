@@ -1,0 +1,19 @@
+"""Runs the fenced Python examples of the documents."""
+
+import re
+
+import pytest
+from repository import ROOT
+
+
+def run_example(section, names):
+    """Runs the one Python block of a section of docs/python.md, as printed."""
+    document = ROOT / "docs" / "python.md"
+    if not document.exists():
+        pytest.skip("no documents: the tests run away from their clone")
+    text = document.read_text(encoding="utf-8").split(f"\n## {section}\n")[1]
+    found = re.findall(
+        r"^```python\n(.*?)^```$", text.split("\n## ")[0], re.DOTALL | re.MULTILINE
+    )
+    assert len(found) == 1
+    exec(compile(found[0], document, "exec"), names)
