@@ -49,9 +49,9 @@ class Posterior:
     """The normal distribution N(mean, diag(precision)^-1) of a model's parameters.
 
     A tensor without a precision (frozen, or a buffer) is known: it has its mean. Of
-    tied tensors one has a precision, and the others follow it. A precision of 0 is no
-    distribution: products take it, but log_density, sample and predict raise
-    InputError; `with_prior` adds a precision everywhere.
+    tied tensors one has a precision. With a precision of 0 it is no distribution:
+    products take it; log_density, sample and predict raise InputError, until
+    `with_prior` adds a precision everywhere.
 
     Attributes:
         mean: a state dict, in the model's dtypes.
@@ -104,11 +104,7 @@ class Posterior:
         """
         check_delta(delta, minimum=0.0)
         mean, content_hash = read_model(model)
-        fishers = read_fishers(fisher, base_fisher, mean)
-        if content_hash and fishers[0].base_model_hash not in ("", content_hash):
-            raise InputError(
-                f"the Fisher belongs to another model than {model}: its hash differs"
-            )
+        fishers = read_fishers(fisher, base_fisher, mean, content_hash)
         precision = {
             name: add_up([(f.num_examples, f[name]) for f in fishers], delta).to(
                 mean[name].device
@@ -156,7 +152,7 @@ class Posterior:
 
     @property
     def H(self) -> dict[str, Tensor]:
-        """The precision, under the name of FisherResult's sum over the data set."""
+        """The precision, as a FisherResult names N F."""
         return self.precision
 
     @property
@@ -174,12 +170,12 @@ class Posterior:
         """
         self._check_proper()
         state = state_of(state, "state")
-        required = self.mean.keys() - self._ties.keys()
-        missing = sorted(required - state.keys())
+        required = sorted(self.mean.keys() - self._ties.keys())
+        missing = [name for name in required if name not in state]
         if missing:
             raise InputError(f"state lacks tensors of the posterior: {some(missing)}")
         total = 0.0
-        for name in sorted(required):
+        for name in required:
             mean, x = self.mean[name], state[name].to(self.mean[name].device)
             check_shape(x, mean.shape, "state", name, "the posterior")
             if name in self.precision:

@@ -38,10 +38,15 @@ def read_model(model: Model) -> tuple[State, str]:
 
 
 def read_fishers(
-    fisher: Fisher, base_fisher: Fisher | None, mean: State
+    fisher: Fisher, base_fisher: Fisher | None, mean: State, content_hash: str
 ) -> list[FisherResult]:
-    """The Fishers of a model, and of its base if given, checked to fit its tensors."""
+    """The Fishers of a model, and of its base if given, checked to fit its tensors.
+
+    content_hash: of the model's files; empty: unknown.
+    """
     fishers = [load_fisher(f) for f in (fisher, base_fisher) if f is not None]
+    if content_hash and fishers[0].base_model_hash not in ("", content_hash):
+        raise InputError("fisher belongs to another model: its hash differs")
     names = sorted(fishers[0].keys() ^ fishers[-1].keys())
     if names:
         raise InputError(
