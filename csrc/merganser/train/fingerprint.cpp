@@ -31,8 +31,9 @@ Json hash_files(const std::vector<std::filesystem::path>& files) {
 }
 
 // Incremented whenever the same options give other bits: another order of the
-// examples, other dropout masks, another hash of the weights in a Fisher file.
-constexpr int kFormat = 3;
+// examples, other dropout masks, another hash of the weights in a Fisher file,
+// second texts that used to be left out.
+constexpr int kFormat = 4;
 
 } // namespace
 

@@ -79,7 +79,12 @@ StepMetrics Stepper::step(StepPlan& plan, int64_t step) {
   const bool samples = in_window &&
       options_.fisher == TrainingFisher::kOnlineMc &&
       (step - plan.fisher_window_begin()) % options_.fisher_interval == 0;
-  if (samples) {
+  // Without dropout the step's own graph is that of the model: no forward pass
+  // is needed. With it, squares would belong to the network with dropout, and
+  // of several batches the gradients would add up.
+  const bool own_graph =
+      !task_.model->config().has_dropout() && batches.size() == 1;
+  if (samples && !own_graph) {
     for (const std::vector<int64_t>& batch : batches) {
       sample_fisher(batch, metrics.epoch);
     }
@@ -90,7 +95,11 @@ StepMetrics Stepper::step(StepPlan& plan, int64_t step) {
       philox_u64(options_.seed, kDropoutStream, static_cast<uint64_t>(step)));
   const double scale = 1.0 / static_cast<double>(metrics.examples);
   for (const std::vector<int64_t>& batch : batches) {
-    metrics.loss += scale * add_loss(batch, scale);
+    const Forward pass = forward(batch);
+    if (samples && own_graph) {
+      add_sampled(pass, metrics.epoch, true);
+    }
+    metrics.loss += scale * add_loss(pass, scale);
   }
   check_finite("loss", metrics.loss, metrics);
 
@@ -118,11 +127,15 @@ StepMetrics Stepper::step(StepPlan& plan, int64_t step) {
   return metrics;
 }
 
-double Stepper::add_loss(const std::vector<int64_t>& indices, double scale) {
-  const Batch batch = make_batch(task_.train, indices, task_.pad_id);
+Stepper::Forward Stepper::forward(const std::vector<int64_t>& indices) {
+  Batch batch = make_batch(task_.train, indices, task_.pad_id);
   const at::Tensor logits = batch_logits(task_.model, batch, options_.bfloat16);
+  return {std::move(batch), logits};
+}
+
+double Stepper::add_loss(const Forward& pass, double scale) {
   const at::Tensor loss = at::cross_entropy_loss(
-      logits, to_tensor(batch.labels), {}, at::Reduction::Sum);
+      pass.logits, to_tensor(pass.batch.labels), {}, at::Reduction::Sum);
   (loss * scale).backward();
   return loss.item<double>();
 }
@@ -130,11 +143,18 @@ double Stepper::add_loss(const std::vector<int64_t>& indices, double scale) {
 void Stepper::sample_fisher(
     const std::vector<int64_t>& indices,
     int64_t epoch) {
-  const Batch batch = make_batch(task_.train, indices, task_.pad_id);
   const EvalMode eval_mode(*task_.model);
-  const at::Tensor logits = batch_logits(task_.model, batch, options_.bfloat16);
+  add_sampled(forward(indices), epoch, false);
+}
+
+void Stepper::add_sampled(const Forward& pass, int64_t epoch, bool keep_graph) {
   fisher->add_sampled(
-      arena, logits, to_tensor(batch.indices), options_.seed, epoch);
+      arena,
+      pass.logits,
+      to_tensor(pass.batch.indices),
+      options_.seed,
+      epoch,
+      keep_graph);
 }
 
 } // namespace merganser

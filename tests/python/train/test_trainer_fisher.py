@@ -12,7 +12,7 @@ import pytest
 import torch
 from merganser import FisherResult
 from safetensors.torch import load_file
-from training_inputs import MODELS, make_bert, make_data, train
+from training_inputs import MODELS, make_bert, make_data, train, write
 from training_replay import Replay
 
 COURSES = {
@@ -110,7 +110,8 @@ def test_online_mc(model, course, tmp_path):
 
 
 def test_online_mc_is_in_eval_mode(tmp_path):
-    """With a learning rate of 0 the model is constant, and dropout must not matter."""
+    """With a learning rate of 0 the model is constant, and dropout must not matter:
+    with it labels are drawn by a pass in eval mode, without it on the step's graph."""
     make_bert(tmp_path / "model")
     make_data(tmp_path / "train.jsonl", 20, seed=1)
     options = {"fisher": "online_mc", "lr": 0.0, "batch_size": 8}
@@ -193,3 +194,49 @@ def test_proximal_refuses_the_fisher_of_another_model(tmp_path):
     make_bert(tmp_path / "model")
     with pytest.raises(merganser.InputError, match="f0.safetensors.*another model"):
         train(tmp_path, proximal=tmp_path / "f0.safetensors")
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    """A model, texts with labels drawn from it, and its exact Fisher.
+
+    For such labels the mean gradient is zero but for noise, so that without dropout
+    both online estimators have the mean of the exact Fisher.
+    """
+    folder = tmp_path_factory.mktemp("calibrated")
+    make_bert(folder / "model")
+    data = make_data(folder / "train.jsonl", 1600, seed=1)
+    replay = Replay(folder / "model", data)
+    with torch.no_grad():
+        p = replay.logits(range(len(replay.texts))).softmax(1)
+    labels = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(5))
+    write(data, zip(replay.texts, labels.flatten().tolist(), strict=True))
+    loaded = merganser._C.Dataset.load(
+        data, folder / "model", max_length=24, num_labels=3
+    )
+    encoder = merganser._C.Encoder.load(folder / "model")
+    exact = merganser._C.estimate_fisher(encoder, loaded, 0, estimator="exact")
+    return folder, dict(exact.diagonal)
+
+
+@pytest.mark.parametrize(
+    "estimator, dropout, low, high",
+    [
+        ("adam", 0.0, 0.9, 1.1),
+        ("online_mc", 0.0, 0.9, 1.1),
+        ("adam", 0.1, 1.5, 2.5),
+        ("online_mc", 0.1, 0.9, 1.1),
+    ],
+)
+def test_scale_against_exact(estimator, dropout, low, high, calibrated, tmp_path):
+    """Ratio of the sums over all parameters, of a model that does not change.
+
+    "adam" squares the gradients of the network with dropout: they are larger.
+    """
+    folder, exact = calibrated
+    out = tmp_path / "out"
+    options = {"dropout": dropout, "fisher": estimator, "fisher_interval": 1}
+    train(folder, out=out, lr=0.0, batch_size=4, **options)
+    fisher = load_file(out / "fisher.safetensors")
+    ratio = sum(f.sum() for f in fisher.values()) / sum(f.sum() for f in exact.values())
+    assert low < ratio < high
