@@ -44,10 +44,10 @@ class Trainer:
         beta1, beta2, epsilon: Adam's.
         clip: max norm of the gradient; 0: no clipping.
         dropout: replaces every dropout probability of config.json.
-        fisher: "none", "adam" or "online_mc": the mean Fisher diagonal, collected
-            over the last epoch (docs/method.md, section 3).
-        fisher_interval: online_mc takes an extra backward pass every `fisher_interval`
-            steps.
+        fisher: "none", "adam", "online_mc" or "online_mc_step": the mean Fisher
+            diagonal, collected over the last epoch (docs/method.md, section 3).
+        fisher_interval: online_mc and online_mc_step take an extra backward pass every
+            `fisher_interval` steps.
         proximal: Fisher file of `model`: adds weight / (2 N) |theta - theta_0|^2 in
             the norm of H_0 = N_0 F_0 to the mean loss of N training examples.
         proximal_weight: the weight in that term.

@@ -76,17 +76,14 @@ StepMetrics Stepper::step(StepPlan& plan, int64_t step) {
           options_.schedule, step, plan.warmup_steps(), plan.steps());
 
   const bool in_window = fisher && step >= plan.fisher_window_begin();
-  const bool samples = in_window &&
-      options_.fisher == TrainingFisher::kOnlineMc &&
+  const bool samples = in_window && options_.fisher != TrainingFisher::kAdam &&
       (step - plan.fisher_window_begin()) % options_.fisher_interval == 0;
-  // Without dropout the step's own graph is that of the model: no forward pass
-  // is needed. With it, squares would belong to the network with dropout, and
-  // of several batches the gradients would add up.
-  const bool own_graph =
-      !task_.model->config().has_dropout() && batches.size() == 1;
+  // Without dropout the step's own graph has the outputs of eval mode.
+  const bool own_graph = options_.fisher == TrainingFisher::kOnlineMcStep ||
+      !task_.model->config().has_dropout();
   if (samples && !own_graph) {
     for (const std::vector<int64_t>& batch : batches) {
-      sample_fisher(batch, metrics.epoch);
+      sample_in_eval_mode(batch, metrics.epoch);
     }
   }
   // A step's masks depend on nothing before it, so a resumed run has the same
@@ -97,7 +94,7 @@ StepMetrics Stepper::step(StepPlan& plan, int64_t step) {
   for (const std::vector<int64_t>& batch : batches) {
     const Forward pass = forward(batch);
     if (samples && own_graph) {
-      add_sampled(pass, metrics.epoch, true);
+      sample_on_graph(pass, metrics.epoch, &batch == &batches.front());
     }
     metrics.loss += scale * add_loss(pass, scale);
   }
@@ -140,11 +137,26 @@ double Stepper::add_loss(const Forward& pass, double scale) {
   return loss.item<double>();
 }
 
-void Stepper::sample_fisher(
+void Stepper::sample_in_eval_mode(
     const std::vector<int64_t>& indices,
     int64_t epoch) {
   const EvalMode eval_mode(*task_.model);
   add_sampled(forward(indices), epoch, false);
+}
+
+void Stepper::sample_on_graph(
+    const Forward& pass,
+    int64_t epoch,
+    bool first_of_step) {
+  if (first_of_step) {
+    add_sampled(pass, epoch, true);
+    return;
+  }
+  // The gradients of the step's earlier batches must not enter the squares.
+  const at::Tensor earlier = arena.gradients.clone();
+  arena.gradients.zero_();
+  add_sampled(pass, epoch, true);
+  arena.gradients.copy_(earlier);
 }
 
 void Stepper::add_sampled(const Forward& pass, int64_t epoch, bool keep_graph) {

@@ -43,9 +43,10 @@ class MERGANSER_API Stepper {
   Forward forward(const std::vector<int64_t>& batch);
   // Adds scale * (gradient of the sum over the batch) and returns the sum.
   double add_loss(const Forward& pass, double scale);
-  // Adds squares at labels drawn from the model: by a forward pass in eval
-  // mode, or of a pass that another backward pass follows.
-  void sample_fisher(const std::vector<int64_t>& batch, int64_t epoch);
+  // Add squares at labels drawn from the model to the Fisher: by a forward pass
+  // in eval mode, or by one more backward pass of the step's own graph.
+  void sample_in_eval_mode(const std::vector<int64_t>& batch, int64_t epoch);
+  void sample_on_graph(const Forward& pass, int64_t epoch, bool first_of_step);
   void add_sampled(const Forward& pass, int64_t epoch, bool keep_graph);
 
   const TrainOptions& options_;

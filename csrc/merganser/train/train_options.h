@@ -12,7 +12,7 @@
 
 namespace merganser {
 
-enum class TrainingFisher { kNone, kAdam, kOnlineMc };
+enum class TrainingFisher { kNone, kAdam, kOnlineMc, kOnlineMcStep };
 MERGANSER_API TrainingFisher parse_training_fisher(const std::string& name);
 MERGANSER_API std::string training_fisher_name(TrainingFisher fisher);
 

@@ -121,6 +121,47 @@ def test_online_mc_is_in_eval_mode(tmp_path):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def count_passes(folder, out, **options):
+    """Counts batches that go forward and backward through the embeddings."""
+    with torch.profiler.profile() as profiler:
+        train(folder, out=out, batch_size=4, fisher_interval=2, **options)
+    counts = {event.key: event.count for event in profiler.key_averages()}
+    tables = 3  # of words, positions and types
+    return counts["aten::embedding"] / tables, counts["EmbeddingBackward0"] / tables
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_passes_of_online_mc(accumulate, tmp_path):
+    """On the step's own graph a sample is one more backward pass, in eval mode a
+    forward and a backward pass: of every second step of 8 batches."""
+    make_bert(tmp_path / "model")
+    make_data(tmp_path / "train.jsonl", 32, seed=1)
+    expected = {
+        ("none", 0.1): (8, 8),
+        ("online_mc_step", 0.1): (8, 12),
+        ("online_mc", 0.0): (8, 12),
+        ("online_mc", 0.1): (12, 12),
+    }
+    for (fisher, dropout), passes in expected.items():
+        options = {"fisher": fisher, "dropout": dropout, "accumulate": accumulate}
+        out = f"{fisher}-{dropout}"
+        assert count_passes(tmp_path, out, **options) == passes
+
+
+def test_online_mc_step_leaves_the_training_unchanged(tmp_path):
+    make_bert(tmp_path / "model")
+    make_data(tmp_path / "train.jsonl", 45, seed=1)
+    options = COMMON | {"dropout": 0.1, "accumulate": 2, "fisher_interval": 1}
+    outs = [
+        train(tmp_path, out=fisher, fisher=fisher, **options)[1]
+        for fisher in ("none", "online_mc_step")
+    ]
+    a, b = (load_file(out / "model.safetensors") for out in outs)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    a, b = ((out / "metrics.jsonl").read_text() for out in outs)
+    assert a == b
+
+
 def make_proximal(folder):
     """A Fisher of the model, far larger than a real one, to have an effect."""
     make_bert(folder / "model")
@@ -224,14 +265,17 @@ def calibrated(tmp_path_factory):
     [
         ("adam", 0.0, 0.9, 1.1),
         ("online_mc", 0.0, 0.9, 1.1),
-        ("adam", 0.1, 1.5, 2.5),
+        ("online_mc_step", 0.0, 0.9, 1.1),
+        ("adam", 0.1, 1.15, 1.7),
         ("online_mc", 0.1, 0.9, 1.1),
+        ("online_mc_step", 0.1, 1.15, 1.7),
     ],
 )
 def test_scale_against_exact(estimator, dropout, low, high, calibrated, tmp_path):
     """Ratio of the sums over all parameters, of a model that does not change.
 
-    "adam" squares the gradients of the network with dropout: they are larger.
+    "adam" and "online_mc_step" square gradients of the network with dropout: they are
+    larger.
     """
     folder, exact = calibrated
     out = tmp_path / "out"
