@@ -86,8 +86,9 @@ void add_fisher(CLI::App& parser, TrainOptions& o) {
   parser.add_option(
       "--proximal",
       o.proximal,
-      "Fisher of the starting model: adds the proximal term 1/2 |theta - "
-      "theta0|^2, weighted by N0 F0 / N, to the mean loss");
+      "Fishers of the starting model and of models of earlier tasks: adds the "
+      "proximal term 1/2 |theta - theta0|^2, weighted by the sum of Ns Fs / N, "
+      "to the mean loss");
   parser
       .add_option(
           "--proximal-weight", o.proximal_weight, "Weight of the proximal term")

@@ -65,13 +65,10 @@ std::string fingerprint(
       {"dropout", nullptr},
       {"fisher", training_fisher_name(options.fisher)},
       {"fisher-interval", options.fisher_interval},
-      {"proximal", nullptr},
+      {"proximal", hash_files(options.proximal)},
       {"proximal-weight", options.proximal_weight}};
   if (options.dropout) {
     json["dropout"] = *options.dropout;
-  }
-  if (options.proximal) {
-    json["proximal"] = hash_file(*options.proximal);
   }
   return json_text(json);
 }

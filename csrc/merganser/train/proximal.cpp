@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <functional>
 
@@ -12,9 +13,7 @@
 namespace merganser {
 namespace {
 
-double read_num_examples(
-    const Checkpoint& file,
-    const std::string& model_hash) {
+FisherMetadata read_metadata(const Checkpoint& file) {
   const auto metadata = FisherMetadata::parse(file.metadata(), file.path());
   if (!metadata) {
     throw InputError(fmt::format(
@@ -22,49 +21,56 @@ double read_num_examples(
         "format_version, so its number of examples is unknown",
         file.path().string()));
   }
-  if (!metadata->base_model_hash.empty() &&
-      metadata->base_model_hash != model_hash) {
-    throw InputError(fmt::format(
-        "{}: the Fisher belongs to another model than the one that training "
-        "starts from; estimate it with merganser fisher --model",
-        file.path().string()));
-  }
-  return static_cast<double>(metadata->num_examples);
+  return *metadata;
 }
 
-void read_tensor(
-    const Checkpoint& file,
-    const std::string& name,
-    at::Tensor out) {
-  const TensorInfo* info = file.find(name);
+at::Tensor read_tensor(const Checkpoint& file, const Arena::Entry& entry) {
+  const TensorInfo* info = file.find(entry.name);
   if (info == nullptr) {
     throw InputError(fmt::format(
-        "{}: the Fisher of {} is missing", file.path().string(), name));
+        "{}: the Fisher of {} is missing", file.path().string(), entry.name));
   }
-  if (info->dtype != DType::kF32 || info->shape != out.sizes().vec()) {
+  if (info->dtype != DType::kF32 || info->shape != entry.shape) {
     throw InputError(fmt::format(
         "{}: tensor {} must be F32 with the model's shape",
         file.path().string(),
-        name));
+        entry.name));
   }
-  file.read(name, {static_cast<std::byte*>(out.data_ptr()), out.nbytes()});
+  at::Tensor out = at::empty(entry.shape, at::kFloat);
+  file.read(
+      entry.name, {static_cast<std::byte*>(out.data_ptr()), out.nbytes()});
+  return out;
 }
 
 } // namespace
 
 Proximal::Proximal(
     const Arena& arena,
-    const std::filesystem::path& fisher,
+    const std::vector<std::filesystem::path>& fishers,
     const std::string& model_hash,
     double weight,
     int64_t num_examples)
     : start_(arena.parameters.clone()), precision_(arena.zeros()) {
-  const Checkpoint file(fisher);
-  const double base_examples = read_num_examples(file, model_hash);
-  for (const Arena::Entry& entry : arena.entries()) {
-    read_tensor(file, entry.name, Arena::view(precision_, entry));
+  bool of_start = false;
+  std::vector<std::string> names; // for the message
+  for (const std::filesystem::path& fisher : fishers) {
+    const Checkpoint file(fisher);
+    names.push_back(fisher.string());
+    const FisherMetadata metadata = read_metadata(file);
+    const std::string& hash = metadata.base_model_hash;
+    of_start = of_start || hash.empty() || hash == model_hash;
+    const double scale = weight * static_cast<double>(metadata.num_examples) /
+        static_cast<double>(num_examples);
+    for (const Arena::Entry& entry : arena.entries()) {
+      Arena::view(precision_, entry).add_(read_tensor(file, entry), scale);
+    }
   }
-  precision_.mul_(weight * base_examples / static_cast<double>(num_examples));
+  if (!of_start) {
+    throw InputError(fmt::format(
+        "{}: of another model; one Fisher must belong to the model that "
+        "training starts from: estimate it with merganser fisher --model",
+        fmt::join(names, ", ")));
+  }
 }
 
 double Proximal::add_gradient(const Arena& arena) const {

@@ -54,10 +54,10 @@ Stepper::Stepper(const TrainOptions& options, TrainingTask& task)
   if (options.fisher != TrainingFisher::kNone) {
     fisher.emplace(arena);
   }
-  if (options.proximal) {
+  if (!options.proximal.empty()) {
     proximal_.emplace(
         arena,
-        *options.proximal,
+        options.proximal,
         task.model_hash,
         options.proximal_weight,
         task.train.size());
