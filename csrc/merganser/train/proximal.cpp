@@ -4,11 +4,14 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <functional>
+#include <algorithm>
+#include <iterator>
+#include <numeric>
 
 #include "merganser/base/error.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/io/fisher_file.h"
+#include "merganser/numeric/simd.h"
 
 namespace merganser {
 namespace {
@@ -40,6 +43,37 @@ at::Tensor read_tensor(const Checkpoint& file, const Arena::Entry& entry) {
   file.read(
       entry.name, {static_cast<std::byte*>(out.data_ptr()), out.nbytes()});
   return out;
+}
+
+// Adds the pull precision * (now - start) to the gradient; returns the sum of
+// pull * (now - start).
+double add_pull(
+    const float* __restrict now,
+    const float* __restrict start,
+    const float* __restrict precision,
+    float* __restrict gradient,
+    int64_t n) {
+  // Independent sums, so that additions do not wait for each other.
+  constexpr int64_t kLanes = 32;
+  double sums[kLanes] = {};
+  widest([&] {
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+      for (int64_t lane = 0; lane < kLanes; lane++) {
+        const float difference = now[i + lane] - start[i + lane];
+        const float pull = precision[i + lane] * difference;
+        gradient[i + lane] += pull;
+        sums[lane] += static_cast<double>(pull) * difference;
+      }
+    }
+    for (; i < n; i++) {
+      const float difference = now[i] - start[i];
+      const float pull = precision[i] * difference;
+      gradient[i] += pull;
+      sums[0] += static_cast<double>(pull) * difference;
+    }
+  });
+  return std::accumulate(std::begin(sums), std::end(sums), 0.0);
 }
 
 } // namespace
@@ -74,27 +108,22 @@ Proximal::Proximal(
 }
 
 double Proximal::add_gradient(const Arena& arena) const {
-  const float* now = arena.parameters.const_data_ptr<float>();
-  const float* start = start_.const_data_ptr<float>();
-  const float* precision = precision_.const_data_ptr<float>();
-  float* gradient = arena.gradients.data_ptr<float>();
-  const auto add = [&](int64_t begin, int64_t end, double sum) {
-    for (int64_t i = begin; i < end; i++) {
-      const float difference = now[i] - start[i];
-      const float pull = precision[i] * difference;
-      gradient[i] += pull;
-      sum += static_cast<double>(pull) * difference;
-    }
-    return sum;
-  };
-  const double twice = at::parallel_reduce(
-      0,
-      arena.parameters.numel(),
-      at::internal::GRAIN_SIZE,
-      0.0,
-      add,
-      std::plus<>());
-  return 0.5 * twice;
+  constexpr int64_t kBlock = 1 << 15;
+  const int64_t size = arena.parameters.numel();
+  std::vector<double> sums((size + kBlock - 1) / kBlock);
+  at::parallel_for(
+      0, static_cast<int64_t>(sums.size()), 1, [&](int64_t begin, int64_t end) {
+        for (int64_t block = begin; block < end; block++) {
+          const int64_t at = block * kBlock;
+          sums[block] = add_pull(
+              arena.parameters.const_data_ptr<float>() + at,
+              start_.const_data_ptr<float>() + at,
+              precision_.const_data_ptr<float>() + at,
+              arena.gradients.data_ptr<float>() + at,
+              std::min(kBlock, size - at));
+        }
+      });
+  return 0.5 * std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
 } // namespace merganser
