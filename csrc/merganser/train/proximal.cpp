@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <iterator>
 #include <numeric>
+#include <span>
 
 #include "merganser/base/error.h"
 #include "merganser/io/checkpoint.h"
@@ -45,32 +46,53 @@ at::Tensor read_tensor(const Checkpoint& file, const Arena::Entry& entry) {
   return out;
 }
 
+// Elements that are skipped together where their precision is zero: half of a
+// model are vectors of words, many of which the data of the Fishers lack.
+constexpr int64_t kUnit = 128;
+
+std::vector<int64_t> find_units(const at::Tensor& precision) {
+  const float* values = precision.const_data_ptr<float>();
+  const int64_t size = precision.numel();
+  std::vector<int64_t> units;
+  for (int64_t begin = 0; begin < size; begin += kUnit) {
+    const float* end = values + std::min(begin + kUnit, size);
+    if (std::any_of(values + begin, end, [](float x) { return x != 0; })) {
+      units.push_back(begin);
+    }
+  }
+  return units;
+}
+
+struct Arrays {
+  const float* now;
+  const float* start;
+  const float* precision;
+  float* gradient;
+  int64_t size;
+};
+
 // Adds the pull precision * (now - start) to the gradient; returns the sum of
 // pull * (now - start).
-double add_pull(
-    const float* __restrict now,
-    const float* __restrict start,
-    const float* __restrict precision,
-    float* __restrict gradient,
-    int64_t n) {
+double add_pull(const Arrays& arrays, std::span<const int64_t> units) {
   // Independent sums, so that additions do not wait for each other.
   constexpr int64_t kLanes = 32;
   double sums[kLanes] = {};
   widest([&] {
-    int64_t i = 0;
-    for (; i + kLanes <= n; i += kLanes) {
-      for (int64_t lane = 0; lane < kLanes; lane++) {
-        const float difference = now[i + lane] - start[i + lane];
-        const float pull = precision[i + lane] * difference;
-        gradient[i + lane] += pull;
-        sums[lane] += static_cast<double>(pull) * difference;
+    for (const int64_t unit : units) {
+      const float* __restrict now = arrays.now + unit;
+      const float* __restrict start = arrays.start + unit;
+      const float* __restrict precision = arrays.precision + unit;
+      float* __restrict gradient = arrays.gradient + unit;
+      const int64_t n = std::min(kUnit, arrays.size - unit);
+      for (int64_t i = 0; i < n; i += kLanes) {
+        const int64_t lanes = std::min(kLanes, n - i);
+        for (int64_t lane = 0; lane < lanes; lane++) {
+          const float difference = now[i + lane] - start[i + lane];
+          const float pull = precision[i + lane] * difference;
+          gradient[i + lane] += pull;
+          sums[lane] += static_cast<double>(pull) * difference;
+        }
       }
-    }
-    for (; i < n; i++) {
-      const float difference = now[i] - start[i];
-      const float pull = precision[i] * difference;
-      gradient[i] += pull;
-      sums[0] += static_cast<double>(pull) * difference;
     }
   });
   return std::accumulate(std::begin(sums), std::end(sums), 0.0);
@@ -105,22 +127,26 @@ Proximal::Proximal(
         "training starts from: estimate it with merganser fisher --model",
         fmt::join(names, ", ")));
   }
+  units_ = find_units(precision_);
 }
 
 double Proximal::add_gradient(const Arena& arena) const {
-  constexpr int64_t kBlock = 1 << 15;
-  const int64_t size = arena.parameters.numel();
-  std::vector<double> sums((size + kBlock - 1) / kBlock);
+  constexpr size_t kUnitsPerSum = 256;
+  const Arrays arrays{
+      arena.parameters.const_data_ptr<float>(),
+      start_.const_data_ptr<float>(),
+      precision_.const_data_ptr<float>(),
+      arena.gradients.data_ptr<float>(),
+      arena.parameters.numel()};
+  const std::span<const int64_t> units(units_);
+  std::vector<double> sums((units.size() + kUnitsPerSum - 1) / kUnitsPerSum);
   at::parallel_for(
       0, static_cast<int64_t>(sums.size()), 1, [&](int64_t begin, int64_t end) {
-        for (int64_t block = begin; block < end; block++) {
-          const int64_t at = block * kBlock;
-          sums[block] = add_pull(
-              arena.parameters.const_data_ptr<float>() + at,
-              start_.const_data_ptr<float>() + at,
-              precision_.const_data_ptr<float>() + at,
-              arena.gradients.data_ptr<float>() + at,
-              std::min(kBlock, size - at));
+        for (auto k = static_cast<size_t>(begin); k < static_cast<size_t>(end);
+             k++) {
+          const auto rest = units.subspan(k * kUnitsPerSum);
+          sums[k] =
+              add_pull(arrays, rest.first(std::min(kUnitsPerSum, rest.size())));
         }
       });
   return 0.5 * std::accumulate(sums.begin(), sums.end(), 0.0);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -33,6 +34,7 @@ class MERGANSER_API Proximal {
  private:
   at::Tensor start_; // theta_0 (n)
   at::Tensor precision_; // weight H / N_t (n)
+  std::vector<int64_t> units_; // first elements where precision_ is not zero
 };
 
 } // namespace merganser
