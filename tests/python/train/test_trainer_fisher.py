@@ -261,6 +261,7 @@ def calibrated(tmp_path_factory):
     both online estimators have the mean of the exact Fisher.
     """
     folder = tmp_path_factory.mktemp("calibrated")
+    torch.manual_seed(1)  # how much dropout adds depends on the weights
     make_bert(folder / "model")
     data = make_data(folder / "train.jsonl", 1600, seed=1)
     replay = Replay(folder / "model", data)
@@ -282,9 +283,9 @@ def calibrated(tmp_path_factory):
         ("adam", 0.0, 0.9, 1.1),
         ("online_mc", 0.0, 0.9, 1.1),
         ("online_mc_step", 0.0, 0.9, 1.1),
-        ("adam", 0.1, 1.15, 1.7),
+        ("adam", 0.1, 1.3, 1.8),
         ("online_mc", 0.1, 0.9, 1.1),
-        ("online_mc_step", 0.1, 1.15, 1.7),
+        ("online_mc_step", 0.1, 1.2, 1.6),
     ],
 )
 def test_scale_against_exact(estimator, dropout, low, high, calibrated, tmp_path):
