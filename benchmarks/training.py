@@ -1,12 +1,12 @@
-"""Fine-tuning and Fishers compared with transformers and torch's AdamW, in one run:
+"""Fine-tuning and Fishers beside transformers with torch's AdamW, in one run:
 
     PYTHONPATH=build/cpu/python python benchmarks/training.py
 
 Both train the demo's encoder on the demo's movie snippets (scripts/fetch_data data),
 with the same batches in the same order, dropout, clipping and the same schedule.
 They take turns; the figures are medians of examples per second. The exact Fisher of
-two classes is compared with one forward and backward pass of transformers. Prints a
-Markdown table.
+two classes is compared with one forward and backward pass of transformers over the
+Fisher's batches. Prints a Markdown table.
 """
 
 import argparse
@@ -33,7 +33,7 @@ MAX_LENGTH = 64
 class Peer:
     """transformers' model, torch.optim.AdamW in its fastest form."""
 
-    def __init__(self, model, data, dtype):
+    def __init__(self, model, data, dtype, steps):
         self.model = AutoModelForSequenceClassification.from_pretrained(
             model, num_labels=2
         )
@@ -44,15 +44,24 @@ class Peer:
             [row["text"] for row in rows], truncation=True, max_length=MAX_LENGTH
         ).input_ids
         order = batch_order([len(ids) for ids in encoded], BATCH_SIZE, 0, 0)
-        self.batches = [
-            (
-                torch.nn.utils.rnn.pad_sequence(
-                    [torch.tensor(encoded[i]) for i in batch], batch_first=True
-                ),
-                torch.tensor([rows[i]["label"] for i in batch]),
-            )
-            for batch in order
+        order = order[:steps]
+        self.batches = [self.pad(encoded, rows, batch) for batch in order]
+        # As a Fisher of the same texts takes them: longest first.
+        texts = sorted(sum(order, []), key=lambda i: -len(encoded[i]))
+        self.ids = [encoded[i] for i in texts]
+        self.labels = [rows[i]["label"] for i in texts]
+        self.sorted = [
+            self.pad(encoded, rows, texts[i : i + BATCH_SIZE])
+            for i in range(0, len(texts), BATCH_SIZE)
         ]
+
+    @staticmethod
+    def pad(encoded, rows, batch):
+        ids = [torch.tensor(encoded[i]) for i in batch]
+        return (
+            torch.nn.utils.rnn.pad_sequence(ids, batch_first=True),
+            torch.tensor([rows[i]["label"] for i in batch]),
+        )
 
     def loss(self, ids, labels, mode="mean"):
         enabled = self.dtype == "bfloat16"
@@ -73,12 +82,12 @@ class Peer:
             optimizer.zero_grad()
         return steps * BATCH_SIZE / (time.perf_counter() - start)
 
-    def passes(self, steps):
+    def passes(self):
         self.model.eval()
         start = time.perf_counter()
-        for ids, labels in self.batches[:steps]:
+        for ids, labels in self.sorted:
             self.loss(ids, labels, "sum").backward()
-        return steps * BATCH_SIZE / (time.perf_counter() - start)
+        return len(self.ids) / (time.perf_counter() - start)
 
 
 def train(model, data, dtype, steps):
@@ -96,22 +105,18 @@ def train(model, data, dtype, steps):
     return result["examples"] / result["seconds"]
 
 
-def fisher(model, data, dtype, steps):
+def fisher(model, peer):
     encoder = merganser._C.Encoder.load(model, num_labels=2)
-    examples = merganser._C.Dataset.load(
-        data, model, max_length=MAX_LENGTH, num_labels=2
-    )
-    count = steps * BATCH_SIZE
+    examples = merganser._C.Dataset(peer.ids, peer.labels)
     start = time.perf_counter()
     merganser._C.estimate_fisher(
         encoder,
         examples,
         0,
-        limit=count,
         batch_size=BATCH_SIZE,
-        bfloat16=dtype == "bfloat16",
+        bfloat16=peer.dtype == "bfloat16",
     )
-    return count / (time.perf_counter() - start)
+    return len(examples) / (time.perf_counter() - start)
 
 
 def main():
@@ -129,17 +134,20 @@ def main():
     print("| | dtype | transformers | Merganser | ratio |")
     print("|---|---|--:|--:|--:|")
     for dtype in ("float32", "bfloat16"):
-        peer = Peer(model, data, dtype)
+        peer = Peer(model, data, dtype, steps)
         peer.train(4)  # warms up
         contests = {
-            "fine-tuning": (peer.train, train),
-            "exact Fisher, compared with forward + backward": (peer.passes, fisher),
+            "fine-tuning": (
+                lambda peer=peer: peer.train(steps),
+                lambda dtype=dtype: train(model, data, dtype, steps),
+            ),
+            "exact Fisher, compared with forward + backward": (
+                peer.passes,
+                lambda peer=peer: fisher(model, peer),
+            ),
         }
         for name, (theirs, ours) in contests.items():
-            rates = [
-                (theirs(steps), ours(model, data, dtype, steps))
-                for _ in range(arguments.rounds)
-            ]
+            rates = [(theirs(), ours()) for _ in range(arguments.rounds)]
             a, b = (statistics.median(side) for side in zip(*rates, strict=True))
             ratio = statistics.median(y / x for x, y in rates)
             print(f"| {name} | {dtype} | {a:.0f}/s | {b:.0f}/s | {ratio:.2f} |")

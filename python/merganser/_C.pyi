@@ -361,7 +361,7 @@ class TrainOptions:
     dropout: float | None
     fisher: str
     fisher_interval: int
-    proximal: pathlib.Path | None
+    proximal: list[pathlib.Path]
     proximal_weight: float
     checkpoint_steps: int
 

@@ -18,7 +18,7 @@ from ._fisher.stored import Stored
 from ._hf.adam import Adam
 from ._hf.adamw_fisher import AdamInOptimizer
 from ._hf.mode import Mode
-from ._hf.online_mc import OnlineMC
+from ._hf.online_mc import OnlineMC, OnlineMCStep
 from ._hf.outputs import Outputs
 from ._hf.proximal import ProximalCallback, has_term
 from ._hf.trainer import (
@@ -34,7 +34,7 @@ from .fisher_result import FisherResult
 
 __all__ = ["FisherCallback", "ProximalCallback"]
 
-ESTIMATORS = ("adam", "online_mc")
+ESTIMATORS = ("adam", "online_mc", "online_mc_step")
 
 
 class FisherCallback(TrainerCallback):
@@ -54,9 +54,11 @@ class FisherCallback(TrainerCallback):
     AdamWFisher of all trainable parameters, its step adds the squares.
 
     Args:
-        estimator: "adam", or "online_mc": labels drawn from the model, by an extra
-            forward and backward pass in eval mode over the step's last micro-batch.
-        interval: "online_mc" samples every `interval` steps of the window.
+        estimator: "adam", "online_mc": labels drawn from the model, by an extra
+            forward and backward pass in eval mode over the step's last micro-batch, or
+            "online_mc_step": by an extra backward pass of each micro-batch's own graph,
+            without a forward pass, but with its dropout.
+        interval: the last two sample every `interval` steps of the window.
         window: number of steps to collect, at the end of the run; None: one epoch.
             Memory for the sums is allocated when the window begins.
         loss: the distribution of labels given the outputs: "classification",
@@ -66,7 +68,7 @@ class FisherCallback(TrainerCallback):
             InputError at the first step if that is a different loss, or a mean over
             tokens as above. Terms that a
             Trainer's compute_loss adds would enter the Fisher.
-        seed: random seed of "online_mc" for sampling labels.
+        seed: random seed for sampling labels.
         num_examples: N, by which a merge scales the mean; None: the size of the data
             set.
         out: output file; None: fisher.safetensors in the Trainer's output_dir.
@@ -198,6 +200,8 @@ class FisherCallback(TrainerCallback):
         ours = find_adamw_fisher(args, optimizer)
         if self.estimator == "online_mc":
             return OnlineMC(model, args, outputs, self.interval, self.seed)
+        if self.estimator == "online_mc_step":
+            return OnlineMCStep(model, args, outputs, self.interval, self.seed)
         if ours is not None and trains_all(ours, model):
             return AdamInOptimizer(model, args, outputs, ours)
         return Adam(model, args, outputs)

@@ -44,12 +44,13 @@ class Trainer:
         beta1, beta2, epsilon: Adam's.
         clip: max norm of the gradient; 0: no clipping.
         dropout: replaces every dropout probability of config.json.
-        fisher: "none", "adam" or "online_mc": the mean Fisher diagonal, collected
-            over the last epoch (docs/method.md, section 3).
-        fisher_interval: online_mc takes an extra backward pass every `fisher_interval`
-            steps.
-        proximal: Fisher file of `model`: adds weight / (2 N) |theta - theta_0|^2 in
-            the norm of H_0 = N_0 F_0 to the mean loss of N training examples.
+        fisher: "none", "adam", "online_mc" or "online_mc_step": the mean Fisher
+            diagonal, collected over the last epoch (docs/method.md, section 3).
+        fisher_interval: online_mc and online_mc_step take an extra backward pass every
+            `fisher_interval` steps.
+        proximal: Fisher file of `model`, or several, the others of models of earlier
+            tasks: adds weight / (2 N) |theta - theta_0|^2 in the norm of
+            H = sum_s N_s F_s to the mean loss of N training examples.
         proximal_weight: the weight in that term.
         checkpoint_steps: steps between checkpoints; 0: at the end of every epoch.
 
@@ -85,14 +86,16 @@ class Trainer:
         dropout: float | None = None,
         fisher: str = "none",
         fisher_interval: int = 4,
-        proximal: Path | None = None,
+        proximal: Path | Sequence[Path] | None = None,
         proximal_weight: float = 1.0,
         checkpoint_steps: int = 0,
     ) -> None:
         given = dict(locals())
         del given["self"]
-        for name in ("train", "eval"):
-            if isinstance(given[name], str | os.PathLike):
+        for name in ("train", "eval", "proximal"):
+            if given[name] is None:
+                given[name] = []
+            elif isinstance(given[name], str | os.PathLike):
                 given[name] = [given[name]]
         self.options = _C.TrainOptions()
         for name, value in given.items():

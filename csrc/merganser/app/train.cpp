@@ -75,19 +75,20 @@ void add_fisher(CLI::App& parser, TrainOptions& o) {
           [&o](const std::string& name) {
             o.fisher = parse_training_fisher(name);
           },
-          "Fisher of the last epoch: none, adam or online_mc")
+          "Fisher of the last epoch: none, adam, online_mc or online_mc_step")
       ->default_str(training_fisher_name(o.fisher));
   parser
       .add_option(
           "--fisher-interval",
           o.fisher_interval,
-          "online_mc: an extra backward pass every N steps")
+          "online_mc, online_mc_step: an extra backward pass every N steps")
       ->capture_default_str();
   parser.add_option(
       "--proximal",
       o.proximal,
-      "Fisher of the starting model: adds the proximal term 1/2 |theta - "
-      "theta0|^2, weighted by N0 F0 / N, to the mean loss");
+      "Fishers of the starting model and of models of earlier tasks: adds the "
+      "proximal term 1/2 |theta - theta0|^2, weighted by the sum of Ns Fs / N, "
+      "to the mean loss");
   parser
       .add_option(
           "--proximal-weight", o.proximal_weight, "Weight of the proximal term")

@@ -24,7 +24,7 @@ void train_model(
     options.train.push_back(work.experiment.data[i].train);
   }
   if (training.proximal > 0) {
-    options.proximal = work.in(layout::fisher(layout::kBase));
+    options.proximal = {work.in(layout::fisher(layout::kBase))};
     options.proximal_weight = training.proximal;
   }
   options.out = work.in(layout::model(name));

@@ -31,8 +31,9 @@ Json hash_files(const std::vector<std::filesystem::path>& files) {
 }
 
 // Incremented whenever the same options give other bits: another order of the
-// examples, other dropout masks, another hash of the weights in a Fisher file.
-constexpr int kFormat = 3;
+// examples, other dropout masks, another hash of the weights in a Fisher file,
+// second texts that used to be left out.
+constexpr int kFormat = 4;
 
 } // namespace
 
@@ -64,13 +65,10 @@ std::string fingerprint(
       {"dropout", nullptr},
       {"fisher", training_fisher_name(options.fisher)},
       {"fisher-interval", options.fisher_interval},
-      {"proximal", nullptr},
+      {"proximal", hash_files(options.proximal)},
       {"proximal-weight", options.proximal_weight}};
   if (options.dropout) {
     json["dropout"] = *options.dropout;
-  }
-  if (options.proximal) {
-    json["proximal"] = hash_file(*options.proximal);
   }
   return json_text(json);
 }

@@ -19,7 +19,8 @@ void OnlineFisher::add_sampled(
     const at::Tensor& logits,
     const at::Tensor& indices,
     uint64_t seed,
-    int64_t epoch) {
+    int64_t epoch,
+    bool keep_graph) {
   const at::Tensor log_probabilities = at::log_softmax(logits, 1);
   at::Tensor labels;
   {
@@ -27,7 +28,9 @@ void OnlineFisher::add_sampled(
     labels = ops::sample_labels(
         log_probabilities.exp(), indices, static_cast<int64_t>(seed), epoch);
   }
-  log_probabilities.gather(1, labels.unsqueeze(1)).sum().backward();
+  log_probabilities.gather(1, labels.unsqueeze(1))
+      .sum()
+      .backward({}, keep_graph);
   ops::square_accumulate_(sum, arena.gradients, 1.0);
   arena.gradients.zero_();
   examples += indices.numel();

@@ -54,10 +54,10 @@ Stepper::Stepper(const TrainOptions& options, TrainingTask& task)
   if (options.fisher != TrainingFisher::kNone) {
     fisher.emplace(arena);
   }
-  if (options.proximal) {
+  if (!options.proximal.empty()) {
     proximal_.emplace(
         arena,
-        *options.proximal,
+        options.proximal,
         task.model_hash,
         options.proximal_weight,
         task.train.size());
@@ -76,12 +76,14 @@ StepMetrics Stepper::step(StepPlan& plan, int64_t step) {
           options_.schedule, step, plan.warmup_steps(), plan.steps());
 
   const bool in_window = fisher && step >= plan.fisher_window_begin();
-  const bool samples = in_window &&
-      options_.fisher == TrainingFisher::kOnlineMc &&
+  const bool samples = in_window && options_.fisher != TrainingFisher::kAdam &&
       (step - plan.fisher_window_begin()) % options_.fisher_interval == 0;
-  if (samples) {
+  // Without dropout the step's own graph has the outputs of eval mode.
+  const bool own_graph = options_.fisher == TrainingFisher::kOnlineMcStep ||
+      !task_.model->config().has_dropout();
+  if (samples && !own_graph) {
     for (const std::vector<int64_t>& batch : batches) {
-      sample_fisher(batch, metrics.epoch);
+      sample_in_eval_mode(batch, metrics.epoch);
     }
   }
   // A step's masks depend on nothing before it, so a resumed run has the same
@@ -90,7 +92,11 @@ StepMetrics Stepper::step(StepPlan& plan, int64_t step) {
       philox_u64(options_.seed, kDropoutStream, static_cast<uint64_t>(step)));
   const double scale = 1.0 / static_cast<double>(metrics.examples);
   for (const std::vector<int64_t>& batch : batches) {
-    metrics.loss += scale * add_loss(batch, scale);
+    const Forward pass = forward(batch);
+    if (samples && own_graph) {
+      sample_on_graph(pass, metrics.epoch, &batch == &batches.front());
+    }
+    metrics.loss += scale * add_loss(pass, scale);
   }
   check_finite("loss", metrics.loss, metrics);
 
@@ -118,23 +124,49 @@ StepMetrics Stepper::step(StepPlan& plan, int64_t step) {
   return metrics;
 }
 
-double Stepper::add_loss(const std::vector<int64_t>& indices, double scale) {
-  const Batch batch = make_batch(task_.train, indices, task_.pad_id);
+Stepper::Forward Stepper::forward(const std::vector<int64_t>& indices) {
+  Batch batch = make_batch(task_.train, indices, task_.pad_id);
   const at::Tensor logits = batch_logits(task_.model, batch, options_.bfloat16);
+  return {std::move(batch), logits};
+}
+
+double Stepper::add_loss(const Forward& pass, double scale) {
   const at::Tensor loss = at::cross_entropy_loss(
-      logits, to_tensor(batch.labels), {}, at::Reduction::Sum);
+      pass.logits, to_tensor(pass.batch.labels), {}, at::Reduction::Sum);
   (loss * scale).backward();
   return loss.item<double>();
 }
 
-void Stepper::sample_fisher(
+void Stepper::sample_in_eval_mode(
     const std::vector<int64_t>& indices,
     int64_t epoch) {
-  const Batch batch = make_batch(task_.train, indices, task_.pad_id);
   const EvalMode eval_mode(*task_.model);
-  const at::Tensor logits = batch_logits(task_.model, batch, options_.bfloat16);
+  add_sampled(forward(indices), epoch, false);
+}
+
+void Stepper::sample_on_graph(
+    const Forward& pass,
+    int64_t epoch,
+    bool first_of_step) {
+  if (first_of_step) {
+    add_sampled(pass, epoch, true);
+    return;
+  }
+  // The gradients of the step's earlier batches must not enter the squares.
+  const at::Tensor earlier = arena.gradients.clone();
+  arena.gradients.zero_();
+  add_sampled(pass, epoch, true);
+  arena.gradients.copy_(earlier);
+}
+
+void Stepper::add_sampled(const Forward& pass, int64_t epoch, bool keep_graph) {
   fisher->add_sampled(
-      arena, logits, to_tensor(batch.indices), options_.seed, epoch);
+      arena,
+      pass.logits,
+      to_tensor(pass.batch.indices),
+      options_.seed,
+      epoch,
+      keep_graph);
 }
 
 } // namespace merganser

@@ -4,6 +4,7 @@
 
 #include "merganser/base/api.h"
 #include "merganser/base/error.h"
+#include "merganser/text/batching.h"
 #include "merganser/train/adamw.h"
 #include "merganser/train/arena.h"
 #include "merganser/train/metrics.h"
@@ -35,9 +36,18 @@ class MERGANSER_API Stepper {
   std::optional<OnlineFisher> fisher;
 
  private:
+  struct Forward {
+    Batch batch;
+    at::Tensor logits; // (B, K)
+  };
+  Forward forward(const std::vector<int64_t>& batch);
   // Adds scale * (gradient of the sum over the batch) and returns the sum.
-  double add_loss(const std::vector<int64_t>& batch, double scale);
-  void sample_fisher(const std::vector<int64_t>& batch, int64_t epoch);
+  double add_loss(const Forward& pass, double scale);
+  // Add squares at labels drawn from the model to the Fisher: by a forward pass
+  // in eval mode, or by one more backward pass of the step's own graph.
+  void sample_in_eval_mode(const std::vector<int64_t>& batch, int64_t epoch);
+  void sample_on_graph(const Forward& pass, int64_t epoch, bool first_of_step);
+  void add_sampled(const Forward& pass, int64_t epoch, bool keep_graph);
 
   const TrainOptions& options_;
   TrainingTask& task_;

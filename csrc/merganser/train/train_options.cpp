@@ -3,11 +3,19 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <utility>
 
 #include "merganser/base/error.h"
 
 namespace merganser {
 namespace {
+
+constexpr std::pair<TrainingFisher, const char*> kFishers[] = {
+    {TrainingFisher::kNone, "none"},
+    {TrainingFisher::kAdam, "adam"},
+    {TrainingFisher::kOnlineMc, "online_mc"},
+    {TrainingFisher::kOnlineMcStep, "online_mc_step"},
+};
 
 template <class T>
 void expect(bool fine, const char* option, const char* wanted, const T& got) {
@@ -27,29 +35,24 @@ bool below(double limit, double value) {
 } // namespace
 
 TrainingFisher parse_training_fisher(const std::string& name) {
-  if (name == "none") {
-    return TrainingFisher::kNone;
-  }
-  if (name == "adam") {
-    return TrainingFisher::kAdam;
-  }
-  if (name == "online_mc") {
-    return TrainingFisher::kOnlineMc;
+  for (const auto& [fisher, known] : kFishers) {
+    if (name == known) {
+      return fisher;
+    }
   }
   throw InputError(fmt::format(
-      "unknown Fisher for training \"{}\"; expected none, adam or online_mc",
+      "unknown Fisher for training \"{}\"; expected none, adam, online_mc or "
+      "online_mc_step",
       name));
 }
 
 std::string training_fisher_name(TrainingFisher fisher) {
-  switch (fisher) {
-    case TrainingFisher::kNone:
-      return "none";
-    case TrainingFisher::kAdam:
-      return "adam";
-    default:
-      return "online_mc";
+  for (const auto& [known, name] : kFishers) {
+    if (fisher == known) {
+      return name;
+    }
   }
+  return "none";
 }
 
 void check_options(const TrainOptions& o, const EncoderConfig& config) {

@@ -12,7 +12,7 @@
 
 namespace merganser {
 
-enum class TrainingFisher { kNone, kAdam, kOnlineMc };
+enum class TrainingFisher { kNone, kAdam, kOnlineMc, kOnlineMcStep };
 MERGANSER_API TrainingFisher parse_training_fisher(const std::string& name);
 MERGANSER_API std::string training_fisher_name(TrainingFisher fisher);
 
@@ -44,7 +44,7 @@ struct TrainOptions {
   std::optional<double> dropout; // replaces all of config.json's
   TrainingFisher fisher = TrainingFisher::kNone;
   int64_t fisher_interval = 4; // online_mc: an extra backward every k-th step
-  std::optional<std::filesystem::path> proximal; // H_0 = N_0 F_0 of this file
+  std::vector<std::filesystem::path> proximal; // H_0 = sum of N F of the files
   double proximal_weight = 1.0;
   int64_t checkpoint_steps = 0; // 0: at the end of every epoch
 };

@@ -14,8 +14,8 @@ from .mode import Mode
 from .outputs import Outputs
 
 
-class OnlineMC(Mode):
-    """Adds (sum of gradients at drawn labels)^2 of the last micro-batch of a step."""
+class Sampling(Mode):
+    """Adds (sum of gradients at drawn labels)^2 of micro-batches."""
 
     labels = "model"
 
@@ -23,20 +23,8 @@ class OnlineMC(Mode):
         self, model: nn.Module, args: Any, outputs: Outputs, interval: int, seed: int
     ):
         super().__init__(model, args, outputs)
-        self._interval = interval
+        self.interval = interval
         self._seed = seed
-        self._collecting = False
-        self._batch: Batch | None = None  # last micro-batch
-
-    def begin_step(self, collecting: bool) -> None:
-        self._collecting = collecting
-
-    def see(self, batch: Batch, raw, num_items) -> None:
-        self._batch = batch
-
-    def before_update(self, step: int) -> None:
-        if self._collecting and step % self._interval == 0 and self._batch is not None:
-            self._sample(self._batch)
 
     def finish(self) -> None:
         if self.args.world_size > 1:
@@ -46,25 +34,65 @@ class OnlineMC(Mode):
             for total in self.sums.values():
                 torch.distributed.all_reduce(total)
 
-    def _sample(self, batch: Batch) -> None:
-        """Leaves the gradients and the random state of the training unchanged."""
+    def sample(self, raw, batch: Batch, retain_graph: bool = False) -> None:
+        """Leaves the gradients of the training unchanged; raw: outputs of the model."""
         processes = self.args.world_size
         device = next(iter(self.sums.values())).device
         first = self.examples * processes + self.args.process_index
         batch.indices = first + processes * torch.arange(batch.size, device=device)
-        with (
-            torch.random.fork_rng([device] if device.type == "cuda" else []),
-            eval_mode(self.model),
-        ):
-            raw = self.model(*batch.args, **batch.kwargs)
-            loss, outputs = self.outputs.read(raw, batch)
-            gradients = torch.autograd.grad(
-                outputs,
-                list(self.parameters.values()),
-                loss.sampled(outputs, batch, self._seed, 0),
-                allow_unused=True,
-            )
+        loss, outputs = self.outputs.read(raw, batch)
+        gradients = torch.autograd.grad(
+            outputs,
+            list(self.parameters.values()),
+            loss.sampled(outputs, batch, self._seed, 0),
+            retain_graph=retain_graph,
+            allow_unused=True,
+        )
         for total, gradient in zip(self.sums.values(), gradients, strict=True):
             if gradient is not None:
                 ops.square_accumulate_(total, gradient)
         self.examples += batch.size
+
+
+class OnlineMC(Sampling):
+    """Samples the last micro-batch of a step by a pass in eval mode."""
+
+    _collecting = False
+    _batch: Batch | None = None  # last micro-batch
+
+    def begin_step(self, collecting: bool) -> None:
+        self._collecting = collecting
+
+    def see(self, batch: Batch, raw, num_items) -> None:
+        self._batch = batch
+
+    def before_update(self, step: int) -> None:
+        if self._collecting and step % self.interval == 0 and self._batch is not None:
+            self._sample_in_eval_mode(self._batch)
+
+    def _sample_in_eval_mode(self, batch: Batch) -> None:
+        """Leaves the random state of the training unchanged."""
+        device = next(iter(self.sums.values())).device
+        with (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            eval_mode(self.model),
+        ):
+            self.sample(self.model(*batch.args, **batch.kwargs), batch)
+
+
+class OnlineMCStep(Sampling):
+    """Samples every micro-batch of a step on the training's own graph, with its
+    dropout: no forward pass."""
+
+    _step = -1  # in the window
+    _collecting = False
+
+    def begin_step(self, collecting: bool) -> None:
+        self._step += collecting
+        self._collecting = collecting
+
+    def see(self, batch: Batch, raw, num_items) -> None:
+        if self._collecting and self._step % self.interval == 0:
+            if batch.labels is not None and isinstance(raw, tuple):
+                raw = raw[1:]  # without the loss
+            self.sample(raw, batch, retain_graph=True)

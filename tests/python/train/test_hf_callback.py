@@ -15,7 +15,7 @@ from hf_training import bert, define_adam, examples, gpt2, make_trainer, sentenc
 from merganser import FisherResult, InputError
 from merganser._hf.trainer import check_trainer
 from merganser.adamw_fisher import AdamWFisher
-from merganser.hf import FisherCallback
+from merganser.hf import ESTIMATORS, FisherCallback
 from processes import run_twice
 from transformers import BertForTokenClassification, TrainerCallback
 
@@ -166,6 +166,26 @@ def test_online_mc_of_a_frozen_model(size, tmp_path):
     assert callback.result.seed == 3
 
 
+@pytest.mark.parametrize("return_dict", [True, False])
+@pytest.mark.parametrize("split", SPLITS)
+def test_online_mc_step_of_a_frozen_model(split, return_dict, tmp_path):
+    """Takes every micro-batch, and no forward pass but the training's."""
+    model, data = bert(), examples(16)
+    model.config.return_dict = return_dict
+    calls = []
+    model.register_forward_pre_hook(lambda *_: calls.append(1))
+    callback = FisherCallback("online_mc_step", interval=1, seed=3)
+    options = {**SPLITS[split], "num_train_epochs": 2}
+    run(tmp_path, model, data, callback=callback, **options)
+    size = options["per_device_train_batch_size"]
+    assert len(calls) == 2 * 16 // size
+    model.config.return_dict = True
+    batches = torch.utils.data.DataLoader(data, size)
+    expected = merganser.fisher(model, batches, "mc_batch", seed=3)
+    assert_fishers_close(callback.result, expected.diagonal)
+    assert (callback.result.labels, callback.result.num_examples_used) == ("model", 16)
+
+
 def of_its_own_distribution(model, count):
     """Examples with labels drawn from the model: its gradients have mean zero."""
     data = examples(count)
@@ -183,6 +203,8 @@ def of_its_own_distribution(model, count):
         ("adam", True, 1.3, 1.9),  # docs/method.md: the squares of thinned networks
         ("online_mc", False, 0.85, 1.15),
         ("online_mc", True, 0.85, 1.15),
+        ("online_mc_step", False, 0.85, 1.15),
+        ("online_mc_step", True, 1.3, 1.9),  # thinned networks, too
     ],
 )
 def test_ratio_to_the_exact_fisher(estimator, dropout, low, high, tmp_path):
@@ -259,7 +281,7 @@ COURSES = {
 
 @pytest.mark.parametrize("ours", [False, True], ids=["adamw", "AdamWFisher"])
 @pytest.mark.parametrize("course", COURSES)
-@pytest.mark.parametrize("estimator", ["adam", "online_mc"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_training_is_as_without_it(estimator, course, ours, tmp_path):
     """Bit-identical, including dropout and the log."""
     options = {"num_train_epochs": 2, "learning_rate": 1e-2, **COURSES[course]}
@@ -334,7 +356,7 @@ def test_trainable_parameters_only(tmp_path):
     assert set(callback.result) == {"classifier.weight", "classifier.bias"}
 
 
-@pytest.mark.parametrize("estimator", ["adam", "online_mc"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_peft(estimator, tmp_path):
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(
@@ -550,7 +572,7 @@ def test_data_without_a_length(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"estimator": "exact"}, "estimator must be one of adam, online_mc"),
+        ({"estimator": "exact"}, "must be one of adam, online_mc, online_mc_step"),
         ({"loss": "poisson"}, "loss must be one of auto"),
         ({"interval": 0}, "interval must be at least 1"),
         ({"window": 0.5}, "window must be"),

@@ -12,7 +12,7 @@ import pytest
 import torch
 from merganser import FisherResult
 from safetensors.torch import load_file
-from training_inputs import MODELS, make_bert, make_data, train
+from training_inputs import MODELS, make_bert, make_data, train, write
 from training_replay import Replay
 
 COURSES = {
@@ -110,7 +110,8 @@ def test_online_mc(model, course, tmp_path):
 
 
 def test_online_mc_is_in_eval_mode(tmp_path):
-    """With a learning rate of 0 the model is constant, and dropout must not matter."""
+    """With a learning rate of 0 the model is constant, and dropout must not matter:
+    with it labels are drawn by a pass in eval mode, without it on the step's graph."""
     make_bert(tmp_path / "model")
     make_data(tmp_path / "train.jsonl", 20, seed=1)
     options = {"fisher": "online_mc", "lr": 0.0, "batch_size": 8}
@@ -120,37 +121,93 @@ def test_online_mc_is_in_eval_mode(tmp_path):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def make_proximal(folder):
+def count_passes(folder, out, **options):
+    """Counts batches that go forward and backward through the embeddings."""
+    with torch.profiler.profile() as profiler:
+        train(folder, out=out, batch_size=4, fisher_interval=2, **options)
+    counts = {event.key: event.count for event in profiler.key_averages()}
+    tables = 3  # of words, positions and types
+    return counts["aten::embedding"] / tables, counts["EmbeddingBackward0"] / tables
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_passes_of_online_mc(accumulate, tmp_path):
+    """On the step's own graph a sample is one more backward pass, in eval mode a
+    forward and a backward pass: of every second step of 8 batches."""
+    make_bert(tmp_path / "model")
+    make_data(tmp_path / "train.jsonl", 32, seed=1)
+    expected = {
+        ("none", 0.1): (8, 8),
+        ("online_mc_step", 0.1): (8, 12),
+        ("online_mc", 0.0): (8, 12),
+        ("online_mc", 0.1): (12, 12),
+    }
+    for (fisher, dropout), passes in expected.items():
+        options = {"fisher": fisher, "dropout": dropout, "accumulate": accumulate}
+        out = f"{fisher}-{dropout}"
+        assert count_passes(tmp_path, out, **options) == passes
+
+
+def test_online_mc_step_leaves_the_training_unchanged(tmp_path):
+    make_bert(tmp_path / "model")
+    make_data(tmp_path / "train.jsonl", 45, seed=1)
+    options = COMMON | {"dropout": 0.1, "accumulate": 2, "fisher_interval": 1}
+    outs = [
+        train(tmp_path, out=fisher, fisher=fisher, **options)[1]
+        for fisher in ("none", "online_mc_step")
+    ]
+    a, b = (load_file(out / "model.safetensors") for out in outs)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    a, b = ((out / "metrics.jsonl").read_text() for out in outs)
+    assert a == b
+
+
+def make_proximal(folder, name="f0", num_examples=90):
     """A Fisher of the model, far larger than a real one, to have an effect."""
-    make_bert(folder / "model")
+    if not (folder / "model").exists():
+        make_bert(folder / "model")
     make_data(folder / "train.jsonl", 45, seed=1)
     shapes = load_file(folder / "model" / "model.safetensors")
     fisher = {name: torch.rand(t.shape) for name, t in shapes.items()}
     metadata = merganser._C.FisherMetadata(
         estimator="exact",
-        num_examples=90,
-        num_examples_used=90,
+        num_examples=num_examples,
+        num_examples_used=num_examples,
         samples=1,
         seed=0,
         labels="model",
         base_model_hash=merganser._C.content_hash(folder / "model"),
     )
-    merganser._C.write_fisher(folder / "f0.safetensors", fisher, metadata)
+    merganser._C.write_fisher(folder / f"{name}.safetensors", fisher, metadata)
     return fisher
 
 
-def test_proximal_term(tmp_path):
-    """Replays with weight * N_0 / N * F_0 (theta - theta_0) in the gradient."""
+def make_earlier(folder):
+    """The Fisher of another model."""
+    (folder / "model").rename(folder / "start")
+    torch.manual_seed(1)
+    f1 = make_proximal(folder, "f1", 30)
+    (folder / "model").rename(folder / "earlier")
+    (folder / "start").rename(folder / "model")
+    return f1
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_proximal_term(several, tmp_path):
+    """Replays with weight * sum_s N_s F_s / N (theta - theta_0) in the gradient."""
     f0 = make_proximal(tmp_path)
+    precision = {name: 0.7 * 90 / 45 * f.double() for name, f in f0.items()}
+    files = tmp_path / "f0.safetensors"
+    if several:
+        for name, f in make_earlier(tmp_path).items():
+            precision[name] += 0.7 * 30 / 45 * f.double()
+        files = [tmp_path / "f1.safetensors", files]
     options = COMMON | {"epochs": 3, "clip": 0.5}
     _, out = train(
-        tmp_path,
-        proximal=tmp_path / "f0.safetensors",
-        proximal_weight=0.7,
-        fisher="adam",
-        **options,
+        tmp_path, proximal=files, proximal_weight=0.7, fisher="adam", **options
     )
-    replay = Replay(tmp_path / "model", tmp_path / "train.jsonl", **options)
+    data = tmp_path / "train.jsonl"
+    replay = Replay(tmp_path / "model", data, dtype=torch.float64, **options)
     start = {name: p.detach().clone() for name, p in replay.model.named_parameters()}
     penalties, sums, count = [], {}, 0
 
@@ -161,10 +218,9 @@ def test_proximal_term(tmp_path):
             if step >= replay.window:  # the Fisher excludes the proximal term
                 square = (len(examples) * p.grad.double()) ** 2
                 sums[name] = sums.get(name, 0) + square
-            h = 0.7 * 90 / 45 * f0[name]
             difference = p.detach() - start[name]
-            p.grad += h * difference
-            penalty += 0.5 * (h * difference**2).sum().item()
+            p.grad += precision[name] * difference
+            penalty += 0.5 * (precision[name] * difference**2).sum().item()
         count += len(examples) if step >= replay.window else 0
         penalties.append(penalty)
 
@@ -174,7 +230,7 @@ def test_proximal_term(tmp_path):
     assert len(steps) == len(expected)
     for step, reference, penalty in zip(steps, expected, penalties, strict=True):
         assert step["loss"] == pytest.approx(reference["loss"], abs=1e-4)
-        assert step["penalty"] == pytest.approx(penalty, rel=1e-3, abs=1e-12)
+        assert step["penalty"] == pytest.approx(penalty, rel=1e-2, abs=1e-12)
         assert step["gradient_norm"] == pytest.approx(
             reference["gradient_norm"], rel=1e-2
         )
@@ -187,9 +243,61 @@ def test_proximal_term(tmp_path):
 
 
 def test_proximal_refuses_the_fisher_of_another_model(tmp_path):
+    """Unless one belongs to the model that training starts from."""
     make_proximal(tmp_path)
-    (tmp_path / "model").rename(tmp_path / "old")
-    torch.manual_seed(1)
-    make_bert(tmp_path / "model")
-    with pytest.raises(merganser.InputError, match="f0.safetensors.*another model"):
-        train(tmp_path, proximal=tmp_path / "f0.safetensors")
+    make_earlier(tmp_path)
+    f0, f1 = (tmp_path / f"{name}.safetensors" for name in ("f0", "f1"))
+    for files in (f1, [f1, f1]):
+        with pytest.raises(merganser.InputError, match="f1.safetensors.*another model"):
+            train(tmp_path, proximal=files)
+    train(tmp_path, proximal=[f1, f0])
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    """A model, texts with labels drawn from it, and its exact Fisher.
+
+    For such labels the mean gradient is zero but for noise, so that without dropout
+    both online estimators have the mean of the exact Fisher.
+    """
+    folder = tmp_path_factory.mktemp("calibrated")
+    torch.manual_seed(1)  # how much dropout adds depends on the weights
+    make_bert(folder / "model")
+    data = make_data(folder / "train.jsonl", 1600, seed=1)
+    replay = Replay(folder / "model", data)
+    with torch.no_grad():
+        p = replay.logits(range(len(replay.texts))).softmax(1)
+    labels = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(5))
+    write(data, zip(replay.texts, labels.flatten().tolist(), strict=True))
+    loaded = merganser._C.Dataset.load(
+        data, folder / "model", max_length=24, num_labels=3
+    )
+    encoder = merganser._C.Encoder.load(folder / "model")
+    exact = merganser._C.estimate_fisher(encoder, loaded, 0, estimator="exact")
+    return folder, dict(exact.diagonal)
+
+
+@pytest.mark.parametrize(
+    "estimator, dropout, low, high",
+    [
+        ("adam", 0.0, 0.9, 1.1),
+        ("online_mc", 0.0, 0.9, 1.1),
+        ("online_mc_step", 0.0, 0.9, 1.1),
+        ("adam", 0.1, 1.3, 1.8),
+        ("online_mc", 0.1, 0.9, 1.1),
+        ("online_mc_step", 0.1, 1.2, 1.6),
+    ],
+)
+def test_scale_against_exact(estimator, dropout, low, high, calibrated, tmp_path):
+    """Ratio of the sums over all parameters, of a model that does not change.
+
+    "adam" and "online_mc_step" square gradients of the network with dropout: they are
+    larger.
+    """
+    folder, exact = calibrated
+    out = tmp_path / "out"
+    options = {"dropout": dropout, "fisher": estimator, "fisher_interval": 1}
+    train(folder, out=out, lr=0.0, batch_size=4, **options)
+    fisher = load_file(out / "fisher.safetensors")
+    ratio = sum(f.sum() for f in fisher.values()) / sum(f.sum() for f in exact.values())
+    assert low < ratio < high

@@ -13,6 +13,7 @@ KINDS = {
     "plain": {},
     "adam": {"fisher": "adam"},
     "online_mc": {"fisher": "online_mc", "fisher_interval": 2, "dtype": "bfloat16"},
+    "online_mc_step": {"fisher": "online_mc_step", "accumulate": 2, "dropout": 0.1},
 }
 
 
