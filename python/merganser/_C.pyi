@@ -305,7 +305,7 @@ class MemoryMerge:
     ) -> None:
         """Merges one tensor into `out`."""
 
-def canonical_name(tied: list[str]) -> str:
+def canonical_name(tied: Sequence[str]) -> str:
     """The name by which tied tensors are merged."""
 
 def check_count(method: MethodInfo, models: int) -> None:
