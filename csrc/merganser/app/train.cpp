@@ -66,6 +66,10 @@ void add_optimisation(CLI::App& parser, TrainOptions& o) {
       "--dropout",
       o.dropout,
       "Dropout probability, replaces those of config.json");
+  parser.add_flag(
+      "--linearized",
+      o.linearized,
+      "Train the first-order model at the starting weights, without dropout");
 }
 
 void add_fisher(CLI::App& parser, TrainOptions& o) {

@@ -60,6 +60,7 @@ void bind_train(py::module_& m) {
       .def_readwrite("epsilon", &TrainOptions::epsilon)
       .def_readwrite("clip", &TrainOptions::clip)
       .def_readwrite("dropout", &TrainOptions::dropout)
+      .def_readwrite("linearized", &TrainOptions::linearized)
       .def_property(
           "fisher",
           [](const TrainOptions& o) { return training_fisher_name(o.fisher); },

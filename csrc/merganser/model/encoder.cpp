@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "merganser/model/embeddings.h"
+#include "merganser/model/forward_mode.h"
 #include "merganser/model/initialize.h"
 #include "merganser/model/transformer.h"
 
@@ -92,6 +93,10 @@ void EncoderImpl::set_fisher_sink(FisherSink* sink) {
   sink_ = sink;
 }
 
+void EncoderImpl::set_displacement(std::vector<at::Tensor> tau) {
+  displacement_ = std::move(tau);
+}
+
 namespace {
 
 // (B, 1, 1, L): 0 for tokens, -inf after each example's end; undefined when
@@ -132,13 +137,30 @@ at::Tensor EncoderImpl::forward(
       " tokens, got ",
       input_ids.size(1),
       "; truncate the input");
+  if (displacement_.empty()) {
+    return logits(
+        input_ids, lengths, token_type_ids, is_training() ? &draws_ : nullptr);
+  }
+  at::Tensor value;
+  at::Tensor slope;
+  {
+    const ForwardMode forward_mode(parameters(), displacement_);
+    value = logits(input_ids, lengths, token_type_ids, /*draws=*/nullptr);
+    slope = forward_mode.tangent(value);
+  }
+  // float32 at least: in bfloat16 the sum would lose small slopes.
+  return value + slope.to(at::promote_types(slope.scalar_type(), at::kFloat));
+}
+
+at::Tensor EncoderImpl::logits(
+    const at::Tensor& input_ids,
+    const at::Tensor& lengths,
+    const at::Tensor& token_type_ids,
+    DropoutDraws* draws) {
   if (sink_ != nullptr) {
     sink_->begin_forward();
   }
-  const Pass pass{
-      attention_mask(lengths, input_ids.size(1)),
-      sink_,
-      is_training() ? &draws_ : nullptr};
+  const Pass pass{attention_mask(lengths, input_ids.size(1)), sink_, draws};
   const auto& [backbone, bert_head, roberta_head] = *parts_;
   const auto drop = [&](const at::Tensor& tensor) {
     return layers::dropout(tensor, config_.classifier_dropout, pass.draws);

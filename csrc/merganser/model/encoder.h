@@ -41,15 +41,29 @@ class MERGANSER_API EncoderImpl : public torch::nn::Module {
   // Not owned.
   void set_fisher_sink(FisherSink* sink);
 
+  // Makes forward passes return the first-order model at the parameters theta,
+  //   f(x; theta) + J(x; theta) tau,
+  // without dropout, until `tau` is empty again. A backward pass adds J^T r to
+  // the parameters' gradients: the gradient in tau. tau has a tensor for each
+  // of parameters(), of the same shape, and is read in every forward pass.
+  void set_displacement(std::vector<at::Tensor> tau);
+
   const EncoderConfig& config() const {
     return config_;
   }
 
  private:
+  at::Tensor logits(
+      const at::Tensor& input_ids,
+      const at::Tensor& lengths,
+      const at::Tensor& token_type_ids,
+      DropoutDraws* draws);
+
   struct Parts; // the submodules' holders
   EncoderConfig config_;
   std::shared_ptr<Parts> parts_;
   FisherSink* sink_ = nullptr;
+  std::vector<at::Tensor> displacement_;
   DropoutDraws draws_;
 };
 TORCH_MODULE(Encoder);

@@ -19,7 +19,6 @@ bool has_weight_decay(const at::Tensor& parameter) {
 
 Arena::Arena(torch::nn::Module& module) {
   at::NoGradGuard no_grad;
-  std::vector<at::Tensor> tensors;
   int64_t size = 0;
   for (bool decay : {true, false}) {
     for (const auto& item : module.named_parameters()) {
@@ -29,7 +28,7 @@ Arena::Arena(torch::nn::Module& module) {
       }
       entries_.push_back(
           {item.key(), size, tensor.numel(), tensor.sizes().vec()});
-      tensors.push_back(tensor);
+      tensors_.push_back(tensor);
       size += (tensor.numel() + kAlignment - 1) / kAlignment * kAlignment;
     }
     if (decay) {
@@ -39,11 +38,16 @@ Arena::Arena(torch::nn::Module& module) {
 
   parameters = at::zeros({size}, at::kFloat);
   gradients = zeros();
-  for (size_t i = 0; i < tensors.size(); i++) {
-    at::Tensor data = view(parameters, entries_[i]);
-    data.copy_(tensors[i]);
-    tensors[i].set_data(data);
-    tensors[i].mutable_grad() = view(gradients, entries_[i]);
+  for (size_t i = 0; i < tensors_.size(); i++) {
+    view(parameters, entries_[i]).copy_(tensors_[i]);
+    tensors_[i].mutable_grad() = view(gradients, entries_[i]);
+  }
+  compute_with(parameters);
+}
+
+void Arena::compute_with(const at::Tensor& flat) {
+  for (size_t i = 0; i < tensors_.size(); i++) {
+    tensors_[i].set_data(view(flat, entries_[i]));
   }
 }
 

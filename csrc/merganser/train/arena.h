@@ -36,6 +36,10 @@ class MERGANSER_API Arena {
   const std::vector<Entry>& entries() const {
     return entries_;
   }
+  // Makes the module compute with a flat array laid out like the arena, instead
+  // of `parameters`. Backward passes still add to `gradients`.
+  void compute_with(const at::Tensor& flat);
+
   // A named view into a flat array laid out like the arena.
   static at::Tensor view(const at::Tensor& flat, const Entry& entry);
   // A flat array of zeros laid out like the arena.
@@ -43,6 +47,7 @@ class MERGANSER_API Arena {
 
  private:
   std::vector<Entry> entries_;
+  std::vector<at::Tensor> tensors_; // the module's, in the order of entries_
 };
 
 } // namespace merganser

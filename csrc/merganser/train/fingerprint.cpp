@@ -63,6 +63,7 @@ std::string fingerprint(
       {"epsilon", options.epsilon},
       {"clip", options.clip},
       {"dropout", nullptr},
+      {"linearized", options.linearized},
       {"fisher", training_fisher_name(options.fisher)},
       {"fisher-interval", options.fisher_interval},
       {"proximal", hash_files(options.proximal)},

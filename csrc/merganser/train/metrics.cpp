@@ -13,11 +13,12 @@ namespace merganser {
 using Json = nlohmann::ordered_json;
 
 Json epoch_to_json(const EpochMetrics& epoch) {
-  Json json = {
-      {"epoch", epoch.epoch},
-      {"step", epoch.step},
-      {"train_loss", epoch.train_loss},
-      {"eval", Json::array()}};
+  Json json = {{"epoch", epoch.epoch}, {"step", epoch.step}};
+  if (epoch.linearized) {
+    json["linearized"] = true;
+  }
+  json["train_loss"] = epoch.train_loss;
+  json["eval"] = Json::array();
   for (const EpochEval& eval : epoch.eval) {
     json["eval"].push_back(
         {{"file", eval.file},
@@ -31,6 +32,7 @@ EpochMetrics epoch_from_json(const Json& json) {
   EpochMetrics epoch;
   epoch.epoch = json.at("epoch");
   epoch.step = json.at("step");
+  epoch.linearized = json.value("linearized", false);
   epoch.train_loss = json.at("train_loss");
   for (const Json& eval : json.at("eval")) {
     epoch.eval.push_back(

@@ -31,6 +31,7 @@ struct EpochEval {
 struct EpochMetrics {
   int64_t epoch = 0; // from 1
   int64_t step = 0; // steps done by its end
+  bool linearized = false; // losses and accuracies are the first-order model's
   double train_loss = 0; // mean over the examples, each before its update
   std::vector<EpochEval> eval; // one per file of options.eval
 };

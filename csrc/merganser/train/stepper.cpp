@@ -62,6 +62,9 @@ Stepper::Stepper(const TrainOptions& options, TrainingTask& task)
         options.proximal_weight,
         task.train.size());
   }
+  if (options.linearized) {
+    tangent_space.emplace(arena, task.model);
+  }
 }
 
 StepMetrics Stepper::step(StepPlan& plan, int64_t step) {
@@ -90,6 +93,9 @@ StepMetrics Stepper::step(StepPlan& plan, int64_t step) {
   // ones.
   task_.model->seed_dropout(
       philox_u64(options_.seed, kDropoutStream, static_cast<uint64_t>(step)));
+  if (tangent_space) {
+    tangent_space->update();
+  }
   const double scale = 1.0 / static_cast<double>(metrics.examples);
   for (const std::vector<int64_t>& batch : batches) {
     const Forward pass = forward(batch);

@@ -11,6 +11,7 @@
 #include "merganser/train/online_fisher.h"
 #include "merganser/train/proximal.h"
 #include "merganser/train/step_plan.h"
+#include "merganser/train/tangent_space.h"
 #include "merganser/train/task.h"
 
 namespace merganser {
@@ -34,6 +35,7 @@ class MERGANSER_API Stepper {
   Arena arena;
   AdamW adamw;
   std::optional<OnlineFisher> fisher;
+  std::optional<TangentSpace> tangent_space; // with options.linearized
 
  private:
   struct Forward {

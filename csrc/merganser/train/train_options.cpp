@@ -32,6 +32,22 @@ bool below(double limit, double value) {
   return value >= 0 && value < limit;
 }
 
+// The first-order model is one of a deterministic function, and a Fisher of it
+// is not that of the ordinary model that is saved.
+void check_linearized(const TrainOptions& o) {
+  if (o.dropout.value_or(0) > 0) {
+    throw InputError(fmt::format(
+        "linearized training has no dropout: dropout must be 0, got {}",
+        *o.dropout));
+  }
+  if (o.fisher != TrainingFisher::kNone) {
+    throw InputError(fmt::format(
+        "linearized training collects no Fisher, got {}: estimate that of the "
+        "saved model with merganser fisher",
+        training_fisher_name(o.fisher)));
+  }
+}
+
 } // namespace
 
 TrainingFisher parse_training_fisher(const std::string& name) {
@@ -118,6 +134,9 @@ void check_options(const TrainOptions& o, const EncoderConfig& config) {
         "dropout",
         "in [0, 0.999)",
         *o.dropout);
+  }
+  if (o.linearized) {
+    check_linearized(o);
   }
   expect(
       o.fisher_interval >= 1,

@@ -42,6 +42,7 @@ struct TrainOptions {
   double epsilon = 1e-8;
   double clip = 1.0; // gradient norm; 0: none
   std::optional<double> dropout; // replaces all of config.json's
+  bool linearized = false; // trains the first-order model, without dropout
   TrainingFisher fisher = TrainingFisher::kNone;
   int64_t fisher_interval = 4; // online_mc: an extra backward every k-th step
   std::vector<std::filesystem::path> proximal; // H_0 = sum of N F of the files

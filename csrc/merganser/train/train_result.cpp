@@ -18,10 +18,11 @@ std::string TrainResult::to_text() const {
   }
   for (const EpochMetrics& epoch : epochs) {
     text += fmt::format(
-        "epoch {}: step {}, training loss {:.4f}\n",
+        "epoch {}: step {}, training loss {:.4f}{}\n",
         epoch.epoch,
         epoch.step,
-        epoch.train_loss);
+        epoch.train_loss,
+        epoch.linearized ? " (first-order model)" : "");
     for (const EpochEval& result : epoch.eval) {
       text += fmt::format(
           "  {}: accuracy {:.2f} %, loss {:.4f}\n",

@@ -135,6 +135,7 @@ void Trainer::end_epoch() {
   EpochMetrics metrics;
   metrics.epoch = static_cast<int64_t>(state_.epochs.size()) + 1;
   metrics.step = state_.step;
+  metrics.linearized = options_.linearized;
   metrics.train_loss =
       state_.epoch_loss / static_cast<double>(state_.epoch_examples);
   if (!std::isfinite(flat_norm(stepper_.arena.parameters))) {
@@ -157,6 +158,9 @@ void Trainer::end_epoch() {
 }
 
 void Trainer::evaluate_on_all(EpochMetrics& metrics) {
+  if (stepper_.tangent_space) {
+    stepper_.tangent_space->update();
+  }
   for (size_t i = 0; i < task_.eval.size(); i++) {
     const EvalResult result = evaluate(
         task_.model,
@@ -240,6 +244,9 @@ TrainResult Trainer::finish() {
     load_arrays(
         SafetensorsFile(directory_.best()),
         {{"parameters", stepper_.arena.parameters}});
+  }
+  if (stepper_.tangent_space) {
+    stepper_.tangent_space->leave();
   }
   result.fisher = directory_.publish(task_.model, options_.model, fisher);
   return result;

@@ -13,7 +13,8 @@ namespace merganser {
 // The model is the last epoch's; with files to evaluate on and no Fisher it is
 // that of the epoch with the highest mean accuracy, the first of equals. A
 // Fisher belongs to the end of training, so it comes with the last epoch's
-// model.
+// model. With options.linearized every loss and accuracy is the first-order
+// model's; the model written is an ordinary one with the same parameters.
 //
 // During the run, "<out>.partial" next to out holds the last checkpoint. A call
 // with the same options and data resumes from it and ends with the same bits as
