@@ -359,6 +359,7 @@ class TrainOptions:
     epsilon: float
     clip: float
     dropout: float | None
+    linearized: bool
     fisher: str
     fisher_interval: int
     proximal: list[pathlib.Path]

@@ -44,6 +44,9 @@ class Trainer:
         beta1, beta2, epsilon: Adam's.
         clip: max norm of the gradient; 0: no clipping.
         dropout: replaces every dropout probability of config.json.
+        linearized: trains the first-order model f(x; theta_0) + J(x; theta_0) tau with
+            tau = theta - theta_0, without dropout; losses and accuracies are that
+            model's, and the directory that is written has the parameters theta.
         fisher: "none", "adam", "online_mc" or "online_mc_step": the mean Fisher
             diagonal, collected over the last epoch (docs/method.md, section 3).
         fisher_interval: online_mc and online_mc_step take an extra backward pass every
@@ -57,7 +60,8 @@ class Trainer:
     Raises:
         InputError: an invalid option, model or data file.
 
-    Source: Loshchilov & Hutter, arXiv 1711.05101; Daheim et al., arXiv 2310.12808.
+    Source: Loshchilov & Hutter, arXiv 1711.05101; Daheim et al., arXiv 2310.12808;
+    linearized: Ortiz-Jimenez et al., arXiv 2305.12827.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Trainer:
         epsilon: float = 1e-8,
         clip: float = 1.0,
         dropout: float | None = None,
+        linearized: bool = False,
         fisher: str = "none",
         fisher_interval: int = 4,
         proximal: Path | Sequence[Path] | None = None,
@@ -114,7 +119,8 @@ class Trainer:
             out, steps, examples, seconds (of this call), model_epoch (the epoch of the
             model, from 1), new_parameters (initialized randomly), fisher (its file or
             None) and epochs: a list of dicts with epoch, step, train_loss (nats per
-            example) and eval, a list of file, accuracy in [0, 1] and loss.
+            example) and eval, a list of file, accuracy in [0, 1] and loss. With
+            `linearized`, each has linearized: True.
 
         Raises:
             Error: the loss is not finite, or the disk is full.

@@ -31,9 +31,9 @@ struct EpochEval {
 struct EpochMetrics {
   int64_t epoch = 0; // from 1
   int64_t step = 0; // steps done by its end
-  bool linearized = false; // losses and accuracies are the first-order model's
   double train_loss = 0; // mean over the examples, each before its update
   std::vector<EpochEval> eval; // one per file of options.eval
+  bool linearized = false; // losses and accuracies are the first-order model's
 };
 
 // An epoch's metrics as metrics.jsonl, checkpoints and reports hold them.

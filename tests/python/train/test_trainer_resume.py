@@ -14,6 +14,7 @@ KINDS = {
     "adam": {"fisher": "adam"},
     "online_mc": {"fisher": "online_mc", "fisher_interval": 2, "dtype": "bfloat16"},
     "online_mc_step": {"fisher": "online_mc_step", "accumulate": 2, "dropout": 0.1},
+    "linearized": {"linearized": True, "dropout": 0.0},
 }
 
 
