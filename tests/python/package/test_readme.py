@@ -1,5 +1,5 @@
-"""The examples of README.md and docs/python.md, run as printed on small stand-ins for
-their models and files."""
+"""The examples of README.md, docs/python.md and docs/cli.md, run as printed on small
+stand-ins for their models and files."""
 
 import json
 import os
@@ -24,9 +24,11 @@ def blocks(document, section, *languages):
     """The fenced blocks of a section, one for each language, in this order."""
     if not README.exists():
         pytest.skip("no README: the tests run away from their clone")
-    text = document.read_text(encoding="utf-8").split(f"\n## {section}\n")[1]
+    text = document.read_text(encoding="utf-8").split(f"# {section}\n")[1]
     found = re.findall(
-        r"^```(\w+)\n(.*?)^```$", text.split("\n## ")[0], re.DOTALL | re.MULTILINE
+        r"^```(\w+)\n(.*?)^```$",
+        re.split(r"\n###? ", text)[0],
+        re.DOTALL | re.MULTILINE,
     )
     assert [language for language, _ in found] == list(languages)
     return [code for _, code in found]
@@ -35,6 +37,13 @@ def blocks(document, section, *languages):
 def run_python(document, section, names):
     (code,) = blocks(document, section, "python")
     exec(compile(code, document, "exec"), names)
+
+
+def run_shell(commands):
+    path = f"{Path(executable()).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        ["bash", "-ec", commands], check=True, env=os.environ | {"PATH": path}
+    )
 
 
 @pytest.fixture
@@ -94,9 +103,19 @@ def test_command_line(folder):
         shutil.copy(f"{data}-test.jsonl", f"{name}.test.jsonl")
     commands, recipe = blocks(README, "Command line", "sh", "yaml")
     Path("recipe.yaml").write_text(recipe)
-    path = f"{Path(executable()).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(
-        ["bash", "-ec", commands], check=True, env=os.environ | {"PATH": path}
-    )
+    run_shell(commands)
     merged = load_file("merged/model.safetensors")
     assert set(merged) == set(load_file("base/model.safetensors"))
+
+
+def test_tangent_space(folder):
+    for name, data in {"movie": "movie", "tweets": "nyt"}.items():
+        shutil.copy(f"{data}-train.jsonl", f"{name}.jsonl")
+    # The base has the head that all experts share.
+    run("train", "--model", "encoder", "--train", "movie.jsonl", "--out", "base")
+    document = ROOT / "docs" / "cli.md"
+    (commands,) = blocks(document, "Training in the tangent space", "sh")
+    run_shell(commands)
+    merged = load_file("merged/model.safetensors")
+    tangent = load_file("tangent-tweets/model.safetensors")
+    assert set(merged) == set(tangent)

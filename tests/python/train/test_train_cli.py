@@ -99,6 +99,44 @@ OPTIONS = {
 }
 
 
+LINEARIZED = {
+    "linearized": True,
+    "weight-decay": 0.2,
+    "clip": 0.3,
+    "seed": 6,
+    "max-steps": 7,
+    "batch-size": 8,
+}
+
+
+def test_linearized_text_and_bits(folder):
+    """The flag, its report, and the same bits as from Python."""
+    options = {k: v for k, v in LINEARIZED.items() if k != "linearized"}
+    flags = [str(x) for name, value in options.items() for x in (f"--{name}", value)]
+    done = train(folder, "--linearized", *flags, "--eval", folder / "dev.tsv")
+    assert "epoch 2: step 7, training loss" in done.stdout
+    assert done.stdout.count("(first-order model)") == 2
+    rows = [json.loads(line) for line in (folder / "out/metrics.jsonl").open()]
+    assert [row["linearized"] for row in rows if "eval" in row] == [True, True]
+    merganser.Trainer(
+        folder / "model",
+        folder / "train.jsonl",
+        folder / "py",
+        eval=folder / "dev.tsv",
+        lr=float(TRAIN["--lr"]),
+        max_length=int(TRAIN["--max-length"]),
+        **{name.replace("-", "_"): value for name, value in LINEARIZED.items()},
+    ).train()
+    for name in ("model.safetensors", "metrics.jsonl"):
+        own = (folder / "out" / name).read_bytes()
+        assert own == (folder / "py" / name).read_bytes(), name
+
+
+def test_linearized_refuses_a_fisher(folder):
+    done = train(folder, "--linearized", "--fisher", "adam", check=False)
+    assert_refused(done, 2, "collects no Fisher, got adam", "merganser fisher")
+
+
 def test_same_bits_as_from_python(folder):
     flags = [str(x) for name, value in OPTIONS.items() for x in (f"--{name}", value)]
     command.run(
