@@ -12,6 +12,7 @@
 #include "merganser/base/progress.h"
 #include "merganser/eval/evaluate.h"
 #include "merganser/model/classifier.h"
+#include "merganser/model/first_order.h"
 
 namespace merganser::app {
 namespace {
@@ -24,10 +25,22 @@ struct Options {
   int64_t batch_size = 32;
   int64_t max_length = 128;
   bool bfloat16 = false;
+  std::optional<std::filesystem::path> linearized_at;
 };
 
+// The model itself, or its first-order model.
+Encoder evaluated_model(const Classifier& classifier, const Options& options) {
+  if (!options.linearized_at) {
+    return classifier.encoder;
+  }
+  Encoder origin = Classifier(*options.linearized_at).encoder;
+  displace(origin, classifier.encoder, options.model.string());
+  return origin;
+}
+
 void eval(const Options& options, const CommonOptions& common) {
-  Classifier classifier(options.model);
+  const Classifier classifier(options.model);
+  Encoder model = evaluated_model(classifier, options);
   Json json = Json::array();
   for (const std::filesystem::path& file : options.data) {
     const Dataset data = classifier.load(file, options.max_length);
@@ -35,7 +48,7 @@ void eval(const Options& options, const CommonOptions& common) {
     {
       ProgressBar bar("eval", "examples", common.quiet);
       result = evaluate(
-          classifier.encoder,
+          model,
           data,
           classifier.tokenizer->pad_id(),
           options.batch_size,
@@ -73,6 +86,10 @@ Work define_eval(CLI::App& parser, const CommonOptions& common) {
   add_batch_size(parser, options->batch_size);
   add_max_length(parser, options->max_length);
   add_dtype(parser, options->bfloat16);
+  parser.add_option(
+      "--linearized-at",
+      options->linearized_at,
+      "Evaluate the first-order model at this directory's weights");
   return [options, &common] { eval(*options, common); };
 }
 

@@ -109,6 +109,7 @@ def test_command_line(folder):
 
 
 def test_tangent_space(folder):
+    shutil.copy("movie-test.jsonl", "movie.test.jsonl")
     for name, data in {"movie": "movie", "tweets": "nyt"}.items():
         shutil.copy(f"{data}-train.jsonl", f"{name}.jsonl")
     # The base has the head that all experts share.

@@ -132,6 +132,32 @@ def test_linearized_text_and_bits(folder):
         assert own == (folder / "py" / name).read_bytes(), name
 
 
+def test_evaluation_of_the_first_order_model(folder):
+    """eval --linearized-at gives the numbers of the training, plain eval others."""
+    data = ("--data", folder / "dev.tsv", "--max-length", "24", "--batch-size", "8")
+    done = train(folder, "--linearized", "--eval", folder / "dev.tsv", "--json")
+    report = json.loads(done.stdout)
+    kept = report["epochs"][report["model_epoch"] - 1]["eval"][0]
+    model = ("eval", "--model", folder / "out", *data, "--json")
+    done = command.run(*model, "--linearized-at", folder / "model")
+    (row,) = json.loads(done.stdout)
+    assert row["accuracy"] == kept["accuracy"]
+    assert row["loss"] == pytest.approx(kept["loss"], rel=1e-6)
+    (ordinary,) = json.loads(command.run(*model).stdout)
+    assert ordinary["loss"] != pytest.approx(kept["loss"], rel=1e-3)
+
+
+def test_first_order_model_of_another_architecture(folder):
+    make_roberta(folder / "other")
+    data = ("--data", folder / "dev.tsv", "--max-length", "24")
+    options = ("--linearized-at", folder / "other")
+    done = command.run(
+        "eval", "--model", folder / "model", *data, *options, check=False
+    )
+    words = (folder / "model", "linearized at", "roberta.embeddings.word_embeddings")
+    assert_refused(done, 2, *words)
+
+
 def test_linearized_refuses_a_fisher(folder):
     done = train(folder, "--linearized", "--fisher", "adam", check=False)
     assert_refused(done, 2, "collects no Fisher, got adam", "merganser fisher")
