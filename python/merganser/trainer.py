@@ -91,7 +91,7 @@ class Trainer:
         linearized: bool = False,
         fisher: str = "none",
         fisher_interval: int = 4,
-        proximal: Path | Sequence[Path] | None = None,
+        proximal: Path | Sequence[Path] | None = (),
         proximal_weight: float = 1.0,
         checkpoint_steps: int = 0,
     ) -> None:
