@@ -42,7 +42,7 @@ ROBERTA_BASE = RobertaConfig(
 )
 BATCH_SIZE = 16
 TOKENS = 64
-STEPS = 24  # of a turn of training; online_mc takes an extra pass in six of them
+STEPS = 24  # of a turn of training; online_mc takes extra passes in six of them
 
 
 def row(*cells):
@@ -177,6 +177,10 @@ def training_table(repeats):
         "Trainer, AdamW(fused=True)": (None, False),
         "Trainer, AdamWFisher, FisherCallback('adam')": ("adam", True),
         "Trainer, AdamW(fused=True), FisherCallback('adam')": ("adam", False),
+        "Trainer, AdamW(fused=True), FisherCallback('online_mc_eval')": (
+            "online_mc_eval",
+            False,
+        ),
         "Trainer, AdamW(fused=True), FisherCallback('online_mc')": (
             "online_mc",
             False,

@@ -34,23 +34,23 @@ DROPOUT = 0.1  # the encoder's own
 STILL = [  # estimator, interval, dropout
     ("adam", 4, DROPOUT),
     ("adam", 4, 0.0),
+    ("online_mc_eval", 4, DROPOUT),
     ("online_mc", 4, DROPOUT),
-    ("online_mc_step", 4, DROPOUT),
+    ("online_mc_eval", 1, DROPOUT),
     ("online_mc", 1, DROPOUT),
-    ("online_mc_step", 1, DROPOUT),
 ]
 TRAINED = [
     ("adam", 4, DROPOUT),
+    ("online_mc_eval", 4, DROPOUT),
     ("online_mc", 4, DROPOUT),
-    ("online_mc_step", 4, DROPOUT),
     ("adam", 4, 0.0),
     ("online_mc", 4, 0.0),
 ]
 COSTS = [  # estimator, interval, dropout; number of Fishers in the proximal term
     (("none", 4, DROPOUT), 0),
     (("adam", 4, DROPOUT), 0),
+    (("online_mc_eval", 4, DROPOUT), 0),
     (("online_mc", 4, DROPOUT), 0),
-    (("online_mc_step", 4, DROPOUT), 0),
     (("none", 4, DROPOUT), 1),
     (("none", 4, DROPOUT), 2),
     (("none", 4, 0.0), 0),

@@ -18,7 +18,7 @@ from ._fisher.stored import Stored
 from ._hf.adam import Adam
 from ._hf.adamw_fisher import AdamInOptimizer
 from ._hf.mode import Mode
-from ._hf.online_mc import OnlineMC, OnlineMCStep
+from ._hf.online_mc import OnlineMC, OnlineMCEval
 from ._hf.outputs import Outputs
 from ._hf.proximal import ProximalCallback, has_term
 from ._hf.trainer import (
@@ -34,7 +34,7 @@ from .fisher_result import FisherResult
 
 __all__ = ["FisherCallback", "ProximalCallback"]
 
-ESTIMATORS = ("adam", "online_mc", "online_mc_step")
+ESTIMATORS = ("adam", "online_mc", "online_mc_eval")
 
 
 class FisherCallback(TrainerCallback):
@@ -55,9 +55,9 @@ class FisherCallback(TrainerCallback):
 
     Args:
         estimator: "adam", "online_mc": labels drawn from the model, by an extra
-            forward and backward pass in eval mode over the step's last micro-batch, or
-            "online_mc_step": by an extra backward pass of each micro-batch's own graph,
-            without a forward pass, but with its dropout.
+            backward pass of each micro-batch's own graph, with its dropout, or
+            "online_mc_eval": by an extra forward and backward pass in eval mode,
+            without dropout, over the step's last micro-batch.
         interval: the last two sample every `interval` steps of the window.
         window: number of steps to collect, at the end of the run; None: one epoch.
             Memory for the sums is allocated when the window begins.
@@ -83,8 +83,9 @@ class FisherCallback(TrainerCallback):
 
     Raises, from Trainer.train():
         InputError: fp16, DeepSpeed, FSDP, DataParallel, torch_compile,
-            load_best_model_at_end; resuming within the window, unless the checkpoint
-            has the sums of an AdamWFisher.
+            load_best_model_at_end; re-entrant gradient checkpoints with "online_mc";
+            resuming within the window, unless the checkpoint has the sums of an
+            AdamWFisher.
     """
 
     def __init__(
@@ -200,8 +201,8 @@ class FisherCallback(TrainerCallback):
         ours = find_adamw_fisher(args, optimizer)
         if self.estimator == "online_mc":
             return OnlineMC(model, args, outputs, self.interval, self.seed)
-        if self.estimator == "online_mc_step":
-            return OnlineMCStep(model, args, outputs, self.interval, self.seed)
+        if self.estimator == "online_mc_eval":
+            return OnlineMCEval(model, args, outputs, self.interval, self.seed)
         if ours is not None and trains_all(ours, model):
             return AdamInOptimizer(model, args, outputs, ours)
         return Adam(model, args, outputs)

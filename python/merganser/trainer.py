@@ -47,9 +47,9 @@ class Trainer:
         linearized: trains the first-order model f(x; theta_0) + J(x; theta_0) tau with
             tau = theta - theta_0, without dropout; losses and accuracies are that
             model's, and the directory that is written has the parameters theta.
-        fisher: "none", "adam", "online_mc" or "online_mc_step": the mean Fisher
+        fisher: "none", "adam", "online_mc" or "online_mc_eval": the mean Fisher
             diagonal, collected over the last epoch (docs/method.md, section 3).
-        fisher_interval: online_mc and online_mc_step take an extra backward pass every
+        fisher_interval: online_mc and online_mc_eval take an extra backward pass every
             `fisher_interval` steps.
         proximal: Fisher file of `model`, or several, the others of models of earlier
             tasks: adds weight / (2 N) |theta - theta_0|^2 in the norm of

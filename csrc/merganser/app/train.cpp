@@ -79,13 +79,13 @@ void add_fisher(CLI::App& parser, TrainOptions& o) {
           [&o](const std::string& name) {
             o.fisher = parse_training_fisher(name);
           },
-          "Fisher of the last epoch: none, adam, online_mc or online_mc_step")
+          "Fisher of the last epoch: none, adam, online_mc or online_mc_eval")
       ->default_str(training_fisher_name(o.fisher));
   parser
       .add_option(
           "--fisher-interval",
           o.fisher_interval,
-          "online_mc, online_mc_step: an extra backward pass every N steps")
+          "online_mc, online_mc_eval: an extra backward pass every N steps")
       ->capture_default_str();
   parser.add_option(
       "--proximal",

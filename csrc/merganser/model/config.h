@@ -57,12 +57,6 @@ struct MERGANSER_API EncoderConfig {
   // after the padding index).
   int64_t max_length() const;
 
-  // A model without dropout has the same outputs in training and in eval mode.
-  bool has_dropout() const {
-    return hidden_dropout > 0 || attention_dropout > 0 ||
-        classifier_dropout > 0;
-  }
-
   // The given config.json with architectures, id2label, label2id and the dtype
   // (float32) set for the saved model; all other keys stay. The file's label
   // names stay if there are num_labels of them.

@@ -32,8 +32,8 @@ Json hash_files(const std::vector<std::filesystem::path>& files) {
 
 // Incremented whenever the same options give other bits: another order of the
 // examples, other dropout masks, another hash of the weights in a Fisher file,
-// second texts that used to be left out.
-constexpr int kFormat = 4;
+// second texts that used to be left out, another online_mc.
+constexpr int kFormat = 5;
 
 } // namespace
 

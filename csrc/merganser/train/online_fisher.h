@@ -13,9 +13,9 @@ namespace merganser {
 // the sum (not the mean) of a batch's per-example gradients and N the examples
 // of those batches, both estimates are  sum G^2 / N:
 //   adam       G of the gradients that the optimiser sees, labels of the data;
-//   online_mc  G of an extra backward pass at every k-th step, labels sampled
-//              from the model, without dropout;
-//   online_mc_step  the same with the step's dropout.
+//   online_mc  G of an extra backward pass of the step's graph, with its
+//              dropout, at every k-th step, labels sampled from the model;
+//   online_mc_eval  the same with a forward pass of its own, without dropout.
 // G^2 / B is B times the squared batch mean, so that it is comparable with
 // the mean of per-example squares (docs/method.md, section 3).
 class MERGANSER_API OnlineFisher {
@@ -26,7 +26,7 @@ class MERGANSER_API OnlineFisher {
   // AdamW::step, which adds its square to the sum.
   AdamW::SquareSum next_step(int64_t examples);
 
-  // online_mc, online_mc_step: adds G^2 of one batch, given its logits (B, K)
+  // online_mc, online_mc_eval: adds G^2 of one batch, given its logits (B, K)
   // and positions in the data set (B). Leaves the arena's gradients zero; they
   // must be on entry. `keep_graph`: another backward pass of the logits' graph
   // follows.

@@ -81,10 +81,7 @@ StepMetrics Stepper::step(StepPlan& plan, int64_t step) {
   const bool in_window = fisher && step >= plan.fisher_window_begin();
   const bool samples = in_window && options_.fisher != TrainingFisher::kAdam &&
       (step - plan.fisher_window_begin()) % options_.fisher_interval == 0;
-  // Without dropout the step's own graph has the outputs of eval mode.
-  const bool own_graph = options_.fisher == TrainingFisher::kOnlineMcStep ||
-      !task_.model->config().has_dropout();
-  if (samples && !own_graph) {
+  if (samples && options_.fisher == TrainingFisher::kOnlineMcEval) {
     for (const std::vector<int64_t>& batch : batches) {
       sample_in_eval_mode(batch, metrics.epoch);
     }
@@ -99,7 +96,7 @@ StepMetrics Stepper::step(StepPlan& plan, int64_t step) {
   const double scale = 1.0 / static_cast<double>(metrics.examples);
   for (const std::vector<int64_t>& batch : batches) {
     const Forward pass = forward(batch);
-    if (samples && own_graph) {
+    if (samples && options_.fisher == TrainingFisher::kOnlineMc) {
       sample_on_graph(pass, metrics.epoch, &batch == &batches.front());
     }
     metrics.loss += scale * add_loss(pass, scale);

@@ -14,7 +14,7 @@ constexpr std::pair<TrainingFisher, const char*> kFishers[] = {
     {TrainingFisher::kNone, "none"},
     {TrainingFisher::kAdam, "adam"},
     {TrainingFisher::kOnlineMc, "online_mc"},
-    {TrainingFisher::kOnlineMcStep, "online_mc_step"},
+    {TrainingFisher::kOnlineMcEval, "online_mc_eval"},
 };
 
 template <class T>
@@ -58,7 +58,7 @@ TrainingFisher parse_training_fisher(const std::string& name) {
   }
   throw InputError(fmt::format(
       "unknown Fisher for training \"{}\"; expected none, adam, online_mc or "
-      "online_mc_step",
+      "online_mc_eval",
       name));
 }
 

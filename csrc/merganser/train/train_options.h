@@ -12,7 +12,7 @@
 
 namespace merganser {
 
-enum class TrainingFisher { kNone, kAdam, kOnlineMc, kOnlineMcStep };
+enum class TrainingFisher { kNone, kAdam, kOnlineMc, kOnlineMcEval };
 MERGANSER_API TrainingFisher parse_training_fisher(const std::string& name);
 MERGANSER_API std::string training_fisher_name(TrainingFisher fisher);
 
@@ -44,7 +44,7 @@ struct TrainOptions {
   std::optional<double> dropout; // replaces all of config.json's
   bool linearized = false; // trains the first-order model, without dropout
   TrainingFisher fisher = TrainingFisher::kNone;
-  int64_t fisher_interval = 4; // online_mc: an extra backward every k-th step
+  int64_t fisher_interval = 4; // online_mc, online_mc_eval: every k-th step
   std::vector<std::filesystem::path> proximal; // H_0 = sum of N F of the files
   double proximal_weight = 1.0;
   int64_t checkpoint_steps = 0; // 0: at the end of every epoch

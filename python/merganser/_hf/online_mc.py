@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from .. import ops
+from .._C import InputError
 from .._fisher.batches import Batch
 from .._fisher.model_state import eval_mode
 from .mode import Mode
@@ -55,6 +56,36 @@ class Sampling(Mode):
 
 
 class OnlineMC(Sampling):
+    """Samples every micro-batch of a step on the training's own graph, with its
+    dropout: no forward pass."""
+
+    _step = -1  # in the window
+    _collecting = False
+
+    def begin_step(self, collecting: bool) -> None:
+        self._step += collecting
+        self._collecting = collecting
+
+    def see(self, batch: Batch, raw, num_items) -> None:
+        if self._collecting and self._step % self.interval == 0:
+            if batch.labels is not None and isinstance(raw, tuple):
+                raw = raw[1:]  # without the loss
+            self._sample_on_graph(raw, batch)
+
+    def _sample_on_graph(self, raw, batch: Batch) -> None:
+        try:
+            self.sample(raw, batch, retain_graph=True)
+        except RuntimeError as error:
+            if "use_reentrant" not in str(error):
+                raise
+            raise InputError(
+                "FisherCallback('online_mc') takes gradients that re-entrant "
+                "checkpoints lack: pass use_reentrant=False to checkpoint, or use "
+                "'online_mc_eval'"
+            ) from error
+
+
+class OnlineMCEval(Sampling):
     """Samples the last micro-batch of a step by a pass in eval mode."""
 
     _collecting = False
@@ -78,21 +109,3 @@ class OnlineMC(Sampling):
             eval_mode(self.model),
         ):
             self.sample(self.model(*batch.args, **batch.kwargs), batch)
-
-
-class OnlineMCStep(Sampling):
-    """Samples every micro-batch of a step on the training's own graph, with its
-    dropout: no forward pass."""
-
-    _step = -1  # in the window
-    _collecting = False
-
-    def begin_step(self, collecting: bool) -> None:
-        self._step += collecting
-        self._collecting = collecting
-
-    def see(self, batch: Batch, raw, num_items) -> None:
-        if self._collecting and self._step % self.interval == 0:
-            if batch.labels is not None and isinstance(raw, tuple):
-                raw = raw[1:]  # without the loss
-            self.sample(raw, batch, retain_graph=True)

@@ -30,7 +30,8 @@ def main(folder):
     run("ours", model, examples(24), FisherCallback(), optimizer)
     run("accumulated", bert(), examples(24), FisherCallback(), **ACCUMULATED)
     run("gpt2", gpt2(), sentences(24), FisherCallback(), **ACCUMULATED)
-    run("online_mc", bert(), examples(24), FisherCallback("online_mc", interval=1))
+    for name in ("online_mc", "online_mc_eval"):
+        run(name, bert(), examples(24), FisherCallback(name, interval=1))
     torch.distributed.destroy_process_group()
 
 

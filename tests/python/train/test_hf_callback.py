@@ -154,27 +154,28 @@ def test_means_of_tokens_that_differ_later(tmp_path):
 
 
 @pytest.mark.parametrize("size", [1, 4])
-def test_online_mc_of_a_frozen_model(size, tmp_path):
+def test_online_mc_eval_of_a_frozen_model(size, tmp_path):
     """With every step, equals merganser.fisher's samples for the same examples."""
     model, data = bert(dropout=True), examples(12)
-    callback = FisherCallback("online_mc", interval=1, seed=3)
+    callback = FisherCallback("online_mc_eval", interval=1, seed=3)
     run(tmp_path, model, data, callback=callback, per_device_train_batch_size=size)
     batches = torch.utils.data.DataLoader(data, size)
     expected = merganser.fisher(model, batches, "mc_batch", seed=3)
     assert_fishers_close(callback.result, expected.diagonal)
-    assert (callback.result.estimator, callback.result.labels) == ("online_mc", "model")
-    assert callback.result.seed == 3
+    result = callback.result
+    assert (result.estimator, result.labels) == ("online_mc_eval", "model")
+    assert result.seed == 3
 
 
 @pytest.mark.parametrize("return_dict", [True, False])
 @pytest.mark.parametrize("split", SPLITS)
-def test_online_mc_step_of_a_frozen_model(split, return_dict, tmp_path):
+def test_online_mc_of_a_frozen_model(split, return_dict, tmp_path):
     """Takes every micro-batch, and no forward pass but the training's."""
     model, data = bert(), examples(16)
     model.config.return_dict = return_dict
     calls = []
     model.register_forward_pre_hook(lambda *_: calls.append(1))
-    callback = FisherCallback("online_mc_step", interval=1, seed=3)
+    callback = FisherCallback("online_mc", interval=1, seed=3)
     options = {**SPLITS[split], "num_train_epochs": 2}
     run(tmp_path, model, data, callback=callback, **options)
     size = options["per_device_train_batch_size"]
@@ -183,7 +184,9 @@ def test_online_mc_step_of_a_frozen_model(split, return_dict, tmp_path):
     batches = torch.utils.data.DataLoader(data, size)
     expected = merganser.fisher(model, batches, "mc_batch", seed=3)
     assert_fishers_close(callback.result, expected.diagonal)
-    assert (callback.result.labels, callback.result.num_examples_used) == ("model", 16)
+    result = callback.result
+    assert (result.estimator, result.labels) == ("online_mc", "model")
+    assert result.num_examples_used == 16
 
 
 def of_its_own_distribution(model, count):
@@ -202,9 +205,9 @@ def of_its_own_distribution(model, count):
         ("adam", False, 0.85, 1.15),
         ("adam", True, 1.3, 1.9),  # docs/method.md: the squares of thinned networks
         ("online_mc", False, 0.85, 1.15),
-        ("online_mc", True, 0.85, 1.15),
-        ("online_mc_step", False, 0.85, 1.15),
-        ("online_mc_step", True, 1.3, 1.9),  # thinned networks, too
+        ("online_mc", True, 1.3, 1.9),  # thinned networks, too
+        ("online_mc_eval", False, 0.85, 1.15),
+        ("online_mc_eval", True, 0.85, 1.15),
     ],
 )
 def test_ratio_to_the_exact_fisher(estimator, dropout, low, high, tmp_path):
@@ -242,19 +245,37 @@ def test_adam_squares_the_gradients_of_the_network_with_dropout(tmp_path):
         assert_fishers_close(callback.result, without, 0.1)
 
 
-def test_online_mc_of_a_language_model(tmp_path):
+def test_online_mc_with_gradient_checkpointing(tmp_path):
+    """Re-entrant checkpoints have no gradients on request, only .backward()."""
+
+    def fisher(estimator, **checkpoints):
+        model, callback = bert(), FisherCallback(estimator, interval=1)
+        if checkpoints:
+            model.gradient_checkpointing_enable(checkpoints)
+        return run(tmp_path, model, examples(16), callback=callback).result
+
+    expected = fisher("online_mc")
+    assert_fishers_close(fisher("online_mc", use_reentrant=False), expected.diagonal)
+    with pytest.raises(InputError, match="use_reentrant=False.*'online_mc_eval'"):
+        fisher("online_mc", use_reentrant=True)
+    again = fisher("online_mc_eval", use_reentrant=True)
+    assert_fishers_close(again, expected.diagonal)
+
+
+@pytest.mark.parametrize("estimator", ["online_mc", "online_mc_eval"])
+def test_online_mc_of_a_language_model(estimator, tmp_path):
     """Samples tokens at every position, from the model's distribution."""
     model, data = gpt2(), sentences(8)
-    callback = FisherCallback("online_mc", interval=1)
+    callback = FisherCallback(estimator, interval=1)
     run(tmp_path, model, data, callback=callback, per_device_train_batch_size=1)
     batches = torch.utils.data.DataLoader(data, 1)
     expected = merganser.fisher(model, batches, "mc", loss="causal_lm")
     assert_fishers_close(callback.result, expected.diagonal)
 
 
-def test_online_mc_interval_and_last_micro_batch(tmp_path):
+def test_online_mc_eval_interval_and_last_micro_batch(tmp_path):
     model, data = bert(), examples(24)
-    callback = FisherCallback("online_mc", interval=2)
+    callback = FisherCallback("online_mc_eval", interval=2)
     run(tmp_path, model, data, callback=callback, **SPLITS["2x4"])
     batches = [
         torch.utils.data.default_collate(data[i : i + 4])
@@ -572,7 +593,7 @@ def test_data_without_a_length(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"estimator": "exact"}, "must be one of adam, online_mc, online_mc_step"),
+        ({"estimator": "exact"}, "must be one of adam, online_mc, online_mc_eval"),
         ({"loss": "poisson"}, "loss must be one of auto"),
         ({"interval": 0}, "interval must be at least 1"),
         ({"window": 0.5}, "window must be"),
@@ -604,6 +625,7 @@ def test_two_processes(tmp_path):
         for i in range(6)
     ]
     drawn = merganser.fisher(bert(), batches, "mc_batch")
-    fisher = FisherResult.load(tmp_path / "online_mc" / "fisher.safetensors")
-    assert_fishers_close(fisher, drawn.diagonal)
-    assert fisher.num_examples_used == 24
+    for name in ("online_mc", "online_mc_eval"):
+        fisher = FisherResult.load(tmp_path / name / "fisher.safetensors")
+        assert_fishers_close(fisher, drawn.diagonal)
+        assert fisher.num_examples_used == 24

@@ -71,14 +71,15 @@ def test_adam(model, course, tmp_path):
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("course", COURSES)
-def test_online_mc(model, course, tmp_path):
+@pytest.mark.parametrize("estimator", ["online_mc", "online_mc_eval"])
+def test_online_mc(estimator, model, course, tmp_path):
     """sum over every second step's batches of (sum of gradients at drawn labels)^2,
     over their examples, at the model before that step."""
     MODELS[model](tmp_path / "model")
     data = make_data(tmp_path / "train.jsonl", 45, seed=1)
     options = COMMON | COURSES[course]
     # Dropout would change the run and the replay, but not the estimate.
-    _, out = train(tmp_path, fisher="online_mc", fisher_interval=2, seed=3, **options)
+    _, out = train(tmp_path, fisher=estimator, fisher_interval=2, seed=3, **options)
 
     replay = Replay(tmp_path / "model", data, seed=3, dtype=torch.float64, **options)
     sums, count = {}, 0
@@ -104,21 +105,23 @@ def test_online_mc(model, course, tmp_path):
     fisher = load_file(out / "fisher.safetensors")
     assert_close(fisher, {name: value / count for name, value in sums.items()})
     saved = FisherResult.load(out / "fisher.safetensors")
-    assert saved.estimator == "online_mc"
+    assert saved.estimator == estimator
     assert saved.labels == "model"
     assert saved.num_examples_used == count < 45
 
 
-def test_online_mc_is_in_eval_mode(tmp_path):
+def test_online_mc_eval_is_without_dropout(tmp_path):
     """With a learning rate of 0 the model is constant, and dropout must not matter:
-    with it labels are drawn by a pass in eval mode, without it on the step's graph."""
+    all are equal to online_mc without dropout."""
     make_bert(tmp_path / "model")
     make_data(tmp_path / "train.jsonl", 20, seed=1)
-    options = {"fisher": "online_mc", "lr": 0.0, "batch_size": 8}
-    _, without = train(tmp_path, out="without", **options)
-    _, with_dropout = train(tmp_path, out="with", dropout=0.5, **options)
-    a, b = (load_file(out / "fisher.safetensors") for out in (without, with_dropout))
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    fishers = []
+    for fisher, p in (("online_mc", 0), ("online_mc_eval", 0), ("online_mc_eval", 0.5)):
+        options = {"fisher": fisher, "dropout": p, "lr": 0.0, "batch_size": 8}
+        _, out = train(tmp_path, out=f"{fisher}-{p}", **options)
+        fishers.append(load_file(out / "fisher.safetensors"))
+    for other in fishers[1:]:
+        assert all(torch.equal(other[name], f) for name, f in fishers[0].items())
 
 
 def count_passes(folder, out, **options):
@@ -137,24 +140,22 @@ def test_passes_of_online_mc(accumulate, tmp_path):
     make_bert(tmp_path / "model")
     make_data(tmp_path / "train.jsonl", 32, seed=1)
     expected = {
-        ("none", 0.1): (8, 8),
-        ("online_mc_step", 0.1): (8, 12),
-        ("online_mc", 0.0): (8, 12),
-        ("online_mc", 0.1): (12, 12),
+        "none": (8, 8),
+        "online_mc": (8, 12),
+        "online_mc_eval": (12, 12),
     }
-    for (fisher, dropout), passes in expected.items():
-        options = {"fisher": fisher, "dropout": dropout, "accumulate": accumulate}
-        out = f"{fisher}-{dropout}"
-        assert count_passes(tmp_path, out, **options) == passes
+    for fisher, passes in expected.items():
+        options = {"fisher": fisher, "dropout": 0.1, "accumulate": accumulate}
+        assert count_passes(tmp_path, fisher, **options) == passes
 
 
-def test_online_mc_step_leaves_the_training_unchanged(tmp_path):
+def test_online_mc_leaves_the_training_unchanged(tmp_path):
     make_bert(tmp_path / "model")
     make_data(tmp_path / "train.jsonl", 45, seed=1)
     options = COMMON | {"dropout": 0.1, "accumulate": 2, "fisher_interval": 1}
     outs = [
         train(tmp_path, out=fisher, fisher=fisher, **options)[1]
-        for fisher in ("none", "online_mc_step")
+        for fisher in ("none", "online_mc")
     ]
     a, b = (load_file(out / "model.safetensors") for out in outs)
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -282,16 +283,16 @@ def calibrated(tmp_path_factory):
     [
         ("adam", 0.0, 0.9, 1.1),
         ("online_mc", 0.0, 0.9, 1.1),
-        ("online_mc_step", 0.0, 0.9, 1.1),
+        ("online_mc_eval", 0.0, 0.9, 1.1),
         ("adam", 0.1, 1.3, 1.8),
-        ("online_mc", 0.1, 0.9, 1.1),
-        ("online_mc_step", 0.1, 1.2, 1.6),
+        ("online_mc", 0.1, 1.2, 1.6),
+        ("online_mc_eval", 0.1, 0.9, 1.1),
     ],
 )
 def test_scale_against_exact(estimator, dropout, low, high, calibrated, tmp_path):
     """Ratio of the sums over all parameters, of a model that does not change.
 
-    "adam" and "online_mc_step" square gradients of the network with dropout: they are
+    "adam" and "online_mc" square gradients of the network with dropout: they are
     larger.
     """
     folder, exact = calibrated

@@ -12,8 +12,12 @@ from training_runs import run
 KINDS = {
     "plain": {},
     "adam": {"fisher": "adam"},
-    "online_mc": {"fisher": "online_mc", "fisher_interval": 2, "dtype": "bfloat16"},
-    "online_mc_step": {"fisher": "online_mc_step", "accumulate": 2, "dropout": 0.1},
+    "online_mc": {"fisher": "online_mc", "accumulate": 2, "dropout": 0.1},
+    "online_mc_eval": {
+        "fisher": "online_mc_eval",
+        "fisher_interval": 2,
+        "dtype": "bfloat16",
+    },
     "linearized": {"linearized": True, "dropout": 0.0},
 }
 
