@@ -3,8 +3,9 @@
 import hashlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,19 @@ def eval_mode(model: nn.Module):
         torch.backends.mha.set_fastpath_enabled(fused)
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def differentiable(model: nn.Module):
+    """Runs the model in eval mode with gradients, whatever the caller's state."""
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        no_silent_checkpoints(),
+        uncompiled(),
+        eval_mode(model),
+    ):
+        yield
 
 
 @contextmanager
@@ -104,8 +118,13 @@ def device_of(model: nn.Module) -> torch.device:
 
 def weights_hash(model: nn.Module) -> str:
     """Hash of the names and bytes of all tensors in the model's state."""
+    return hash_of(state_inside(model))
+
+
+def hash_of(tensors: Mapping[str, Any]) -> str:
+    """Hash of the names and bytes of tensors."""
     digest = hashlib.sha256()
-    for name, value in state_inside(model).items():
+    for name, value in tensors.items():
         if isinstance(value, Tensor):
             digest.update(name.encode())
             flat = value.detach().cpu().contiguous().flatten()
