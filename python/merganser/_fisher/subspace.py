@@ -99,7 +99,7 @@ class PerExampleProducts(PerExampleUses):
     def _begin_direction(self, number: int) -> None:
         if number == len(self._of_direction):
             self._of_direction.append(
-                self._columns._zeros(self._size, self._columns.vectors)
+                self._columns.zeros(self._size, self._columns.vectors)
             )
         self._current = self._of_direction[number]
 

@@ -46,7 +46,7 @@ def norms(
     """Norms by group of parameters."""
     sums: dict[str, list[float]] = {}
     for name, group in group_of.items():
-        squares = vector(name).double().square_()
+        squares = vector(name).double().square()
         total = sums.setdefault(group, [0.0, 0.0, 0.0])
         total[0] += float(squares.sum())
         if h0 is not None:
