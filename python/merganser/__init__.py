@@ -18,7 +18,8 @@ from .fisher_result import FisherResult
 from .gram import GramResult, gram
 from .linearize import linearize
 from .merging import merge
-from .mismatch import MismatchResult, mismatch
+from .mismatch import mismatch
+from .mismatch_result import MismatchResult
 from .ops import has_cuda
 from .posterior import Posterior
 from .recipes import inspect, merge_recipe, plan, verify

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,100 +12,12 @@ from ._arguments import check_autocast, check_choice
 from ._C import InputError
 from ._fisher.forward import Forward
 from ._fisher.model_state import differentiable
-from ._merge.states import State
-from ._objective.groups import GROUPS, group_names
-from ._objective.norms import Difference, Norms, compare, norms
-from ._objective.states import Carrier, Model, Tensors, carrier_of
-from ._objective.sums import summed_gradient, zeros
-from ._objective.tasks import Task, check_examples, read_tasks
+from ._objective.groups import GROUPS
+from ._objective.mismatches import Mismatches
+from ._objective.states import Carrier, Model, carrier_of
+from ._objective.tasks import check_examples, read_tasks
 from .merging import Fisher
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """Norms of a mismatch, of its part that the Fishers explain and of the rest.
-
-    `explained` and `rest` are None without Fishers.
-    """
-
-    mismatch: Norms
-    explained: Norms | None = None
-    rest: Norms | None = None
-
-
-@dataclass(frozen=True)
-class CandidateMismatch:
-    """Mismatch of one candidate: in total, by task and by group of parameters.
-
-    `groups` has the total's norms by group, or nothing for groups="global".
-    """
-
-    total: Mismatch
-    tasks: dict[str, Mismatch]
-    groups: dict[str, Mismatch] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class MismatchResult(Mapping[str, CandidateMismatch]):
-    """Result of `mismatch`: a mapping from the candidates' names; prints as a table.
-
-    Attributes:
-        candidates: the mismatch of each.
-        zero_curvature: number of coordinates with H_0 = 0, which the norms in the
-            inverse of H_0 leave out; None without a base Fisher.
-        parameters: number of coordinates.
-        examples: numbers of examples used, by task.
-        target: both sides of the identity at the target, theta* - theta_TA and
-            -m(theta*) / H_0, over the coordinates with H_0 > 0; None without a target.
-    """
-
-    candidates: dict[str, CandidateMismatch]
-    parameters: int
-    examples: dict[str, int]
-    zero_curvature: int | None = None
-    target: Difference | None = None
-
-    def __getitem__(self, name: str) -> CandidateMismatch:
-        return self.candidates[name]
-
-    def __iter__(self):
-        return iter(self.candidates)
-
-    def __len__(self) -> int:
-        return len(self.candidates)
-
-    def to_json(self) -> str:
-        """All numbers as JSON text."""
-        return json.dumps(asdict(self), indent=2)
-
-    def table(self) -> str:
-        """The norms as text: a row per candidate, task and group."""
-        rows = [["model", "part", "mismatch", "explained", "rest"]]
-        if self.zero_curvature is not None:
-            rows[0] += ["mismatch, 1/H0", "rest, 1/H0"]
-        for name, found in self.candidates.items():
-            parts = {"total": found.total, **found.tasks, **found.groups}
-            rows += [[name, part, *self._cells(x)] for part, x in parts.items()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = []
-        for row in rows:
-            cells = [
-                cell.ljust(width) if place < 2 else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            lines.append("  ".join(cells).rstrip())
-        return "\n".join(lines)
-
-    def _cells(self, found: Mismatch) -> list[str]:
-        norms = [found.mismatch, found.explained, found.rest]
-        cells = ["-" if n is None else f"{n.l2:.4g}" for n in norms]
-        if self.zero_curvature is not None:
-            for n in (found.mismatch, found.rest):
-                cells.append("-" if n is None else f"{n.h0_inverse:.4g}")
-        return cells
-
-    def __str__(self) -> str:
-        return self.table()
+from .mismatch_result import MismatchResult
 
 
 def mismatch(
@@ -176,7 +86,7 @@ def mismatch(
         InputError: arguments, models or data that do not fit, or a gradient that is not
             finite; says which.
 
-    Source: Daheim et al., arXiv 2310.12808, section 3; docs/method.md, section 6.
+    Source: Daheim et al., arXiv 2310.12808, section 3; docs/method.md, section 2.
     """
     check_choice("groups", groups, GROUPS)
     check_autocast(dtype)
@@ -209,10 +119,10 @@ def mismatch(
         forward = Forward(carrier.module, loss, dtype)
         for task in tasks:
             check_examples(task, task.examples.read(), forward, "mismatch")
-        run = _Run(carrier, origin, tasks, h0, forward, progress)
+        run = Mismatches(carrier, origin, tasks, h0, forward, progress)
         found = {n: run.measure(n, state, groups) for n, state in models.items()}
         identity = None if goal is None else run.identity(goal)
-        zero = run.count_zero_curvature()
+        zero = run.count_without_h0()
     return MismatchResult(
         found,
         sum(p.numel() for p in carrier.parameters.values()),
@@ -220,124 +130,6 @@ def mismatch(
         zero,
         identity,
     )
-
-
-class _Run:
-    """Gradients at the experts, and those of any model in comparison."""
-
-    def __init__(
-        self,
-        carrier: Carrier,
-        origin: State,
-        tasks: list[Task],
-        h0: Tensors | None,
-        forward: Forward,
-        progress: Callable | None,
-    ):
-        self._carrier = carrier
-        self._origin = origin
-        self._tasks = tasks
-        self._h0 = h0
-        self._forward = forward
-        self._progress = progress
-        self._has_fishers = all(task.h is not None for task in tasks)
-        # a_t grad l_t(theta_t)
-        self._at_experts = [self._gradient(t, t.expert, t.name) for t in tasks]
-
-    def count_zero_curvature(self) -> int | None:
-        if self._h0 is None:
-            return None
-        count = 0
-        for name, p in self._carrier.parameters.items():
-            h0 = self._h0.get(name)
-            count += p.numel() if h0 is None else int((h0 == 0).sum())
-        return count
-
-    def measure(self, label: str, state: State, groups: str) -> CandidateMismatch:
-        whole = group_names(self._carrier.parameters, "global")
-        total = zeros(self._carrier.parameters)
-        tasks = {}
-        for t, task in enumerate(self._tasks):
-            part = self._mismatch(t, label, state)
-            for name, x in part.items():
-                total[name] += x
-            tasks[task.name] = self._norms(part, [task], state, whole)["all"]
-        in_total = self._norms(total, self._tasks, state, whole)["all"]
-        if groups == "global":
-            return CandidateMismatch(in_total, tasks)
-        group_of = group_names(self._carrier.parameters, groups)
-        by_group = self._norms(total, self._tasks, state, group_of)
-        return CandidateMismatch(in_total, tasks, by_group)
-
-    def identity(self, goal: State) -> Difference:
-        total = zeros(self._carrier.parameters)
-        for t in range(len(self._tasks)):
-            for name, x in self._mismatch(t, "target", goal).items():
-                total[name] += x
-        return compare(self._sides(total, goal))
-
-    def _sides(self, total: Tensors, goal: State) -> Iterator[tuple[Tensor, Tensor]]:
-        assert self._h0 is not None  # checked with the arguments
-        for name, h0 in self._h0.items():
-            start = self._at(self._origin, name)
-            merged = start.clone()
-            for task in self._tasks:
-                merged += task.weight * (self._at(task.expert, name) - start)
-            positive = h0 > 0
-            left = (self._at(goal, name) - merged)[positive]
-            yield left, -(total[name].double()[positive] / h0[positive])
-
-    def _mismatch(self, t: int, label: str, state: State) -> Tensors:
-        """m_t of a model."""
-        gradient = self._gradient(self._tasks[t], state, label)
-        for name, x in gradient.items():
-            x -= self._at_experts[t][name]
-        return gradient
-
-    def _gradient(self, task: Task, state: State, label: str) -> Tensors:
-        """a_t grad l_t at a model."""
-        what = f"{label} on {task.data_name}"
-        self._carrier.load(state)
-        gradient = summed_gradient(
-            self._carrier.parameters,
-            self._forward,
-            task.examples.read(_labeled(self._progress, what)),
-            what,
-        )
-        return {name: x.mul_(task.scale) for name, x in gradient.items()}
-
-    def _norms(
-        self, total: Tensors, tasks: list[Task], state: State, group_of: dict[str, str]
-    ) -> dict[str, Mismatch]:
-        def explained(name: str) -> Tensor:
-            return self._explained(name, tasks, state)
-
-        found = norms(lambda name: total[name], group_of, self._h0)
-        if not self._has_fishers:
-            return {group: Mismatch(x) for group, x in found.items()}
-        first = norms(explained, group_of, self._h0)
-        rest = norms(lambda name: total[name] - explained(name), group_of, self._h0)
-        return {g: Mismatch(x, first[g], rest[g]) for g, x in found.items()}
-
-    def _explained(self, name: str, tasks: list[Task], state: State) -> Tensor:
-        """sum_t a_t H_t (theta - theta_t) at a parameter, float64."""
-        result = torch.zeros_like(self._carrier.parameters[name], dtype=torch.float64)
-        theta = self._at(state, name)
-        for task in tasks:
-            assert task.h is not None  # checked by the caller
-            if name in task.h:
-                away = theta - self._at(task.expert, name)
-                result += task.weight * task.h[name] * away
-        return result
-
-    def _at(self, state: State, name: str) -> Tensor:
-        return state[name].to(self._carrier.device, torch.float64)
-
-
-def _labeled(progress: Callable | None, label: str) -> Callable | None:
-    if progress is None:
-        return None
-    return lambda done, total, _: progress(done, total, label)
 
 
 def _named(candidates: Any) -> dict[str, Model]:

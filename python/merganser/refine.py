@@ -33,7 +33,7 @@ SOLVERS = ("subspace", "newton", "adamw")
 TARGETS = ("labels", "predictions")
 _STEPS = {"subspace": 4, "newton": 10, "adamw": 60}
 _LR = {"subspace": 1.0, "newton": 1.0, "adamw": 1e-5}
-_DAMPING = {"subspace": 0.1, "newton": 1.0, "adamw": 0.0}
+_DAMPING = {"subspace": None, "newton": 1.0, "adamw": None}
 
 
 @dataclass(eq=False, repr=False)
@@ -127,8 +127,9 @@ def refine(
         lr: learning rate of adamw (None: 1e-5), first step size of the others (None:
             1).
         damping: for "subspace": multiple of the curvature's diagonal that is added to
-            it, and is raised until a step lowers J. For "newton": multiple of the
-            diagonal's 0.999 quantile, added to the diagonal. None: 0.1 and 1.
+            it, and is raised until a step lowers J; None: chosen by cross-validation at
+            each step, without more passes. For "newton": multiple of the diagonal's
+            0.999 quantile, added to the diagonal; None: 1.
         shrink: for "subspace": factor of the off-diagonals of the estimated Fisher.
         refresh: for "newton": estimate the Fishers again at the start of each step.
         held_out: share of the examples that no step sees; 0: J itself judges.
@@ -155,7 +156,7 @@ def refine(
     Raises:
         InputError: arguments, models or data that do not fit; says which.
 
-    Source: Daheim et al., arXiv 2310.12808, section 3; docs/method.md, section 6.
+    Source: Daheim et al., arXiv 2310.12808, section 3; docs/method.md, section 2.
     """
     _check(solver, targets, groups, fishers, refresh, steps)
     check_count("seed", seed, minimum=0)
@@ -166,7 +167,7 @@ def refine(
         targets,
         groups,
         lr=_number("lr", _LR[solver] if lr is None else lr),
-        damping=_number("damping", _DAMPING[solver] if damping is None else damping),
+        damping=_DAMPING[solver] if damping is None else _number("damping", damping),
         shrink=_number("shrink", shrink, 1.0),
         refresh=refresh,
         held_out=_number("held_out", held_out, 0.9),

@@ -7,12 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import (
-    keystr,
-    tree_flatten_with_path,
-    tree_leaves,
-    tree_map,
-)
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, IterableDataset
 
 from .._arguments import check_count
@@ -42,16 +37,6 @@ class Batch:
         parts = (self.args, self.kwargs, self.labels, self.indices, self.soft)
         args, kwargs, labels, indices, soft = _rows(parts, rows, self.size)
         return Batch(args, kwargs, labels, indices, size, soft)
-
-
-def update_hash(digest: Any, batch: Batch) -> None:
-    """Adds the tensors of a batch to a hashlib digest."""
-    parts = (batch.args, batch.kwargs, batch.labels, batch.indices)
-    for path, leaf in tree_flatten_with_path(parts)[0]:
-        if isinstance(leaf, Tensor):
-            digest.update(f"{keystr(path)} {leaf.dtype} {leaf.shape}".encode())
-            flat = leaf.detach().cpu().contiguous().flatten()
-            digest.update(flat.view(torch.uint8).numpy().data)
 
 
 class Data:

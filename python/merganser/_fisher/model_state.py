@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from .._C import InputError
 from .._wrappers import parameters_inside, state_inside
+from .batches import Batch
 
 
 @contextmanager
@@ -150,3 +152,13 @@ def code_of(function: Callable) -> str:
     text = repr(parts(code)) if code is not None else ""
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{name} {hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def update_hash(digest: Any, batch: Batch) -> None:
+    """Adds the tensors of a batch to a hashlib digest."""
+    parts = (batch.args, batch.kwargs, batch.labels, batch.indices)
+    for path, leaf in tree_flatten_with_path(parts)[0]:
+        if isinstance(leaf, Tensor):
+            digest.update(f"{keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+            flat = leaf.detach().cpu().contiguous().flatten()
+            digest.update(flat.view(torch.uint8).numpy().data)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .._C import Error, InputError
-from .batches import Batch, update_hash
+from .batches import Batch
+from .model_state import update_hash
 
 SECONDS = 60.0  # between two writes
 

@@ -1,7 +1,5 @@
 """Per-example gradients of a model's parameters, as the factors of their uses."""
 
-import sys
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -11,6 +9,8 @@ from torch import Tensor, nn
 
 from .._C import Error, InputError
 from .batches import Batch
+from .caller import warn
+from .closeness import check_close, close
 from .model_state import trainable_parameters
 from .rules import Layout, NotPerExample
 from .uses import Use, can_join
@@ -146,7 +146,7 @@ class PerExampleUses:
             if again:
                 outputs = self._watched(outputs_of, batch)
             assert outputs is not None
-            _check_close(probe.outputs, outputs[: len(probe.outputs)])
+            check_close(probe.outputs, outputs[: len(probe.outputs)])
             self._layouts[batch.size > 1, self._watch.graph.signature] = probe.layout
         assert outputs is not None
         if not outputs.requires_grad:
@@ -162,13 +162,13 @@ class PerExampleUses:
         if self._watch.shared_now:
             with torch.no_grad():
                 plain = outputs_of(few)
-            if not _close(plain, outputs):
+            if not close(plain, outputs):
                 self._watch.share = False
                 outputs = self._watched(outputs_of, few)
         if few.size > 1:
             with torch.no_grad():
                 singles = [outputs_of(few.rows(i, i + 1)) for i in range(few.size)]
-            _check_close(torch.cat(singles), outputs)
+            check_close(torch.cat(singles), outputs)
         layout, problems = {}, {}
         if outputs.requires_grad:
             without_rule = self._watch.uses_without_rule()
@@ -192,7 +192,7 @@ class PerExampleUses:
         why = f"the model moves or chooses rows of its batches ({mover})"
         if self._refuse:
             raise NotImplementedError(f"{why}: use batches of one example")
-        _warn(f"{why}, so every single example takes a forward and a backward pass")
+        warn(f"{why}, so every single example takes a forward and a backward pass")
         self._one_by_one = True
 
     def _leave_to_examples(self, problems: dict[str, str]) -> None:
@@ -204,7 +204,7 @@ class PerExampleUses:
             raise NotImplementedError(
                 f"no rule gives the per-example gradients of {listed}"
             )
-        _warn(
+        warn(
             "no rule gives the per-example gradients of these parameters, so they "
             "take a forward and a backward pass for every single example: " + listed
         )
@@ -314,42 +314,6 @@ class PerExampleUses:
         if self.joins and not can_join({type(use) for use in uses}):
             raise Error(f"{place.name} is not used in the same way in every batch")
         self._add_uses(place, uses)
-
-
-def _check_close(few: Tensor, outputs: Tensor) -> None:
-    if not _close(few, outputs):
-        raise InputError(
-            "examples have different outputs alone than in their batch: the model "
-            "mixes them, or a tensor without a row per example happens to have the "
-            "length of the batch; use batches of one example"
-        )
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    """Equal up to rounding, which is that of half types under autocast."""
-    a, b = a.detach(), b.detach()
-    if a.shape != b.shape:
-        return False
-    finite = a.isfinite()
-    if not torch.equal(finite, b.isfinite()):
-        return False
-    half = torch.is_autocast_enabled(a.device.type) or a.dtype.itemsize < 4
-    tolerance = 5e-2 if half else 1e-4 if a.dtype.itemsize == 4 else 1e-9
-    difference = (a - b).where(finite, 0).abs_().max()
-    return bool(difference <= tolerance * b.where(finite, 0).abs_().max())
-
-
-def _warn(message: str) -> None:
-    """Warns with the line of the caller outside of the package."""
-    level, frame = 1, sys._getframe()
-    while frame is not None and _is_ours(frame):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
-
-
-def _is_ours(frame) -> bool:
-    package = frame.f_globals.get("__package__") or ""
-    return package.partition(".")[0] == __name__.partition(".")[0]
 
 
 def with_last(items: Iterable) -> Iterator[tuple]:

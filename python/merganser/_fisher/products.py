@@ -3,7 +3,7 @@
 The gradient of example i is linear in its uses, so uses of any kinds add up. Each
 function takes a use and T tensors in the shape of its place, (T, ...), and returns
 <gradient of example i, tensor t>, (B, T), in float64. Formulas: docs/method.md,
-section 6.
+section 2.
 """
 
 import torch

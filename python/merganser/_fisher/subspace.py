@@ -148,17 +148,20 @@ class SubspaceFisher:
         *,
         estimator: str = "auto",
         seed: int = 0,
+        folds: int = 1,
         unsupported: str = "per_example",
     ):
         """loss: returns the loss, which may be known only after a forward pass.
-        estimator: "exact", "mc" (a label drawn per example or position) or "auto", mc
+        estimator: "exact", "mc" (a label drawn per example or position) or "auto": mc
         for sequences of labels only. A loss of unknown distribution gives the empirical
-        Fisher."""
+        Fisher. folds: number of parts of the examples, each with its own sums."""
         self.columns = columns
-        self.count = 0
         device = next(iter(trainable_parameters(model).values())).device
-        self._gradient = torch.zeros(columns.size, dtype=torch.float64, device=device)
-        self._fisher = self._gradient.new_zeros(columns.size, columns.size)
+        self._counts = [0] * folds
+        self._gradients = torch.zeros(
+            folds, columns.size, dtype=torch.float64, device=device
+        )
+        self._fishers = self._gradients.new_zeros(folds, columns.size, columns.size)
         self._loss = loss
         self._estimator = estimator
         self._seed = seed
@@ -166,23 +169,31 @@ class SubspaceFisher:
         self._products = PerExampleProducts(model, columns, self._receive, unsupported)
 
     @property
+    def count(self) -> int:
+        return sum(self._counts)
+
+    @property
     def gradient(self) -> Tensor:
         """The mean gradient of the negative log-likelihood, (T G,), float64."""
-        return self._gradient / self.count
+        return self._gradients.sum(0) / self.count
 
     @property
     def fisher(self) -> Tensor:
         """The mean Fisher, (T G, T G), float64."""
-        return self._fisher / self.count
+        return self._fishers.sum(0) / self.count
+
+    def of_fold(self, fold: int) -> tuple[Tensor, Tensor, int]:
+        """Gradient and Fisher of a part, as sums, and its number of examples."""
+        return self._gradients[fold], self._fishers[fold], self._counts[fold]
 
     def add(self, outputs_of: Callable[[Batch], Tensor], batch: Batch) -> None:
         self._products.add(outputs_of, batch, self._directions)
 
     def reset(self) -> None:
         """Begins again, at the model's current weights."""
-        self.count = 0
-        self._gradient.zero_()
-        self._fisher.zero_()
+        self._counts = [0] * len(self._counts)
+        self._gradients.zero_()
+        self._fishers.zero_()
 
     def _directions(self, outputs: Tensor, batch: Batch) -> Iterable[Tensor]:
         self._span = self._find_span(outputs, batch)
@@ -216,7 +227,15 @@ class SubspaceFisher:
     def _receive(self, part: Batch, u: Tensor) -> None:
         assert self._span is not None  # set with the directions
         by_example = u.transpose(0, 1)  # (B, directions, T G)
-        self._gradient += torch.einsum("bp,bpc->c", self._span.score, by_example)
-        factors = (self._span.factors @ by_example).flatten(0, 1)
-        self._fisher += factors.T @ factors
-        self.count += part.size
+        scores = torch.einsum("bp,bpc->bc", self._span.score, by_example)
+        factors = self._span.factors @ by_example
+        folds = len(self._counts)
+        for first in range(min(folds, part.size)):
+            fold = (self.count + first) % folds
+            rows = slice(first, None, folds)
+            self._gradients[fold] += scores[rows].sum(0)
+            some = factors[rows].flatten(0, 1)
+            self._fishers[fold] += some.T @ some
+        begun = self.count
+        for i in range(part.size):
+            self._counts[(begun + i) % folds] += 1

@@ -19,24 +19,24 @@ class Norms:
     """Norms of a vector x.
 
     Attributes:
-        l2: |x|.
-        h0_inverse: sqrt(sum x^2 / H_0) over the coordinates with H_0 > 0; None without
-            a base Fisher.
-        left_out: share of |x|^2 at the coordinates with H_0 = 0.
+        norm: |x|.
+        h0_inverse_norm: sqrt(sum x^2 / H_0) over the coordinates with H_0 > 0; None
+            without a base Fisher.
+        share_without_h0: share of |x|^2 at the coordinates with H_0 = 0.
     """
 
-    l2: float
-    h0_inverse: float | None = None
-    left_out: float | None = None
+    norm: float
+    h0_inverse_norm: float | None = None
+    share_without_h0: float | None = None
 
 
 @dataclass(frozen=True)
 class Difference:
     """Norms of two vectors, of their difference, and their cosine."""
 
-    left: float
-    right: float
-    difference: float
+    left_norm: float
+    right_norm: float
+    difference_norm: float
     cosine: float
 
 

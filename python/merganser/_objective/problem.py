@@ -6,9 +6,8 @@ import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .._fisher.batches import update_hash
 from .._fisher.forward import Forward
-from .._fisher.model_state import hash_of
+from .._fisher.model_state import hash_of, update_hash
 from .._fisher.subspace import Columns, SubspaceFisher
 from .._merge.states import State
 from .adamw import AdamW
@@ -16,7 +15,7 @@ from .groups import group_names
 from .held_out import split
 from .joint import JointObjective, Proximal, Term
 from .run import Run
-from .solvers import Newton, Solver, Subspace, curvature, curvature_here
+from .solvers import FOLDS, Newton, Solver, Subspace, curvature, curvature_here
 from .states import Carrier, Tensors
 from .tasks import Task
 
@@ -29,7 +28,7 @@ class Settings:
     targets: str
     groups: str
     lr: float
-    damping: float
+    damping: float | None
     shrink: float
     refresh: bool
     held_out: float
@@ -82,7 +81,7 @@ class Problem:
             return Newton(
                 self.train,
                 self._curvature,
-                settings.damping,
+                settings.damping or 0.0,
                 settings.lr,
                 settings.refresh,
                 steps,
@@ -117,6 +116,7 @@ class Problem:
             lambda: forward.loss,
             estimator="auto",
             seed=self._settings.seed,
+            folds=FOLDS,
         )
 
     def fingerprint(self, start: State) -> dict[str, Any]:
@@ -147,9 +147,8 @@ class Problem:
                     "name": task.name,
                     "weight": task.weight,
                     "num_examples": task.examples.num_examples,
-                    "examples": task.examples.used,
-                    "trained_on": trained,
-                    "held_out": task.examples.used - trained,
+                    "num_examples_used": task.examples.used,
+                    "num_examples_held_out": task.examples.used - trained,
                 }
             )
         return {

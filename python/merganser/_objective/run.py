@@ -97,7 +97,7 @@ class Run:
         found = {
             "objective": last["objective"],
             "rejected": reason.rejected,
-            "stopped": "no step lowers the objective",
+            "stopped": str(reason),
         }
         if reason.not_finite:
             found["not_finite"] = reason.not_finite

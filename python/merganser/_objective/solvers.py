@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -19,13 +19,15 @@ _TRIALS = 12  # of a line search
 # Off-diagonals of an estimated matrix are shrunk by this factor: with few examples its
 # rank is small, and unshrunk solutions explode.
 SHRINK = 0.9
+FOLDS = 5  # parts of the examples, to choose a damping
+DAMPINGS = [0.01 * 10 ** (i / 2) for i in range(11)]  # from 0.01 to 1000
 
 
 class NoStep(Exception):
-    """Raised where no trial lowers the objective; the parameters are as before."""
+    """Raised where no step lowers the objective; the parameters are as before."""
 
-    def __init__(self, rejected: int = 0, not_finite: int = 0):
-        super().__init__()
+    def __init__(self, reason: str, rejected: int = 0, not_finite: int = 0):
+        super().__init__(reason)
         self.rejected = rejected
         self.not_finite = not_finite
 
@@ -35,7 +37,8 @@ class NotFinite(Exception):
 
 
 class Solver(Protocol):
-    rounds: int
+    @property
+    def rounds(self) -> int: ...
 
     def step(self, number: int) -> dict[str, Any]:
         """Takes step `number`, from 1; returns what the report says about it."""
@@ -85,7 +88,7 @@ class LineSearch:
             rejected += 1
             not_finite += not math.isfinite(value)
         move(parameters, start, {n: torch.zeros_like(x) for n, x in start.items()})
-        raise NoStep
+        raise NoStep("no step lowers the objective", rejected, not_finite)
 
 
 class Newton(Memoryless):
@@ -119,7 +122,7 @@ class Newton(Memoryless):
             self._diagonal = self._curvature()
         gradient = self._objective.gradient()
         if not are_finite(gradient):
-            raise NoStep
+            raise NoStep("the gradient is not finite")
         shift = self._damping * upper_quantile(self._diagonal, self.QUANTILE)
         for name, g in gradient.items():
             # Without damping, coordinates without curvature are left alone.
@@ -133,22 +136,34 @@ class Newton(Memoryless):
             yield {"lr": eta}, {name: -eta * x for name, x in direction.items()}
 
 
+class Quadratic(NamedTuple):
+    """g w + 1/2 w C w"""
+
+    gradient: Tensor
+    matrix: Tensor
+
+    def __call__(self, w: Tensor) -> float:
+        return float(self.gradient @ w + w @ self.matrix @ w / 2)
+
+
 class Subspace(Memoryless):
     """Gauss-Newton in the span of the columns of P, with all off-diagonals.
 
     Solves (C + damping diag C) w = -P^T grad J with C = P^T H_0 P + sum_t a_t N_t
-    P^T F_t P, and adds lr P w.
+    P^T F_t P, and adds lr P w. By default the damping is the one of a list with which
+    w, found without a part of the examples, lowers the model of that part most.
     """
 
     def __init__(
         self,
         objective: JointObjective,
         statistics: SubspaceFisher,
-        damping: float,
+        damping: float | None,
         shrink: float,
         lr: float,
         steps: int,
     ):
+        """statistics: with FOLDS parts. damping: None to choose it at each step."""
         self.rounds = steps
         self._objective = objective
         self._statistics = statistics
@@ -160,24 +175,53 @@ class Subspace(Memoryless):
         self._search = LineSearch(objective)
 
     def step(self, number: int) -> dict[str, Any]:
-        gradient = self._columns.inner(self._objective.proximal.gradient())
-        matrix = self._proximal.clone()
+        parts = self._measure()
+        whole = self._model(parts, range(FOLDS))
+        if not all(bool(x.isfinite().all()) for x in whole):
+            raise NoStep("the gradient is not finite")
+        damping = self._damping
+        if damping is None:
+            damping = min(DAMPINGS, key=lambda d: self._validate(parts, d))
+        return self._search.take(self._trials(whole, damping))
+
+    def _measure(self) -> list[list[tuple[Tensor, Tensor, int]]]:
+        """Sums at the current weights, by task and part of the examples."""
+        found = []
         for term in self._objective.terms:
             self._statistics.reset()
             for batch in term.batches:
                 self._statistics.add(self._objective.forward, batch)
-            gradient += term.weight * self._statistics.gradient
-            matrix += term.weight * shrunk(self._statistics.fisher, self._shrink)
-        if not (bool(gradient.isfinite().all()) and bool(matrix.isfinite().all())):
-            raise NoStep
-        return self._search.take(self._trials(matrix, gradient))
+            sums = [self._statistics.of_fold(i) for i in range(FOLDS)]
+            found.append([(g.clone(), f.clone(), n) for g, f, n in sums])
+        return found
+
+    def _model(self, parts: list, folds: Iterable[int]) -> Quadratic:
+        """The model of J in the span, from some parts of the examples."""
+        gradient = self._columns.inner(self._objective.proximal.gradient())
+        matrix = self._proximal.clone()
+        for term, sums in zip(self._objective.terms, parts, strict=True):
+            some = [sums[i] for i in folds]
+            scale = term.weight / max(1, sum(n for _, _, n in some))
+            gradient += scale * torch.stack([g for g, _, _ in some]).sum(0)
+            fisher = torch.stack([f for _, f, _ in some]).sum(0)
+            matrix += scale * shrunk(fisher, self._shrink)
+        return Quadratic(gradient, matrix)
+
+    def _validate(self, parts: list, damping: float) -> float:
+        """What steps from all other parts do to the model of each part."""
+        total = 0.0
+        for fold in range(FOLDS):
+            model = self._model(parts, [i for i in range(FOLDS) if i != fold])
+            w = solve(model.matrix, -model.gradient, damping)
+            total += self._model(parts, [fold])(w)
+        return total
 
     def _trials(
-        self, matrix: Tensor, gradient: Tensor
+        self, model: Quadratic, damping: float
     ) -> Iterator[tuple[dict[str, Any], Tensors]]:
-        damping, eta = self._damping, self._lr
+        eta = self._lr
         for _ in range(_TRIALS):
-            w = solve(matrix, -gradient, damping) * eta
+            w = solve(model.matrix, -model.gradient, damping) * eta
             yield (
                 {"damping": damping, "lr": eta, "weights": w.tolist()},
                 {n: self._columns.combine(n, w) for n in self._columns.stacked},

@@ -122,8 +122,10 @@ class Carrier:
         """H = N F by trainable parameter. Without a Fisher (frozen, when it was
         estimated) a parameter must be equal in all models."""
         found = load_statistic(fisher, label, FisherResult)
+        assert isinstance(found, FisherResult)  # checked by the call
         _check_hash(found, label, model)
-        part = assigned(found, label, Part(label, state), [state, *others])
+        parts = [Part(label, x) for x in (state, *others)]
+        part = assigned(found, label, Part(label, state), parts)
         missing = [
             name
             for name in self.parameters

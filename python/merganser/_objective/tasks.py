@@ -110,10 +110,10 @@ def read_tasks(
     for t, weight in enumerate(_weights(weights, len(models))):
         read = Data(sets[t], carrier.module, num_examples=numbers[t], **options)
         hold = keep or options["limit"] is not None or isinstance(sets[t], Iterator)
-        h = None
-        if fishers is not None:
+        h, fisher = None, found[t]
+        if fisher is not None:
             h = carrier.diagonal(
-                found[t], f"fishers[{t}]", models[t], states[t], [base, *states]
+                fisher, f"fishers[{t}]", models[t], states[t], [base, *states]
             )
         examples = Examples(read, carrier.device, hold)
         tasks.append(Task(names[t], weight, states[t], examples, h))
