@@ -54,8 +54,9 @@ class Columns:
         """P^T x, (T G,), float64; names without a tensor count as zero."""
         total = self.zeros(self.vectors)
         for name, x in tensors.items():
-            wide = self.stacked[name].flatten(1).double()
-            total[:, self.group_of[name]] += wide @ x.flatten().to(wide)
+            for t, vector in enumerate(self.stacked[name]):
+                product = (vector * x).sum(dtype=torch.float64)
+                total[t, self.group_of[name]] += product
         return total.flatten()
 
     def quadratic(self, diagonal: Mapping[str, Tensor]) -> Tensor:

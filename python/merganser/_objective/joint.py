@@ -43,8 +43,8 @@ class Proximal:
     def value(self) -> float:
         total = 0.0
         for name, h in self.h0.items():
-            away = self._parameters[name].detach().double() - self._origin[name]
-            total += float((h * away.square_()).sum())
+            away = self._parameters[name].detach() - self._origin[name]
+            total += float((h * away.square_()).sum(dtype=torch.float64))
         return total / 2
 
     def add_gradient(self, sums: Tensors, scale: float = 1.0) -> None:

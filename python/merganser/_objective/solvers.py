@@ -136,6 +136,9 @@ class Newton(Memoryless):
             yield {"lr": eta}, {name: -eta * x for name, x in direction.items()}
 
 
+Sums = tuple[Tensor, Tensor, int]  # of gradients and Fishers, and their count
+
+
 class Quadratic(NamedTuple):
     """g w + 1/2 w C w"""
 
@@ -176,15 +179,18 @@ class Subspace(Memoryless):
 
     def step(self, number: int) -> dict[str, Any]:
         parts = self._measure()
-        whole = self._model(parts, range(FOLDS))
+        proximal = Quadratic(
+            self._columns.inner(self._objective.proximal.gradient()), self._proximal
+        )
+        whole = self._model(proximal, parts, range(FOLDS))
         if not all(bool(x.isfinite().all()) for x in whole):
             raise NoStep("the gradient is not finite")
         damping = self._damping
         if damping is None:
-            damping = min(DAMPINGS, key=lambda d: self._validate(parts, d))
+            damping = self._validated(proximal, parts)
         return self._search.take(self._trials(whole, damping))
 
-    def _measure(self) -> list[list[tuple[Tensor, Tensor, int]]]:
+    def _measure(self) -> list[list[Sums]]:
         """Sums at the current weights, by task and part of the examples."""
         found = []
         for term in self._objective.terms:
@@ -195,10 +201,11 @@ class Subspace(Memoryless):
             found.append([(g.clone(), f.clone(), n) for g, f, n in sums])
         return found
 
-    def _model(self, parts: list, folds: Iterable[int]) -> Quadratic:
+    def _model(
+        self, proximal: Quadratic, parts: list[list[Sums]], folds: Iterable[int]
+    ) -> Quadratic:
         """The model of J in the span, from some parts of the examples."""
-        gradient = self._columns.inner(self._objective.proximal.gradient())
-        matrix = self._proximal.clone()
+        gradient, matrix = proximal.gradient.clone(), proximal.matrix.clone()
         for term, sums in zip(self._objective.terms, parts, strict=True):
             some = [sums[i] for i in folds]
             scale = term.weight / max(1, sum(n for _, _, n in some))
@@ -207,14 +214,18 @@ class Subspace(Memoryless):
             matrix += scale * shrunk(fisher, self._shrink)
         return Quadratic(gradient, matrix)
 
-    def _validate(self, parts: list, damping: float) -> float:
-        """What steps from all other parts do to the model of each part."""
-        total = 0.0
+    def _validated(self, proximal: Quadratic, parts: list[list[Sums]]) -> float:
+        """The damping whose steps, found without each part of the examples in turn,
+        lower the model of that part most."""
+        totals = dict.fromkeys(DAMPINGS, 0.0)
         for fold in range(FOLDS):
-            model = self._model(parts, [i for i in range(FOLDS) if i != fold])
-            w = solve(model.matrix, -model.gradient, damping)
-            total += self._model(parts, [fold])(w)
-        return total
+            others = [i for i in range(FOLDS) if i != fold]
+            found_from = self._model(proximal, parts, others)
+            judged_by = self._model(proximal, parts, [fold])
+            for damping in DAMPINGS:
+                w = solve(found_from.matrix, -found_from.gradient, damping)
+                totals[damping] += judged_by(w)
+        return min(totals, key=lambda damping: totals[damping])
 
     def _trials(
         self, model: Quadratic, damping: float
