@@ -148,7 +148,7 @@ def refine(
         progress: called after each step with its number, the max number and a text.
 
     Memory, other than the models that the caller passes: T + 4 tensors in the
-    parameters' shapes for "subspace" with T experts, 5 for "newton", 6 for "adamw".
+    parameters' shapes for "subspace" with T experts, 7 for the other solvers.
 
     Returns:
         A RefineResult: `state_dict`, `report` and `plot`.

@@ -16,7 +16,7 @@ from .held_out import split
 from .joint import JointObjective, Proximal, Term
 from .run import Run
 from .solvers import FOLDS, Newton, Solver, Subspace, curvature, curvature_here
-from .states import Carrier, Tensors
+from .states import Carrier, Differences, Tensors
 from .tasks import Task
 
 
@@ -103,10 +103,10 @@ class Problem:
         return curvature(self.train, self._h0, fishers, weights)
 
     def _statistics(self) -> SubspaceFisher:
-        vectors = []
-        for task in self._tasks:
-            expert = self._carrier.parameters_of(task.expert)
-            vectors.append({n: x - self._origin[n] for n, x in expert.items()})
+        vectors = [
+            Differences(self._carrier.parameters_of(task.expert), self._origin)
+            for task in self._tasks
+        ]
         groups = group_names(self._carrier.parameters, self._settings.groups)
         columns = Columns(self._carrier.parameters, vectors, groups)
         forward = self.train.forward

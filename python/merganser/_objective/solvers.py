@@ -188,6 +188,8 @@ class Subspace(Memoryless):
         damping = self._damping
         if damping is None:
             damping = self._validated(proximal, parts)
+            if damping == DAMPINGS[-1]:
+                raise NoStep("cross-validation finds no better step")
         return self._search.take(self._trials(whole, damping))
 
     def _measure(self) -> list[list[Sums]]:

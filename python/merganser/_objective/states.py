@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -142,6 +142,23 @@ class Carrier:
             for name in self.parameters
             if name in part
         }
+
+
+class Differences(Mapping[str, Tensor]):
+    """a - b by name, computed when it is read."""
+
+    def __init__(self, a: Tensors, b: Tensors):
+        self._a = a
+        self._b = b
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._a[name] - self._b[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._a)
+
+    def __len__(self) -> int:
+        return len(self._a)
 
 
 def carrier_of(*models: Model) -> nn.Module:
