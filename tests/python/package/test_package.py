@@ -52,7 +52,9 @@ def test_docstrings(name):
                 assert inspect.getdoc(member), f"{name}.{key}"
 
 
-@pytest.mark.parametrize("name", ["fisher", "merge", "merge_recipe", "mismatch", "refine"])
+@pytest.mark.parametrize(
+    "name", ["fisher", "merge", "merge_recipe", "mismatch", "refine"]
+)
 def test_docstrings_name_every_argument(name):
     function = getattr(merganser, name)
     doc = inspect.getdoc(function)
