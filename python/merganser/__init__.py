@@ -18,9 +18,12 @@ from .fisher_result import FisherResult
 from .gram import GramResult, gram
 from .linearize import linearize
 from .merging import merge
+from .mismatch import mismatch
+from .mismatch_result import MismatchResult
 from .ops import has_cuda
 from .posterior import Posterior
 from .recipes import inspect, merge_recipe, plan, verify
+from .refine import RefineResult, refine
 from .trainer import Trainer
 
 __version__ = _build.VERSION
@@ -32,7 +35,9 @@ __all__ = [
     "FisherResult",
     "GramResult",
     "InputError",
+    "MismatchResult",
     "Posterior",
+    "RefineResult",
     "Trainer",
     "__version__",
     "compare_fishers",
@@ -43,7 +48,9 @@ __all__ = [
     "linearize",
     "merge",
     "merge_recipe",
+    "mismatch",
     "ops",
     "plan",
+    "refine",
     "verify",
 ]

@@ -11,22 +11,19 @@ from ._arguments import check_autocast, check_choice, check_count
 from ._C import Error, InputError
 from ._fisher.batch_mean import BatchMeanSquares
 from ._fisher.batches import Batch, Data
+from ._fisher.forward import Forward
 from ._fisher.model_state import (
     all_trainable,
     autocast_dtype,
     code_of,
     device_of,
-    eval_mode,
+    differentiable,
     moved,
-    no_silent_checkpoints,
-    uncompiled,
     weights_hash,
 )
 from ._fisher.partial_sums import PartialSums
-from ._fisher.per_example import PerExampleSquares
+from ._fisher.squares import PerExampleSquares
 from ._fisher.stored import Stored
-from ._losses.choice import find_loss, guess_loss
-from ._losses.loss import Loss
 from ._wrappers import unwrapped
 from .fisher_result import FisherResult
 
@@ -142,11 +139,7 @@ def fisher(
     )
     stored = None if model_path is None else Stored.of(model_path, model)
     with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(no_silent_checkpoints())
-        stack.enter_context(uncompiled())
-        stack.enter_context(eval_mode(model))
+        stack.enter_context(differentiable(model))
         home = device_of(model)
         if device is not None and torch.device(device) != home:
             stack.enter_context(moved(model, torch.device(device), home))
@@ -159,7 +152,7 @@ def fisher(
         )
         if not squares.sums:
             raise InputError("the model has no trainable parameter")
-        pass_over = _Pass(model, loss, estimator, samples, seed, dtype)
+        pass_over = _Pass(Forward(model, loss, dtype), estimator, samples, seed)
         partial = None
         if checkpoint is not None:
             run = {
@@ -200,30 +193,17 @@ def fisher(
 class _Pass:
     """Computes outputs of a batch, and directions from outputs."""
 
-    def __init__(self, model, loss, estimator, samples, seed, dtype):
-        self._model = model
-        self._loss: Loss | None = find_loss(loss, model)
+    def __init__(self, forward: Forward, estimator, samples, seed):
+        self._forward = forward
         self._estimator = estimator
         self._samples = samples
         self._seed = seed
-        self._dtype = dtype
 
     def add_to(self, squares, batch: Batch) -> None:
-        squares.add(self._outputs, batch, self._directions)
-
-    def _outputs(self, batch: Batch) -> Tensor:
-        if self._dtype is None:
-            raw = self._model(*batch.args, **batch.kwargs)
-        else:
-            with torch.autocast(batch.indices.device.type, self._dtype):
-                raw = self._model(*batch.args, **batch.kwargs)
-        if self._loss is None:
-            self._loss = guess_loss(raw, batch)
-        return self._loss.outputs(raw, batch)
+        squares.add(self._forward, batch, self._directions)
 
     def _directions(self, outputs: Tensor, batch: Batch) -> Iterable[Tensor]:
-        assert self._loss is not None  # set with the outputs
-        loss = self._loss
+        loss = self._forward.loss
         if self._estimator == "exact":
             yield from loss.exact(outputs, batch)
         elif self._estimator == "empirical":

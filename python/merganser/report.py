@@ -58,6 +58,32 @@ def plot_accuracy(results: dict[str, Any], path: str | os.PathLike[str]) -> None
     figure.legend(
         handles=legend(models), loc="outside lower center", ncols=3, frameon=False
     )
+    save(figure, path)
+
+
+def plot_refinement(report: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Plots the objectives of `merganser.refine` over its steps to an image file, which
+    is written atomically."""
+    from matplotlib import use
+
+    use("Agg")
+    from matplotlib import pyplot
+
+    steps = [step for step in report["steps"] if step["held_out"] is not None]
+    numbers = [step["step"] for step in steps]
+    figure, axis = pyplot.subplots(figsize=(5, 3.4), layout="constrained")
+    for key, label in (("objective", "objective"), ("held_out", "held out")):
+        values = [step[key] / report["total_weight"] for step in steps]
+        axis.plot(numbers, values, marker="o", label=label)
+    axis.axvline(report["kept_step"], color=BASE_LINE, linestyle="--", linewidth=1)
+    axis.set_xlabel(f"step ({report['solver']}; dashed: kept)")
+    axis.set_ylabel("objective per example")
+    axis.legend(frameon=False)
+    save(figure, path)
+
+
+def save(figure: Any, path: str | os.PathLike[str]) -> None:
+    from matplotlib import pyplot
 
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp{path.suffix}")

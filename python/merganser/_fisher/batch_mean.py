@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from .. import ops
 from .batches import Batch
 from .model_state import trainable_parameters
-from .per_example import accumulator, with_last
+from .per_example import with_last
+from .squares import accumulator
 
 
 class BatchMeanSquares:

@@ -23,12 +23,20 @@ class Batch:
     labels: Tensor | None  # (B, ...)
     indices: Tensor  # (B,) int64, the examples' positions in the data set
     size: int  # B
+    soft: Tensor | None = None  # expected labels in place of `labels`
 
     def rows(self, begin: int, end: int) -> "Batch":
         """A batch of the examples [begin, end)."""
-        parts = (self.args, self.kwargs, self.labels, self.indices)
-        args, kwargs, labels, indices = _rows(parts, slice(begin, end), self.size)
-        return Batch(args, kwargs, labels, indices, end - begin)
+        return self._cut(slice(begin, end), end - begin)
+
+    def take(self, rows: Tensor) -> "Batch":
+        """A batch of the examples at these places."""
+        return self._cut(rows.to(self.indices.device), len(rows))
+
+    def _cut(self, rows: slice | Tensor, size: int) -> "Batch":
+        parts = (self.args, self.kwargs, self.labels, self.indices, self.soft)
+        args, kwargs, labels, indices, soft = _rows(parts, rows, self.size)
+        return Batch(args, kwargs, labels, indices, size, soft)
 
 
 class Data:
@@ -87,9 +95,9 @@ class Data:
         Examples are numbered in the order in which they come, unless a batch has its
         own "index".
         """
-        total, limit = self._total, self._limit
-        expected = limit if total is None or limit is None else min(limit, total)
-        seen = 0
+        limit = self._limit
+        expected = self.total or limit
+        seen = self.used = 0
         for item in self._batches:
             args, kwargs = _split(item)
             size = _size(args, kwargs)
@@ -100,7 +108,7 @@ class Data:
             yield _make_batch(args, kwargs, size, rows, indices, device)
             self.used += len(indices)
             if progress is not None:
-                progress(self.used, expected or total, "")
+                progress(self.used, expected, "")
             if self.used == limit:
                 return
         if self.used == 0:
@@ -115,6 +123,13 @@ class Data:
             return slice(0, size), self._sample[seen : seen + size]
         indices = self._sample[(self._sample >= seen) & (self._sample < seen + size)]
         return indices - seen, indices
+
+    @property
+    def total(self) -> int | None:
+        """The number of examples to read, if it is known before."""
+        if self._total is None or self._limit is None:
+            return self._total
+        return min(self._limit, self._total)
 
     @property
     def num_examples(self) -> int:

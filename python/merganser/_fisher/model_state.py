@@ -3,14 +3,17 @@
 import hashlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from .._C import InputError
 from .._wrappers import parameters_inside, state_inside
+from .batches import Batch
 
 
 @contextmanager
@@ -30,6 +33,19 @@ def eval_mode(model: nn.Module):
         torch.backends.mha.set_fastpath_enabled(fused)
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def differentiable(model: nn.Module):
+    """Runs the model in eval mode with gradients, whatever the caller's state."""
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        no_silent_checkpoints(),
+        uncompiled(),
+        eval_mode(model),
+    ):
+        yield
 
 
 @contextmanager
@@ -104,8 +120,13 @@ def device_of(model: nn.Module) -> torch.device:
 
 def weights_hash(model: nn.Module) -> str:
     """Hash of the names and bytes of all tensors in the model's state."""
+    return hash_of(state_inside(model))
+
+
+def hash_of(tensors: Mapping[str, Any]) -> str:
+    """Hash of the names and bytes of tensors."""
     digest = hashlib.sha256()
-    for name, value in state_inside(model).items():
+    for name, value in tensors.items():
         if isinstance(value, Tensor):
             digest.update(name.encode())
             flat = value.detach().cpu().contiguous().flatten()
@@ -131,3 +152,13 @@ def code_of(function: Callable) -> str:
     text = repr(parts(code)) if code is not None else ""
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{name} {hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def update_hash(digest: Any, batch: Batch) -> None:
+    """Adds the tensors of a batch to a hashlib digest."""
+    parts = (batch.args, batch.kwargs, batch.labels, batch.indices)
+    for path, leaf in tree_flatten_with_path(parts)[0]:
+        if isinstance(leaf, Tensor):
+            digest.update(f"{keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+            flat = leaf.detach().cpu().contiguous().flatten()
+            digest.update(flat.view(torch.uint8).numpy().data)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from .._C import Error, InputError
 from .batches import Batch
+from .model_state import update_hash
 
 SECONDS = 60.0  # between two writes
 
@@ -73,12 +73,7 @@ class PartialSums:
     def has(self, batch: Batch) -> bool:
         """Returns whether the sums include a batch. Call once per batch, in order."""
         resuming = self._seen < self._goal
-        parts = (batch.args, batch.kwargs, batch.labels, batch.indices)
-        for path, leaf in tree_flatten_with_path(parts)[0]:
-            if isinstance(leaf, Tensor):
-                self._hash.update(f"{keystr(path)} {leaf.dtype} {leaf.shape}".encode())
-                flat = leaf.detach().cpu().contiguous().flatten()
-                self._hash.update(flat.view(torch.uint8).numpy().data)
+        update_hash(self._hash, batch)
         self._seen += batch.size
         if resuming and self._seen >= self._goal:
             if self._seen > self._goal or self._hash.hexdigest() != self._goal_hash:

@@ -1,7 +1,5 @@
-"""Sums of squared per-example gradients, from the uses of a model's parameters."""
+"""Per-example gradients of a model's parameters, as the factors of their uses."""
 
-import sys
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -9,12 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .. import ops
 from .._C import Error, InputError
 from .batches import Batch
+from .caller import warn
+from .closeness import check_close, close
 from .model_state import trainable_parameters
 from .rules import Layout, NotPerExample
-from .uses import Use, add_squares, can_join
+from .uses import Use, can_join
 from .watch import Call, Place, Watch
 
 # Number of examples in the probe of a new graph.
@@ -27,21 +26,24 @@ class _Probe(NamedTuple):
     problems: dict[str, str]  # parameters to compute with single examples: reasons
 
 
-class PerExampleSquares:
-    """sum_i (gradient of v_i . outputs_i)^2 for every trainable parameter.
+class PerExampleUses:
+    """Finds the gradient of v_i . outputs_i for every example and trainable parameter.
 
-    Computed from the inputs and output gradients of the operations that use a parameter
-    (watch.py). A parameter with any other use takes a backward pass per example, with a
-    warning (or is refused: `unsupported="error"`). So does one whose gradient's rows do
-    not correspond to the examples of the batch: the gradient of one example must not
-    reach another's rows. A probe with three examples finds out, for every new graph of
-    the model.
+    A derived class takes the gradients as uses: the inputs and output gradients of the
+    operations that use a parameter (watch.py). A parameter with any other use takes a
+    backward pass per example, with a warning (or is refused: `unsupported="error"`). So
+    does one whose gradient's rows do not correspond to the examples of the batch: the
+    gradient of one example must not reach another's rows. A probe with three examples
+    finds out, for every new graph of the model.
     """
+
+    # Whether the uses of a parameter must come together, and be of kinds that join.
+    joins = True
+    # Whether all gradients of an example must come together for each direction.
+    by_direction = False
 
     def __init__(self, model: nn.Module, unsupported: str = "per_example"):
         self._parameters = trainable_parameters(model)
-        # sum_i g_i^2; keys as in trainable_parameters.
-        self.sums = {name: accumulator(p) for name, p in self._parameters.items()}
         self._refuse = unsupported == "error"
         self._by_example: dict[str, str] = {}  # names without a rule: reasons
         self._one_by_one = False  # takes single examples
@@ -55,6 +57,25 @@ class PerExampleSquares:
         self._unproven: dict[str, str] = {}
         self._watch = Watch(self._parameters, self._by_example)
 
+    # For derived classes
+
+    def _add_uses(self, place: Place, uses: list[Use]) -> None:
+        """Takes gradients of the current direction."""
+        raise NotImplementedError
+
+    def _add_gradient(self, name: str, gradient: Tensor) -> None:
+        """Takes the gradient of a single example."""
+        raise NotImplementedError
+
+    def _begin(self, batch: Batch) -> None:
+        """Is called before the gradients of a batch or of a part of one."""
+
+    def _begin_direction(self, number: int) -> None:
+        """Is called before the gradients of a direction."""
+
+    def _end(self, batch: Batch) -> None:
+        """Is called after all gradients of a batch; not if they are found again."""
+
     def add(
         self,
         outputs_of: Callable[[Batch], Tensor],
@@ -66,25 +87,38 @@ class PerExampleSquares:
         outputs_of: runs the model, returns (B, ...). directions_of: returns the v, of
         the outputs' shape.
         """
+        singles = self._one_by_one or (self.by_direction and bool(self._by_example))
         parts = [batch]
-        if self._one_by_one:
+        if singles:
             parts = [batch.rows(i, i + 1) for i in range(batch.size)]
         for part in parts:
             outputs = self._outputs(outputs_of, part)
-            if outputs is None:
+            again = self.by_direction and bool(self._by_example) and part.size > 1
+            if outputs is None or again:
                 self.add(outputs_of, batch, directions_of)  # one by one
                 return
-            for v, last in with_last(directions_of(outputs, part)):
+            self._begin(part)
+            for number, (v, last) in enumerate(with_last(directions_of(outputs, part))):
+                self._begin_direction(number)
                 self._watch.backward(outputs, v, not last, self._accumulate)
                 # Adds parameters with uses that the backward pass did not reach.
                 for place in list(self._pending):
                     self._add(place)
             self._leave_to_examples(self._unproven)
+            if self.by_direction and self._by_example and part.size > 1:
+                self._release()
+                self.add(outputs_of, batch, directions_of)  # one by one
+                return
             if self._by_example:
                 self._add_examples(outputs_of, part, directions_of)
-            self._watch.start(1)  # releases the batch
-            self._lengths.clear()
-            self._unproven.clear()
+            self._end(part)
+            self._release()
+
+    def _release(self) -> None:
+        """Forgets the batch."""
+        self._watch.start(1)
+        self._lengths.clear()
+        self._unproven.clear()
 
     # The forward pass
 
@@ -112,7 +146,7 @@ class PerExampleSquares:
             if again:
                 outputs = self._watched(outputs_of, batch)
             assert outputs is not None
-            _check_close(probe.outputs, outputs[: len(probe.outputs)])
+            check_close(probe.outputs, outputs[: len(probe.outputs)])
             self._layouts[batch.size > 1, self._watch.graph.signature] = probe.layout
         assert outputs is not None
         if not outputs.requires_grad:
@@ -128,13 +162,13 @@ class PerExampleSquares:
         if self._watch.shared_now:
             with torch.no_grad():
                 plain = outputs_of(few)
-            if not _close(plain, outputs):
+            if not close(plain, outputs):
                 self._watch.share = False
                 outputs = self._watched(outputs_of, few)
         if few.size > 1:
             with torch.no_grad():
                 singles = [outputs_of(few.rows(i, i + 1)) for i in range(few.size)]
-            _check_close(torch.cat(singles), outputs)
+            check_close(torch.cat(singles), outputs)
         layout, problems = {}, {}
         if outputs.requires_grad:
             without_rule = self._watch.uses_without_rule()
@@ -158,7 +192,7 @@ class PerExampleSquares:
         why = f"the model moves or chooses rows of its batches ({mover})"
         if self._refuse:
             raise NotImplementedError(f"{why}: use batches of one example")
-        _warn(f"{why}, so every single example takes a forward and a backward pass")
+        warn(f"{why}, so every single example takes a forward and a backward pass")
         self._one_by_one = True
 
     def _leave_to_examples(self, problems: dict[str, str]) -> None:
@@ -170,7 +204,7 @@ class PerExampleSquares:
             raise NotImplementedError(
                 f"no rule gives the per-example gradients of {listed}"
             )
-        _warn(
+        warn(
             "no rule gives the per-example gradients of these parameters, so they "
             "take a forward and a backward pass for every single example: " + listed
         )
@@ -182,13 +216,15 @@ class PerExampleSquares:
         for i in range(batch.size):
             example = batch.rows(i, i + 1)
             outputs = outputs_of(example)
-            for v, last in with_last(directions_of(outputs, example)):
+            directions = with_last(directions_of(outputs, example))
+            for number, (v, last) in enumerate(directions):
+                self._begin_direction(number)
                 gradients = torch.autograd.grad(
                     outputs, parameters, v, retain_graph=not last, allow_unused=True
                 )
                 for name, gradient in zip(names, gradients, strict=True):
                     if gradient is not None:
-                        ops.square_accumulate_(self.sums[name], gradient.contiguous())
+                        self._add_gradient(name, gradient.contiguous())
 
     # The backward pass
 
@@ -230,7 +266,7 @@ class PerExampleSquares:
             self._watch.backward(outputs, v, True, look)
         found, problems = {}, {}
         for name, right in fits.items():
-            if not can_join(kinds[name]):
+            if self.joins and not can_join(kinds[name]):
                 problems[name] = "has uses that cannot be combined"
             elif not right:
                 problems[name] = (
@@ -269,60 +305,15 @@ class PerExampleSquares:
                         "with routed tokens: use batches of one example"
                     )
                 self._pending[place].append(use)
-                if len(self._pending[place]) == self._watch.counts[place]:
+                complete = len(self._pending[place]) == self._watch.counts[place]
+                if complete or not self.joins:
                     self._add(place)
 
     def _add(self, place: Place) -> None:
         uses = self._pending.pop(place)
-        if not can_join({type(use) for use in uses}):
+        if self.joins and not can_join({type(use) for use in uses}):
             raise Error(f"{place.name} is not used in the same way in every batch")
-        add_squares(place.of(self.sums[place.name]), uses)
-
-
-def accumulator(parameter: Tensor) -> Tensor:
-    """Zeros in the parameter's shape, float32 or wider whatever its dtype."""
-    return torch.zeros_like(
-        parameter,
-        dtype=torch.promote_types(parameter.dtype, torch.float32),
-        memory_format=torch.contiguous_format,
-        requires_grad=False,
-    )
-
-
-def _check_close(few: Tensor, outputs: Tensor) -> None:
-    if not _close(few, outputs):
-        raise InputError(
-            "examples have different outputs alone than in their batch: the model "
-            "mixes them, or a tensor without a row per example happens to have the "
-            "length of the batch; use batches of one example"
-        )
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    """Equal up to rounding, which is that of half types under autocast."""
-    a, b = a.detach(), b.detach()
-    if a.shape != b.shape:
-        return False
-    finite = a.isfinite()
-    if not torch.equal(finite, b.isfinite()):
-        return False
-    half = torch.is_autocast_enabled(a.device.type) or a.dtype.itemsize < 4
-    tolerance = 5e-2 if half else 1e-4 if a.dtype.itemsize == 4 else 1e-9
-    difference = (a - b).where(finite, 0).abs_().max()
-    return bool(difference <= tolerance * b.where(finite, 0).abs_().max())
-
-
-def _warn(message: str) -> None:
-    """Warns with the line of the caller outside of the package."""
-    level, frame = 1, sys._getframe()
-    while frame is not None and _is_ours(frame):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
-
-
-def _is_ours(frame) -> bool:
-    package = frame.f_globals.get("__package__") or ""
-    return package.partition(".")[0] == __name__.partition(".")[0]
+        self._add_uses(place, uses)
 
 
 def with_last(items: Iterable) -> Iterator[tuple]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import _C
 from .._C import InputError
-from .._merge.checkpoint import DTYPES, decode
+from .._merge.checkpoint import DTYPES, decode, read_state
 from .._merge.states import memory_of, some
 from .._wrappers import parameters_inside, state_inside
 
@@ -105,6 +105,11 @@ def _new_name(name: str) -> str:
         if name.endswith(old):
             return name.removesuffix(old) + new
     return name
+
+
+def read_tensors(path: str | os.PathLike) -> Tensors:
+    """The tensors of a checkpoint by the names that transformers gives them."""
+    return {_new_name(name): x for name, x in read_state(path).items()}
 
 
 def _equal(tensor: Tensor, dtype: str, shape, data: bytes) -> bool:

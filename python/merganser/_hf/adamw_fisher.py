@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from .._fisher.per_example import accumulator
+from .._fisher.squares import accumulator
 from ..adamw_fisher import AdamWFisher
 from .adam import Adam
 from .outputs import Outputs

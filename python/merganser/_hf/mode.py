@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .._fisher.batches import Batch
 from .._fisher.model_state import trainable_parameters
-from .._fisher.per_example import accumulator
+from .._fisher.squares import accumulator
 from .outputs import Outputs
 
 

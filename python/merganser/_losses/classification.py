@@ -79,12 +79,31 @@ class Classification(Loss):
             )
         return self._directions(outputs, counted, lambda _, rows: chosen[rows])
 
+    def mean(self, outputs, batch):
+        p = torch.softmax(outputs.detach(), -1)
+        return p * self._counted(outputs, batch)[..., None]
+
+    def basis(self, outputs):
+        if outputs.dim() != 2:
+            return None
+        directions = []
+        for k in range(1, outputs.shape[1]):  # scores of an example add up to 0
+            row = outputs.new_zeros(outputs.shape[1])
+            row[:k], row[k] = 1, -k
+            directions.append((row / row.norm()).expand_as(outputs).contiguous())
+        return directions
+
     def nll(self, outputs, batch):
+        if batch.soft is not None:
+            wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+            log_p = torch.log_softmax(wide, -1)
+            return -float((log_p * batch.soft.to(log_p)).double().sum())
         targets = self._targets(outputs, batch)
         if targets is None:
             raise InputError(NO_LABELS)
         targets = targets.to(outputs.device).long()
-        rows = outputs.float().flatten(0, -2)
+        wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        rows = wide.flatten(0, -2)
         return float(functional.cross_entropy(rows, targets.flatten(), reduction="sum"))
 
     def terms(self, outputs, batch):

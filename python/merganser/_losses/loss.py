@@ -22,6 +22,7 @@ class Loss:
     """Base class; `outputs` are (B, ...) tensors, one row per example."""
 
     name: str
+    has_distribution = True  # False: labels cannot be drawn, nor expected
 
     def outputs(self, raw, batch: Batch) -> Tensor:
         """Finds the tensor in a model's return value: itself, `.logits`, the first."""
@@ -59,8 +60,24 @@ class Loss:
         """Direction of the data's labels."""
         raise NotImplementedError
 
+    def score(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Gradient of `nll` with respect to the outputs."""
+        if batch.soft is None:
+            return -self.given(outputs, batch)
+        return self.mean(outputs, batch) - batch.soft.to(outputs)
+
+    def mean(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Expected labels, in the shape of `outputs`; 0 where a row does not count."""
+        raise NotImplementedError
+
+    def basis(self, outputs: Tensor) -> list[Tensor] | None:
+        """Orthonormal directions, in the shape of `outputs`, that span every score;
+        None: there are too many, or they are unknown."""
+        return None
+
     def nll(self, outputs: Tensor, batch: Batch) -> float:
-        """sum_i -log p(y_i | x_i) for the data's labels, up to a constant."""
+        """sum_i -log p(y_i | x_i), up to a constant, for the data's labels, or in
+        expectation for the soft labels of the batch."""
         raise NotImplementedError
 
     def terms(self, outputs: Tensor, batch: Batch) -> float:

@@ -49,6 +49,12 @@ class Multilabel(Loss):
         p = torch.sigmoid(outputs.detach().double())
         return (labels - p).to(outputs.dtype)
 
+    def mean(self, outputs, batch):
+        return torch.sigmoid(outputs.detach())
+
+    def basis(self, outputs):
+        return list(columns(torch.ones_like(outputs, requires_grad=False)))
+
     def nll(self, outputs, batch):
         return float(
             functional.binary_cross_entropy_with_logits(
@@ -95,6 +101,12 @@ class Regression(Loss):
         residual = _values(outputs, batch) - outputs.detach().double()
         return residual.to(outputs.dtype)
 
+    def mean(self, outputs, batch):
+        return outputs.detach()
+
+    def basis(self, outputs):
+        return list(columns(torch.ones_like(outputs, requires_grad=False)))
+
     def nll(self, outputs, batch):
         return float(0.5 * (_values(outputs, batch) - outputs.double()).square().sum())
 
@@ -126,6 +138,8 @@ def _check_values(name: str, outputs: Tensor, batch: Batch) -> None:
 
 def _values(outputs: Tensor, batch: Batch) -> Tensor:
     """The labels in float64, in the shape of outputs."""
+    if batch.soft is not None:
+        return batch.soft.to(outputs.device).double()
     if batch.labels is None:
         raise InputError(NO_LABELS)
     return batch.labels.to(outputs.device).double().view_as(outputs)

@@ -158,8 +158,8 @@ def _with_models(
 
 
 def _fisher_of(fisher: Any, label: str, model: Part, inputs: Inputs) -> Part:
-    return _assigned(
-        _load(fisher, label, FisherResult),
+    return assigned(
+        load_statistic(fisher, label, FisherResult),
         label,
         model,
         [model, inputs.reference, *inputs.models],
@@ -201,7 +201,7 @@ def _find_averaged(inputs: Inputs) -> frozenset[str]:
 
 
 def _gram_of(gram: Any, label: str, model: Part) -> Part:
-    return _assigned(_load(gram, label, GramResult), label, model, [])
+    return assigned(load_statistic(gram, label, GramResult), label, model, [])
 
 
 def is_unchanged(inputs: Inputs, name: str) -> bool:
@@ -221,7 +221,7 @@ def _check_grams(inputs: Inputs) -> None:
             )
 
 
-def _load(statistic, label: str, kind: type) -> FisherResult | GramResult:
+def load_statistic(statistic, label: str, kind: type) -> FisherResult | GramResult:
     if isinstance(statistic, str | os.PathLike):
         statistic = kind.load(statistic)
     if not isinstance(statistic, kind):
@@ -237,7 +237,7 @@ def _load(statistic, label: str, kind: type) -> FisherResult | GramResult:
     return statistic
 
 
-def _assigned(
+def assigned(
     statistic: FisherResult | GramResult, label: str, model: Part, equal: list[Part]
 ) -> Part:
     """Assigns a statistic to a model's names. Tensors share one if they are tied in

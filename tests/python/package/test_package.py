@@ -16,6 +16,8 @@ PUBLIC = {
     "FisherResult",
     "GramResult",
     "InputError",
+    "MismatchResult",
+    "RefineResult",
     "Trainer",
     "compare_fishers",
     "fisher",
@@ -24,8 +26,10 @@ PUBLIC = {
     "inspect",
     "merge",
     "merge_recipe",
+    "mismatch",
     "ops",
     "plan",
+    "refine",
     "verify",
 }
 
@@ -48,7 +52,9 @@ def test_docstrings(name):
                 assert inspect.getdoc(member), f"{name}.{key}"
 
 
-@pytest.mark.parametrize("name", ["fisher", "merge", "merge_recipe"])
+@pytest.mark.parametrize(
+    "name", ["fisher", "merge", "merge_recipe", "mismatch", "refine"]
+)
 def test_docstrings_name_every_argument(name):
     function = getattr(merganser, name)
     doc = inspect.getdoc(function)

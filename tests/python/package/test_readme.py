@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import merganser
 import pytest
 import tiny_experiment
 import tiny_models
@@ -74,6 +75,41 @@ def test_python(folder):
     merged = load_file("merged/model.safetensors")["classifier.weight"]
     assert torch.equal(merged, base.classifier.weight)
     assert not torch.equal(merged, before)
+
+
+@pytest.fixture
+def merged_classifiers(folder):
+    """Names that the examples of the mismatch and the refinement use."""
+    torch.manual_seed(0)
+    base, *experts = (tiny_models.bert(num_labels=2) for _ in range(3))
+    batches = [[tiny_models.batch([5, 7, 4, 6], num_labels=2)] for _ in experts]
+    base_fisher = merganser.fisher(base, batches[0])
+    fishers = [merganser.fisher(*pair) for pair in zip(experts, batches, strict=True)]
+    return {
+        "merganser": merganser,
+        "base": base,
+        "experts": experts,
+        "batches": batches,
+        "fishers": fishers,
+        "base_fisher": base_fisher,
+        "linear": merganser.merge(None, experts, method="linear"),
+        "matched": merganser.merge(base, experts, fishers, base_fisher=base_fisher),
+    }
+
+
+def test_mismatch(merged_classifiers, capsys):
+    run_python(ROOT / "docs" / "python.md", "Mismatch", merged_classifiers)
+    printed = capsys.readouterr().out
+    assert "linear" in printed and "gradient matching" in printed
+
+
+def test_refinement(merged_classifiers):
+    before = {n: x.clone() for n, x in merged_classifiers["base"].state_dict().items()}
+    run_python(ROOT / "docs" / "python.md", "Refinement", merged_classifiers)
+    report = json.loads(Path("refinement.json").read_text())
+    assert report["steps"][report["kept_step"]]["step"] == report["kept_step"]
+    after = merged_classifiers["base"].state_dict()
+    assert not torch.equal(after["classifier.weight"], before["classifier.weight"])
 
 
 def test_complete_script(folder):

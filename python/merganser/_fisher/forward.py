@@ -1,0 +1,37 @@
+"""Forward passes of a model, read by a loss."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .._losses.choice import find_loss, guess_loss
+from .._losses.loss import Loss
+from .batches import Batch
+
+
+class Forward:
+    """Returns the outputs (B, ...) of a batch; finds the loss with the first one."""
+
+    def __init__(
+        self, model: nn.Module, loss: str | Callable, dtype: torch.dtype | None
+    ):
+        """dtype: autocast's, or None."""
+        self._model = model
+        self._loss: Loss | None = find_loss(loss, model)
+        self._dtype = dtype
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if self._dtype is None:
+            raw = self._model(*batch.args, **batch.kwargs)
+        else:
+            with torch.autocast(batch.indices.device.type, self._dtype):
+                raw = self._model(*batch.args, **batch.kwargs)
+        if self._loss is None:
+            self._loss = guess_loss(raw, batch)
+        return self._loss.outputs(raw, batch)
+
+    @property
+    def loss(self) -> Loss:
+        assert self._loss is not None  # set with the first outputs
+        return self._loss

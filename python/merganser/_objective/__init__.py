@@ -1,0 +1,1 @@
+"""The joint objective of a merge: its gradients, groups and solvers."""

@@ -1,0 +1,141 @@
+"""AdamW on mini-batches that hold examples of every task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+
+from .._fisher.batches import Batch
+from .joint import JointObjective, are_finite
+from .solvers import NotFinite
+from .sums import add_gradient, zeros
+
+WARMUP = 10  # steps
+ROUND = 5  # steps from one evaluation of the objective to the next
+
+
+class AdamW:
+    """AdamW without weight decay on J / sum_t a_t N_t, in rounds of steps.
+
+    The learning rate is constant after a warm-up. A step takes about batch_size / T
+    examples of each task.
+    """
+
+    def __init__(
+        self,
+        objective: JointObjective,
+        steps: int,
+        lr: float,
+        batch_size: int,
+        seed: int,
+    ):
+        self._objective = objective
+        self._steps = steps
+        self._lr = lr
+        self._next = 1  # number of the next round
+        self._begun = 0  # steps since the warm-up began
+        size = max(1, batch_size // len(objective.terms))
+        self._mini_batches = [
+            _mini_batches(term.batches, size, seed + 7919 * t)
+            for t, term in enumerate(objective.terms)
+        ]
+        self.reset()
+
+    @property
+    def rounds(self) -> int:
+        return math.ceil(self._steps / ROUND)
+
+    def reset(self) -> None:
+        """Forgets the moments and begins the warm-up again."""
+        # The optimizer's own views: it must not touch the caller's .grad.
+        self._views = {
+            name: p.detach().requires_grad_()
+            for name, p in self._objective.parameters.items()
+        }
+        self._optimizer = torch.optim.AdamW(
+            list(self._views.values()), lr=self._lr, weight_decay=0.0
+        )
+        self._begun = 0
+
+    def reject(self) -> None:
+        self._lr /= 2
+        self.reset()
+
+    def step(self, number: int) -> dict[str, Any]:
+        """Takes a round of steps. Raises NotFinite for a bad one."""
+        self._skip_to(number)
+        first = (number - 1) * ROUND
+        self._next += 1
+        for _ in range(first, min(first + ROUND, self._steps)):
+            parts = [next(batches) for batches in self._mini_batches]
+            self._take(parts)
+        value = self._objective.value()
+        if not math.isfinite(value):
+            raise NotFinite
+        return {"objective": value, "lr": self._lr, "rejected": 0}
+
+    def _skip_to(self, number: int) -> None:
+        """Draws the mini-batches of the rounds that an earlier run took."""
+        count = ROUND * (number - self._next)
+        for batches in self._mini_batches:
+            next(islice(batches, count, count), None)
+        self._next = number
+
+    def _take(self, parts: list[list[Batch]]) -> None:
+        objective = self._objective
+        whole = objective.total_weight
+        sums = zeros(objective.parameters)
+        for term, batches in zip(objective.terms, parts, strict=True):
+            count = sum(batch.size for batch in batches)
+            for batch in batches:
+                scale = term.weight / (whole * count)
+                add_gradient(
+                    sums, objective.parameters, objective.forward, batch, scale
+                )
+        objective.proximal.add_gradient(sums, 1 / whole)
+        if not are_finite(sums):
+            raise NotFinite
+        self._begun += 1
+        self._optimizer.param_groups[0]["lr"] = self._lr * min(1, self._begun / WARMUP)
+        for name, view in self._views.items():
+            view.grad = sums[name].to(view.dtype)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def state(self) -> dict[str, Any]:
+        moments = self._optimizer.state_dict()
+        return {"moments": moments, "lr": self._lr, "begun": self._begun}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self._lr = state["lr"]
+        self.reset()
+        self._optimizer.load_state_dict(state["moments"])
+        self._begun = state["begun"]
+
+
+def _mini_batches(batches: list[Batch], size: int, seed: int) -> Iterator[list[Batch]]:
+    """Endless mini-batches of at most `size` examples.
+
+    Each pass over the data shuffles the examples of a batch, cuts it into parts of
+    nearly equal size, and shuffles these. Examples of other batches cannot be put into
+    one tensor, as their padding differs.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        parts = []
+        for batch in batches:
+            order = torch.randperm(batch.size, generator=generator)
+            for rows in order.tensor_split(math.ceil(batch.size / size)):
+                parts.append((batch, rows))
+        taken: list[Batch] = []
+        for i in torch.randperm(len(parts), generator=generator).tolist():
+            batch, rows = parts[i]
+            if taken and sum(x.size for x in taken) + len(rows) > size:
+                yield taken
+                taken = []
+            taken.append(batch.take(rows))
+        yield taken

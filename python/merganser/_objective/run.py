@@ -1,0 +1,124 @@
+"""The steps of a refinement: evaluated, kept if they are better, and saved."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .._C import InputError
+from .checkpoint import Checkpoint
+from .joint import JointObjective
+from .solvers import NoStep, NotFinite, Solver
+from .states import Carrier, Tensors
+
+
+class Run:
+    """Takes the steps of a solver, and keeps the best one, the start included."""
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        solver: Solver,
+        train: JointObjective,
+        held_out: JointObjective | None,
+        checkpoint: Checkpoint | None,
+        progress: Callable[[int, int | None, str], None] | None,
+    ):
+        """held_out: judges the steps; None: `train` does."""
+        self._carrier = carrier
+        self._solver = solver
+        self._train = train
+        self._held_out = held_out
+        self._checkpoint = checkpoint
+        self._progress = progress
+        self.steps: list[dict[str, Any]] = []
+        self.best: Tensors = carrier.snapshot()
+        self.kept = 0
+        self.interrupted = False
+        self.resumed_after: int | None = None
+
+    def go(self) -> None:
+        """After Ctrl-C, `best` is that of the steps before."""
+        try:
+            self._begin()
+            while self.steps[-1]["step"] < self._solver.rounds:
+                if not self._take(self.steps[-1]["step"] + 1):
+                    break
+        except KeyboardInterrupt:
+            if not self.steps:
+                raise
+            self.interrupted = True
+
+    def _begin(self) -> None:
+        saved = None if self._checkpoint is None else self._checkpoint.load()
+        if saved is not None:
+            self._carrier.restore(saved["parameters"])
+            self._solver.load(saved["solver"])
+            self.best = {
+                n: x.to(self._carrier.device) for n, x in saved["best"].items()
+            }
+            self.steps, self.kept = saved["steps"], saved["kept"]
+            self.resumed_after = self.steps[-1]["step"]
+            return
+        start = time.monotonic()
+        value = self._train.value()
+        held = value if self._held_out is None else self._held_out.value()
+        if not (math.isfinite(value) and math.isfinite(held)):
+            raise InputError("the objective of the start is not finite")
+        self._record(0, {"objective": value}, held, start)
+
+    def _take(self, number: int) -> bool:
+        """Returns whether to continue."""
+        start = time.monotonic()
+        try:
+            found = self._solver.step(number)
+        except NoStep as reason:
+            self._stop(number, reason, start)
+            return False
+        except NotFinite:
+            self._carrier.restore(self.best)
+            self._solver.reject()
+            found = {"objective": None, "rejected": 1, "not_finite": 1}
+            self._record(number, found, None, start)
+            return True
+        held = found["objective"]
+        if self._held_out is not None:
+            held = self._held_out.value()
+        if held < self.steps[self.kept]["held_out"]:
+            self.kept = number
+            self.best = self._carrier.snapshot()
+        self._record(number, found, held, start)
+        return True
+
+    def _stop(self, number: int, reason: NoStep, start: float) -> None:
+        last = self.steps[-1]
+        found = {
+            "objective": last["objective"],
+            "rejected": reason.rejected,
+            "stopped": str(reason),
+        }
+        if reason.not_finite:
+            found["not_finite"] = reason.not_finite
+        self._record(number, found, last["held_out"], start)
+
+    def _record(
+        self, number: int, found: dict[str, Any], held: float | None, start: float
+    ) -> None:
+        seconds = round(time.monotonic() - start, 3)
+        self.steps.append(
+            {"step": number, **found, "held_out": held, "seconds": seconds}
+        )
+        if self._checkpoint is not None:
+            state = {
+                "parameters": self._carrier.snapshot(),
+                "best": self.best,
+                "solver": self._solver.state(),
+                "steps": self.steps,
+                "kept": self.kept,
+            }
+            self._checkpoint.save(state)
+        if self._progress is not None:
+            shown = "not finite" if held is None else f"held-out objective {held:.6g}"
+            self._progress(number, self._solver.rounds, shown)

@@ -1,0 +1,180 @@
+"""The tasks of a merge: an expert, its weight, its examples and its Fisher."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import nn
+
+from .._C import InputError
+from .._fisher.batches import Batch, Data
+from .._fisher.forward import Forward
+from .._losses.classification import Classification
+from .._merge.states import State
+from .states import Carrier, Tensors
+
+
+class Examples:
+    """Batches of a data set that can be read several times.
+
+    Those of a sample (`limit`) and of an iterator, which cannot be read again, are kept
+    on the device; others are read again for each pass.
+    """
+
+    def __init__(self, data: Data, device: torch.device, keep: bool):
+        self._data = data
+        self._device = device
+        self._kept = list(data.read(device, None)) if keep else None
+
+    def read(self, progress: Callable | None = None) -> Iterator[Batch]:
+        if self._kept is None:
+            yield from self._data.read(self._device, progress)
+            return
+        done = 0
+        for batch in self._kept:
+            yield batch
+            done += batch.size
+            if progress is not None:
+                progress(done, self._data.used, "")
+
+    @property
+    def kept(self) -> list[Batch]:
+        assert self._kept is not None  # asked for when made
+        return self._kept
+
+    @property
+    def num_examples(self) -> int:
+        """N of the data set; known once the data are read."""
+        return self._data.num_examples
+
+    @property
+    def used(self) -> int:
+        """n of the examples; known once the data are read."""
+        return self._data.used
+
+    @property
+    def expected(self) -> int | None:
+        """n before the data are read, if that is known."""
+        return self._data.total if self._kept is None else self.used
+
+
+@dataclass
+class Task:
+    name: str
+    weight: float  # a_t
+    expert: State
+    examples: Examples
+    h: Tensors | None  # H_t = N_t F_t, by trainable parameter
+
+    @property
+    def data_name(self) -> str:
+        return self.name.replace("experts", "data")
+
+    @property
+    def scale(self) -> float:
+        """a_t N_t / n_t: the task's term is this times a sum over used examples."""
+        return self.weight * self.examples.num_examples / self.examples.used
+
+
+def read_tasks(
+    carrier: Carrier,
+    base: State,
+    experts: Any,
+    data: Any,
+    weights: Any,
+    fishers: Any,
+    keep: bool,
+    **options: Any,
+) -> list[Task]:
+    """options: those of Data. keep: hold all examples in memory."""
+    models = _listed("experts", experts)
+    if not models:
+        raise InputError("experts must have at least one model")
+    names = [f"experts[{t}]" for t in range(len(models))]
+    states = [carrier.read(m, name) for m, name in zip(models, names, strict=True)]
+    sets = _listed("data", data)
+    _check_length("data", sets, models)
+    numbers = options.pop("num_examples")
+    numbers = (
+        [None] * len(models) if numbers is None else _listed("num_examples", numbers)
+    )
+    _check_length("num_examples", numbers, models)
+    found = [None] * len(models) if fishers is None else _listed("fishers", fishers)
+    _check_length("fishers", found, models)
+    tasks = []
+    for t, weight in enumerate(_weights(weights, len(models))):
+        read = Data(sets[t], carrier.module, num_examples=numbers[t], **options)
+        hold = keep or options["limit"] is not None or isinstance(sets[t], Iterator)
+        h, fisher = None, found[t]
+        if fisher is not None:
+            h = carrier.diagonal(
+                fisher, f"fishers[{t}]", models[t], states[t], [base, *states]
+            )
+        examples = Examples(read, carrier.device, hold)
+        tasks.append(Task(names[t], weight, states[t], examples, h))
+    return tasks
+
+
+def check_examples(
+    task: Task, batches: Iterable[Batch], forward: Forward, labels: str | None
+) -> None:
+    """Runs the first batch, which determines the loss, and checks the examples.
+
+    labels: what needs them; None: they are not needed.
+    """
+    data = task.data_name
+    first = next(iter(batches), None)
+    if first is None:
+        raise InputError(f"{data} has no examples")
+    if labels is not None and first.labels is None:
+        raise InputError(f"{data} has no labels, which {labels} needs")
+    with torch.no_grad():
+        outputs = forward(first)
+    count = task.examples.expected
+    if isinstance(forward.loss, Classification) and outputs.dim() == 2:
+        classes = outputs.shape[1]
+        if count is not None and count < classes:
+            raise InputError(
+                f"{data} has {count} examples, fewer than the model's {classes} classes"
+            )
+
+
+def _weights(weights: Any, count: int) -> list[float]:
+    if hasattr(weights, "tolist"):
+        weights = weights.tolist()
+    values = [weights] * count if isinstance(weights, Real) else weights
+    values = _listed("weights", values)
+    if len(values) != count:
+        raise InputError(
+            f"weights must have {count} items, one per expert, not {len(values)}"
+        )
+    for value in values:
+        if not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+            raise InputError(
+                f"weights must be finite numbers that are not negative, not {value!r}"
+            )
+    return [float(value) for value in values]
+
+
+def _listed(name: str, values: Any) -> list:
+    if isinstance(values, tuple | list):
+        return list(values)
+    wrong = isinstance(values, str | Mapping | nn.Module)
+    if wrong or not isinstance(values, Sequence):
+        raise InputError(
+            f"{name} must be a list, one item per expert, not {type(values).__name__}"
+        )
+    return list(values)
+
+
+def _check_length(name: str, values: list, models: list) -> None:
+    if len(values) != len(models):
+        raise InputError(
+            f"{name} must have one item per expert: expected {len(models)}, got "
+            f"{len(values)}"
+        )

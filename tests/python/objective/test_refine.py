@@ -1,0 +1,377 @@
+"""merganser.refine on regressions in closed form, and on a small BERT."""
+
+import copy
+import json
+import math
+
+import architectures
+import merganser
+import pytest
+import quadratic
+import tiny_models
+import torch
+
+
+@pytest.fixture
+def problem():
+    return quadratic.problem()
+
+
+def run(problem, **options):
+    """All examples are trained on: the closed form knows no others."""
+    settings = {
+        "weights": problem.weights,
+        "fishers": problem.fishers,
+        "base_fisher": problem.base_fisher,
+        "loss": "regression",
+        "held_out": 0,
+    }
+    return merganser.refine(
+        problem.arithmetic,
+        problem.base,
+        problem.experts,
+        problem.data,
+        **(settings | options),
+    )
+
+
+def objective(problem, weight):
+    away = weight - problem.base.weight.detach()
+    total = 0.5 * (problem.h0 * away.square()).sum()
+    for a, (x, y) in zip(problem.weights, problem.sets, strict=True):
+        total = total + a * 0.5 * (y - x @ weight.T).square().sum()
+    return total
+
+
+def test_newton_takes_one_step_to_the_target(problem):
+    found = run(problem, solver="newton", damping=0, steps=1)
+    target = problem.target.weight
+    assert (found.state_dict["weight"] - target).norm() <= 1e-10 * target.norm()
+    steps = found.report["steps"]
+    assert [step["step"] for step in steps] == [0, 1]
+    for step, model in zip(steps, (problem.arithmetic, problem.target), strict=True):
+        expected = float(objective(problem, model.weight.detach()))
+        assert step["objective"] == pytest.approx(expected, rel=1e-10)
+    assert found.report["kept_step"] == 1 and found.report["proximal_term"]
+
+
+def test_newton_with_fishers_at_the_current_point(problem):
+    found = run(
+        problem, solver="newton", damping=0, steps=1, refresh=True, fishers=None
+    )
+    target = problem.target.weight
+    assert (found.state_dict["weight"] - target).norm() <= 1e-10 * target.norm()
+
+
+@pytest.mark.parametrize("groups", ["global", "tensor"])
+def test_subspace_reaches_the_minimum_in_the_span(problem, groups):
+    """The Fisher of a Gaussian is the Hessian, with all off-diagonals."""
+    found = run(problem, damping=0, shrink=1, steps=1, groups=groups)
+    columns = torch.stack(
+        [(e.weight - problem.base.weight).detach().flatten() for e in problem.experts],
+        1,
+    )
+    start = problem.arithmetic.weight.detach()
+    w = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+
+    def at(w):
+        return objective(problem, start + (columns @ w).view_as(start))
+
+    gradient = torch.autograd.grad(at(w), w)[0]
+    hessian = torch.autograd.functional.hessian(at, torch.zeros(2).double())
+    expected = start + (columns @ torch.linalg.solve(hessian, -gradient)).view_as(start)
+    assert (found.state_dict["weight"] - expected).norm() <= 1e-10 * expected.norm()
+    # It is the optimum: another step finds nothing better.
+    again = run(problem, damping=0, shrink=1, steps=3, groups=groups)
+    last = again.report["steps"][-1]["objective"]
+    assert last == pytest.approx(found.report["steps"][-1]["objective"], rel=1e-12)
+
+
+def test_adamw_approaches_the_target(problem):
+    found = run(problem, solver="adamw", lr=0.05, steps=200, batch_size=8)
+    objectives = [s["objective"] for s in found.report["steps"]]
+    best = float(objective(problem, problem.target.weight.detach()))
+    assert min(objectives) - best < 0.05 * (objectives[0] - best)
+
+
+def perturbed(model, seed, size):
+    torch.manual_seed(seed)
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(size * torch.randn_like(p))
+    return model
+
+
+LENGTHS = [[5, 2, 9, 4, 7, 3, 8, 6]] * 3
+
+
+class Classifiers:
+    """Small BERT models; the data's labels are those that a fourth one predicts."""
+
+    def __init__(self):
+        self.base = architectures.make("bert").eval()
+        self.experts = [perturbed(self.base, seed, 0.03) for seed in (1, 2)]
+        teacher = copy.deepcopy(self.base).eval()
+        state = teacher.state_dict()
+        for expert in self.experts:
+            for name, x in expert.state_dict().items():
+                if x.is_floating_point():
+                    state[name] += 0.7 * (x - self.base.state_dict()[name])
+        teacher.load_state_dict(state)
+        self.data = []
+        for t in (0, 1):
+            generator = torch.Generator().manual_seed(20 + t)
+            batches = [
+                tiny_models.batch(row, pad_id=0, generator=generator) for row in LENGTHS
+            ]
+            for batch in batches:
+                batch["labels"] = teacher(
+                    batch["input_ids"], batch["attention_mask"]
+                ).logits.argmax(1)
+            self.data.append(batches)
+
+    def refine(self, model=None, **options):
+        model = self.base.state_dict() if model is None else model
+        return merganser.refine(model, self.base, self.experts, self.data, **options)
+
+
+@pytest.fixture(scope="module")
+def shared():
+    return Classifiers()
+
+
+SOLVERS = {
+    "subspace": {"solver": "subspace"},
+    "newton": {"solver": "newton", "refresh": True, "steps": 3},
+    "adamw": {"solver": "adamw", "lr": 3e-3, "steps": 20, "batch_size": 8},
+}
+
+
+@pytest.mark.parametrize("targets", ["labels", "predictions"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_every_solver_lowers_the_objective(solver, targets, shared):
+    found = shared.refine(targets=targets, **SOLVERS[solver])
+    report = found.report
+    steps = report["steps"]
+    assert min(s["objective"] for s in steps[1:]) < steps[0]["objective"]
+    held = [s["held_out"] for s in steps]
+    assert held[report["kept_step"]] == min(held) <= held[0]
+    assert report["targets"] == targets and not report["proximal_term"]
+    names = "num_examples", "num_examples_used", "num_examples_held_out"
+    assert [[task[k] for k in names] for task in report["tasks"]] == [[24, 24, 5]] * 2
+    json.dumps(report, allow_nan=False)
+    # The state dict is the kept step's: its held-out objective is that of a new start.
+    again = shared.refine(found.state_dict, targets=targets, **SOLVERS[solver])
+    assert again.report["steps"][0]["held_out"] == pytest.approx(min(held), rel=1e-5)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_predictions_need_no_labels(solver, shared):
+    found = shared.refine(targets="predictions", **SOLVERS[solver])
+    unlabeled = copy.copy(shared)
+    unlabeled.data = [
+        [{k: v for k, v in b.items() if k != "labels"} for b in batches]
+        for batches in shared.data
+    ]
+    bare = unlabeled.refine(targets="predictions", **SOLVERS[solver])
+    for name, x in found.state_dict.items():
+        assert torch.equal(x, bare.state_dict[name])
+
+
+def test_a_single_expert_with_predictions_is_its_own_optimum(shared):
+    """At theta_1 the experts' predictions are the model's, so no step helps."""
+    found = merganser.refine(
+        shared.experts[0],
+        shared.base,
+        shared.experts[:1],
+        shared.data[:1],
+        targets="predictions",
+        steps=2,
+    )
+    steps = found.report["steps"]
+    assert steps[-1]["objective"] == pytest.approx(steps[0]["objective"], rel=1e-5)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_steps_that_are_not_finite_are_rejected(solver, shared):
+    options = SOLVERS[solver] | {"lr": 1e38 if solver == "adamw" else 1e300}
+    found = shared.refine(**options)
+    report = found.report
+    assert sum(step.get("not_finite", 0) for step in report["steps"]) > 0
+    assert all(bool(x.isfinite().all()) for x in found.state_dict.values())
+    held = [s["held_out"] for s in report["steps"] if s["held_out"] is not None]
+    assert held[0] >= min(held)
+    json.dumps(report, allow_nan=False)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_ctrl_c_keeps_the_best_step(solver, shared):
+    def stop(done, total, text):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    whole = shared.refine(**SOLVERS[solver])
+    found = shared.refine(**SOLVERS[solver], progress=stop)
+    assert found.report["interrupted"] and not whole.report["interrupted"]
+    steps = found.report["steps"]
+    assert [s["step"] for s in steps] == [0, 1, 2]
+    for step, expected in zip(steps, whole.report["steps"], strict=False):
+        assert step["held_out"] == expected["held_out"]
+    kept = min(range(3), key=lambda i: steps[i]["held_out"])
+    assert found.report["kept_step"] == kept
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_resuming_gives_the_same_bits(solver, shared, tmp_path):
+    file = tmp_path / "checkpoint.pt"
+
+    def stop(done, total, text):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    whole = shared.refine(**SOLVERS[solver])
+    shared.refine(**SOLVERS[solver], checkpoint=file, progress=stop)
+    found = shared.refine(**SOLVERS[solver], checkpoint=file)
+    assert found.report["resumed_after"] == 2
+    for name, x in whole.state_dict.items():
+        assert torch.equal(x, found.state_dict[name]), name
+    for step, expected in zip(
+        found.report["steps"], whole.report["steps"], strict=True
+    ):
+        assert step | {"seconds": 0} == expected | {"seconds": 0}
+    # A finished run is read back; another run is refused.
+    again = shared.refine(**SOLVERS[solver], checkpoint=file)
+    assert torch.equal(
+        again.state_dict["classifier.bias"], whole.state_dict["classifier.bias"]
+    )
+    with pytest.raises(
+        merganser.InputError, match="another run, which differs in seed"
+    ):
+        shared.refine(**SOLVERS[solver], checkpoint=file, seed=1)
+    with pytest.raises(merganser.InputError, match="differs in the model's weights"):
+        shared.refine(shared.experts[0], **SOLVERS[solver], checkpoint=file)
+    file.write_bytes(b"nothing")
+    with pytest.raises(merganser.InputError, match="is not a checkpoint of a refine"):
+        shared.refine(**SOLVERS[solver], checkpoint=file)
+
+
+def test_the_module_is_as_before(shared):
+    base = copy.deepcopy(shared.base).train()
+    base.bert.encoder.eval()
+    base.classifier.bias.grad = torch.ones(3)
+    before = copy.deepcopy(base.state_dict())
+    modes = [module.training for module in base.modules()]
+
+    def fail(done, total, text):
+        raise ZeroDivisionError
+
+    for options in SOLVERS.values():
+        arguments = (before, base, shared.experts, shared.data)
+        merganser.refine(*arguments, **options)
+        with pytest.raises(ZeroDivisionError):
+            merganser.refine(*arguments, **options, progress=fail)
+        assert all(torch.equal(x, before[n]) for n, x in base.state_dict().items())
+        assert [module.training for module in base.modules()] == modes
+        assert torch.equal(base.classifier.bias.grad, torch.ones(3))
+        assert base.classifier.weight.grad is None
+        assert not any(p._backward_hooks for p in base.parameters())
+
+
+def test_the_model_may_be_the_module(shared):
+    """base as a state dict, and the start as the module that runs."""
+    expected = shared.refine(steps=1)
+    model = copy.deepcopy(shared.base)
+    found = merganser.refine(
+        model, shared.base.state_dict(), shared.experts, shared.data, steps=1
+    )
+    for name, x in expected.state_dict.items():
+        assert torch.equal(x, found.state_dict[name])
+    model.load_state_dict(found.state_dict)
+
+
+def test_weights_of_zero_leave_a_task_out(shared):
+    found = shared.refine(weights=[1.0, 0.0], steps=1)
+    both = shared.refine(steps=1)
+    assert found.report["steps"][0]["objective"] < both.report["steps"][0]["objective"]
+
+
+def test_plot_and_report(shared, tmp_path):
+    found = shared.refine(**SOLVERS["adamw"])
+    found.plot(tmp_path / "steps.png")
+    assert (tmp_path / "steps.png").read_bytes()[:4] == b"\x89PNG"
+    found.save_report(tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text()) == found.report
+    assert math.isfinite(found.report["seconds"])
+    assert f"kept step {found.report['kept_step']}" in repr(found)
+
+
+def test_language_model():
+    """Sequences of labels, with a tied output layer."""
+    base = architectures.make("gpt2_lm")
+    experts = [perturbed(base, seed, 0.02) for seed in (1, 2)]
+    data, _ = architectures.batches("gpt2_lm", [[5, 6, 9], [4, 8, 7], [6, 6, 8]])
+    for batch in data:
+        batch["labels"] = batch["input_ids"]
+    for targets in ("labels", "predictions"):
+        found = merganser.refine(base, base, experts, [data] * 2, targets=targets)
+        steps = found.report["steps"]
+        assert steps[-1]["objective"] < steps[0]["objective"]
+        tied = found.state_dict["lm_head.weight"]
+        assert torch.equal(tied, found.state_dict["transformer.wte.weight"])
+
+
+# Bad input: one sentence each
+
+BAD = {
+    "solver": ({"solver": "sgd"}, "solver must be one of subspace, newton, adamw"),
+    "targets": ({"targets": "teacher"}, "targets must be one of labels, predictions"),
+    "groups": ({"groups": "layer"}, "groups must be one of global, block, tensor"),
+    "steps": ({"steps": 0}, "steps must be at least 1"),
+    "lr": ({"lr": -1}, "lr must be a number of at least 0, not -1"),
+    "shrink": ({"shrink": 2}, "shrink must be a number of at least 0 and at most 1"),
+    "held_out": (
+        {"held_out": 1},
+        "held_out must be a number of at least 0 and at most",
+    ),
+    "no Fisher": ({"solver": "newton"}, "solver='newton' needs fishers, or refresh"),
+    "refresh": ({"refresh": True}, "refresh applies to newton, not to subspace"),
+    "weights": ({"weights": [1.0]}, "weights must have 2 items"),
+    "predictions": (
+        {"targets": "predictions", "loss": lambda output, labels: output.logits[:, 0]},
+        "needs the distribution of the labels",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name, shared):
+    options, message = BAD[name]
+    with pytest.raises(merganser.InputError, match=message) as caught:
+        shared.refine(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_models_and_data(shared):
+    start = shared.base.state_dict()
+
+    def refused(message, model=start, data=shared.data, **options):
+        with pytest.raises(merganser.InputError, match=message):
+            merganser.refine(model, shared.base, shared.experts, data, **options)
+
+    name = "classifier.bias"
+    refused("model: tensor 'classifier.bias' has shape", start | {name: torch.ones(4)})
+    refused("values that are not finite", start | {name: torch.full((3,), torch.nan)})
+    refused("model lacks tensors of base", {name: start[name]})
+    refused(
+        r"data\[0\] has no labels, which targets='labels' needs",
+        data=[
+            [{k: b[k] for k in ("input_ids", "attention_mask")} for b in batches]
+            for batches in shared.data
+        ],
+    )
+    refused(r"data\[0\] has 2 examples, fewer than the model's 3 classes", limit=2)
+    refused(
+        "the objective of the start is not finite",
+        start | {"classifier.weight": torch.full((3, 16), 3e38)},
+    )
