@@ -238,7 +238,7 @@ def test_every_merge_takes_the_displacement(tmp_path):
     [
         ({"dropout": 0.1}, "dropout must be 0, got 0.1"),
         ({"fisher": "adam"}, "collects no Fisher, got adam.*merganser fisher"),
-        ({"fisher": "online_mc_step"}, "collects no Fisher"),
+        ({"fisher": "online_mc_eval"}, "collects no Fisher"),
     ],
 )
 def test_refused_options(options, message, tmp_path):
