@@ -50,8 +50,8 @@ class ProximalCallback(TrainerCallback):
     learning rate of their group. The optimizer's moments, clipping and the logged norm
     then do not contain the term. The logged loss never does; `value()` returns it.
 
-    Memory: theta_0 and H, and without `decoupled` the gradients from the first forward
-    pass of a step on.
+    Memory: theta_0 and H, and without `decoupled` the gradients, from the first step to
+    the end of training.
 
     Args:
         fisher: a FisherResult, a Posterior (H is its precision) or the path of a Fisher
@@ -150,6 +150,8 @@ class ProximalCallback(TrainerCallback):
         if self._means is not None:
             self._means.stop()
             self._means = None
+        if self._term is not None:
+            self._term.release()
 
 
 _KINDS = (FisherResult, Posterior, str, os.PathLike)

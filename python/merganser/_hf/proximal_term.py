@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -19,6 +19,8 @@ from .._wrappers import parameters_inside
 from ..fisher_result import FisherResult
 from ..posterior import Posterior
 
+_BLOCK = 1 << 16  # elements of a tensor that a CPU processes at a time
+
 
 class ProximalTerm:
     """1/2 ||theta - theta_0||^2_P, over a model's trainable parameters."""
@@ -32,20 +34,24 @@ class ProximalTerm:
         self._start = start
         self._precision = [precision[name] for name in self._names]
         self._max: list[float] | None = None  # of each precision
+        self._gradients: list[Tensor] = []  # kept: new memory in each step is slow
 
     def add_gradient(self, factor: float) -> None:
         """Adds factor P (theta - theta_0) to the gradients, to which the backward
         passes of the step add the loss's: it is the same in all processes, so that
         their mean keeps it."""
-        with torch.no_grad():
-            pulls = self._pull()
-            if factor != 1:
-                torch._foreach_mul_(pulls, factor)
-            for p, gradient in zip(self._parameters, pulls, strict=True):
-                if p.grad is None:
-                    p.grad = gradient
-                else:
-                    p.grad += gradient
+        if not self._gradients:
+            self._gradients = [torch.zeros_like(p) for p in self._parameters]
+        fresh = all(p.grad is None for p in self._parameters)
+        for p, gradient in zip(self._parameters, self._gradients, strict=True):
+            if p.grad is None:
+                p.grad = gradient if fresh else gradient.zero_()
+        gradients = [cast(Tensor, p.grad) for p in self._parameters]
+        self._add(gradients, [factor] * len(gradients), fresh)
+
+    def release(self) -> None:
+        """Frees the memory of the gradients."""
+        self._gradients = []
 
     def shrink(self, optimizer: Any) -> None:
         """theta -= lr P (theta - theta_0), with each group's learning rate."""
@@ -55,10 +61,10 @@ class ProximalTerm:
             for p in group["params"]
         }
         self._check_steps(rates)
-        with torch.no_grad():
-            for p, pull in zip(self._parameters, self._pull(), strict=True):
-                if p in rates:
-                    p.sub_(pull, alpha=rates[p])
+        self._add(
+            [p.detach() for p in self._parameters],
+            [-rates.get(p, 0.0) for p in self._parameters],
+        )
 
     def value(self) -> float:
         with torch.no_grad():
@@ -68,10 +74,17 @@ class ProximalTerm:
                 for p, s, h in terms
             )
 
-    def _pull(self) -> list[Tensor]:
-        pulls = torch._foreach_sub([p.detach() for p in self._parameters], self._start)
-        torch._foreach_mul_(pulls, self._precision)
-        return cast(list[Tensor], pulls)
+    @torch.no_grad()
+    def _add(
+        self, targets: list[Tensor], factors: list[float], fresh: bool = False
+    ) -> None:
+        """targets = (0 if fresh else targets) + factors P (theta - theta_0)"""
+        here = [p.detach() for p in self._parameters]
+        all_of = (here, self._start, self._precision, targets)
+        for (p, s, h, x), c in _blocks(*all_of, factors=factors):
+            if fresh:
+                torch._foreach_zero_(x)
+            torch._foreach_addcmul_(x, torch._foreach_sub(p, s), h, c)
 
     def _check_steps(self, rates: dict[Tensor, float]) -> None:
         if self._max is None:
@@ -83,6 +96,27 @@ class ProximalTerm:
                     "so that a decoupled step would pass theta_0: use decoupled=False, "
                     "or a smaller weight"
                 )
+
+
+def _blocks(
+    *tensors: list[Tensor], factors: list[float]
+) -> Iterator[tuple[list[list[Tensor]], list[float]]]:
+    """All tensors, since operations on a GPU are one launch each; on a CPU rows of one
+    parameter, few enough for an operation to find them in the cache."""
+    if not all(x.is_cpu for x in tensors[0]):
+        yield list(tensors), factors
+        return
+    for *whole, factor in zip(*tensors, factors, strict=True):
+        for part in _rows(whole):
+            yield [[x] for x in part], [factor]
+
+
+def _rows(tensors: list[Tensor]) -> Iterable[Sequence[Tensor]]:
+    count = tensors[0].numel()
+    if count <= _BLOCK:
+        return [tensors]
+    rows = max(1, len(tensors[0]) * _BLOCK // count)
+    return zip(*(x.split(rows) for x in tensors), strict=True)
 
 
 def scaled_precisions(
