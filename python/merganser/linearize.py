@@ -119,7 +119,7 @@ class Linearized(nn.Module):
 
         displacement = {n: theta[n] - p for n, p in start.items()}
         with _forward_differentiable():
-            values, slopes = jvp(call, (start,), (displacement,))
+            values, slopes = jvp(call, (start,), (displacement,))  # type: ignore[misc]
         tree, leaves = form
         linear = (
             v + s if v.is_floating_point() else v

@@ -83,8 +83,9 @@ class ProximalTerm:
         all_of = (here, self._start, self._precision, targets)
         for (p, s, h, x), c in _blocks(*all_of, factors=factors):
             if fresh:
-                torch._foreach_zero_(x)
-            torch._foreach_addcmul_(x, torch._foreach_sub(p, s), h, c)
+                torch._foreach_zero_(x)  # type: ignore[attr-defined]
+            away = torch._foreach_sub(p, s)  # type: ignore[attr-defined]
+            torch._foreach_addcmul_(x, away, h, c)  # type: ignore[attr-defined]
 
     def _check_steps(self, rates: dict[Tensor, float]) -> None:
         if self._max is None:

@@ -93,7 +93,9 @@ def check_delta(delta: float, minimum: float | None = None) -> None:
 
 def add_up(terms: list[tuple[float, Tensor]], delta: float) -> Tensor:
     """sum_i n_i F_i + delta: in float64, stored in the dtype of the first."""
-    total = sum(n * values.double() for n, values in terms) + delta
+    total = torch.full_like(terms[0][1], delta, dtype=torch.float64)
+    for n, values in terms:
+        total += n * values.double()
     return total.to(torch.promote_types(terms[0][1].dtype, torch.float32))
 
 

@@ -1,7 +1,7 @@
 """Linear regressions whose joint objective has a diagonal Hessian, in closed form.
 
-Example i of task t has one input, coordinate c_i, so that the Hessian of 1/2 (y - W x)^2
-is diagonal; for a model of K outputs it repeats for each output.
+Example i of task t has one input, coordinate c_i, so that the Hessian of
+1/2 (y - W x)^2 is diagonal; for a model of K outputs it repeats for each output.
 """
 
 from types import SimpleNamespace
