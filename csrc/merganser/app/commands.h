@@ -36,6 +36,7 @@ inline constexpr CommandInfo kCommands[] = {
     {"eval", "evaluate accuracy and loss of a model on data"},
     {"mismatch",
      "measure the gradient mismatch of merged models, without a test"},
+    {"refine", "take a few steps from a merge towards the joint optimum"},
     {"inspect",
      "show names, shapes, types, metadata and hashes of a checkpoint"},
     {"verify", "check that a merged model and its inputs are unchanged"},
@@ -54,6 +55,7 @@ Work define_train(CLI::App& parser, const CommonOptions& common);
 Work define_fisher(CLI::App& parser, const CommonOptions& common);
 Work define_eval(CLI::App& parser, const CommonOptions& common);
 Work define_mismatch(CLI::App& parser, const CommonOptions& common);
+Work define_refine(CLI::App& parser, const CommonOptions& common);
 Work define_run(CLI::App& parser, const CommonOptions& common);
 
 } // namespace merganser::app

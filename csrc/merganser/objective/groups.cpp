@@ -19,7 +19,8 @@ bool contains(const std::string& name, std::string_view part) {
 std::string block_of(const std::string& tensor) {
   if (const std::optional<int> layer = layer_of(tensor)) {
     return fmt::format(
-        "layer.{}.{}",
+        "{}{} {}",
+        *stack_of(tensor),
         *layer,
         contains(tensor, ".attention.") ? "attention" : "mlp");
   }
@@ -35,7 +36,7 @@ std::string block_of(const std::string& tensor) {
 std::string group_of(const std::string& tensor, Grouping grouping) {
   switch (grouping) {
     case Grouping::kGlobal:
-      return "global";
+      return "all";
     case Grouping::kBlock:
       return block_of(tensor);
     default:

@@ -63,7 +63,10 @@ JointObjective::Task JointObjective::load_task(
     const ObjectiveTask& task) const {
   const Classifier expert(task.expert);
   Task loaded;
-  loaded.data = expert.load(task.data, options_.max_length);
+  loaded.data = expert.load(
+      task.data,
+      options_.max_length,
+      options_.labels ? Labels::kRequired : Labels::kIgnored);
   loaded.pad_id = expert.tokenizer->pad_id();
   loaded.examples =
       draw_subset(loaded.data.size(), options_.limit, options_.seed);

@@ -26,6 +26,7 @@ struct ObjectiveOptions {
   uint64_t seed = 0;
   int64_t batch_size = 32;
   int64_t max_length = 128;
+  bool labels = true; // false: data need none, and targets are set later
   bool bfloat16 = false; // autocast; sums stay float32 or wider
 };
 

@@ -20,7 +20,11 @@ Proximal::Proximal(
       weight * base.num_examples / static_cast<double>(num_examples));
 }
 
-double Proximal::add_gradient(const Arena& arena) const {
+Proximal::Proximal(at::Tensor start, at::Tensor precision)
+    : start_(std::move(start)), precision_(std::move(precision)) {}
+
+template <bool kGradient>
+double Proximal::sum(const Arena& arena) const {
   const float* now = arena.parameters.const_data_ptr<float>();
   const float* start = start_.const_data_ptr<float>();
   const float* precision = precision_.const_data_ptr<float>();
@@ -29,7 +33,9 @@ double Proximal::add_gradient(const Arena& arena) const {
     for (int64_t i = begin; i < end; i++) {
       const float difference = now[i] - start[i];
       const float pull = precision[i] * difference;
-      gradient[i] += pull;
+      if constexpr (kGradient) {
+        gradient[i] += pull;
+      }
       sum += static_cast<double>(pull) * difference;
     }
     return sum;
@@ -42,6 +48,14 @@ double Proximal::add_gradient(const Arena& arena) const {
       add,
       std::plus<>());
   return 0.5 * twice;
+}
+
+double Proximal::add_gradient(const Arena& arena) const {
+  return sum<true>(arena);
+}
+
+double Proximal::value(const Arena& arena) const {
+  return sum<false>(arena);
 }
 
 } // namespace merganser

@@ -16,16 +16,16 @@ TEST(Groups, BlocksOfAnEncoder) {
       groups.names,
       (std::vector<std::string>{
           "embeddings",
-          "layer.0.attention",
-          "layer.0.mlp",
-          "layer.1.attention",
-          "layer.1.mlp",
+          "bert.encoder.layer.0 attention",
+          "bert.encoder.layer.0 mlp",
+          "bert.encoder.layer.1 attention",
+          "bert.encoder.layer.1 mlp",
           "head"}));
   for (size_t i = 0; i < arena.entries().size(); ++i) {
     const std::string& tensor = arena.entries()[i].name;
     const std::string& group = groups.names[groups.of_entry[i]];
     EXPECT_EQ(
-        group.ends_with(".attention"),
+        group.ends_with(" attention"),
         tensor.find("attention") != std::string::npos)
         << tensor;
     EXPECT_EQ(

@@ -74,6 +74,18 @@ class TaskModels {
     return fisher;
   }
 
+  void write_data(
+      const std::string& name,
+      const std::vector<std::string>& texts,
+      int64_t label) const {
+    std::string lines;
+    for (const std::string& text : texts) {
+      lines += R"({"text": ")" + text + R"(", "label": )" +
+          std::to_string(label++ % kClasses) + "}\n";
+    }
+    write_text(folder_ / name, lines);
+  }
+
   // Two tasks with weights, and all Fishers.
   ObjectiveOptions options() const {
     ObjectiveOptions options;
@@ -100,18 +112,6 @@ class TaskModels {
           "type_vocab_size": 2, "pad_token_id": 0, "initializer_range": 0.4,
           "id2label": {"0": "x", "1": "y", "2": "z"},
           "label2id": {"x": 0, "y": 1, "z": 2}})";
-
-  void write_data(
-      const std::string& name,
-      const std::vector<std::string>& texts,
-      int64_t label) const {
-    std::string lines;
-    for (const std::string& text : texts) {
-      lines += R"({"text": ")" + text + R"(", "label": )" +
-          std::to_string(label++ % kClasses) + "}\n";
-    }
-    write_text(folder_ / name, lines);
-  }
 
   TemporaryFolder folder_;
   EncoderConfig config_;

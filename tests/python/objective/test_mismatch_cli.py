@@ -185,7 +185,7 @@ def test_any_batch_size_gives_the_same(folder):
 def test_groups(folder):
     found = mismatch(folder, "--model", folder / "merged", "--groups", "block")
     total = found["models"][0]["total"]
-    assert "layer.1.mlp" in total["groups"]
+    assert "bert.encoder.layer.1 mlp" in total["groups"]
     squares = sum(g["mismatch"]["norm"] ** 2 for g in total["groups"].values())
     assert math.sqrt(squares) == pytest.approx(total["mismatch"]["norm"])
 

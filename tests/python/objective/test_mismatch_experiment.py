@@ -36,7 +36,7 @@ def test_results(experiment):
             found = model["mismatch"]
             assert [row["task"] for row in found["tasks"]] == ["amazon", "nyt"]
             assert found["total"]["rest"]["h0_inverse_norm"] > 0
-            assert "layer.1.attention" in found["total"]["groups"]
+            assert "bert.encoder.layer.1 attention" in found["total"]["groups"]
             assert ("target_identity" in found) == (model["name"] == "target")
     header, *rows = done.stdout.lstrip().splitlines()
     assert header.split()[-3:] == ["mismatch", "in", "1/H0"]
