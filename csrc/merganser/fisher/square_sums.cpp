@@ -25,10 +25,10 @@ class ExampleSquares : public SquareSums {
     for (size_t i = 0; i < parameters_.size(); ++i) {
       sink_.add(parameters_[i], sums_[i].second);
     }
-    model_->set_fisher_sink(&sink_);
+    model_->set_gradient_sink(&sink_);
   }
   ~ExampleSquares() override {
-    model_->set_fisher_sink(nullptr);
+    model_->set_gradient_sink(nullptr);
   }
 
   void add(const at::Tensor& logits, const at::Tensor& v, bool last) override {

@@ -23,8 +23,10 @@ Classifier::Classifier(const std::filesystem::path& folder) : folder_(folder) {
   check_vocabulary(*tokenizer, encoder->config(), folder);
 }
 
-Dataset Classifier::load(const std::filesystem::path& file, int64_t max_length)
-    const {
+Dataset Classifier::load(
+    const std::filesystem::path& file,
+    int64_t max_length,
+    Labels labels) const {
   const EncoderConfig& config = encoder->config();
   if (max_length > config.max_length()) {
     throw InputError(fmt::format(
@@ -33,16 +35,22 @@ Dataset Classifier::load(const std::filesystem::path& file, int64_t max_length)
         config.max_length(),
         folder_.string()));
   }
-  return load_data(file, *tokenizer, config, max_length);
+  return load_data(file, *tokenizer, config, max_length, labels);
 }
 
 Dataset load_data(
     const std::filesystem::path& file,
     const Tokenizer& tokenizer,
     const EncoderConfig& config,
-    int64_t max_length) {
+    int64_t max_length,
+    Labels labels) {
   Dataset data = load_dataset(
-      file, tokenizer, max_length, config.num_labels, config.label_names);
+      file,
+      tokenizer,
+      max_length,
+      config.num_labels,
+      config.label_names,
+      labels);
   for (const std::vector<int32_t>& types : data.token_types) {
     const auto largest = std::ranges::max_element(types);
     if (largest != types.end() && *largest >= config.type_vocab_size) {

@@ -18,7 +18,10 @@ class MERGANSER_API Classifier {
   explicit Classifier(const std::filesystem::path& folder);
 
   // Throws InputError when max_length exceeds the model's maximum.
-  Dataset load(const std::filesystem::path& file, int64_t max_length) const;
+  Dataset load(
+      const std::filesystem::path& file,
+      int64_t max_length,
+      Labels labels = Labels::kRequired) const;
 
   Encoder encoder{nullptr};
   std::unique_ptr<Tokenizer> tokenizer;
@@ -34,7 +37,8 @@ MERGANSER_API Dataset load_data(
     const std::filesystem::path& file,
     const Tokenizer& tokenizer,
     const EncoderConfig& config,
-    int64_t max_length);
+    int64_t max_length,
+    Labels labels = Labels::kRequired);
 
 // Throws InputError when the tokenizer has more ids than the model has rows: it
 // belongs to another model.

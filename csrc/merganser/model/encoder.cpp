@@ -89,7 +89,7 @@ void EncoderImpl::initialize(uint64_t seed) {
   }
 }
 
-void EncoderImpl::set_fisher_sink(FisherSink* sink) {
+void EncoderImpl::set_gradient_sink(GradientSink* sink) {
   sink_ = sink;
 }
 

@@ -39,7 +39,7 @@ class MERGANSER_API EncoderImpl : public torch::nn::Module {
 
   // Makes backward passes fill the sink (see layers.h) until it is null again.
   // Not owned.
-  void set_fisher_sink(FisherSink* sink);
+  void set_gradient_sink(GradientSink* sink);
 
   // Makes forward passes return the first-order model at the parameters theta,
   //   f(x; theta) + J(x; theta) tau,
@@ -62,7 +62,7 @@ class MERGANSER_API EncoderImpl : public torch::nn::Module {
   struct Parts; // the submodules' holders
   EncoderConfig config_;
   std::shared_ptr<Parts> parts_;
-  FisherSink* sink_ = nullptr;
+  GradientSink* sink_ = nullptr;
   std::vector<at::Tensor> displacement_;
   DropoutDraws draws_;
 };

@@ -7,6 +7,26 @@
 
 namespace merganser {
 
+void GradientSink::add_slot(const at::Tensor& parameter) {
+  slots_.emplace(
+      parameter.unsafeGetTensorImpl(), static_cast<int64_t>(slots_.size()));
+}
+
+int64_t GradientSink::use(const at::Tensor& parameter) {
+  const void* key = parameter.unsafeGetTensorImpl();
+  TORCH_CHECK(
+      used_.insert(key).second,
+      "GradientSink: two layers share a parameter of shape ",
+      parameter.sizes(),
+      "; tied parameters are not supported");
+  const auto found = slots_.find(key);
+  return found == slots_.end() ? kNoSlot : found->second;
+}
+
+void GradientSink::begin_forward() {
+  used_.clear();
+}
+
 void FisherSink::add(const at::Tensor& parameter, at::Tensor accumulator) {
   TORCH_CHECK(
       accumulator.sizes() == parameter.sizes(),
@@ -14,22 +34,35 @@ void FisherSink::add(const at::Tensor& parameter, at::Tensor accumulator) {
       parameter.sizes(),
       ", got ",
       accumulator.sizes());
-  accumulators_[parameter.unsafeGetTensorImpl()] = std::move(accumulator);
+  add_slot(parameter);
+  squares_.push_back(std::move(accumulator));
 }
 
-at::Tensor FisherSink::use(const at::Tensor& parameter) {
-  const void* key = parameter.unsafeGetTensorImpl();
-  TORCH_CHECK(
-      used_.insert(key).second,
-      "FisherSink: two layers share a parameter of shape ",
-      parameter.sizes(),
-      "; tied parameters are not supported");
-  const auto found = accumulators_.find(key);
-  return found == accumulators_.end() ? at::Tensor() : found->second;
+void FisherSink::add_linear(
+    int64_t slot,
+    const at::Tensor& input,
+    const at::Tensor& grad) {
+  ops::linear_square_accumulate_(squares_[slot], input, grad, 1.0);
 }
 
-void FisherSink::begin_forward() {
-  used_.clear();
+void FisherSink::add_bias(int64_t slot, const at::Tensor& grad) {
+  ops::bias_square_accumulate_(squares_[slot], grad, 1.0);
+}
+
+void FisherSink::add_layer_norm(
+    int64_t slot,
+    const at::Tensor& normalized,
+    const at::Tensor& grad) {
+  ops::layer_norm_square_accumulate_(squares_[slot], normalized, grad, 1.0);
+}
+
+void FisherSink::add_embedding(
+    int64_t slot,
+    const at::Tensor& indices,
+    const at::Tensor& grad,
+    int64_t padding_idx) {
+  ops::embedding_square_accumulate_(
+      squares_[slot], indices, grad, 1.0, padding_idx);
 }
 
 namespace layers {
@@ -42,28 +75,52 @@ using torch::autograd::variable_list;
 // The Functions below take the parameters as inputs, so that the graph reaches
 // back to every layer, but return no gradient for them.
 
-// Accumulator of a parameter's squares; undefined: none. A struct, because
-// autograd treats a bare tensor argument as part of the graph, and those must
-// be defined.
-struct Accumulator {
-  at::Tensor squares;
+// A sink and the slots of a layer's parameters in it.
+struct Receiver {
+  GradientSink* sink = nullptr;
+  int64_t weight = GradientSink::kNoSlot;
+  int64_t bias = GradientSink::kNoSlot;
+
+  void save(AutogradContext* context) const {
+    context->saved_data["sink"] = reinterpret_cast<int64_t>(sink);
+    context->saved_data["weight"] = weight;
+    context->saved_data["bias"] = bias;
+  }
+
+  static Receiver load(AutogradContext* context) {
+    const auto number = [&](const char* name) {
+      return context->saved_data[name].toInt();
+    };
+    return {
+        reinterpret_cast<GradientSink*>(number("sink")),
+        number("weight"),
+        number("bias")};
+  }
+
+  bool takes_weight() const {
+    return weight != GradientSink::kNoSlot;
+  }
+
+  void add_bias(const at::Tensor& grad) const {
+    if (bias != GradientSink::kNoSlot) {
+      sink->add_bias(bias, grad);
+    }
+  }
 };
 
-struct LinearSquares : public Function<LinearSquares> {
+struct SinkLinear : public Function<SinkLinear> {
   static at::Tensor forward(
       AutogradContext* context,
       const at::Tensor& input,
       const at::Tensor& weight,
       const at::Tensor& bias,
-      const Accumulator& weight_sum,
-      const Accumulator& bias_sum) {
+      const Receiver& receiver) {
     at::Tensor output = at::linear(input, weight, bias);
     // Under autocast the product has bfloat16 operands; the backward pass runs
     // without autocast and needs the same ones.
     const auto dtype = output.scalar_type();
     context->save_for_backward({input.to(dtype), weight.to(dtype)});
-    context->saved_data["weight_squares"] = weight_sum.squares;
-    context->saved_data["bias_squares"] = bias_sum.squares;
+    receiver.save(context);
     context->saved_data["input_dtype"] = input.scalar_type();
     return output;
   }
@@ -73,33 +130,29 @@ struct LinearSquares : public Function<LinearSquares> {
       variable_list gradients) {
     const auto saved = context->get_saved_variables();
     const at::Tensor& grad = gradients[0];
-    at::Tensor weight_squares =
-        context->saved_data["weight_squares"].toTensor();
-    at::Tensor bias_squares = context->saved_data["bias_squares"].toTensor();
-    if (weight_squares.defined()) {
-      ops::linear_square_accumulate_(weight_squares, saved[0], grad, 1.0);
+    const Receiver receiver = Receiver::load(context);
+    if (receiver.takes_weight()) {
+      receiver.sink->add_linear(receiver.weight, saved[0], grad);
     }
-    if (bias_squares.defined()) {
-      ops::bias_square_accumulate_(bias_squares, grad, 1.0);
-    }
+    receiver.add_bias(grad);
     at::Tensor grad_input;
     if (context->needs_input_grad(0)) {
       grad_input = at::matmul(grad, saved[1])
                        .to(context->saved_data["input_dtype"].toScalarType());
     }
-    return {grad_input, {}, {}, {}, {}};
+    return {grad_input, {}, {}, {}};
   }
 };
 
-struct EmbeddingSquares : public Function<EmbeddingSquares> {
+struct SinkEmbedding : public Function<SinkEmbedding> {
   static at::Tensor forward(
       AutogradContext* context,
       const at::Tensor& indices,
       const at::Tensor& weight,
-      const Accumulator& sum,
+      const Receiver& receiver,
       int64_t padding_idx) {
     context->save_for_backward({indices});
-    context->saved_data["squares"] = sum.squares;
+    receiver.save(context);
     context->saved_data["padding_idx"] = padding_idx;
     return at::embedding(weight, indices, padding_idx);
   }
@@ -108,33 +161,30 @@ struct EmbeddingSquares : public Function<EmbeddingSquares> {
       AutogradContext* context,
       variable_list gradients) {
     const auto saved = context->get_saved_variables();
-    at::Tensor squares = context->saved_data["squares"].toTensor();
-    if (squares.defined()) {
-      ops::embedding_square_accumulate_(
-          squares,
+    const Receiver receiver = Receiver::load(context);
+    if (receiver.takes_weight()) {
+      receiver.sink->add_embedding(
+          receiver.weight,
           saved[0],
           gradients[0],
-          1.0,
           context->saved_data["padding_idx"].toInt());
     }
     return {{}, {}, {}, {}};
   }
 };
 
-struct LayerNormSquares : public Function<LayerNormSquares> {
+struct SinkLayerNorm : public Function<SinkLayerNorm> {
   static at::Tensor forward(
       AutogradContext* context,
       const at::Tensor& input,
       const at::Tensor& weight,
       const at::Tensor& bias,
-      const Accumulator& weight_sum,
-      const Accumulator& bias_sum,
+      const Receiver& receiver,
       double eps) {
     auto [output, mean, rstd] =
         at::native_layer_norm(input, weight.sizes(), weight, bias, eps);
     context->save_for_backward({input, weight, bias, mean, rstd});
-    context->saved_data["weight_squares"] = weight_sum.squares;
-    context->saved_data["bias_squares"] = bias_sum.squares;
+    receiver.save(context);
     return output;
   }
 
@@ -145,16 +195,12 @@ struct LayerNormSquares : public Function<LayerNormSquares> {
     const auto& [input, weight, bias, mean, rstd] =
         std::tie(saved[0], saved[1], saved[2], saved[3], saved[4]);
     const at::Tensor& grad = gradients[0];
-    at::Tensor weight_squares =
-        context->saved_data["weight_squares"].toTensor();
-    at::Tensor bias_squares = context->saved_data["bias_squares"].toTensor();
-    if (weight_squares.defined()) {
+    const Receiver receiver = Receiver::load(context);
+    if (receiver.takes_weight()) {
       const at::Tensor normalized = (input - mean) * rstd;
-      ops::layer_norm_square_accumulate_(weight_squares, normalized, grad, 1.0);
+      receiver.sink->add_layer_norm(receiver.weight, normalized, grad);
     }
-    if (bias_squares.defined()) {
-      ops::bias_square_accumulate_(bias_squares, grad, 1.0);
-    }
+    receiver.add_bias(grad);
     const at::Tensor grad_input = std::get<0>(at::native_layer_norm_backward(
         grad,
         input,
@@ -164,7 +210,7 @@ struct LayerNormSquares : public Function<LayerNormSquares> {
         weight,
         bias,
         {true, false, false}));
-    return {grad_input, {}, {}, {}, {}, {}};
+    return {grad_input, {}, {}, {}, {}};
   }
 };
 
@@ -174,23 +220,19 @@ at::Tensor linear(
     const at::Tensor& input,
     const at::Tensor& weight,
     const at::Tensor& bias,
-    FisherSink* sink) {
+    GradientSink* sink) {
   if (sink == nullptr) {
     return at::linear(input, weight, bias);
   }
-  return LinearSquares::apply(
-      input,
-      weight,
-      bias,
-      Accumulator{sink->use(weight)},
-      Accumulator{sink->use(bias)});
+  return SinkLinear::apply(
+      input, weight, bias, Receiver{sink, sink->use(weight), sink->use(bias)});
 }
 
 at::Tensor embedding(
     const at::Tensor& indices,
     const at::Tensor& weight,
     int64_t padding_idx,
-    FisherSink* sink) {
+    GradientSink* sink) {
   if (sink == nullptr) {
     // A sparse gradient adds its few rows in place to an existing one; a dense
     // gradient would take three passes over the table.
@@ -198,8 +240,11 @@ at::Tensor embedding(
     return at::embedding(
         weight, indices, padding_idx, /*scale_grad_by_freq=*/false, sparse);
   }
-  return EmbeddingSquares::apply(
-      indices, weight, Accumulator{sink->use(weight)}, padding_idx);
+  return SinkEmbedding::apply(
+      indices,
+      weight,
+      Receiver{.sink = sink, .weight = sink->use(weight)},
+      padding_idx);
 }
 
 at::Tensor layer_norm(
@@ -207,16 +252,15 @@ at::Tensor layer_norm(
     const at::Tensor& weight,
     const at::Tensor& bias,
     double eps,
-    FisherSink* sink) {
+    GradientSink* sink) {
   if (sink == nullptr) {
     return at::layer_norm(input, weight.sizes(), weight, bias, eps);
   }
-  return LayerNormSquares::apply(
+  return SinkLayerNorm::apply(
       input,
       weight,
       bias,
-      Accumulator{sink->use(weight)},
-      Accumulator{sink->use(bias)},
+      Receiver{sink, sink->use(weight), sink->use(bias)},
       eps);
 }
 

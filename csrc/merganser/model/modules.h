@@ -12,7 +12,7 @@ namespace merganser::modules {
 // Arguments that one forward pass hands down to every layer.
 struct Pass {
   at::Tensor mask; // (B, 1, 1, L), added to attention scores; undefined: none
-  FisherSink* sink = nullptr;
+  GradientSink* sink = nullptr;
   DropoutDraws* draws = nullptr; // null: eval mode, no dropout
 };
 

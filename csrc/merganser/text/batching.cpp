@@ -96,6 +96,14 @@ Batch make_batch(
   return batch;
 }
 
+std::vector<int64_t> shuffled(
+    std::vector<int64_t> items,
+    uint64_t seed,
+    uint64_t stream) {
+  shuffle(items, seed, stream);
+  return items;
+}
+
 std::vector<std::vector<int64_t>> training_batches(
     const Dataset& data,
     int64_t batch_size,

@@ -24,6 +24,13 @@ MERGANSER_API Batch make_batch(
     const std::vector<int64_t>& indices,
     int32_t pad_id);
 
+// The items in an order that depends on (seed, stream) only, the same on every
+// machine. Streams from 2^61 on are for the functions below.
+MERGANSER_API std::vector<int64_t> shuffled(
+    std::vector<int64_t> items,
+    uint64_t seed,
+    uint64_t stream);
+
 // The batches of an epoch for training: a shuffle of all examples keyed by
 // (seed, epoch), split into windows of 50 batches that are sorted by length,
 // split into batches, and the batches shuffled again: little padding, random

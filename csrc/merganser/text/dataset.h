@@ -22,6 +22,9 @@ struct TextExample {
 // Label names and their class numbers.
 using LabelNames = std::map<std::string, int64_t>;
 
+// Ignored labels may be missing and are 0.
+enum class Labels { kRequired, kIgnored };
+
 // Reads .jsonl ("text" and "label" in every object) or .csv / .tsv (a header
 // line with columns text and label; RFC 4180 quoting). Pairs of texts have the
 // keys text and text_pair, or two of GLUE's: sentence1 and sentence2, premise
@@ -33,7 +36,8 @@ using LabelNames = std::map<std::string, int64_t>;
 // name ending.
 MERGANSER_API std::vector<TextExample> read_examples(
     const std::filesystem::path& path,
-    const LabelNames& names = {});
+    const LabelNames& names = {},
+    Labels labels = Labels::kRequired);
 
 // Tokenized examples, in file order; an example's index is its position.
 struct MERGANSER_API Dataset {
@@ -55,6 +59,7 @@ MERGANSER_API Dataset load_dataset(
     const Tokenizer& tokenizer,
     int64_t max_length,
     int64_t num_labels,
-    const LabelNames& names = {});
+    const LabelNames& names = {},
+    Labels labels = Labels::kRequired);
 
 } // namespace merganser

@@ -11,8 +11,9 @@ Dataset load_dataset(
     const Tokenizer& tokenizer,
     int64_t max_length,
     int64_t num_labels,
-    const LabelNames& names) {
-  const std::vector<TextExample> examples = read_examples(path, names);
+    const LabelNames& names,
+    Labels labels) {
+  const std::vector<TextExample> examples = read_examples(path, names, labels);
   Dataset data;
   data.path = path;
   for (const TextExample& example : examples) {

@@ -139,6 +139,8 @@ int64_t parse_table_label(
   return number ? *number : *name;
 }
 
+// In the functions below, names of labels are null where labels are ignored.
+
 // Columns or keys of a file's texts.
 struct TextColumns {
   std::string text;
@@ -199,7 +201,7 @@ TextExample parse_json_line(
     const std::filesystem::path& path,
     int64_t line,
     std::string_view text,
-    const LabelNames& names) {
+    const LabelNames* names) {
   const nlohmann::json object =
       parse_strict_json(text, fmt::format("{}:{}", path.string(), line));
   if (!object.is_object()) {
@@ -221,7 +223,8 @@ TextExample parse_json_line(
       path, line, [&](const std::string& key) { return object.contains(key); });
   TextExample example{
       text_of(texts.text),
-      parse_json_label(path, line, value("label"), names),
+      names == nullptr ? 0
+                       : parse_json_label(path, line, value("label"), *names),
       line};
   if (texts.pair) {
     example.text_pair = text_of(*texts.pair);
@@ -232,7 +235,7 @@ TextExample parse_json_line(
 std::vector<TextExample> read_json_lines(
     const std::filesystem::path& path,
     std::string_view content,
-    const LabelNames& names) {
+    const LabelNames* names) {
   std::vector<TextExample> examples;
   int64_t line = 0;
   while (!content.empty()) {
@@ -262,7 +265,7 @@ std::vector<TextExample> read_table(
     const std::filesystem::path& path,
     std::string_view content,
     char separator,
-    const LabelNames& names) {
+    const LabelNames* names) {
   CsvReader reader(path, content, separator);
   std::vector<std::string> fields;
   if (!reader.next(fields)) {
@@ -287,7 +290,7 @@ std::vector<TextExample> read_table(
       });
   const size_t text = column(texts.text);
   const size_t pair = texts.pair ? column(*texts.pair) : text;
-  const size_t label = column("label");
+  const size_t label = names == nullptr ? text : column("label");
   const size_t width = fields.size();
 
   std::vector<TextExample> examples;
@@ -302,10 +305,10 @@ std::vector<TextExample> read_table(
               width,
               fields.size()));
     }
-    examples.push_back(
-        {std::move(fields[text]),
-         parse_table_label(path, reader.line(), fields[label], names),
-         reader.line()});
+    const int64_t id = names == nullptr
+        ? 0
+        : parse_table_label(path, reader.line(), fields[label], *names);
+    examples.push_back({std::move(fields[text]), id, reader.line()});
     if (texts.pair) {
       examples.back().text_pair = std::move(fields[pair]);
     }
@@ -327,7 +330,8 @@ void check_utf8(const std::filesystem::path& path, std::string_view content) {
 
 std::vector<TextExample> read_examples(
     const std::filesystem::path& path,
-    const LabelNames& names) {
+    const LabelNames& names,
+    Labels labels) {
   const std::string extension = path.extension().string();
   if (extension != ".jsonl" && extension != ".csv" && extension != ".tsv") {
     throw InputError(fmt::format(
@@ -339,9 +343,10 @@ std::vector<TextExample> read_examples(
   if (content.starts_with("\xEF\xBB\xBF")) { // byte order mark
     content.remove_prefix(3);
   }
+  const LabelNames* wanted = labels == Labels::kRequired ? &names : nullptr;
   std::vector<TextExample> examples = extension == ".jsonl"
-      ? read_json_lines(path, content, names)
-      : read_table(path, content, extension == ".csv" ? ',' : '\t', names);
+      ? read_json_lines(path, content, wanted)
+      : read_table(path, content, extension == ".csv" ? ',' : '\t', wanted);
   if (examples.empty()) {
     throw InputError(fmt::format(
         "{}: has no examples; each needs a \"text\" and a \"label\"",

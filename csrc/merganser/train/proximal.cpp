@@ -10,41 +10,11 @@
 #include <span>
 
 #include "merganser/base/error.h"
-#include "merganser/io/checkpoint.h"
-#include "merganser/io/fisher_file.h"
 #include "merganser/numeric/simd.h"
+#include "merganser/train/flat_fisher.h"
 
 namespace merganser {
 namespace {
-
-FisherMetadata read_metadata(const Checkpoint& file) {
-  const auto metadata = FisherMetadata::parse(file.metadata(), file.path());
-  if (!metadata) {
-    throw InputError(fmt::format(
-        "{}: not a Fisher file of merganser: its metadata lacks "
-        "format_version, so its number of examples is unknown",
-        file.path().string()));
-  }
-  return *metadata;
-}
-
-at::Tensor read_tensor(const Checkpoint& file, const Arena::Entry& entry) {
-  const TensorInfo* info = file.find(entry.name);
-  if (info == nullptr) {
-    throw InputError(fmt::format(
-        "{}: the Fisher of {} is missing", file.path().string(), entry.name));
-  }
-  if (info->dtype != DType::kF32 || info->shape != entry.shape) {
-    throw InputError(fmt::format(
-        "{}: tensor {} must be F32 with the model's shape",
-        file.path().string(),
-        entry.name));
-  }
-  at::Tensor out = at::empty(entry.shape, at::kFloat);
-  file.read(
-      entry.name, {static_cast<std::byte*>(out.data_ptr()), out.nbytes()});
-  return out;
-}
 
 // Elements that are skipped together where their precision is zero: half of a
 // model are vectors of words, many of which the data of the Fishers lack.
@@ -67,12 +37,13 @@ struct Arrays {
   const float* now;
   const float* start;
   const float* precision;
-  float* gradient;
+  float* gradient; // null: only the sum
   int64_t size;
 };
 
 // Adds the pull precision * (now - start) to the gradient; returns the sum of
 // pull * (now - start).
+template <bool kGradient>
 double add_pull(const Arrays& arrays, std::span<const int64_t> units) {
   // Independent sums, so that additions do not wait for each other.
   constexpr int64_t kLanes = 32;
@@ -82,14 +53,16 @@ double add_pull(const Arrays& arrays, std::span<const int64_t> units) {
       const float* __restrict now = arrays.now + unit;
       const float* __restrict start = arrays.start + unit;
       const float* __restrict precision = arrays.precision + unit;
-      float* __restrict gradient = arrays.gradient + unit;
+      float* __restrict gradient = kGradient ? arrays.gradient + unit : nullptr;
       const int64_t n = std::min(kUnit, arrays.size - unit);
       for (int64_t i = 0; i < n; i += kLanes) {
         const int64_t lanes = std::min(kLanes, n - i);
         for (int64_t lane = 0; lane < lanes; lane++) {
           const float difference = now[i + lane] - start[i + lane];
           const float pull = precision[i + lane] * difference;
-          gradient[i + lane] += pull;
+          if constexpr (kGradient) {
+            gradient[i + lane] += pull;
+          }
           sums[lane] += static_cast<double>(pull) * difference;
         }
       }
@@ -109,17 +82,13 @@ Proximal::Proximal(
     : start_(arena.parameters.clone()), precision_(arena.zeros()) {
   bool of_start = false;
   std::vector<std::string> names; // for the message
-  for (const std::filesystem::path& fisher : fishers) {
-    const Checkpoint file(fisher);
-    names.push_back(fisher.string());
-    const FisherMetadata metadata = read_metadata(file);
-    const std::string& hash = metadata.base_model_hash;
-    of_start = of_start || hash.empty() || hash == model_hash;
-    const double scale = weight * static_cast<double>(metadata.num_examples) /
-        static_cast<double>(num_examples);
-    for (const Arena::Entry& entry : arena.entries()) {
-      Arena::view(precision_, entry).add_(read_tensor(file, entry), scale);
-    }
+  for (const std::filesystem::path& file : fishers) {
+    names.push_back(file.string());
+    const FlatFisher fisher = read_flat_fisher(arena, file);
+    of_start = of_start || fisher.may_belong_to(model_hash);
+    precision_.add_(
+        fisher.mean,
+        weight * fisher.num_examples / static_cast<double>(num_examples));
   }
   if (!of_start) {
     throw InputError(fmt::format(
@@ -130,13 +99,19 @@ Proximal::Proximal(
   units_ = find_units(precision_);
 }
 
-double Proximal::add_gradient(const Arena& arena) const {
+Proximal::Proximal(at::Tensor start, at::Tensor precision)
+    : start_(std::move(start)),
+      precision_(std::move(precision)),
+      units_(find_units(precision_)) {}
+
+template <bool kGradient>
+double Proximal::sum(const Arena& arena) const {
   constexpr size_t kUnitsPerSum = 256;
   const Arrays arrays{
       arena.parameters.const_data_ptr<float>(),
       start_.const_data_ptr<float>(),
       precision_.const_data_ptr<float>(),
-      arena.gradients.data_ptr<float>(),
+      kGradient ? arena.gradients.data_ptr<float>() : nullptr,
       arena.parameters.numel()};
   const std::span<const int64_t> units(units_);
   std::vector<double> sums((units.size() + kUnitsPerSum - 1) / kUnitsPerSum);
@@ -145,11 +120,19 @@ double Proximal::add_gradient(const Arena& arena) const {
         for (auto k = static_cast<size_t>(begin); k < static_cast<size_t>(end);
              k++) {
           const auto rest = units.subspan(k * kUnitsPerSum);
-          sums[k] =
-              add_pull(arrays, rest.first(std::min(kUnitsPerSum, rest.size())));
+          sums[k] = add_pull<kGradient>(
+              arrays, rest.first(std::min(kUnitsPerSum, rest.size())));
         }
       });
   return 0.5 * std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
+double Proximal::add_gradient(const Arena& arena) const {
+  return sum<true>(arena);
+}
+
+double Proximal::value(const Arena& arena) const {
+  return sum<false>(arena);
 }
 
 } // namespace merganser

@@ -27,11 +27,17 @@ class MERGANSER_API Proximal {
       const std::string& model_hash,
       double weight,
       int64_t num_examples);
+  // The term 1/2 |theta - start|^2 in the norm of a precision, flat arrays.
+  Proximal(at::Tensor start, at::Tensor precision);
 
   // Adds the term's gradient to arena.gradients and returns the term.
   double add_gradient(const Arena& arena) const;
+  double value(const Arena& arena) const;
 
  private:
+  template <bool kGradient>
+  double sum(const Arena& arena) const;
+
   at::Tensor start_; // theta_0 (n)
   at::Tensor precision_; // weight H / N_t (n)
   std::vector<int64_t> units_; // first elements where precision_ is not zero

@@ -19,10 +19,11 @@ fs::path without_trailing_slash(const fs::path& path) {
 
 } // namespace
 
-RunDirectory::RunDirectory(const fs::path& out)
+RunDirectory::RunDirectory(const fs::path& out, bool may_replace)
     : out_(without_trailing_slash(out)), partial_(out_) {
   partial_ += ".partial";
-  if (fs::exists(out_) && !(fs::is_directory(out_) && fs::is_empty(out_))) {
+  if (!may_replace && fs::exists(out_) &&
+      !(fs::is_directory(out_) && fs::is_empty(out_))) {
     throw InputError(fmt::format(
         "{}: exists and is not an empty directory; choose another output path",
         out.string()));

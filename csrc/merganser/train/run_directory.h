@@ -17,8 +17,11 @@ namespace merganser {
 //   OUT.partial/metrics.jsonl
 class MERGANSER_API RunDirectory {
  public:
-  // Throws InputError when `out` exists and is not an empty directory.
-  explicit RunDirectory(const std::filesystem::path& out);
+  // Throws InputError when `out` exists and is not an empty directory, unless
+  // it may be replaced.
+  explicit RunDirectory(
+      const std::filesystem::path& out,
+      bool may_replace = false);
 
   // Creates OUT.partial if absent. Throws Error while another process trains
   // there.

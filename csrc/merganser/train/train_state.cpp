@@ -50,22 +50,17 @@ TrainState to_state(const Json& json) {
   return state;
 }
 
-void check_same_run(
-    const std::filesystem::path& file,
-    const Json& before,
-    const Json& now) {
-  for (const auto& [name, value] : now.items()) {
-    const Json then = before.value(name, Json());
-    if (then != value) {
-      throw InputError(fmt::format(
-          "{} holds a run begun with {} = {}, but this run has {}; use the "
-          "same value to resume it, or delete that directory to start again",
-          file.parent_path().string(),
-          name,
-          json_text(then),
-          json_text(value)));
-    }
+Json metadata_entry(const SafetensorsFile& file, const char* key) {
+  const auto found = file.metadata().find(key);
+  const Json value = found == file.metadata().end()
+      ? Json()
+      : parse_json_or_discard(found->second);
+  if (!value.is_object()) {
+    throw InputError(fmt::format(
+        "{} is not a training checkpoint; delete its directory to start again",
+        file.path().string()));
   }
+  return value;
 }
 
 } // namespace
@@ -102,27 +97,33 @@ void save_state(
       {{"state", json_text(to_json(state))}, {"fingerprint", fingerprint}});
 }
 
+void check_same_run(
+    const SafetensorsFile& file,
+    const std::string& fingerprint) {
+  const Json before = metadata_entry(file, "fingerprint");
+  const Json now = parse_json(fingerprint);
+  for (const auto& [name, value] : now.items()) {
+    const Json then = before.value(name, Json());
+    if (then != value) {
+      throw InputError(fmt::format(
+          "{} holds a run begun with {} = {}, but this run has {}; use the "
+          "same value to resume it, or delete that directory to start again",
+          file.path().parent_path().string(),
+          name,
+          json_text(then),
+          json_text(value)));
+    }
+  }
+}
+
 TrainState load_state(
     const std::filesystem::path& file,
     const std::string& fingerprint,
     const FlatArrays& arrays) {
   const SafetensorsFile in(file);
-  const auto entry = [&](const char* key) {
-    const auto found = in.metadata().find(key);
-    const Json value = found == in.metadata().end()
-        ? Json()
-        : parse_json_or_discard(found->second);
-    if (!value.is_object()) {
-      throw InputError(fmt::format(
-          "{} is not a training checkpoint; delete its directory to start "
-          "again",
-          file.string()));
-    }
-    return value;
-  };
-  check_same_run(file, entry("fingerprint"), parse_json(fingerprint));
+  check_same_run(in, fingerprint);
   load_arrays(in, arrays);
-  return to_state(entry("state"));
+  return to_state(metadata_entry(in, "state"));
 }
 
 } // namespace merganser

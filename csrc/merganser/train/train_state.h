@@ -49,6 +49,12 @@ MERGANSER_API void save_state(
     const std::string& fingerprint,
     const FlatArrays& arrays);
 
+// Throws InputError naming the first entry in which a file's fingerprint
+// differs from this one, or if it has none.
+MERGANSER_API void check_same_run(
+    const SafetensorsFile& file,
+    const std::string& fingerprint);
+
 // Fills `arrays` in place. Throws InputError naming the first entry of the
 // fingerprints that differs.
 MERGANSER_API TrainState load_state(

@@ -17,7 +17,7 @@ using Tensors = std::vector<at::Tensor>;
 using LayerFunction = std::function<at::Tensor(
     const at::Tensor& input,
     const Tensors& parameters,
-    FisherSink* sink)>;
+    GradientSink* sink)>;
 
 at::Tensor parameter(at::IntArrayRef shape) {
   return at::randn(shape).requires_grad_(true);
@@ -115,7 +115,7 @@ TEST(Layers, ParametersThatAreNotWantedAreNotSquared) {
   EXPECT_TRUE(input.grad().defined());
 }
 
-TEST(FisherSink, RefusesAParameterThatTwoLayersShare) {
+TEST(GradientSink, RefusesAParameterThatTwoLayersShare) {
   const at::Tensor weight = parameter({6, 6});
   const at::Tensor bias = parameter({6});
   FisherSink sink;

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "merganser/base/api.h"
+#include "merganser/objective/refine_options.h"
+
+namespace merganser {
+
+// An evaluated step. The objectives are divided by sum_t a_t N_t.
+struct RefineStep {
+  int64_t step = 0; // 0: the start
+  double objective = 0; // on the training examples
+  double held_out = 0; // on the held-out examples
+  // What the solver chose: the learning rate (adamw), the length of the line
+  // search (newton) or the damping (subspace).
+  double setting = 0;
+  int64_t rejected = 0; // trials since the row before that were rejected
+};
+
+MERGANSER_API nlohmann::ordered_json to_json(const RefineStep& step);
+MERGANSER_API RefineStep
+refine_step_from_json(const nlohmann::ordered_json& json);
+
+struct MERGANSER_API RefineResult {
+  RefineOptions options;
+  std::vector<int64_t> num_examples; // per task: N_t
+  std::vector<int64_t> num_examples_used; // held-out ones included
+  std::vector<int64_t> num_examples_held_out;
+  std::vector<RefineStep> steps;
+  size_t kept = 0; // position in `steps`: the lowest held-out objective
+  bool completed = true; // false: interrupted
+  double seconds = 0;
+
+  std::string to_text() const;
+  std::string to_json() const; // refine.json
+};
+
+} // namespace merganser

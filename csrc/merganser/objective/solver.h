@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+#include "merganser/objective/map_objective.h"
+#include "merganser/objective/refine_options.h"
+#include "merganser/train/train_state.h"
+
+namespace merganser {
+
+// What a solver did in a step.
+struct SolverStep {
+  int64_t rejected = 0; // trials that were not finite or not lower
+  bool stopped = false; // no trial was accepted: the parameters are as before
+  std::optional<double> objective = {}; // J at the new parameters, if known
+};
+
+// Moves the parameters of an objective's arena towards a minimum.
+class Solver {
+ public:
+  virtual ~Solver() = default;
+
+  virtual SolverStep step(int64_t number) = 0; // from 1
+  virtual int64_t steps_per_evaluation() const {
+    return 1;
+  }
+
+  // State next to the parameters, for resuming: see RefineStep::setting.
+  virtual double setting() const = 0;
+  virtual void restore(double setting) = 0;
+  virtual FlatArrays arrays() {
+    return {};
+  }
+};
+
+std::unique_ptr<Solver> make_adamw_solver(
+    const RefineOptions& options,
+    MapObjective& objective);
+
+// theta -= length (H_0 + sum_t a_t H_t + damping)^-1 gradient, with the length
+// halved until J falls and the damping an upper quantile of the diagonal.
+std::unique_ptr<Solver> make_newton_solver(
+    const RefineOptions& options,
+    MapObjective& objective);
+
+// Gauss-Newton in the span of the task vectors cut by group, with every
+// off-diagonal of the Fisher; damped until J falls.
+std::unique_ptr<Solver> make_subspace_solver(
+    const RefineOptions& options,
+    MapObjective& objective);
+
+} // namespace merganser

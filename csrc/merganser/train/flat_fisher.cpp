@@ -1,0 +1,67 @@
+#include "merganser/train/flat_fisher.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include "merganser/base/error.h"
+#include "merganser/io/checkpoint.h"
+#include "merganser/io/fisher_file.h"
+
+namespace merganser {
+namespace {
+
+FisherMetadata read_metadata(const Checkpoint& file) {
+  const auto metadata = FisherMetadata::parse(file.metadata(), file.path());
+  if (!metadata) {
+    throw InputError(fmt::format(
+        "{}: not a Fisher file of merganser: its metadata lacks "
+        "format_version, so its number of examples is unknown",
+        file.path().string()));
+  }
+  return *metadata;
+}
+
+void read_tensor(
+    const Checkpoint& file,
+    const std::string& name,
+    at::Tensor out) {
+  const TensorInfo* info = file.find(name);
+  if (info == nullptr) {
+    throw InputError(fmt::format(
+        "{}: the Fisher of {} is missing", file.path().string(), name));
+  }
+  if (info->dtype != DType::kF32 || info->shape != out.sizes().vec()) {
+    throw InputError(fmt::format(
+        "{}: tensor {} must be F32 with the model's shape",
+        file.path().string(),
+        name));
+  }
+  file.read(name, {static_cast<std::byte*>(out.data_ptr()), out.nbytes()});
+  if (!out.isfinite().all().item<bool>()) {
+    throw InputError(fmt::format(
+        "{}: the Fisher of {} is not finite", file.path().string(), name));
+  }
+}
+
+} // namespace
+
+bool FlatFisher::may_belong_to(const std::string& hash) const {
+  return model_hash.empty() || model_hash == hash;
+}
+
+FlatFisher read_flat_fisher(
+    const Arena& arena,
+    const std::filesystem::path& file) {
+  const Checkpoint checkpoint(file);
+  const FisherMetadata metadata = read_metadata(checkpoint);
+  FlatFisher fisher{
+      .mean = arena.zeros(),
+      .num_examples = static_cast<double>(metadata.num_examples),
+      .model_hash = metadata.base_model_hash};
+  for (const Arena::Entry& entry : arena.entries()) {
+    read_tensor(checkpoint, entry.name, Arena::view(fisher.mean, entry));
+  }
+  return fisher;
+}
+
+} // namespace merganser

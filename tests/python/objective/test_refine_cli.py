@@ -1,0 +1,195 @@
+"""merganser refine: the three solvers, targets, resuming and bad inputs."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import command
+import pytest
+import safetensors.torch
+import torch
+import training_inputs
+from transformers import AutoModelForSequenceClassification
+
+SOLVERS = ["adamw", "newton", "subspace"]
+TASKS = {"one": 40, "two": 30}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A base, two experts trained from it, their average, data and Fishers."""
+    folder = tmp_path_factory.mktemp("refine")
+    training_inputs.make_bert(folder / "base")
+    for seed, (name, count) in enumerate(TASKS.items()):
+        data = training_inputs.make_data(folder / f"{name}.jsonl", count, seed)
+        command.run(
+            *("train", "--model", folder / "base", "--train", data, "-q"),
+            *("--out", folder / name, "--max-length", "24", "--lr", "0.003"),
+        )
+    command.run(
+        *("fisher", "--model", folder / "base", "--data", folder / "one.jsonl", "-q"),
+        *("--out", folder / "base.safetensors", "--max-length", "24"),
+    )
+    shutil.copytree(folder / "base", folder / "merged")
+    files = [folder / name / "model.safetensors" for name in TASKS]
+    one, two = (safetensors.torch.load_file(file) for file in files)
+    mean = {name: (one[name] + two[name]) / 2 for name in one}
+    file = folder / "merged" / "model.safetensors"
+    safetensors.torch.save_file(mean, file, {"format": "pt"})
+    return folder
+
+
+def arguments(folder, out, *more):
+    yield from ("refine", "--base", folder / "base", "--max-length", "24", "-q")
+    yield from ("--base-fisher", folder / "base.safetensors")
+    yield from ("--model", folder / "merged", "--out", out)
+    for name in TASKS:
+        yield from ("--expert", folder / name, "--data", folder / f"{name}.jsonl")
+    yield from more
+
+
+def refine(folder, out, *more):
+    done = command.run(*arguments(folder, out, "--json", *more))
+    return json.loads(done.stdout)
+
+
+def weights(path):
+    return (path / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("targets", ["labels", "predictions"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_lowers_the_objective(folder, tmp_path, solver, targets):
+    out = tmp_path / "out"
+    options = ("--solver", solver, "--targets", targets, "--lr", "0.001")
+    report = refine(folder, out, *options)
+    assert json.loads((out / "refine.json").read_text()) == report
+    steps = report["steps"]
+    assert steps[-1]["objective"] < steps[0]["objective"]
+    (kept,) = (s for s in steps if s["step"] == report["kept_step"])
+    assert kept["held_out"] == min(step["held_out"] for step in steps)
+    assert report["solver"] == solver
+    assert report["targets"] == targets
+    used = [task["num_examples_used"] for task in report["tasks"]]
+    assert used == list(TASKS.values())
+    assert report["tasks"][0]["num_examples_held_out"] == 8
+    model = AutoModelForSequenceClassification.from_pretrained(out)
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_predictions_need_no_labels(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    options = ("--targets", "predictions", "--steps", "2")
+    with_labels = refine(copy, tmp_path / "out", *options)
+    for name in TASKS:
+        lines = (copy / f"{name}.jsonl").read_text().splitlines()
+        texts = ({"text": json.loads(line)["text"]} for line in lines)
+        unlabelled = "".join(json.dumps(text) + "\n" for text in texts)
+        (copy / f"{name}.jsonl").write_text(unlabelled)
+    without = refine(copy, tmp_path / "other", *options)
+    assert without["steps"] == with_labels["steps"]
+    assert weights(tmp_path / "other") == weights(tmp_path / "out")
+
+
+def test_a_step_that_explodes_is_not_kept(folder, tmp_path):
+    options = ("--solver", "adamw", "--lr", "1e30", "--steps", "12")
+    report = refine(folder, tmp_path / "out", *options)
+    assert report["kept_step"] == 0
+    assert sum(step["rejected"] for step in report["steps"]) > 0
+    mine = safetensors.torch.load_file(tmp_path / "out" / "model.safetensors")
+    start = safetensors.torch.load_file(folder / "merged" / "model.safetensors")
+    assert all(torch.equal(mine[name], start[name]) for name in start)
+
+
+def test_interrupted_and_resumed(folder, tmp_path):
+    options = ("--solver", "adamw", "--steps", "600", "--lr", "0.0001")
+    whole = refine(folder, tmp_path / "whole", *options)
+    out = tmp_path / "out"
+    command_line = [command.executable(), *map(str, arguments(folder, out, *options))]
+    process = subprocess.Popen(command_line, stderr=subprocess.PIPE, text=True)
+    state = tmp_path / "out.partial" / "state.safetensors"
+    while not state.exists() and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1, stderr
+    assert "rerun with --resume" in stderr
+    interrupted = json.loads((out / "refine.json").read_text())
+    assert not interrupted["completed"]
+    assert interrupted["steps"] == whole["steps"][: len(interrupted["steps"])]
+    resumed = refine(folder, out, *options, "--resume")
+    assert resumed["completed"]
+    assert resumed["steps"] == whole["steps"]
+    assert weights(out) == weights(tmp_path / "whole")
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def unlabelled(folder):
+    (folder / "one.jsonl").write_text('{"text": "w1"}\n' * 9)
+
+
+def few_examples(folder):
+    training_inputs.make_data(folder / "two.jsonl", 3, seed=1)
+
+
+def other_weights(folder):
+    shutil.copytree(folder / "one", folder / "base", dirs_exist_ok=True)
+
+
+def overflow(folder):
+    file = folder / "merged" / "model.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    tensors["classifier.bias"] *= math.inf
+    safetensors.torch.save_file(tensors, file, {"format": "pt"})
+
+
+BAD = {
+    unlabelled: 'the key "label" is missing',
+    few_examples: "expected at least 3 examples to train on",
+    other_weights: "belongs to another model than",
+    overflow: "has values that are not finite",
+}
+
+
+@pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
+def test_bad_input(copy, tmp_path, spoil):
+    spoil(copy)
+    done = command.run(*arguments(copy, tmp_path / "out"), check=False)
+    assert done.returncode == 2, done.stderr
+    assert BAD[spoil] in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--solver", "sgd"], "unknown solver 'sgd'"),
+        (["--targets", "logits"], "unknown targets 'logits'"),
+        (["--held-out", "1"], "held-out must be above 0 and below 1"),
+        (["--lr", "0"], "lr must be a positive number"),
+        (["--steps", "-1"], "steps must be between 1"),
+    ],
+)
+def test_bad_options(folder, tmp_path, more, message):
+    done = command.run(*arguments(folder, tmp_path / "out", *more), check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_directory_is_kept(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "note.txt").write_text("mine")
+    done = command.run(*arguments(folder, tmp_path / "out"), check=False)
+    assert done.returncode == 2
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["note.txt"]
