@@ -31,7 +31,8 @@ endif()
 
 set(layers numeric base io text recipe plan merge provenance engine)
 if(MERGANSER_TORCH)
-  list(APPEND layers kernels ops model fisher eval train experiment)
+  list(APPEND layers kernels ops model fisher eval train objective
+    experiment)
 endif()
 list(TRANSFORM layers PREPEND ${CMAKE_SOURCE_DIR}/csrc/merganser/)
 install(DIRECTORY ${layers}

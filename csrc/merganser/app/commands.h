@@ -34,6 +34,8 @@ inline constexpr CommandInfo kCommands[] = {
     {"plan", "show what a merge would do: tensors, bytes, memory, problems"},
     {"methods", "list the merge methods, their formulas and parameters"},
     {"eval", "evaluate accuracy and loss of a model on data"},
+    {"mismatch",
+     "measure the gradient mismatch of merged models, without a test"},
     {"inspect",
      "show names, shapes, types, metadata and hashes of a checkpoint"},
     {"verify", "check that a merged model and its inputs are unchanged"},
@@ -51,6 +53,7 @@ Work define_verify(CLI::App& parser, const CommonOptions& common);
 Work define_train(CLI::App& parser, const CommonOptions& common);
 Work define_fisher(CLI::App& parser, const CommonOptions& common);
 Work define_eval(CLI::App& parser, const CommonOptions& common);
+Work define_mismatch(CLI::App& parser, const CommonOptions& common);
 Work define_run(CLI::App& parser, const CommonOptions& common);
 
 } // namespace merganser::app

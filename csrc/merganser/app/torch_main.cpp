@@ -14,6 +14,7 @@ int main(int argc, char** argv) {
       {"train", define_train},
       {"fisher", define_fisher},
       {"eval", define_eval},
+      {"mismatch", define_mismatch},
       {"run", define_run},
   };
   const auto elsewhere = [](char** arguments) {

@@ -47,6 +47,15 @@ std::vector<ModelResult> evaluate_models(Workplace& work) {
   return results;
 }
 
+void measure_mismatches(Workplace& work, std::vector<ModelResult>& models) {
+  MismatchStages stages(work);
+  for (ModelResult& model : models) {
+    if (model.kind == "target" || model.kind == "merge") {
+      model.mismatch = stages.measure(model);
+    }
+  }
+}
+
 } // namespace
 
 ExperimentResults run_experiment(
@@ -64,6 +73,9 @@ ExperimentResults run_experiment(
   results.majority = check_data(work);
   create_models(work);
   results.models = evaluate_models(work);
+  if (experiment.mismatch) {
+    measure_mismatches(work, results.models);
+  }
   results.stages = runner.records();
   results.output = layout::merged_model(experiment.output);
   results.experiment = experiment.text;

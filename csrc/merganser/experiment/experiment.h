@@ -18,6 +18,7 @@ namespace merganser {
 //   merges/NAME/model
 //   data.json                 examples per label
 //   evaluations/NAME.json
+//   mismatches/NAME.json      if requested, of target and merges
 //   results.json
 //   .stages/                  inputs and outcome of each stage
 //

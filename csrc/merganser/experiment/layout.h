@@ -33,6 +33,10 @@ inline std::string evaluation(const std::string& name) {
   return "evaluations/" + name + ".json";
 }
 
+inline std::string mismatch(const std::string& name) {
+  return "mismatches/" + name + ".json";
+}
+
 // Path from a recipe's directory to the experiment's.
 inline const std::string kUpFromRecipe = "../../";
 

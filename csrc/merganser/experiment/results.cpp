@@ -53,7 +53,24 @@ Json model_to_json(
         {"accuracy", result.accuracy},
         {"loss", result.loss}};
   }
+  if (!model.mismatch.empty()) {
+    Json mismatch = parse_json(model.mismatch);
+    mismatch.erase("model");
+    json["mismatch"] = mismatch;
+  }
   return json;
+}
+
+// The norms of a model's mismatch as two cells of the table.
+std::string mismatch_cells(const ModelResult& model) {
+  if (model.mismatch.empty()) {
+    return "";
+  }
+  const Json mismatch = parse_json(model.mismatch)["total"]["mismatch"];
+  return fmt::format(
+      "  {:>9.4g}  {:>9.4g}",
+      mismatch["norm"].get<double>(),
+      mismatch["h0_inverse_norm"].get<double>());
 }
 
 } // namespace
@@ -100,7 +117,12 @@ std::string ExperimentResults::to_text() const {
   for (const std::string& set : sets) {
     text += fmt::format("  {:>7}", set);
   }
-  text += fmt::format("  {:>7}  {:>6}\n", "average", "loss");
+  text += fmt::format("  {:>7}  {:>6}", "average", "loss");
+  if (std::ranges::any_of(
+          models, [](const auto& model) { return !model.mismatch.empty(); })) {
+    text += fmt::format("  {:>9}  {:>9}", "mismatch", "in 1/H0");
+  }
+  text += "\n";
   for (const ModelResult& model : models) {
     text += cells(model.name, model.kind);
     for (size_t i = 0; i < sets.size(); ++i) {
@@ -110,9 +132,10 @@ std::string ExperimentResults::to_text() const {
           std::max<size_t>(7, sets[i].size()));
     }
     text += fmt::format(
-        "  {:>7.1f}  {:>6.3f}\n",
+        "  {:>7.1f}  {:>6.3f}{}\n",
         100 * model.average_accuracy(),
-        model.average_loss());
+        model.average_loss(),
+        mismatch_cells(model));
   }
   const ModelResult& accurate = best_by_accuracy();
   const ModelResult& likely = best_by_loss();

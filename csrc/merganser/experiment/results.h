@@ -16,6 +16,7 @@ struct ModelResult {
   std::string kind; // "base", "expert", "target", "merge"
   std::filesystem::path path; // relative to the experiment's directory
   std::vector<EvalResult> sets; // in the order of ExperimentResults::sets
+  std::string mismatch = {}; // JSON; empty: not measured
 
   double average_accuracy() const; // mean over sets
   double average_loss() const;

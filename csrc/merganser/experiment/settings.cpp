@@ -170,6 +170,7 @@ Experiment Experiment::load(const fs::path& path) {
        "target",
        "fisher",
        "merges",
+       "mismatch",
        "evaluation",
        "output"});
   const YamlValue encoder = root.at("encoder");
@@ -206,6 +207,9 @@ Experiment Experiment::load(const fs::path& path) {
     if (const auto value = evaluation->find("batch_size")) {
       experiment.eval_batch_size = value->integer(1);
     }
+  }
+  if (const auto mismatch = root.find("mismatch")) {
+    experiment.mismatch = mismatch->boolean();
   }
   parse_merges(root, experiment);
   return experiment;

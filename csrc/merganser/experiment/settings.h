@@ -39,6 +39,7 @@ struct MERGANSER_API Experiment {
   std::optional<ExperimentTraining> target; // from the base, one model on all
   FisherOptions fisher;
   std::vector<ExperimentMerge> merges;
+  bool mismatch = false; // measure the gradient mismatch of target and merges
   std::string output; // name of the merge that is the result
   std::string text; // of the file
 

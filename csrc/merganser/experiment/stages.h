@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,8 @@
 // The kinds of stages of an experiment. A new kind is a function here and a
 // file next to the others.
 namespace merganser {
+
+class MismatchMeter;
 
 struct Workplace {
   const Experiment& experiment;
@@ -49,5 +52,22 @@ ModelResult evaluate_model(
     const std::string& name,
     const std::string& kind,
     const std::string& path);
+
+// Measures the gradient mismatch of models; the experts' gradients are computed
+// once, for the first model whose stage runs.
+class MismatchStages {
+ public:
+  explicit MismatchStages(Workplace& work);
+  ~MismatchStages();
+
+  // The JSON of one model's mismatch; the target's includes its identity.
+  std::string measure(const ModelResult& model);
+
+ private:
+  std::vector<std::string> expert_names() const;
+
+  Workplace& work_;
+  std::unique_ptr<MismatchMeter> meter_;
+};
 
 } // namespace merganser

@@ -1,0 +1,56 @@
+#include "merganser/objective/groups.h"
+
+#include <gtest/gtest.h>
+
+#include "merganser/base/error.h"
+#include "support/small_task_models.h"
+
+namespace merganser {
+namespace {
+
+TEST(Groups, BlocksOfAnEncoder) {
+  Encoder model = test::TaskModels().create(1);
+  const Arena arena(*model);
+  const ParameterGroups groups = make_groups(arena, Grouping::kBlock);
+  EXPECT_EQ(
+      groups.names,
+      (std::vector<std::string>{
+          "embeddings",
+          "layer.0.attention",
+          "layer.0.mlp",
+          "layer.1.attention",
+          "layer.1.mlp",
+          "head"}));
+  for (size_t i = 0; i < arena.entries().size(); ++i) {
+    const std::string& tensor = arena.entries()[i].name;
+    const std::string& group = groups.names[groups.of_entry[i]];
+    EXPECT_EQ(
+        group.ends_with(".attention"),
+        tensor.find("attention") != std::string::npos)
+        << tensor;
+    EXPECT_EQ(
+        group == "head",
+        tensor.find("pooler") != std::string::npos ||
+            tensor.find("classifier") != std::string::npos)
+        << tensor;
+  }
+}
+
+TEST(Groups, OneAndEveryTensor) {
+  Encoder model = test::TaskModels().create(1);
+  const Arena arena(*model);
+  EXPECT_EQ(make_groups(arena, Grouping::kGlobal).names.size(), 1);
+  EXPECT_EQ(
+      make_groups(arena, Grouping::kTensor).names.size(),
+      arena.entries().size());
+}
+
+TEST(Groups, NamesAndBack) {
+  for (const char* name : {"global", "block", "tensor"}) {
+    EXPECT_EQ(grouping_name(parse_grouping(name)), name);
+  }
+  EXPECT_THROW(parse_grouping("layer"), InputError);
+}
+
+} // namespace
+} // namespace merganser
