@@ -126,15 +126,14 @@ def test_removal_takes_fishers_of_all_data_and_of_the_removed(experiment):
     assert row["clamped_fraction"] == pytest.approx(clamped / elements, abs=1e-3)
 
 
-def test_retrained_is_the_target_without_the_set(experiment, tmp_path):
+def test_retrained_is_the_target_without_the_set(experiment):
     """An experiment with this target, from the same base, trains the same model."""
     folder, _ = experiment
-    path = tiny_experiment.make(tmp_path)
-    text = path.read_text()
+    path = folder / "target.yaml"
     target = "target: {epochs: 1, data: [movie, amazon]}"
-    path.write_text(text.replace("target: {epochs: 1}", target))
-    run("run", path, tmp_path / "out", "-q")
-    expected = state(tmp_path, "models/target")
+    path.write_text(tiny_experiment.YAML.replace("target: {epochs: 1}", target))
+    run("run", path, folder / "other", "-q")
+    expected = load_file(folder / "other/models/target/model.safetensors")
     found = state(folder, "models/retrained")
     assert all(torch.equal(found[name], x) for name, x in expected.items())
 
