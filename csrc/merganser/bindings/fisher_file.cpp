@@ -1,13 +1,8 @@
-#include <ATen/ops/empty.h>
-#include <fmt/format.h>
-
 #include <map>
 
-#include "merganser/base/error.h"
 #include "merganser/bindings/long_call.h"
 #include "merganser/bindings/module.h"
 #include "merganser/fisher/result.h"
-#include "merganser/io/checkpoint.h"
 #include "merganser/io/fisher_file.h"
 
 namespace merganser::bindings {
@@ -33,30 +28,10 @@ void write_fisher(
 
 std::pair<Tensors, FisherMetadata> read_fisher(
     const std::filesystem::path& path) {
-  const Checkpoint file(path);
-  const auto metadata = FisherMetadata::parse(file.metadata(), path);
-  if (!metadata) {
-    throw InputError(fmt::format(
-        "{}: not a Fisher file of merganser: its metadata lacks "
-        "'format_version'",
-        path.string()));
-  }
-  Tensors tensors;
-  for (const TensorInfo& info : file.tensors()) {
-    if (info.dtype != DType::kF32) {
-      throw InputError(fmt::format(
-          "{}: tensor '{}' is {}; expected F32",
-          path.string(),
-          info.name,
-          dtype_name(info.dtype)));
-    }
-    const at::Tensor tensor = at::empty(info.shape, at::kFloat);
-    file.read(
-        info.name,
-        {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()});
-    tensors.emplace(info.name, tensor);
-  }
-  return {std::move(tensors), *metadata};
+  const FisherResult result = FisherResult::load(path);
+  return {
+      Tensors(result.diagonal.begin(), result.diagonal.end()),
+      result.metadata()};
 }
 
 } // namespace

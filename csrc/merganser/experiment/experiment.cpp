@@ -10,14 +10,16 @@ namespace {
 
 void create_models(Workplace& work) {
   const Experiment& e = work.experiment;
-  train_model(work, layout::kBase, e.encoder, e.base, e.base.data);
+  const Start encoder{e.encoder, {}};
+  train_model(work, layout::kBase, encoder, e.base, e.base.data);
   // Before the experts, whose training may have a proximal term.
-  estimate_model_fisher(work, layout::kBase, e.base.data[0]);
-  const auto base = work.in(layout::model(layout::kBase));
+  estimate_model_fisher(
+      work, layout::kBase, layout::model(layout::kBase), e.base.data);
+  const Start base = start_from_base(work);
   for (const size_t data : e.experts.data) {
     const std::string& name = e.data[data].name;
     train_model(work, name, base, e.experts, {data});
-    estimate_model_fisher(work, name, data);
+    estimate_model_fisher(work, name, layout::model(name), {data});
   }
   if (e.target) {
     train_model(work, layout::kTarget, base, *e.target, e.target->data);
@@ -75,6 +77,10 @@ ExperimentResults run_experiment(
   results.models = evaluate_models(work);
   if (experiment.mismatch) {
     measure_mismatches(work, results.models);
+  }
+  if (experiment.removal) {
+    results.removal = remove_data(
+        work, *experiment.removal, results.find(experiment.removal->from));
   }
   results.stages = runner.records();
   results.output = layout::merged_model(experiment.output);

@@ -19,6 +19,7 @@ namespace merganser {
 //   data.json                 examples per label
 //   evaluations/NAME.json
 //   mismatches/NAME.json      if requested, of target and merges
+//   removals/NAME.json        if requested, of the models of `removal`
 //   results.json
 //   .stages/                  inputs and outcome of each stage
 //

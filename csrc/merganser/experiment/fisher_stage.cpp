@@ -1,26 +1,40 @@
+#include <algorithm>
+#include <cstdint>
+
 #include "merganser/experiment/layout.h"
 #include "merganser/experiment/stages.h"
 #include "merganser/fisher/fisher.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/model/classifier.h"
+#include "merganser/train/task.h"
 
 namespace merganser {
 
 void estimate_model_fisher(
     Workplace& work,
     const std::string& name,
-    size_t data) {
+    const std::string& path,
+    const std::vector<size_t>& data) {
   namespace fs = std::filesystem;
-  const fs::path model = work.in(layout::model(name));
-  const fs::path& examples = work.experiment.data[data].train;
+  const fs::path model = work.in(path);
+  std::vector<fs::path> files;
+  Json hashes = Json::array();
+  for (const size_t i : data) {
+    files.push_back(work.experiment.data[i].train);
+    hashes.push_back(work.runner.hash(files.back()));
+  }
   const fs::path file = work.in(layout::fisher(name));
-  const FisherOptions& options = work.experiment.fisher;
+  FisherOptions options = work.experiment.fisher;
+  if (options.limit > 0) {
+    const int64_t sets = std::ssize(data);
+    options.limit = std::min(options.limit, INT64_MAX / sets) * sets;
+  }
   work.runner.run(
       {.name = "fisher " + name,
        .unit = "examples",
        .inputs =
            {{"model", work.runner.hash(model)},
-            {"data", work.runner.hash(examples)},
+            {"data", hashes},
             {"max_length", work.experiment.max_length},
             {"estimator", estimator_name(options.estimator)},
             {"samples", options.samples},
@@ -31,9 +45,13 @@ void estimate_model_fisher(
        .output = file,
        .work = [&](const ProgressCallback& progress) {
          Classifier classifier(model);
+         Dataset examples;
+         for (const fs::path& part : files) {
+           append(examples, classifier.load(part, work.experiment.max_length));
+         }
          FisherResult fisher = estimate_fisher(
              classifier.encoder,
-             classifier.load(examples, work.experiment.max_length),
+             examples,
              classifier.tokenizer->pad_id(),
              options,
              progress);

@@ -9,6 +9,9 @@ namespace merganser::layout {
 
 inline const std::string kBase = "base"; // reserved: not for data sets
 inline const std::string kTarget = "target";
+// Models of `removal`.
+inline const std::string kRetrained = "retrained";
+inline const std::string kRemovalExpert = "removal_expert";
 
 inline const std::string kData = "data.json";
 inline const std::string kResults = "results.json";
@@ -35,6 +38,10 @@ inline std::string evaluation(const std::string& name) {
 
 inline std::string mismatch(const std::string& name) {
   return "mismatches/" + name + ".json";
+}
+
+inline std::string removal(const std::string& name) {
+  return "removals/" + name + ".json";
 }
 
 // Path from a recipe's directory to the experiment's.

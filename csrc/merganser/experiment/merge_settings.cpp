@@ -35,7 +35,8 @@ std::string parameters_text(const Recipe& recipe) {
 
 ExperimentMerge parse_merge(
     const YamlValue& entry,
-    const std::vector<std::string>& experts) {
+    const std::vector<std::string>& experts,
+    const MergeBase& base) {
   entry.expect_keys(
       {"name",
        "method",
@@ -60,10 +61,10 @@ ExperimentMerge parse_merge(
   }
   const std::string up = layout::kUpFromRecipe;
   if (method.needs_base || recipe.heads != HeadMode::kMerge) {
-    recipe.base_model = up + layout::model(layout::kBase);
+    recipe.base_model = up + base.model;
   }
   if (method.needs_base_fisher) {
-    recipe.base_fisher = up + layout::fisher(layout::kBase);
+    recipe.base_fisher = up + base.fisher;
   }
   const auto weight = entry.find("weight");
   if (weight && weight->is_mapping()) {

@@ -13,10 +13,17 @@ struct ExperimentMerge {
   Recipe recipe; // merges the experts; paths as in merges/NAME/recipe.yaml
 };
 
+// Paths of a recipe's base, relative to the experiment's directory.
+struct MergeBase {
+  std::string model;
+  std::string fisher;
+};
+
 // Parses one entry of `merges`: the recipe that merges the named experts.
 ExperimentMerge parse_merge(
     const YamlValue& entry,
-    const std::vector<std::string>& experts);
+    const std::vector<std::string>& experts,
+    const MergeBase& base);
 
 // The text of a recipe file for `merganser merge`, with the recipe's paths.
 std::string recipe_text(const Recipe& recipe);

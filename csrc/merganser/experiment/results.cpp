@@ -93,6 +93,10 @@ double ModelResult::example_accuracy() const {
   return correct / examples;
 }
 
+const ModelResult& ExperimentResults::find(const std::string& name) const {
+  return *std::ranges::find(models, name, &ModelResult::name);
+}
+
 const ModelResult& ExperimentResults::best_by_accuracy() const {
   return best_merge(models, [](const ModelResult& a, const ModelResult& b) {
     return a.average_accuracy() > b.average_accuracy();
@@ -146,7 +150,8 @@ std::string ExperimentResults::to_text() const {
              accurate.name,
              100 * accurate.average_accuracy(),
              likely.name,
-             likely.average_loss());
+             likely.average_loss()) +
+      (removal ? "\n" + removal->to_text(sets) : "");
 }
 
 std::string ExperimentResults::to_json() const {
@@ -156,6 +161,9 @@ std::string ExperimentResults::to_json() const {
   }
   for (const ModelResult& model : models) {
     json["models"].push_back(model_to_json(model, sets));
+  }
+  if (removal) {
+    json["removal"] = parse_json(removal->to_json(sets));
   }
   json["best"] = {
       {"accuracy", best_by_accuracy().name}, {"loss", best_by_loss().name}};

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "merganser/experiment/layout.h"
+#include "merganser/experiment/removal_settings.h"
 #include "merganser/experiment/training_settings.h"
 #include "merganser/io/atomic_file.h"
 #include "merganser/io/model_dir.h"
@@ -44,23 +45,13 @@ std::vector<ExperimentData> parse_data(
   return data;
 }
 
-size_t find_data(const YamlValue& value, const Experiment& experiment) {
-  const std::string name = value.text();
-  for (size_t i = 0; i < experiment.data.size(); ++i) {
-    if (experiment.data[i].name == name) {
-      return i;
-    }
-  }
-  value.fail(fmt::format("unknown data set '{}'", name));
-}
-
 std::vector<size_t> find_all_data(
     const YamlValue& list,
     const Experiment& experiment) {
   std::vector<size_t> found;
   std::set<size_t> seen;
   for (const YamlValue& item : list.items()) {
-    found.push_back(find_data(item, experiment));
+    found.push_back(experiment.find_data(item));
     if (!seen.insert(found.back()).second) {
       item.fail(fmt::format("'{}' is given twice", item.text()));
     }
@@ -76,7 +67,7 @@ void parse_models(
   const YamlValue base = root.at("base");
   experiment.base.options = defaults;
   parse_training(base, {"data"}, experiment.base.options);
-  experiment.base.data = {find_data(base.at("data"), experiment)};
+  experiment.base.data = {experiment.find_data(base.at("data"))};
 
   const auto parse_from_base = [&](const YamlValue& mapping) {
     ExperimentTraining training{.data = {}, .options = defaults};
@@ -129,18 +120,21 @@ void parse_merges(const YamlValue& root, Experiment& experiment) {
   for (const size_t data : experiment.experts.data) {
     experts.push_back(experiment.data[data].name);
   }
-  // Names identify the rows of the results.
-  std::set<std::string> names(experts.begin(), experts.end());
-  names.insert({layout::kBase, layout::kTarget});
+  std::set<std::string> names = experiment.model_names();
   for (const YamlValue& entry : root.at("merges").items()) {
-    experiment.merges.push_back(parse_merge(entry, experts));
+    experiment.merges.push_back(parse_merge(
+        entry,
+        experts,
+        {layout::model(layout::kBase), layout::fisher(layout::kBase)}));
     const std::string& name = experiment.merges.back().name;
     if (!names.insert(name).second) {
       entry.at("name").fail(
           fmt::format("another model or merge has the name '{}'", name));
     }
   }
-  const YamlValue output = root.at("output");
+}
+
+void parse_output(const YamlValue& output, Experiment& experiment) {
   experiment.output = output.text();
   for (const ExperimentMerge& merge : experiment.merges) {
     if (merge.name == experiment.output) {
@@ -151,6 +145,27 @@ void parse_merges(const YamlValue& root, Experiment& experiment) {
 }
 
 } // namespace
+
+size_t Experiment::find_data(const YamlValue& name) const {
+  const std::string text = name.text();
+  for (size_t i = 0; i < data.size(); ++i) {
+    if (data[i].name == text) {
+      return i;
+    }
+  }
+  name.fail(fmt::format("unknown data set '{}'", text));
+}
+
+std::set<std::string> Experiment::model_names() const {
+  std::set<std::string> names = {layout::kBase, layout::kTarget};
+  for (const size_t i : experts.data) {
+    names.insert(data[i].name);
+  }
+  for (const ExperimentMerge& merge : merges) {
+    names.insert(merge.name);
+  }
+  return names;
+}
 
 Experiment Experiment::load(const fs::path& path) {
   Experiment experiment;
@@ -171,6 +186,7 @@ Experiment Experiment::load(const fs::path& path) {
        "fisher",
        "merges",
        "mismatch",
+       "removal",
        "evaluation",
        "output"});
   const YamlValue encoder = root.at("encoder");
@@ -212,6 +228,10 @@ Experiment Experiment::load(const fs::path& path) {
     experiment.mismatch = mismatch->boolean();
   }
   parse_merges(root, experiment);
+  parse_output(root.at("output"), experiment);
+  if (const auto removal = root.find("removal")) {
+    experiment.removal = parse_removal(*removal, experiment);
+  }
   return experiment;
 }
 

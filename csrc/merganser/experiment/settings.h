@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,18 @@ struct ExperimentTraining {
   double proximal = 0;
 };
 
+// One data set taken out of a model.
+struct ExperimentRemoval {
+  size_t data = 0; // position in Experiment::data
+  std::string from; // layout::kTarget or the name of a merge
+  std::vector<size_t> seen; // sets that `from` was trained on
+  ExperimentTraining expert; // from `from`, on the set
+  ExperimentTraining retrained; // as the target, without the set
+  std::vector<ExperimentMerge> merges; // of `from` and the expert
+
+  std::string model() const; // path of `from` in the experiment's directory
+};
+
 // A parsed experiment; docs/experiments.md has the keys. Paths are resolved
 // against the file's directory.
 struct MERGANSER_API Experiment {
@@ -40,12 +53,19 @@ struct MERGANSER_API Experiment {
   FisherOptions fisher;
   std::vector<ExperimentMerge> merges;
   bool mismatch = false; // measure the gradient mismatch of target and merges
+  std::optional<ExperimentRemoval> removal;
   std::string output; // name of the merge that is the result
   std::string text; // of the file
 
   // Throws InputError with file, line and column for an unknown key, a wrong
   // type, a value out of range or a missing file.
   static Experiment load(const std::filesystem::path& path);
+
+  // The position in `data` of the set that `name` names. Throws InputError at
+  // its place for an unknown one.
+  size_t find_data(const YamlValue& name) const;
+  // Names of base, target, experts and merges: rows of the results.
+  std::set<std::string> model_names() const;
 };
 
 } // namespace merganser

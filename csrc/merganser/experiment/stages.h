@@ -29,19 +29,30 @@ struct Workplace {
 // found at once. Returns the share of the most frequent label in each test set.
 std::vector<double> check_data(Workplace& work);
 
-// Trains models/NAME from the model directory `from` on the given sets.
+// Start of a training: a model directory and, for a proximal term, the model's
+// Fisher.
+struct Start {
+  std::filesystem::path model;
+  std::filesystem::path fisher;
+};
+
+Start start_from_base(const Workplace& work);
+
+// Trains models/NAME on the given sets.
 void train_model(
     Workplace& work,
     const std::string& name,
-    const std::filesystem::path& from,
+    const Start& from,
     const ExperimentTraining& training,
     const std::vector<size_t>& data);
 
-// Estimates fishers/NAME of models/NAME on a set's training data.
+// Estimates fishers/NAME of a model on the training data of some sets, with
+// `limit` examples per set on average. `path` is the model's directory.
 void estimate_model_fisher(
     Workplace& work,
     const std::string& name,
-    size_t data);
+    const std::string& path,
+    const std::vector<size_t>& data);
 
 // Writes merges/NAME/recipe.yaml and merges/NAME/model.
 void merge_experts(Workplace& work, const ExperimentMerge& merge);
@@ -52,6 +63,13 @@ ModelResult evaluate_model(
     const std::string& name,
     const std::string& kind,
     const std::string& path);
+
+// Takes a set out of a model in the ways that `removal` lists, and compares the
+// results with the target retrained without the set.
+RemovalResults remove_data(
+    Workplace& work,
+    const ExperimentRemoval& removal,
+    const ModelResult& from);
 
 // Measures the gradient mismatch of models; the experts' gradients are computed
 // once, for the first model whose stage runs.

@@ -12,19 +12,25 @@ constexpr int64_t kCheckpointSteps = 200;
 
 } // namespace
 
+Start start_from_base(const Workplace& work) {
+  return {
+      work.in(layout::model(layout::kBase)),
+      work.in(layout::fisher(layout::kBase))};
+}
+
 void train_model(
     Workplace& work,
     const std::string& name,
-    const std::filesystem::path& from,
+    const Start& from,
     const ExperimentTraining& training,
     const std::vector<size_t>& data) {
   TrainOptions options = training.options;
-  options.model = from;
+  options.model = from.model;
   for (const size_t i : data) {
     options.train.push_back(work.experiment.data[i].train);
   }
   if (training.proximal > 0) {
-    options.proximal = {work.in(layout::fisher(layout::kBase))};
+    options.proximal = {from.fisher};
     options.proximal_weight = training.proximal;
   }
   options.out = work.in(layout::model(name));
@@ -32,7 +38,7 @@ void train_model(
   work.runner.run(
       {.name = "train " + name,
        .unit = "examples",
-       .inputs = parse_json(fingerprint(options, work.runner.hash(from))),
+       .inputs = parse_json(fingerprint(options, work.runner.hash(from.model))),
        .output = options.out,
        .work = [&](const ProgressCallback& progress) {
          train(options, progress);

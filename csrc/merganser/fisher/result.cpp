@@ -4,8 +4,7 @@
 #include <fmt/format.h>
 
 #include "merganser/base/error.h"
-#include "merganser/io/fisher_file.h"
-#include "merganser/io/safetensors.h"
+#include "merganser/io/checkpoint.h"
 
 namespace merganser {
 
@@ -21,15 +20,7 @@ void FisherResult::save(const std::filesystem::path& file) const {
     }
     tensors.push_back({name, DType::kF32, values.sizes().vec()});
   }
-  const FisherMetadata metadata{
-      .estimator = estimator,
-      .num_examples = num_examples,
-      .num_examples_used = num_examples_used,
-      .samples = samples,
-      .seed = seed,
-      .labels = labels,
-      .base_model_hash = model_hash};
-  SafetensorsWriter writer(file, std::move(tensors), metadata.to_metadata());
+  SafetensorsWriter writer(file, std::move(tensors), metadata().to_metadata());
   for (const auto& [name, values] : diagonal) {
     const at::Tensor flat = values.to(at::kCPU, at::kFloat).contiguous();
     writer.write(
@@ -38,6 +29,52 @@ void FisherResult::save(const std::filesystem::path& file) const {
             flat.data_ptr<float>(), static_cast<size_t>(flat.numel()))));
   }
   writer.finish();
+}
+
+FisherMetadata FisherResult::metadata() const {
+  return {
+      .estimator = estimator,
+      .num_examples = num_examples,
+      .num_examples_used = num_examples_used,
+      .samples = samples,
+      .seed = seed,
+      .labels = labels,
+      .base_model_hash = model_hash};
+}
+
+FisherResult FisherResult::load(const std::filesystem::path& path) {
+  const Checkpoint file(path);
+  const auto metadata = FisherMetadata::parse(file.metadata(), path);
+  if (!metadata) {
+    throw InputError(fmt::format(
+        "{}: not a Fisher file of merganser: its metadata lacks "
+        "'format_version'",
+        path.string()));
+  }
+  FisherResult result{
+      .diagonal = {},
+      .estimator = metadata->estimator,
+      .num_examples = metadata->num_examples,
+      .num_examples_used = metadata->num_examples_used,
+      .samples = metadata->samples,
+      .seed = metadata->seed,
+      .labels = metadata->labels,
+      .model_hash = metadata->base_model_hash};
+  for (const TensorInfo& info : file.tensors()) {
+    if (info.dtype != DType::kF32) {
+      throw InputError(fmt::format(
+          "{}: tensor '{}' is {}; expected F32",
+          path.string(),
+          info.name,
+          dtype_name(info.dtype)));
+    }
+    at::Tensor values = at::empty(info.shape, at::kFloat);
+    file.read(
+        info.name,
+        {static_cast<std::byte*>(values.data_ptr()), values.nbytes()});
+    result.diagonal.emplace_back(info.name, std::move(values));
+  }
+  return result;
 }
 
 } // namespace merganser

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "merganser/base/api.h"
+#include "merganser/io/fisher_file.h"
 
 namespace merganser {
 
@@ -26,6 +27,10 @@ struct MERGANSER_API FisherResult {
   // The file format of docs/method.md: safetensors, the checkpoint's names.
   // Throws Error naming the first parameter whose Fisher is not finite.
   void save(const std::filesystem::path& file) const;
+  // Throws InputError for a file that save did not write.
+  static FisherResult load(const std::filesystem::path& file);
+
+  FisherMetadata metadata() const;
 };
 
 } // namespace merganser

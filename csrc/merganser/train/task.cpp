@@ -7,7 +7,6 @@
 #include "merganser/text/tokenizer.h"
 
 namespace merganser {
-namespace {
 
 void append(Dataset& all, Dataset part) {
   if (!all.token_types.empty() || !part.token_types.empty()) {
@@ -18,8 +17,6 @@ void append(Dataset& all, Dataset part) {
   std::move(part.ids.begin(), part.ids.end(), std::back_inserter(all.ids));
   all.labels.insert(all.labels.end(), part.labels.begin(), part.labels.end());
 }
-
-} // namespace
 
 TrainingTask load_task(const TrainOptions& options) {
   TrainingTask task;

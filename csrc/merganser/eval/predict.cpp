@@ -1,0 +1,45 @@
+#include "merganser/eval/predict.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include "merganser/base/interrupt.h"
+#include "merganser/model/batch_logits.h"
+#include "merganser/model/eval_mode.h"
+#include "merganser/text/batching.h"
+
+namespace merganser {
+
+at::Tensor predict(
+    Encoder& model,
+    const Dataset& data,
+    int32_t pad_id,
+    int64_t batch_size,
+    bool bfloat16,
+    const ProgressCallback& progress) {
+  const at::NoGradGuard no_grad;
+  const EvalMode eval_mode(*model);
+  at::Tensor result =
+      at::empty({data.size(), model->config().num_labels}, at::kDouble);
+  int64_t done = 0;
+  for (const auto& indices : sorted_batches(data, batch_size)) {
+    check_interrupt();
+    const Batch batch = make_batch(data, indices, pad_id);
+    const at::Tensor logits = batch_logits(model, batch, bfloat16);
+    result.index_copy_(
+        0,
+        at::tensor(batch.indices, at::kLong),
+        at::softmax(logits.to(at::kDouble), 1).cpu());
+    done += batch.size;
+    if (progress) {
+      progress(done, data.size(), "");
+    }
+  }
+  return result;
+}
+
+double mean_total_variation(const at::Tensor& p, const at::Tensor& q) {
+  return (p - q).abs().sum(1).mean().item<double>() / 2;
+}
+
+} // namespace merganser

@@ -1,0 +1,129 @@
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <span>
+
+#include "merganser/base/error.h"
+#include "merganser/fisher/posterior.h"
+#include "merganser/io/checkpoint.h"
+
+namespace merganser {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kFile = "posterior.safetensors";
+constexpr const char* kEstimator = "posterior"; // in the metadata of that file
+
+constexpr std::pair<DType, at::ScalarType> kTypes[] = {
+    {DType::kBool, at::kBool},
+    {DType::kU8, at::kByte},
+    {DType::kI8, at::kChar},
+    {DType::kI16, at::kShort},
+    {DType::kI32, at::kInt},
+    {DType::kI64, at::kLong},
+    {DType::kF16, at::kHalf},
+    {DType::kBF16, at::kBFloat16},
+    {DType::kF32, at::kFloat},
+    {DType::kF64, at::kDouble}};
+
+at::Tensor read_tensor(const Checkpoint& checkpoint, const TensorInfo& info) {
+  const auto* type = std::ranges::find(
+      kTypes, info.dtype, [](auto& pair) { return pair.first; });
+  if (type == std::end(kTypes)) {
+    throw InputError(fmt::format(
+        "{}: tensor {} is {}, which is not supported",
+        checkpoint.file_of(info.name).string(),
+        info.name,
+        dtype_name(info.dtype)));
+  }
+  at::Tensor tensor = at::empty(info.shape, type->second);
+  checkpoint.read(
+      info.name, {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()});
+  return tensor;
+}
+
+Posterior::Tensors read_tensors(const Checkpoint& checkpoint) {
+  Posterior::Tensors tensors;
+  for (const TensorInfo& info : checkpoint.tensors()) {
+    tensors.emplace(info.name, read_tensor(checkpoint, info));
+  }
+  return tensors;
+}
+
+DType dtype_of(const at::Tensor& tensor) {
+  const at::ScalarType type = tensor.scalar_type();
+  const auto* found =
+      std::ranges::find(kTypes, type, [](auto& pair) { return pair.second; });
+  if (found == std::end(kTypes)) {
+    throw InputError(
+        fmt::format("cannot save tensors of type {}", at::toString(type)));
+  }
+  return found->first;
+}
+
+void write_tensors(const fs::path& folder, const Posterior::Tensors& tensors) {
+  std::vector<TensorInfo> infos;
+  for (const auto& [name, tensor] : tensors) {
+    infos.push_back({name, dtype_of(tensor), tensor.sizes().vec()});
+  }
+  CheckpointWriter writer(folder, std::move(infos), {});
+  for (const auto& [name, tensor] : tensors) {
+    writer.write(
+        name,
+        {static_cast<const std::byte*>(tensor.const_data_ptr()),
+         tensor.nbytes()});
+  }
+  writer.finish();
+}
+
+} // namespace
+
+Posterior Posterior::laplace(
+    const fs::path& model,
+    const fs::path& fisher,
+    const std::optional<fs::path>& base_fisher,
+    double delta) {
+  const Checkpoint checkpoint(model);
+  const FisherResult own = FisherResult::load(fisher);
+  if (!own.model_hash.empty() && own.model_hash != checkpoint.content_hash()) {
+    throw InputError(fmt::format(
+        "{}: the Fisher belongs to another model than {}",
+        fisher.string(),
+        model.string()));
+  }
+  std::optional<FisherResult> base;
+  if (base_fisher) {
+    base = FisherResult::load(*base_fisher);
+  }
+  return laplace(read_tensors(checkpoint), own, base ? &*base : nullptr, delta);
+}
+
+void Posterior::save(const fs::path& folder) const {
+  if (fs::exists(folder / "model.safetensors.index.json")) {
+    throw InputError(fmt::format(
+        "{} has a sharded model; choose another output path", folder.string()));
+  }
+  fs::create_directories(folder);
+  write_tensors(folder, mean_);
+  FisherResult fisher;
+  fisher.diagonal = {precision_.begin(), precision_.end()};
+  fisher.estimator = kEstimator;
+  fisher.num_examples = 1;
+  fisher.num_examples_used = 1;
+  fisher.model_hash = Checkpoint(folder).content_hash();
+  fisher.save(folder / kFile);
+}
+
+Posterior Posterior::load(const fs::path& folder) {
+  const Checkpoint checkpoint(folder);
+  const FisherResult fisher = FisherResult::load(folder / kFile);
+  if (fisher.model_hash != checkpoint.content_hash()) {
+    throw InputError(
+        fmt::format("{}: {} belongs to another model", folder.string(), kFile));
+  }
+  return laplace(read_tensors(checkpoint), fisher);
+}
+
+} // namespace merganser
