@@ -49,7 +49,9 @@ void bind_text(py::module_& m) {
       .def_readonly("text_pair", &TextExample::text_pair);
   m.def(
       "read_examples",
-      &read_examples,
+      [](const std::filesystem::path& path, const LabelNames& names) {
+        return read_examples(path, names);
+      },
       py::arg("path"),
       py::arg("names") = LabelNames(),
       py::call_guard<LongCall>());
