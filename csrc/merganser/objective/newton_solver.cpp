@@ -41,7 +41,9 @@ Dataset select(const Dataset& data, const std::vector<int64_t>& examples) {
 class NewtonSolver : public Solver {
  public:
   NewtonSolver(const RefineOptions& options, MapObjective& objective)
-      : options_(options), objective_(objective) {}
+      : options_(options),
+        objective_(objective),
+        curvature_(objective.arena().zeros()) {}
 
   SolverStep step(int64_t) override {
     const at::NoGradGuard no_grad;
@@ -66,6 +68,11 @@ class NewtonSolver : public Solver {
     return result;
   }
 
+  // Fixed curvature is that of the starting point, also in a resumed run.
+  FlatArrays arrays() override {
+    return options_.refresh ? FlatArrays()
+                            : FlatArrays{{"curvature", curvature_}};
+  }
   double setting() const override {
     return length_;
   }
@@ -76,11 +83,16 @@ class NewtonSolver : public Solver {
  private:
   // H_0 + sum_t a_t H_t + damping
   const at::Tensor& damped_curvature() {
-    if (curvature_.defined() && !options_.refresh) {
+    // Damping makes every element positive once they are known.
+    if (!options_.refresh && curvature_[0].item<float>() > 0) {
       return curvature_;
     }
     const at::Tensor& base = objective_.joint().base_precision();
-    curvature_ = base.defined() ? base.clone() : objective_.arena().zeros();
+    if (base.defined()) {
+      curvature_.copy_(base);
+    } else {
+      curvature_.zero_();
+    }
     for (size_t t = 0; t < objective_.joint().tasks().size(); ++t) {
       add_task_curvature(t);
     }

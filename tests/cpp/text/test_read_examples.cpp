@@ -210,6 +210,18 @@ TEST_F(ReadExamples, LabelNames) {
       (Examples{{"a", 1, 1}, {"b", 1, 2}}));
 }
 
+TEST_F(ReadExamples, IgnoredLabelsMayBeMissing) {
+  const auto read = [&](const char* name, const std::string& content) {
+    return read_examples(write(name, content), {}, Labels::kIgnored);
+  };
+  const Examples expected = {{"a", 0, 2}, {"b", 0, 3}};
+  EXPECT_EQ(read("a.csv", "text\na\nb\n"), expected);
+  EXPECT_EQ(read("a.tsv", "text\tlabel\na\tgood\nb\t7\n"), expected);
+  EXPECT_EQ(
+      read("a.jsonl", "\n{\"text\": \"a\"}\n{\"text\": \"b\", \"label\": {}}"),
+      expected);
+}
+
 TEST_F(ReadExamples, RefusesOtherNames) {
   const auto refuse = [&](const char* file,
                           const std::string& content,

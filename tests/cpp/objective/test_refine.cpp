@@ -1,0 +1,162 @@
+#include "merganser/objective/refine.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "merganser/base/interrupt.h"
+#include "merganser/objective/map_objective.h"
+#include "support/expect_error.h"
+#include "support/small_task_models.h"
+
+namespace merganser {
+namespace {
+
+using test::TaskModels;
+
+class Refine : public testing::TestWithParam<RefineSolver> {
+ protected:
+  Refine() {
+    models_.write_data("one.jsonl", many(20), 0);
+    models_.write_data("two.jsonl", many(15), 1);
+    models_.write_fisher("base", 2);
+    options_.objective = models_.options();
+    options_.objective.base_fisher = models_.in("base.safetensors");
+    options_.model = models_.in("merged");
+    options_.out = models_.in("out");
+    options_.solver = GetParam();
+    options_.learning_rate = 1e-3;
+    options_.steps = options_.solver == RefineSolver::kAdamW ? 12 : 3;
+  }
+
+  static std::vector<std::string> many(int count) {
+    const std::vector<std::string> words = {"a", "b", "c", "d", "e", "f", "g"};
+    std::vector<std::string> texts;
+    for (int i = 0; i < count; ++i) {
+      texts.push_back(words[i % 7] + " " + words[(i * i + 3) % 7]);
+    }
+    return texts;
+  }
+
+  std::string weights(const std::string& name) const {
+    return read_file(models_.in(name) / "model.safetensors");
+  }
+
+  TaskModels models_;
+  RefineOptions options_;
+};
+
+TEST_P(Refine, LowersTheObjectiveAndKeepsTheBestStep) {
+  const RefineResult result = refine(options_);
+  ASSERT_GE(result.steps.size(), 2);
+  const RefineStep& kept = result.steps[result.kept];
+  for (const RefineStep& step : result.steps) {
+    EXPECT_GE(step.held_out, kept.held_out);
+  }
+  EXPECT_LT(result.steps.back().objective, result.steps[0].objective);
+  EXPECT_EQ(result.num_examples_held_out, (std::vector<int64_t>{4, 3}));
+
+  // The model in OUT has the objective that the report states.
+  RefineOptions check = options_;
+  check.model = options_.out;
+  MapObjective objective(check);
+  EXPECT_NEAR(
+      objective.held_out() / objective.total_weight(), kept.held_out, 1e-6);
+  const auto json =
+      nlohmann::json::parse(read_file(options_.out / "refine.json"));
+  EXPECT_EQ(json["kept_step"], kept.step);
+  EXPECT_EQ(json["completed"], true);
+  EXPECT_EQ(json["steps"].size(), result.steps.size());
+  EXPECT_FALSE(std::filesystem::exists(models_.in("out.partial")));
+}
+
+TEST_P(Refine, AnInterruptKeepsTheBestAndResumesToTheSameBytes) {
+  refine(options_);
+  const std::string expected = weights("out");
+  options_.out = models_.in("other");
+  static int64_t evaluations;
+  evaluations = 0;
+  set_interrupt_hook([] {
+    if (evaluations > 1) {
+      throw Interrupted("interrupted");
+    }
+  });
+  const auto count = [](int64_t, int64_t, const std::string&) {
+    ++evaluations;
+  };
+  EXPECT_THROW(refine(options_, count), Interrupted);
+  set_interrupt_hook(nullptr);
+  const auto json =
+      nlohmann::json::parse(read_file(options_.out / "refine.json"));
+  EXPECT_EQ(json["completed"], false);
+
+  test::expect_error<InputError>(
+      [&] { refine(options_); }, {"exists and is not an empty directory"});
+  options_.resume = true;
+  refine(options_);
+  EXPECT_TRUE(weights("other") == expected); // bytes that nobody can read
+  EXPECT_FALSE(std::filesystem::exists(models_.in("other.partial")));
+}
+
+TEST_P(Refine, NeverEndsWorseThanItBegan) {
+  // The held-out objective of the start is that of a minimum: the expert's own
+  // predictions are its targets.
+  options_.objective.tasks.resize(1);
+  options_.objective.base_fisher.reset();
+  options_.model = models_.in("one");
+  options_.targets = RefineTargets::kPredictions;
+  options_.learning_rate = 10;
+  const RefineResult result = refine(options_);
+  const double start = result.steps[0].held_out;
+  EXPECT_NEAR(result.steps[result.kept].held_out, start, 1e-6); // rounding
+  if (options_.solver == RefineSolver::kAdamW) {
+    EXPECT_EQ(result.kept, 0);
+    EXPECT_EQ(weights("out"), weights("one"));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Solvers,
+    Refine,
+    testing::Values(
+        RefineSolver::kAdamW,
+        RefineSolver::kNewton,
+        RefineSolver::kSubspace),
+    [](const auto& info) { return refine_solver_name(info.param); });
+
+TEST(MapObjective, GradientIsThatOfLossesAndPrior) {
+  const TaskModels models;
+  models.write_fisher("base", 2);
+  RefineOptions options;
+  options.objective = models.options();
+  options.objective.tasks.resize(1);
+  options.objective.base_fisher = models.in("base.safetensors");
+  options.model = models.in("merged");
+  MapObjective objective(options);
+  const auto& training = objective.training_examples();
+  const auto& held_out = objective.held_out_examples();
+  EXPECT_EQ(training[0].size(), 4);
+  EXPECT_EQ(held_out[0].size(), 1);
+  const double value = objective.training();
+  EXPECT_NEAR(objective.gradient(), value, 1e-6 * value);
+  // A step of length e along the gradient changes J by -e |g|^2.
+  const at::Tensor gradient = objective.arena().gradients.clone();
+  const double square = gradient.square().sum().item<double>();
+  const double length = 1e-5;
+  objective.arena().parameters.sub_(gradient, length);
+  EXPECT_NEAR((value - objective.training()) / (length * square), 1, 0.02);
+}
+
+TEST(MapObjective, RefusesTooFewExamplesToHoldSomeOut) {
+  const TaskModels models;
+  RefineOptions options;
+  options.objective = models.options();
+  options.objective.limit = 3;
+  options.model = models.in("merged");
+  test::expect_error<InputError>(
+      [&] { MapObjective objective(options); },
+      {"expected at least 3 examples to train on", "1 are held out"});
+}
+
+} // namespace
+} // namespace merganser
