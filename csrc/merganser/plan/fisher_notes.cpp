@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <set>
+#include <span>
+#include <vector>
 
 #include "merganser/base/quote.h"
 
@@ -26,11 +28,55 @@ void note_averages(MergePlan& plan) {
   }
 }
 
+// Up to 4,096 values of a float32 tensor: eight runs, evenly spread over it.
+std::vector<float> sample_values(const StoredTensor& tensor) {
+  constexpr int64_t kRuns = 8;
+  constexpr int64_t kRun = 512;
+  if (tensor.info().dtype != DType::kF32) {
+    return {};
+  }
+  const int64_t n = tensor.info().numel();
+  const int64_t count = std::min(n, kRuns * kRun);
+  const int64_t run = count < kRuns ? count : count / kRuns;
+  std::vector<float> values;
+  for (int64_t begin = 0; begin + run <= n && run > 0;
+       begin += std::max(run, n / kRuns)) {
+    values.resize(values.size() + run);
+    tensor.read(
+        std::as_writable_bytes(std::span(values).last(run)),
+        begin * sizeof(float));
+  }
+  return values;
+}
+
+// Only the merge reads all values; a sample says beforehand what floor does.
 void note_floor(MergePlan& plan) {
-  if (plan.recipe.method->formula == MergeFormula::kEwr) {
-    plan.notes.push_back(
-        "ewr raises Fisher values below floor to it, often most of them; the "
-        "merge reports their share");
+  if (plan.recipe.method->formula != MergeFormula::kEwr) {
+    return;
+  }
+  int64_t below = 0;
+  int64_t count = 0;
+  for (const TensorPlan& tensor : plan.tensors) {
+    if (tensor.action != TensorAction::kMerge || tensor.lacks_fishers()) {
+      continue;
+    }
+    for (const TensorSource& source : tensor.sources) {
+      if (!source.is_fisher) {
+        continue;
+      }
+      const std::vector<float> values = sample_values(source.tensor);
+      count += std::ssize(values);
+      below += std::ranges::count_if(values, [&](float value) {
+        return value < tensor.parameters[0].floor;
+      });
+    }
+  }
+  if (count > 0) {
+    plan.notes.push_back(fmt::format(
+        "ewr raises Fisher values below floor to it: {:.0f} % of {} sampled "
+        "values; the merge reports the share of all",
+        100.0 * static_cast<double>(below) / static_cast<double>(count),
+        count));
   }
 }
 

@@ -366,7 +366,23 @@ TEST_F(Plan, EwrNeedsAWeight) {
   recipe_.replace(recipe_.find("gradient_matching"), 17, "ewr");
   expect_problem({"the method ewr needs the parameter weight of every model"});
   const auto notes = plan("parameters: {weight: 0.1}\n").notes;
-  EXPECT_NE(notes.back().find("raises Fisher values"), std::string::npos);
+  EXPECT_NE(notes.back().find("floor to it: 0 % of "), std::string::npos);
+}
+
+TEST_F(Plan, EwrSaysWhichShareOfSampledFishersIsBelowTheFloor) {
+  // 8,000 of 30,000 values of each: runs of 512 at multiples of 3,750.
+  std::vector<double> values(30'000, 1e-3);
+  std::fill(values.begin(), values.begin() + 8'000, 1e-7);
+  for (const char* name : {"base", "a", "b"}) {
+    write_model(folder_ / name, {floats("w", values)});
+    fisher(name, {floats("w", values)});
+  }
+  recipe_.replace(recipe_.find("gradient_matching"), 17, "ewr");
+  const auto notes = plan("parameters: {weight: 0.1}\n").notes;
+  EXPECT_NE(
+      notes.back().find("floor to it: 37 % of 12288 sampled values"),
+      std::string::npos)
+      << notes.back();
 }
 
 TEST_F(Plan, NotesWhereTheBaseCannotContainTheRemovedData) {
