@@ -12,10 +12,9 @@ import argparse
 import statistics
 import time
 
+import merganser
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-
-import merganser
 
 CONFIG = LlamaConfig(
     vocab_size=49152,
