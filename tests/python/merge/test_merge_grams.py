@@ -8,6 +8,7 @@ import numpy
 import pytest
 from command import executable
 from merge_inputs import (
+    DELTA,
     NUM_EXAMPLES,
     WEIGHTS,
     content_hash,
@@ -122,6 +123,35 @@ def test_against_the_definition(folder, method, others):
     weights = (folder / "out" / "model.safetensors").read_bytes()
     for other in ("one", "python"):
         assert (folder / other / "model.safetensors").read_bytes() == weights
+
+
+def test_normalized_fishers(folder):
+    """Grams stay N G; the means are those of the tensors that Fishers merge."""
+    write(folder, "block_gradient_matching", normalize_fishers=True)
+    merge(folder).check_returncode()
+    models = {n: load_model(folder / n) for n in NUM_EXAMPLES}
+    found = load_model(folder / "out")
+    elementwise = [key for key, x in found.items() if not has_gram(key, x.shape)]
+    assert elementwise and len(found) - len(elementwise) > 10
+    h = {}
+    for name in NUM_EXAMPLES:
+        fisher = load_file(folder / f"{name}_fisher.safetensors")
+        values = numpy.concatenate([fisher[key].ravel() for key in elementwise])
+        mean = values.mean(dtype=float)
+        h[name] = {key: fisher[key].astype(float) / mean for key in elementwise}
+    for key, value in found.items():
+        if key in elementwise:
+            base = models["base"][key].astype(float)
+            h0, rest = h["base"][key] + DELTA, 0
+            update = 0
+            for name, w in WEIGHTS.items():
+                update += w * (h0 + h[name][key]) * (models[name][key] - base)
+                rest += w * h[name][key]
+            expected = base + update / (h0 + rest)
+        else:
+            expected = definition(folder, "block_gradient_matching", key)
+        error = numpy.abs(value - expected).max()
+        assert error <= 1e-5 * max(1, numpy.abs(expected).max()), key
 
 
 @pytest.mark.parametrize("method", ["regmean", "block_gradient_matching"])
