@@ -49,7 +49,7 @@ class Posterior:
     """The normal distribution N(mean, diag(precision)^-1) of a model's parameters.
 
     A tensor without a precision (frozen, or a buffer) is known: it has its mean. Of
-    tied tensors one has a precision. With a precision of 0 it is no distribution:
+    tied tensors one has a precision. With a precision of 0 it is not a distribution:
     products take it; log_density, sample and predict raise InputError, until
     `with_prior` adds a precision everywhere.
 
@@ -293,6 +293,6 @@ class Posterior:
             name = next(iter(zeros))
             raise InputError(
                 f"{sum(zeros.values())} elements have precision 0, among them "
-                f"{zeros[name]} of tensor {name!r}, so that the posterior is no "
-                "distribution: call with_prior(delta)"
+                f"{zeros[name]} of tensor {name!r}, so that the posterior is not "
+                "a distribution: call with_prior(delta)"
             )

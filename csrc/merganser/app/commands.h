@@ -35,7 +35,7 @@ inline constexpr CommandInfo kCommands[] = {
     {"methods", "list the merge methods, their formulas and parameters"},
     {"eval", "evaluate accuracy and loss of a model on data"},
     {"mismatch",
-     "measure the gradient mismatch of merged models, without a test"},
+     "measure the gradient mismatch of merged models, without test data"},
     {"refine", "take a few steps from a merge towards the joint optimum"},
     {"inspect",
      "show names, shapes, types, metadata and hashes of a checkpoint"},

@@ -59,7 +59,9 @@ void add_objective_arguments(CLI::App& parser, ObjectiveArguments& a) {
       "--fisher", a.fishers, "Fisher of each expert, in the same order");
   parser.add_option("--base-fisher", o.base_fisher, "Fisher of the base");
   parser.add_option(
-      "--weight", a.weights, "Weight of each expert, or one for all; 1");
+      "--weight",
+      a.weights,
+      "Weight of each expert, or one for all; default 1");
   parser
       .add_option(
           "--limit", o.limit, "Number of examples per expert to use; -1: all")

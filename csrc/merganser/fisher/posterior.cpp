@@ -239,7 +239,7 @@ void Posterior::check_proper() const {
   const int64_t count = zeros();
   if (count > 0) {
     throw InputError(fmt::format(
-        "{} elements have precision 0, so that the posterior is no "
+        "{} elements have precision 0, so that the posterior is not a "
         "distribution: call with_prior",
         count));
   }

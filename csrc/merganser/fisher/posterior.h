@@ -16,10 +16,10 @@ namespace merganser {
 
 // The normal distribution N(mean, diag(precision)^-1) of a model's parameters.
 // A tensor without a precision (frozen, or a buffer) is known: it has its mean.
-// A precision of 0 is no distribution: products take it, but log_density and
-// sample throw InputError; with_prior adds a precision everywhere.
-// python/merganser/posterior.py is the same for any PyTorch module, and reads
-// and writes the same files.
+// With a precision of 0 it is not a distribution: products take it, but
+// log_density and sample throw InputError; with_prior adds a precision
+// everywhere. python/merganser/posterior.py is the same for any PyTorch module,
+// and reads and writes the same files.
 class MERGANSER_API Posterior {
  public:
   using Tensors = std::map<std::string, at::Tensor>; // by parameter name

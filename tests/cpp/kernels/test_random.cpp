@@ -41,7 +41,7 @@ void compare_labels(int64_t rows, int64_t columns) {
     }
     for (int64_t k = 0; k < columns; ++k) {
       p[i * columns + k] /=
-          i % 10 == 9 ? 1 : total; // some are no distributions
+          i % 10 == 9 ? 1 : total; // some are not distributions
     }
     indices[i] = 3 * i;
     expected[i] = draw_label(p.data() + i * columns, columns, 5, 1, 3 * i);
