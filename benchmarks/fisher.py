@@ -177,7 +177,7 @@ def measure_agreements(arguments):
 
 
 def compare(model, fisher, reference, workers, folder):
-    """The Fishers, (contestant, dtype) each, are computed unless folder has them."""
+    """The Fishers, (contestant, dtype) each, are computed unless their files exist."""
     row = {"model": model, "fisher": fisher, "reference": reference}
     paths = []
     for name, dtype in (fisher, reference):

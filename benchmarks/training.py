@@ -1,4 +1,4 @@
-"""Fine-tuning and Fishers beside transformers with torch's AdamW, in one run:
+"""Fine-tuning and Fishers, compared with transformers and torch's AdamW in one run:
 
     PYTHONPATH=build/cpu/python python benchmarks/training.py
 

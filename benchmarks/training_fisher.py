@@ -60,7 +60,7 @@ WARM_UP, STEPS = 4, 24  # a multiple of the interval lies between them
 
 
 class Run:
-    """Trainings and Fishers on the same texts, below a folder of their own."""
+    """Trainings and Fishers on the same texts, in a directory of their own."""
 
     def __init__(self, out, data, folder):
         self.base, self.expert = out / "models" / "base", out / "models" / "tweets"
@@ -81,7 +81,7 @@ class Run:
         return out
 
     def fisher(self, model, estimator):
-        """Of all texts, flat."""
+        """Returns the Fisher of all texts, flat."""
         texts = merganser._C.Dataset.load(
             self.data, model, max_length=SETTINGS["max_length"], num_labels=2
         )

@@ -39,7 +39,7 @@ def seconds_per_step(model, data, **options):
 
 
 class Gradient:
-    """Of the loss of one batch of 32 random examples of 24 tokens."""
+    """Gradient of the loss of one batch of 32 random examples of 24 tokens."""
 
     def __init__(self, model):
         self.encoder = merganser._C.Encoder.load(model, num_labels=2).eval()

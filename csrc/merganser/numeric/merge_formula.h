@@ -40,7 +40,9 @@ struct MergeScalars {
   const T* scales = nullptr; // (count)
   T base_scale = 0;
   T delta = 0; // H_0 = base_scale F_0 + delta
-  T clamp = 0; // removal: min denominator, a fraction of H_0 + sum alpha_t H_t
+  // removal: the weight is alpha_t where the denominator is below this fraction
+  // of H_0 + sum alpha_t H_t.
+  T clamp = 0;
   T floor = 0; // ewr: lower bound of every Fisher
   T lambda = 1; // sign election: multiplies the merged task vector
   bool normalize = false; // sign election: divide by the weights that agree

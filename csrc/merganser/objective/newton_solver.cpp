@@ -98,7 +98,7 @@ class NewtonSolver : public Solver {
     }
     const double damping = upper_quantile(curvature_);
     const double largest = curvature_.max().item<double>();
-    // Where nearly all Fishers are zero, so is the quantile.
+    // The quantile is zero if nearly all Fishers are.
     curvature_.add_(damping > 0 ? damping : std::max(largest, 1.0));
     return curvature_;
   }

@@ -15,7 +15,7 @@ struct RefineStep {
   int64_t step = 0; // 0: the start
   double objective = 0; // on the training examples
   double held_out = 0; // on the held-out examples
-  // What the solver chose: the learning rate (adamw), the length of the line
+  // The solver's choice: the learning rate (adamw), the length of the line
   // search (newton) or the damping (subspace).
   double setting = 0;
   int64_t rejected = 0; // trials since the row before that were rejected

@@ -10,7 +10,7 @@
 
 namespace merganser {
 
-// What a solver did in a step.
+// Outcome of a solver's step.
 struct SolverStep {
   int64_t rejected = 0; // trials that were not finite or not lower
   bool stopped = false; // no trial was accepted: the parameters are as before

@@ -29,7 +29,7 @@ std::string_view first_part(std::string_view name) {
   return name.substr(0, name.find('.') + 1);
 }
 
-// How names change to become the reference's.
+// Change of prefix that turns names into the reference's.
 struct Prefix {
   std::string removed;
   std::string added;

@@ -18,8 +18,8 @@ struct TemplatePiece {
 };
 using Template = std::vector<TemplatePiece>;
 
-// How special tokens surround a text, or two texts. In a single text all token
-// types are 0.
+// Special tokens around a text, or two texts. In a single text all token types
+// are 0.
 struct PostProcessor {
   Template single;
   Template pair;

@@ -37,9 +37,9 @@ class PerExampleUses:
     finds out, for every new graph of the model.
     """
 
-    # Whether the uses of a parameter must come together, and be of kinds that join.
+    # True if the uses of a parameter must come together, and be of kinds that join.
     joins = True
-    # Whether all gradients of an example must come together for each direction.
+    # True if all gradients of an example must come together for each direction.
     by_direction = False
 
     def __init__(self, model: nn.Module, unsupported: str = "per_example"):

@@ -18,7 +18,7 @@ class WrappedLoss:
     """
 
     def __init__(self):
-        # Whether the model passes num_items_in_batch on; by whether it gets one.
+        # True if the model passes num_items_in_batch on; by whether it gets one.
         self._by_items: dict[bool, bool] = {}
 
     def add(

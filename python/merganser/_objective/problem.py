@@ -22,7 +22,7 @@ from .tasks import Task
 
 @dataclass(frozen=True)
 class Settings:
-    """What determines the steps, other than models and data."""
+    """Settings that determine the steps, other than models and data."""
 
     solver: str
     targets: str
@@ -120,7 +120,7 @@ class Problem:
         )
 
     def fingerprint(self, start: State) -> dict[str, Any]:
-        """What must be equal for a run to resume."""
+        """Values that must be equal for a run to resume."""
         found: dict[str, Any] = {k: str(v) for k, v in asdict(self._settings).items()}
         found["the model's weights"] = hash_of(start)
         found["the base's weights"] = hash_of(self._origin)

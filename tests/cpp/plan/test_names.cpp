@@ -295,7 +295,7 @@ TEST_F(NamesOfFishers, AreThoseOfTheTwinOrOfNoChange) {
   EXPECT_EQ(read_output(found, "lm_head.weight", 1), (Values{1, 2}));
 }
 
-// Where another Fisher has the tensor.
+// Another Fisher has the tensor.
 TEST_F(NamesOfFishers, MustExistWhereAModelChanged) {
   write({{3, 4}, {5, 6}}, {7, 9});
   add_frozen_to_fisher_of_a();

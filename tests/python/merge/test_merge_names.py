@@ -281,7 +281,7 @@ class TestFishers:
 
     @pytest.mark.parametrize("method, name", [("fisher", "a"), ("ewr", None)])
     def test_recipe_and_memory_refuse(self, files, method, name):
-        """Where only the Fisher of b has a tensor."""
+        """Only the Fisher of b has a tensor."""
         if name:
 
             def change(tensors):

@@ -72,7 +72,7 @@ def without_code(text):
 
 
 def prose(document):
-    """What is written for people, on one line: without code, without the tables that
+    """The text for people, on one line: without code, without the tables that
     scripts/update_recipes writes from C++, without the phrases about phrases."""
     text = document.read_text(encoding="utf-8")
     text = re.sub(

@@ -5,7 +5,7 @@ import torch
 from merganser._hf.proximal_term import ProximalTerm
 from torch import nn
 
-# Of no dimension, of few elements, and of more than a CPU processes at a time.
+# Shapes of no dimension, of few elements, and of more than a CPU processes at a time.
 SHAPES = [(), (3,), (70_001,), (301, 7, 33), (2, 40_000)]
 
 
