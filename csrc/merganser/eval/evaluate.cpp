@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "merganser/base/error.h"
-#include "merganser/base/interrupt.h"
 #include "merganser/model/batch_logits.h"
 #include "merganser/model/eval_mode.h"
 #include "merganser/text/batching.h"
@@ -25,10 +24,7 @@ EvalResult evaluate(
   const EvalMode eval_mode(*model);
   EvalResult result;
   int64_t correct = 0;
-  for (const auto& indices : sorted_batches(data, batch_size)) {
-    check_interrupt();
-    const Batch batch = make_batch(data, indices, pad_id);
-    const at::Tensor logits = batch_logits(model, batch, bfloat16);
+  const auto add = [&](const Batch& batch, const at::Tensor& logits) {
     const at::Tensor labels =
         at::tensor(batch.labels, at::kLong).to(logits.device());
     correct += logits.argmax(1).eq(labels).sum().item<int64_t>();
@@ -46,7 +42,9 @@ EvalResult evaluate(
               100.0 * static_cast<double>(correct) /
                   static_cast<double>(result.examples)));
     }
-  }
+  };
+  for_each_batch(
+      model, data, sorted_batches(data, batch_size), pad_id, bfloat16, add);
   const auto n = static_cast<double>(result.examples);
   result.accuracy = static_cast<double>(correct) / n;
   result.loss /= n;

@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include "merganser/base/interrupt.h"
 #include "merganser/model/batch_logits.h"
 #include "merganser/model/eval_mode.h"
 #include "merganser/text/batching.h"
@@ -22,10 +21,7 @@ at::Tensor predict(
   at::Tensor result =
       at::empty({data.size(), model->config().num_labels}, at::kDouble);
   int64_t done = 0;
-  for (const auto& indices : sorted_batches(data, batch_size)) {
-    check_interrupt();
-    const Batch batch = make_batch(data, indices, pad_id);
-    const at::Tensor logits = batch_logits(model, batch, bfloat16);
+  const auto add = [&](const Batch& batch, const at::Tensor& logits) {
     result.index_copy_(
         0,
         at::tensor(batch.indices, at::kLong),
@@ -34,7 +30,9 @@ at::Tensor predict(
     if (progress) {
       progress(done, data.size(), "");
     }
-  }
+  };
+  for_each_batch(
+      model, data, sorted_batches(data, batch_size), pad_id, bfloat16, add);
   return result;
 }
 

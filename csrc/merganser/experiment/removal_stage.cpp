@@ -52,27 +52,23 @@ Predictions predict_all(
     const Experiment& experiment,
     const fs::path& model,
     const ProgressCallback& progress) {
-  Classifier classifier(model);
-  std::vector<Dataset> sets;
-  int64_t total = 0;
-  for (const ExperimentData& data : experiment.data) {
-    sets.push_back(classifier.load(data.test, experiment.max_length));
-    total += sets.back().size();
-  }
   Predictions predictions;
-  int64_t before = 0;
-  for (const Dataset& set : sets) {
-    predictions.push_back(predict(
-        classifier.encoder,
-        set,
-        classifier.tokenizer->pad_id(),
-        experiment.eval_batch_size,
-        experiment.bfloat16,
-        [&](int64_t done, int64_t, const std::string& text) {
-          progress(before + done, total, text);
-        }));
-    before += set.size();
-  }
+  for_each_test_set(
+      experiment,
+      model,
+      progress,
+      [&](size_t,
+          Classifier& classifier,
+          const Dataset& set,
+          const ProgressCallback& counted) {
+        predictions.push_back(predict(
+            classifier.encoder,
+            set,
+            classifier.tokenizer->pad_id(),
+            experiment.eval_batch_size,
+            experiment.bfloat16,
+            counted));
+      });
   return predictions;
 }
 
@@ -106,16 +102,8 @@ class Comparison {
 
  private:
   Json inputs_of(const fs::path& model) {
-    const Experiment& experiment = work_.experiment;
-    Json inputs = {
-        {"model", work_.runner.hash(model)},
-        {"retrained", work_.runner.hash(retrained())},
-        {"max_length", experiment.max_length},
-        {"batch_size", experiment.eval_batch_size},
-        {"bfloat16", experiment.bfloat16}};
-    for (const ExperimentData& data : experiment.data) {
-      inputs["data"][data.name] = work_.runner.hash(data.test);
-    }
+    Json inputs = test_inputs(work_, model);
+    inputs["retrained"] = work_.runner.hash(retrained());
     return inputs;
   }
 

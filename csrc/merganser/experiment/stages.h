@@ -1,19 +1,23 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "merganser/base/progress.h"
 #include "merganser/experiment/results.h"
 #include "merganser/experiment/settings.h"
 #include "merganser/experiment/stage_runner.h"
+#include "merganser/text/dataset.h"
 
 // The kinds of stages of an experiment. A new kind is a function here and a
 // file next to the others.
 namespace merganser {
 
 class MismatchMeter;
+class Classifier;
 
 struct Workplace {
   const Experiment& experiment;
@@ -56,6 +60,22 @@ void estimate_model_fisher(
 
 // Writes merges/NAME/recipe.yaml and merges/NAME/model.
 void merge_experts(Workplace& work, const ExperimentMerge& merge);
+
+// What the results of a model on the test sets depend on.
+Json test_inputs(Workplace& work, const std::filesystem::path& model);
+
+// Calls use(position in experiment.data, model, test set, progress) for every
+// test set; progress counts the examples of all.
+using UseTestSet = std::function<void(
+    size_t set,
+    Classifier& model,
+    const Dataset& data,
+    const ProgressCallback& progress)>;
+void for_each_test_set(
+    const Experiment& experiment,
+    const std::filesystem::path& model,
+    const ProgressCallback& progress,
+    const UseTestSet& use);
 
 // Evaluates a model on every test set. `path` is its directory.
 ModelResult evaluate_model(

@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include "merganser/base/error.h"
-#include "merganser/base/interrupt.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/model/batch_logits.h"
 #include "merganser/objective/model_parameters.h"
@@ -114,14 +113,17 @@ void JointObjective::for_each_batch(
     const std::vector<int64_t>& examples,
     const UseBatch& use) {
   const Task& task = tasks_[t];
-  for (const auto& indices :
-       sorted_batches(task.data, options_.batch_size, examples)) {
-    check_interrupt();
-    const Batch batch = make_batch(task.data, indices, task.pad_id);
-    use(batch,
-        batch_logits(base_.encoder, batch, options_.bfloat16),
-        task.targets.index_select(0, at::tensor(indices, at::kLong)));
-  }
+  merganser::for_each_batch(
+      base_.encoder,
+      task.data,
+      sorted_batches(task.data, options_.batch_size, examples),
+      task.pad_id,
+      options_.bfloat16,
+      [&](const Batch& batch, const at::Tensor& logits) {
+        use(batch,
+            logits,
+            task.targets.index_select(0, at::tensor(batch.indices, at::kLong)));
+      });
 }
 
 double JointObjective::add_gradient(
