@@ -1,5 +1,6 @@
 """Shared by all Python tests: helper modules, devices, skipping, random state."""
 
+import gc
 import os
 import random
 import sys
@@ -58,3 +59,12 @@ def random_state():
         yield
     random.setstate(saved[0])
     numpy.random.set_state(saved[1])
+
+
+@pytest.fixture(scope="module")
+def quick_collections():
+    """Speeds up garbage collection at each start of a Trainer, which would visit all
+    objects that transformers has imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()

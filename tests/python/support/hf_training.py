@@ -8,6 +8,12 @@ from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+# Splits of a step of 8 examples into micro-batches.
+SPLITS = {
+    "1x8": {"per_device_train_batch_size": 8},
+    "2x4": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
+    "4x2": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
+}
 
 
 def bert(dropout=False, **options):

@@ -77,3 +77,10 @@ def train(folder, out="out", progress=None, **options):
     options.setdefault("train", folder / "train.jsonl")
     trainer = merganser.Trainer(folder / "model", out=folder / out, **options)
     return trainer.train(progress), folder / out
+
+
+def read_metrics(out):
+    """The lines of steps, and the lines of epochs."""
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").open()]
+    steps = [row for row in rows if "learning_rate" in row]
+    return steps, [row for row in rows if "train_loss" in row]

@@ -2,7 +2,6 @@
 it."""
 
 import copy
-import gc
 import itertools
 
 import hf_training
@@ -11,7 +10,15 @@ import pytest
 import torch
 from accelerate import PartialState
 from fisher_oracle import assert_fishers_close
-from hf_training import bert, define_adam, examples, gpt2, make_trainer, sentences
+from hf_training import (
+    SPLITS,
+    bert,
+    define_adam,
+    examples,
+    gpt2,
+    make_trainer,
+    sentences,
+)
 from merganser import FisherResult, InputError
 from merganser._hf.trainer import check_trainer
 from merganser.adamw_fisher import AdamWFisher
@@ -19,20 +26,7 @@ from merganser.hf import ESTIMATORS, FisherCallback
 from processes import run_twice
 from transformers import BertForTokenClassification, TrainerCallback
 
-SPLITS = {
-    "1x8": {"per_device_train_batch_size": 8},
-    "2x4": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
-    "4x2": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
-}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_collections():
-    """Speeds up garbage collection at each start of a Trainer, which would visit all
-    objects that transformers has imported."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("quick_collections")
 
 
 def run(folder, model, data, estimator="adam", ours=False, callback=None, **options):

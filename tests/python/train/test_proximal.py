@@ -1,11 +1,9 @@
 """ProximalCallback against closed forms on ridge regression, and step by step."""
 
-import gc
-
 import merganser
 import pytest
 import torch
-from hf_training import bert, examples, make_trainer
+from hf_training import SPLITS, bert, examples, make_trainer
 from merganser import FisherResult, InputError, Posterior
 from merganser.hf import FisherCallback, ProximalCallback
 from processes import run_twice
@@ -19,20 +17,7 @@ from proximal_runs import (
 )
 from torch import nn
 
-SPLITS = {
-    "1x8": {"per_device_train_batch_size": 8},
-    "2x4": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
-    "4x2": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
-}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_collections():
-    """Speeds up garbage collection at each start of a Trainer, which would visit all
-    objects that transformers has imported."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("quick_collections")
 
 
 class Ridge(nn.Module):

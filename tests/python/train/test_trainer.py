@@ -9,7 +9,15 @@ import merganser
 import pytest
 import torch
 from merganser import _C
-from training_inputs import MODELS, make_bert, make_data, sentences, train, write
+from training_inputs import (
+    MODELS,
+    make_bert,
+    make_data,
+    read_metrics,
+    sentences,
+    train,
+    write,
+)
 from training_replay import Replay
 from transformers import AutoModelForSequenceClassification
 
@@ -36,13 +44,6 @@ OPTIONS = {
     # 14 batches in steps of 3; the last step of an epoch has 2, one of them short.
     "accumulated": {"lr": 3e-3, "epochs": 10, "batch_size": 3, "accumulate": 3},
 }
-
-
-def read_metrics(out):
-    """The lines of steps, and the lines of epochs."""
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").open()]
-    steps = [row for row in rows if "learning_rate" in row]
-    return steps, [row for row in rows if "train_loss" in row]
 
 
 def assert_same_course(steps, expected):

@@ -10,7 +10,15 @@ from merganser import _C
 from safetensors.torch import load_file
 from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from training_inputs import MODELS, make_bert, make_data, sentences, train, write
+from training_inputs import (
+    MODELS,
+    make_bert,
+    make_data,
+    read_metrics,
+    sentences,
+    train,
+    write,
+)
 from training_replay import Replay
 
 COURSES = {
@@ -45,13 +53,6 @@ class LinearReplay(Replay):
         with sdpa_kernel(SDPBackend.MATH):  # others have no forward derivative
             value, slope = jvp(network, (theta_0,), (tau,))
         return value + slope
-
-
-def read_metrics(out):
-    """The lines of steps, and the lines of epochs."""
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").open()]
-    steps = [row for row in rows if "learning_rate" in row]
-    return steps, [row for row in rows if "train_loss" in row]
 
 
 def assert_same_course(steps, expected):
