@@ -4,16 +4,14 @@
 #include <gtest/gtest.h>
 
 #include "merganser/base/error.h"
+#include "support/temporary_folder.h"
 
 namespace merganser {
 namespace {
 
 class TrainStateTest : public ::testing::Test {
  protected:
-  TrainStateTest()
-      : file_(
-            std::filesystem::path(::testing::TempDir()) /
-            "train_state.safetensors") {
+  TrainStateTest() : file_(folder_ / "train_state.safetensors") {
     state_.step = 17;
     state_.examples = 540;
     state_.epoch_loss = 0.1 + 0.2; // no short decimal
@@ -23,9 +21,6 @@ class TrainStateTest : public ::testing::Test {
     state_.best_epoch = 1;
     state_.best_accuracy = 0.625;
     state_.metrics_bytes = 1234;
-  }
-  ~TrainStateTest() override {
-    std::filesystem::remove(file_);
   }
 
   std::string error(const std::string& fingerprint) {
@@ -37,6 +32,7 @@ class TrainStateTest : public ::testing::Test {
     return "";
   }
 
+  test::TemporaryFolder folder_; // its own: tests run in parallel
   std::filesystem::path file_;
   TrainState state_;
 };
