@@ -23,9 +23,9 @@ struct Subspace {
 };
 
 // Accumulates the inner products of every example's gradient with the columns
-// of a subspace. For a linear layer, <D_i^T A_i, tau> = sum D_i o (A_i tau^T):
-// one more matrix product per task, and no gradient of an example. While it
-// exists, the model's forward passes serve this object only.
+// of a subspace: for a linear layer <D_i^T A_i, tau_tg>, without a gradient of
+// an example in memory. While it exists, the model's forward passes serve this
+// object only.
 class MERGANSER_API InnerProductSink : public GradientSink {
  public:
   // `model` has its parameters in `arena`. Keeps views of the task vectors.

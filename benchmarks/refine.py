@@ -1,0 +1,150 @@
+"""What refinement of a one-shot merge brings: the share of the gap to joint training
+that it closes, by solver, number of examples and targets.
+
+    PYTHONPATH=build/cpu/python python benchmarks/refine.py
+
+Needs what scripts/demo leaves behind. Starts from the merge with the lowest test loss
+of out/snippets/results.json, runs `merganser refine` and `merganser eval`, keeps every
+outcome under out/refine and skips what is there. A step is chosen on held-out
+training examples; test sets are only measured. Prints a Markdown table and draws
+out/refine/refine.png.
+"""
+
+import argparse
+import itertools
+import json
+import subprocess
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+from matplotlib import pyplot
+
+MERGANSER = Path(__file__).parents[1] / "build" / "cpu" / "bin" / "merganser"
+SOLVERS = ("subspace", "newton", "adamw")
+TARGETS = ("labels", "predictions")
+LIMITS = (50, 200, 600)
+MARKERS = {"subspace": "o", "newton": "s", "adamw": "^"}
+
+
+def merganser(*arguments):
+    command = [MERGANSER, *map(str, arguments), "--json", "-q"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout)
+
+
+def cached(file, compute):
+    if not file.exists():
+        result = compute()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(result, indent=1) + "\n")
+    return json.loads(file.read_text())
+
+
+class Snippets:
+    """A finished run of examples/snippets.yaml and its data."""
+
+    def __init__(self, out, data):
+        self.out = out
+        self.data = data
+        results = json.loads((out / "results.json").read_text())
+        self.models = {model["name"]: model for model in results["models"]}
+        self.start = results["best"]["loss"]
+        self.experts = [m["name"] for m in results["models"] if m["kind"] == "expert"]
+        self.sets = results["sets"]
+
+    def refine(self, out, solver, targets, limit):
+        arguments = ["--model", self.out / self.models[self.start]["path"]]
+        arguments += ["--base", self.out / "models" / "base"]
+        arguments += ["--base-fisher", self.out / "fishers" / "base.safetensors"]
+        for name in self.experts:
+            arguments += ["--expert", self.out / "models" / name]
+            arguments += ["--data", self.data / name / "train.jsonl"]
+            arguments += ["--fisher", self.out / "fishers" / f"{name}.safetensors"]
+        options = ("--solver", solver, "--targets", targets, "--limit", limit)
+        # Resumes what was interrupted.
+        resume = ["--resume"] if out.exists() else []
+        settings = ("--max-length", 64, "--seed", 1)
+        return merganser(
+            "refine", *arguments, *options, *settings, *resume, "--out", out
+        )
+
+    def evaluate(self, model):
+        """Means over the test sets: (accuracy, loss)."""
+        tests = []
+        for name in self.sets:
+            tests += ["--data", self.data / name / "test.jsonl"]
+        sets = merganser("eval", "--model", model, *tests, "--max-length", 64)
+        return [sum(s[key] for s in sets) / len(sets) for key in ("accuracy", "loss")]
+
+    def average(self, name):
+        average = self.models[name]["average"]
+        return average["accuracy"], average["loss"]
+
+
+def measure(snippets, out, targets, solver, limit):
+    name = f"{solver}_{targets}_{limit}"
+    report = cached(
+        out / f"{name}.json",
+        lambda: snippets.refine(out / name, solver, targets, limit),
+    )
+    tests = cached(out / f"{name}.tests.json", lambda: snippets.evaluate(out / name))
+    return targets, solver, limit, report, tests
+
+
+def draw(rows, start, target, file):
+    figure, all_axes = pyplot.subplots(1, 2, sharey=True, figsize=(9, 4))
+    for axes, targets in zip(all_axes, TARGETS, strict=True):
+        for solver in SOLVERS:
+            points = [
+                (n, t[1]) for g, s, n, _, t in rows if (g, s) == (targets, solver)
+            ]
+            axes.plot(*zip(*points, strict=True), MARKERS[solver] + "-", label=solver)
+        axes.axhline(start, color="black", linestyle=":", label="merge")
+        axes.axhline(target, color="black", linestyle="--", label="joint training")
+        axes.set_xscale("log")
+        axes.set_xticks(LIMITS, [str(n) for n in LIMITS], minor=False)
+        axes.minorticks_off()
+        axes.set_xlabel("examples per task")
+        axes.set_title(f"targets: {targets}")
+    all_axes[0].set_ylabel("test loss, mean over the sets (nats)")
+    all_axes[1].legend()
+    figure.tight_layout()
+    figure.savefig(file, dpi=120)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path("data/snippets"))
+    parser.add_argument("--snippets", type=Path, default=Path("out/snippets"))
+    parser.add_argument("--out", type=Path, default=Path("out/refine"))
+    arguments = parser.parse_args()
+    snippets = Snippets(arguments.snippets, arguments.data)
+    accuracy, loss = snippets.average(snippets.start)
+    best_accuracy, target = snippets.average("target")
+    print("| targets | solver | examples | kept step | accuracy | loss | share | s |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|")
+    print(f"| {snippets.start} | | 0 | | {accuracy:.1%} | {loss:.3f} | 0 % | |")
+    rows = []
+    for choice in itertools.product(TARGETS, SOLVERS, LIMITS):
+        row = measure(snippets, arguments.out, *choice)
+        targets, solver, limit, report, (own_accuracy, own_loss) = row
+        share = (loss - own_loss) / (loss - target)
+        print(
+            f"| {targets} | {solver} | {limit} | {report['kept_step']} | "
+            f"{own_accuracy:.1%} | {own_loss:.3f} | {share:.0%} | "
+            f"{report['seconds']:.0f} |",
+            flush=True,
+        )
+        rows.append(row)
+    print(
+        f"| joint training | | all | | {best_accuracy:.1%} | {target:.3f} | 100 % | |"
+    )
+    draw(rows, loss, target, arguments.out / "refine.png")
+
+
+if __name__ == "__main__":
+    main()
