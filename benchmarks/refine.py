@@ -25,6 +25,7 @@ MERGANSER = Path(__file__).parents[1] / "build" / "cpu" / "bin" / "merganser"
 SOLVERS = ("subspace", "newton", "adamw")
 TARGETS = ("labels", "predictions")
 LIMITS = (50, 200, 600)
+DTYPE = ("--dtype", "bfloat16")  # as in examples/snippets.yaml
 MARKERS = {"subspace": "o", "newton": "s", "adamw": "^"}
 
 
@@ -65,7 +66,7 @@ class Snippets:
         options = ("--solver", solver, "--targets", targets, "--limit", limit)
         # Resumes what was interrupted.
         resume = ["--resume"] if out.exists() else []
-        settings = ("--max-length", 64, "--seed", 1)
+        settings = ("--max-length", 64, "--seed", 1, *DTYPE)
         return merganser(
             "refine", *arguments, *options, *settings, *resume, "--out", out
         )
@@ -75,7 +76,7 @@ class Snippets:
         tests = []
         for name in self.sets:
             tests += ["--data", self.data / name / "test.jsonl"]
-        sets = merganser("eval", "--model", model, *tests, "--max-length", 64)
+        sets = merganser("eval", "--model", model, *tests, "--max-length", 64, *DTYPE)
         return [sum(s[key] for s in sets) / len(sets) for key in ("accuracy", "loss")]
 
     def average(self, name):
