@@ -4,10 +4,11 @@ that it closes, by solver, number of examples and targets.
     PYTHONPATH=build/cpu/python python benchmarks/refine.py
 
 Needs what scripts/demo leaves behind. Starts from the merge with the lowest test loss
-of out/snippets/results.json, runs `merganser refine` and `merganser eval`, keeps every
-outcome under out/refine and skips what is there. A step is chosen on held-out
-training examples; test sets are only measured. Prints a Markdown table and draws
-out/refine/refine.png.
+of out/snippets/results.json. The base's own data are a task too, with the base as its
+expert, in place of the base's diagonal Fisher. Runs `merganser refine` and
+`merganser eval`, keeps every outcome under out/refine and runs what is missing. A step
+is chosen on held-out training examples; test sets are only measured. Prints a Markdown
+table and draws out/refine/refine.png.
 """
 
 import argparse
@@ -58,11 +59,11 @@ class Snippets:
     def refine(self, out, solver, targets, limit):
         arguments = ["--model", self.out / self.models[self.start]["path"]]
         arguments += ["--base", self.out / "models" / "base"]
-        arguments += ["--base-fisher", self.out / "fishers" / "base.safetensors"]
-        for name in self.experts:
-            arguments += ["--expert", self.out / "models" / name]
+        for name in self.sets:
+            expert = name if name in self.experts else "base"
+            arguments += ["--expert", self.out / "models" / expert]
             arguments += ["--data", self.data / name / "train.jsonl"]
-            arguments += ["--fisher", self.out / "fishers" / f"{name}.safetensors"]
+            arguments += ["--fisher", self.out / "fishers" / f"{expert}.safetensors"]
         options = ("--solver", solver, "--targets", targets, "--limit", limit)
         # Resumes what was interrupted.
         resume = ["--resume"] if out.exists() else []

@@ -185,7 +185,7 @@ def main():
     OUT.write_text(
         "// Written by scripts/make_unicode_tables.py; change that.\n"
         "// clang-format off\n\n"
-        '#include "text/unicode_tables.h"\n\n'
+        '#include "merganser/text/unicode_tables.h"\n\n'
         "namespace merganser::unicode {\n\n"
         + "\n".join(parts)
         + "\n} // namespace merganser::unicode\n"

@@ -72,7 +72,7 @@ Work define_refine(CLI::App& parser, const CommonOptions& common) {
   parser.add_option(
       "--steps",
       o.steps,
-      "Number of steps; by default 60 (adamw), 10 (newton), 5 (subspace)");
+      "Number of steps; by default 60 (adamw), 10 (newton), 4 (subspace)");
   parser.add_option("--lr", o.learning_rate, "adamw: learning rate")
       ->capture_default_str();
   parser

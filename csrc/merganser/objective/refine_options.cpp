@@ -76,7 +76,7 @@ int64_t RefineOptions::steps_or_default() const {
     case RefineSolver::kNewton:
       return 10;
     default:
-      return 5;
+      return 4;
   }
 }
 
