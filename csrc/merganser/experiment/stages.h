@@ -61,7 +61,7 @@ void estimate_model_fisher(
 // Writes merges/NAME/recipe.yaml and merges/NAME/model.
 void merge_experts(Workplace& work, const ExperimentMerge& merge);
 
-// What the results of a model on the test sets depend on.
+// Inputs of a stage that tests a model on the test sets.
 Json test_inputs(Workplace& work, const std::filesystem::path& model);
 
 // Calls use(position in experiment.data, model, test set, progress) for every
