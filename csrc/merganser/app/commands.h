@@ -41,6 +41,7 @@ inline constexpr CommandInfo kCommands[] = {
      "show names, shapes, types, metadata and hashes of a checkpoint"},
     {"verify", "check that a merged model and its inputs are unchanged"},
     {"run", "run an experiment: fine-tune, Fisher, merge, evaluate"},
+    {"report", "write a page with the results of an experiment"},
 };
 
 // Commands of the executable `merganser`, without torch.

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <system_error>
@@ -16,6 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 constexpr const char* kProgram = "merganser-torch";
+constexpr const char* kPython = MERGANSER_PYTHON_PROGRAM; // such as python3.12
 
 // Paths of the program in an installation, relative to this executable: the
 // build tree and the Python package, cmake --install, and a wheel that put this
@@ -35,10 +37,28 @@ std::vector<fs::path> candidates(const fs::path& bin) {
   return paths;
 }
 
+// The directory of this executable.
+fs::path bin_directory() {
+  return fs::read_symlink("/proc/self/exe").parent_path();
+}
+
+// Makes Python find the package of the build tree whose bin/ this is.
+void add_build_tree(const fs::path& bin) {
+  const fs::path packages = bin.parent_path() / "python";
+  if (!fs::exists(packages / "merganser" / "report.py")) {
+    return;
+  }
+  std::string path = packages.string();
+  if (const char* before = std::getenv("PYTHONPATH")) {
+    path += fmt::format(":{}", before);
+  }
+  setenv("PYTHONPATH", path.c_str(), 1);
+}
+
 } // namespace
 
 int start_torch(char** argv) {
-  const fs::path bin = fs::read_symlink("/proc/self/exe").parent_path();
+  const fs::path bin = bin_directory();
   for (const auto& path : candidates(bin)) {
     if (access(path.c_str(), X_OK) == 0) {
       execv(path.c_str(), argv);
@@ -53,6 +73,29 @@ int start_torch(char** argv) {
       kProgram,
       (bin / "merganser").string(),
       kProgram));
+}
+
+int start_report(char** argv) {
+  const fs::path bin = bin_directory();
+  add_build_tree(bin);
+  // Modules in the working directory are not Python's.
+  setenv("PYTHONSAFEPATH", "1", 1);
+  const fs::path neighbour = bin / kPython;
+  const std::string python =
+      access(neighbour.c_str(), X_OK) == 0 ? neighbour.string() : kPython;
+  std::string module = "merganser.report";
+  std::string option = "-m";
+  std::string name = python;
+  std::vector<char*> arguments = {name.data(), option.data(), module.data()};
+  for (char** rest = argv + 2; *rest != nullptr; ++rest) {
+    arguments.push_back(*rest);
+  }
+  arguments.push_back(nullptr);
+  execvp(python.c_str(), arguments.data());
+  throw Error(fmt::format(
+      "'merganser report' needs {} with the package merganser: {}",
+      python,
+      std::strerror(errno)));
 }
 
 } // namespace merganser::app

@@ -1,6 +1,8 @@
 // The executable `merganser`. It links the torch-free core only, so that merge,
 // plan and inspect start in milliseconds. merganser-torch has the other
-// commands and replaces this process on demand.
+// commands and replaces this process on demand; report is the Python package's.
+
+#include <string_view>
 
 #include "merganser/app/commands.h"
 #include "merganser/app/launch.h"
@@ -15,5 +17,9 @@ int main(int argc, char** argv) {
       {"inspect", define_inspect},
       {"verify", define_verify},
   };
-  return run_program(argc, argv, commands, start_torch);
+  const auto elsewhere = [](char** arguments) {
+    return std::string_view(arguments[1]) == "report" ? start_report(arguments)
+                                                      : start_torch(arguments);
+  };
+  return run_program(argc, argv, commands, elsewhere);
 }

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -340,23 +339,10 @@ def test_json_is_the_results_file(finished):
     assert done.stderr == ""
 
 
-def report(out):
-    command = [sys.executable, "-m", "merganser.report", str(out)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.slow
-def test_report_draws_a_plot(copy):
-    done = report(copy / "out")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(copy / "out" / "accuracy.png")
-    image = (copy / "out" / "accuracy.png").read_bytes()
-    assert image.startswith(b"\x89PNG") and len(image) > 10_000
-
-
-@pytest.mark.slow
-def test_report_without_results(tmp_path):
-    done = report(tmp_path)
-    assert done.returncode == 2
-    assert "results.json" in done.stderr and len(done.stderr.splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
+def test_report_on_a_run(copy):
+    done = run("report", copy / "out")
+    path = copy / "out" / "report.html"
+    assert done.stdout == f"{path}\n"
+    text = path.read_text()
+    assert all(f">{name}</th>" in text for name in [*TRAINED, *MERGES])

@@ -1,0 +1,133 @@
+"""Test error over the gradient mismatch, of schemes and of growing merges."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from .labels import label_points
+from .models import AVERAGE, Model, merges, norm, scores, standard_error
+from .style import (
+    below,
+    colour,
+    finish,
+    kind_of,
+    line,
+    panels,
+    scale,
+    styled,
+)
+
+_NORMS = {
+    "norm": "gradient mismatch, 2-norm",
+    "h0_inverse_norm": "gradient mismatch, norm in 1/H0",
+}
+
+
+@styled
+def plot_mismatch(
+    results: dict[str, Any],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    norms: tuple[str, ...] = ("norm", "h0_inverse_norm"),
+) -> Figure:
+    """Plots the average test error (%) over the gradient mismatch, which training data
+    alone give: a point per model that has one, a panel per norm.
+
+    A better method has both smaller (Daheim et al., figure 1, right).
+    """
+    measured = [key for key in norms if any(norm(m, key) for m in results["models"])]
+    if not measured:
+        raise ValueError("the results have no mismatch; set mismatch: true")
+    figure, axes = panels(len(measured), (4.6, 3.7), sharey=True)
+    axes[0].set_ylabel("test error, % (average of the sets)")
+    for axis, key in zip(axes, measured, strict=True):
+        models = [m for m in results["models"] if norm(m, key)]
+        points = [(norm(m, key) or 0.0, _error(m)) for m in models]
+        for model, (x, y) in zip(models, points, strict=True):
+            kind = kind_of(model)
+            axis.errorbar(
+                x,
+                y,
+                yerr=_spread(model),
+                marker=kind.marker,
+                color=colour(kind.colour),
+                capsize=2,
+                linestyle="",
+                label=kind.label,
+            )
+        scale(axis, [x for x, _ in points])
+        axis.set_xlabel(_NORMS[key])
+        axis.margins(0.12)
+        spreads = [_spread(m) or 0 for m in models]
+        label_points(axis, points, [m["name"] for m in models], spreads)
+    below(figure, axes[0])
+    return finish(figure, path)
+
+
+def growing(results: dict[str, Any]) -> dict[str, list[Model]]:
+    """Merges of 1, 2, ... experts by method, for the methods that have several."""
+    found: dict[str, dict[int, Model]] = {}
+    for model in merges(results):
+        if "method" in model and "experts" in model:
+            counts = found.setdefault(model["method"], {})
+            counts.setdefault(len(model["experts"]), model)
+    return {
+        method: [counts[n] for n in sorted(counts)]
+        for method, counts in found.items()
+        if len(counts) > 1
+    }
+
+
+@styled
+def plot_growing(
+    results: dict[str, Any],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    over: tuple[str, ...] = ("experts", "norm"),
+) -> Figure:
+    """Plots the average test error (%) of merges of 1, 2, ... experts, a line per
+    method: over their number ("experts") and over the mismatch ("norm",
+    "h0_inverse_norm"), a panel for each that all of them have.
+
+    The merges are those whose `experts` differ in number, in results.json.
+    """
+    methods = growing(results)
+    if not methods:
+        raise ValueError("the results have no method that merges 1, 2, ... experts")
+    every = [model for models in methods.values() for model in models]
+    shown = [
+        key for key in over if key == "experts" or all(norm(m, key) for m in every)
+    ]
+    figure, axes = panels(len(shown), (4.6, 3.6), sharey=True)
+    axes[0].set_ylabel("test error, % (average of the sets)")
+    for axis, key in zip(axes, shown, strict=True):
+        for number, (method, models) in enumerate(methods.items()):
+            counts = [len(m["experts"]) for m in models]
+            x = counts if key == "experts" else [norm(m, key) or 0.0 for m in models]
+            errors = [_error(m) for m in models]
+            spreads = [_spread(m) or 0 for m in models]
+            axis.errorbar(x, errors, spreads, label=method, capsize=2, **line(number))
+            if key != "experts":
+                for count, a, b in zip(counts, x, errors, strict=True):
+                    text = {"textcoords": "offset points", "size": 8}
+                    axis.annotate(str(count), (a, b), (5, 4), **text)
+        if key == "experts":
+            axis.set_xlabel("number of experts in the merge")
+            axis.set_xticks(sorted({len(m["experts"]) for m in every}))
+        else:
+            axis.set_xlabel(f"{_NORMS[key]} (numbers: experts)")
+            scale(axis, [norm(m, key) or 0.0 for m in every])
+    below(figure, axes[0])
+    return finish(figure, path)
+
+
+def _error(model: Model) -> float:
+    return 100 * (1 - scores(model, AVERAGE)["accuracy"])
+
+
+def _spread(model: Model) -> float | None:
+    error = standard_error(model, AVERAGE, "accuracy")
+    return None if error is None else 100 * error

@@ -1,0 +1,46 @@
+"""Numbers of the models in results.json."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+Model = dict[str, Any]
+AVERAGE = "average"
+
+
+def scores(model: Model, panel: str) -> dict[str, float]:
+    """The numbers on one test set, or their means over the sets for "average"."""
+    return model[AVERAGE] if panel == AVERAGE else model["sets"][panel]
+
+
+def standard_error(model: Model, panel: str, quantity: str) -> float | None:
+    """Over seeds; None for a run of one seed."""
+    errors = model.get("standard_error")
+    return None if errors is None else scores(errors, panel).get(quantity)
+
+
+def norm(model: Model, key: str = "norm") -> float | None:
+    """Norm of the gradient mismatch, or None where it was not measured."""
+    total = model.get("mismatch", {}).get("total", {})
+    value = total.get("mismatch", {}).get(key)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def majority(results: dict[str, Any], panel: str) -> float:
+    """Share of the most frequent label."""
+    shares = results["majority"]
+    return sum(shares.values()) / len(shares) if panel == AVERAGE else shares[panel]
+
+
+def merges(results: dict[str, Any]) -> list[Model]:
+    """All models that no training on the sets gave."""
+    trained = ("base", "expert", "target")
+    return [model for model in results["models"] if model["kind"] not in trained]
+
+
+def output(results: dict[str, Any]) -> Model | None:
+    """The model that the experiment names as its result, by a path per seed."""
+    paths = results.get("output") or ""
+    parts = (paths if isinstance(paths, str) else paths[0]).split("/")
+    return next((model for model in merges(results) if model["name"] in parts), None)

@@ -1,0 +1,153 @@
+"""The figures' numbers, and files that they are written to."""
+
+import json
+
+import numpy
+import pytest
+import report_runs
+from matplotlib.figure import Figure
+from merganser import report
+
+
+@pytest.fixture
+def results(reports):
+    return json.loads((reports / "full" / "results.json").read_text())
+
+
+def lines(axis):
+    """Coordinates of the lines with a label that a legend shows."""
+    found = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+    return {name: points for name, points in found.items() if name[0] != "_"}
+
+
+def points(axis):
+    """Coordinates of the points with error bars, without those of the bars."""
+    return numpy.array(sorted(tuple(b[0].get_xydata()[0]) for b in axis.containers))
+
+
+def test_reliability_sums_to_the_calibration_error():
+    random = numpy.random.default_rng(3)
+    probabilities = random.dirichlet([0.4, 0.3, 0.3], 500)
+    labels = random.integers(0, 3, 500)
+    bins = report.reliability(probabilities, labels)
+    error = (bins.share * abs(bins.accuracy - bins.confidence)).sum()
+    expected = report_runs.calibration_error(probabilities, labels)
+    assert error == pytest.approx(expected, abs=1e-12)
+    assert bins.share.sum() == pytest.approx(1)
+    right = (probabilities.argmax(1) == labels).mean()
+    assert (bins.share * bins.accuracy).sum() == pytest.approx(right)
+
+
+def test_reliability_at_the_edges_of_bins():
+    """1/3 and 2/3 close a bin, 1 is in the last one."""
+    top = [1.0, 1.0, 0.6, 0.6, 0.62]
+    probabilities = [[p, 1 - p] for p in top]
+    bins = report.reliability(probabilities, [0, 1, 0, 0, 0])
+    assert bins.confidence == pytest.approx([0.6, 0.62, 1.0])
+    assert bins.accuracy == pytest.approx([1, 1, 0.5])
+    assert bins.share == pytest.approx([0.4, 0.2, 0.4])
+
+
+def test_accuracy_of_every_model(results):
+    figure = report.plot_accuracy(results)
+    assert [axis.get_title() for axis in figure.axes] == [*report_runs.SETS, "average"]
+    expected = sorted(
+        (100 * model["average"]["accuracy"], row)
+        for row, model in enumerate(results["models"])
+    )
+    assert points(figure.axes[-1]) == pytest.approx(numpy.array(expected))
+    assert len(report.plot_accuracy(results, sets=["nyt"]).axes) == 1
+
+
+def test_mismatch_against_test_error(results):
+    figure = report.plot_mismatch(results)
+    measured = [model for model in results["models"] if "mismatch" in model]
+    for axis, key in zip(figure.axes, ("norm", "h0_inverse_norm"), strict=True):
+        expected = sorted(
+            (
+                model["mismatch"]["total"]["mismatch"][key],
+                100 * (1 - model["average"]["accuracy"]),
+            )
+            for model in measured
+        )
+        assert points(axis) == pytest.approx(numpy.array(expected))
+        names = {text.get_text() for text in axis.texts} - {""}
+        assert names == {model["name"] for model in measured}
+
+
+def test_names_of_close_points_do_not_overlap(results):
+    for number, model in enumerate(results["models"][3:]):
+        model["mismatch"]["total"]["mismatch"]["norm"] = 10 + 0.01 * number
+        model["average"]["accuracy"] = 0.9 - 0.0005 * number
+    figure = report.plot_mismatch(results, norms=("norm",))
+    figure.canvas.draw()
+    boxes = [t.get_window_extent() for t in figure.axes[0].texts if t.get_text()]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_growing_merges(results):
+    figure = report.plot_growing(results)
+    errors = {
+        model["name"]: 100 * (1 - model["average"]["accuracy"])
+        for model in results["models"]
+    }
+    axis = figure.axes[0]
+    for bars in axis.containers:
+        name = bars.get_label()
+        expected = [[1, errors[f"{name}_1"]], [2, errors[name]]]
+        assert bars[0].get_xydata().tolist() == pytest.approx(numpy.array(expected))
+    assert {bars.get_label() for bars in axis.containers} == {
+        "fisher",
+        "gradient_matching",
+    }
+
+
+def test_sweeps(results):
+    figure = report.plot_sweeps(results)
+    for axis, (key, factor) in zip(
+        figure.axes, (("accuracy", 100), ("loss", 1)), strict=True
+    ):
+        assert axis.get_xscale() == "log"
+        for sweep, rings in zip(results["sweeps"], axis.collections, strict=True):
+            expected = [
+                [p["value"], factor * p["average"][key]] for p in sweep["values"]
+            ]
+            assert lines(axis)[sweep["name"]] == pytest.approx(numpy.array(expected))
+            chosen = [point for point in expected if point[0] == sweep["chosen"]]
+            assert rings.get_offsets().tolist() == pytest.approx(numpy.array(chosen))
+
+
+@pytest.mark.parametrize("weight", [None, 50])
+def test_refinement_is_per_example(results, weight):
+    """merganser.refine reports totals, the executable values per example."""
+    steps = dict(results["refinements"][0])
+    if weight:
+        steps["total_weight"] = weight
+    (axis,) = report.plot_refinement(steps).axes
+    expected = [[s["step"], s["held_out"] / (weight or 1)] for s in steps["steps"]]
+    assert lines(axis)["examples held out"] == pytest.approx(numpy.array(expected))
+    assert lines(axis)["kept"][0][0] == 2
+
+
+@pytest.mark.parametrize("draw", ["mismatch", "growing", "sweeps"])
+def test_figure_without_data(reports, draw):
+    plain = json.loads((reports / "plain" / "results.json").read_text())
+    with pytest.raises(ValueError, match="the results have no "):
+        getattr(report, f"plot_{draw}")(plain)
+
+
+def test_figure_is_written_and_returned(results, tmp_path):
+    figure = report.plot_accuracy(results, tmp_path / "figure.png")
+    assert isinstance(figure, Figure)
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError):
+        report.plot_accuracy(results, tmp_path / "figure.unknown")
+    assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
+
+
+def test_lines_differ_without_colour():
+    from merganser._report.style import KINDS, LINES
+
+    looks = [(line["marker"], str(line["linestyle"])) for line in LINES]
+    assert len(set(looks)) == len({look for look, _ in looks}) == len(LINES)
+    assert len({kind.marker for kind in KINDS.values()}) == len(KINDS)
