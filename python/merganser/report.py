@@ -88,7 +88,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         path = write_report(arguments.out)
-    except (InputError, OSError, json.JSONDecodeError) as error:
+    except (InputError, OSError) as error:
         print(f"merganser: {error}", file=sys.stderr)
         return 2
     except KeyError as error:

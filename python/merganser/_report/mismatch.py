@@ -41,7 +41,7 @@ def plot_mismatch(
     measured = [key for key in norms if any(norm(m, key) for m in results["models"])]
     if not measured:
         raise ValueError("the results have no mismatch; set mismatch: true")
-    figure, axes = panels(len(measured), (4.6, 3.7), sharey=True)
+    figure, axes = panels(len(measured), (4.6, 3.4), sharey=True)
     axes[0].set_ylabel("test error, % (average of the sets)")
     for axis, key in zip(axes, measured, strict=True):
         models = [m for m in results["models"] if norm(m, key)]
@@ -61,9 +61,12 @@ def plot_mismatch(
         scale(axis, [x for x, _ in points])
         axis.set_xlabel(_NORMS[key])
         axis.margins(0.12)
+    below(figure, axes[0])
+    for axis, key in zip(axes, measured, strict=True):
+        models = [m for m in results["models"] if norm(m, key)]
+        points = [(norm(m, key) or 0.0, _error(m)) for m in models]
         spreads = [_spread(m) or 0 for m in models]
         label_points(axis, points, [m["name"] for m in models], spreads)
-    below(figure, axes[0])
     return finish(figure, path)
 
 
@@ -101,7 +104,7 @@ def plot_growing(
     shown = [
         key for key in over if key == "experts" or all(norm(m, key) for m in every)
     ]
-    figure, axes = panels(len(shown), (4.6, 3.6), sharey=True)
+    figure, axes = panels(len(shown), (4.6, 3.3), sharey=True)
     axes[0].set_ylabel("test error, % (average of the sets)")
     for axis, key in zip(axes, shown, strict=True):
         for number, (method, models) in enumerate(methods.items()):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._C import InputError
 from .._merge.checkpoint import read_state
 
 Results = dict[str, Any]
@@ -57,4 +58,7 @@ class Outcome:
 
 
 def _read(path: Path) -> Results:
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: expected JSON, got: {error}") from None

@@ -25,7 +25,7 @@ def plot_refinement(
     numbers = [step["step"] for step in steps]
     # The executable writes objectives per example, merganser.refine totals.
     weight = report.get("total_weight", 1)
-    figure, (axis,) = panels(1, (4.6, 3.3))
+    figure, (axis,) = panels(1, (4.6, 3.0))
     labels = {"objective": "examples of the steps", "held_out": "examples held out"}
     for number, (key, label) in enumerate(labels.items()):
         values = [step[key] / weight for step in steps]

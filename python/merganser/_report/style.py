@@ -114,11 +114,16 @@ def below(figure: Figure, axis: Axes) -> None:
     """A legend of the axes' lines under the figure, where it covers none of them."""
     handles, labels = axis.get_legend_handles_labels()
     entries = dict(zip(labels, handles, strict=True))
+    # An inch holds 14 characters; a marker takes the width of 8.
+    fitting = int(14 * figure.get_figwidth() / (max(map(len, entries)) + 8))
+    columns = max(1, min(fitting, 4))
+    rows = -(-len(entries) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.2 * rows)
     figure.legend(
-        entries.values(),
-        entries.keys(),
+        list(entries.values()),
+        list(entries),
         loc="outside lower center",
-        ncols=3,
+        ncols=columns,
         fontsize=8.5,
     )
 

@@ -38,7 +38,7 @@ def plot_sweeps(
     shown = [s for s in results.get("sweeps", []) if s["parameter"] == parameter]
     if not shown:
         raise ValueError(f"the results have no sweep of {parameter}")
-    figure, axes = panels(len(quantities), (4.6, 3.5))
+    figure, axes = panels(len(quantities), (4.6, 3.3))
     for axis, quantity in zip(axes, quantities, strict=True):
         label, factor = _QUANTITIES[quantity]
         for number, sweep in enumerate(shown):

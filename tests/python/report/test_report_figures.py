@@ -85,6 +85,19 @@ def test_names_of_close_points_do_not_overlap(results):
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
+def test_legend_fits_into_its_figure(results):
+    for sweep, name in zip(results["sweeps"], "ab", strict=True):
+        sweep["name"] = 30 * name
+    for figure in (
+        report.plot_mismatch(results, norms=("norm",)),
+        report.plot_sweeps(results, quantities=("loss",)),
+        report.plot_refinement(results["refinements"][0]),
+    ):
+        figure.canvas.draw()
+        box = figure.legends[0].get_window_extent()
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+
+
 def test_growing_merges(results):
     figure = report.plot_growing(results)
     errors = {
