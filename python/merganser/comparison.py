@@ -126,10 +126,10 @@ def compare_fishers(
     for name in sorted(b):
         x, y = _flat(a[name]), _flat(b[name])
         moments.append(_moments(x, y))
-        rows.append(_row(name, moments[-1], _rank_correlation(x, y)))
+        rows.append(_row(name, moments[-1], rank_correlation(x, y)))
     if sort == "error":
         rows.sort(key=lambda row: _error_order(row.relative_error))
-    everything = _rank_correlation(
+    everything = rank_correlation(
         *(torch.cat([_flat(f[name]) for name in sorted(b)]) for f in (a, b))
     )
     total = _row("total", torch.stack(moments).sum(0), everything)
@@ -188,7 +188,8 @@ def _row(name: str, moments: Tensor, rank_correlation: float) -> TensorCompariso
     )
 
 
-def _rank_correlation(x: Tensor, y: Tensor) -> float:
+def rank_correlation(x: Tensor, y: Tensor) -> float:
+    """Spearman's, of two flat arrays; nan where a value is."""
     if x.isnan().any() or y.isnan().any():
         return math.nan
     # Exact: the mean rank is (n + 1) / 2, with or without ties.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 
+from ..comparison import rank_correlation
 from .labels import label_points
 from .models import AVERAGE, Model, merges, norm, scores, standard_error
 from .style import (
@@ -36,7 +38,8 @@ def plot_mismatch(
     """Plots the average test error (%) over the gradient mismatch, which training data
     alone give: a point per model that has one, a panel per norm.
 
-    A better method has both smaller (Daheim et al., figure 1, right).
+    A better method has both smaller (Daheim et al., figure 1, right). The titles have
+    Spearman's correlations of the merges' mismatch with their error and loss.
     """
     measured = [key for key in norms if any(norm(m, key) for m in results["models"])]
     if not measured:
@@ -60,6 +63,7 @@ def plot_mismatch(
             )
         scale(axis, [x for x, _ in points])
         axis.set_xlabel(_NORMS[key])
+        axis.set_title(_correlations(models, key), size=9)
         axis.margins(0.12)
     below(figure, axes[0])
     for axis, key in zip(axes, measured, strict=True):
@@ -68,6 +72,20 @@ def plot_mismatch(
         spreads = [_spread(m) or 0 for m in models]
         label_points(axis, points, [m["name"] for m in models], spreads)
     return finish(figure, path)
+
+
+def _correlations(models: list[Model], key: str) -> str:
+    merged = [m for m in models if m["kind"] == "merge"]
+    if len(merged) < 3:
+        return ""
+    x = torch.tensor([norm(m, key) or 0.0 for m in merged], dtype=torch.float64)
+    values = [scores(m, AVERAGE) for m in merged]
+    error = -torch.tensor([v["accuracy"] for v in values], dtype=torch.float64)
+    loss = torch.tensor([v["loss"] for v in values], dtype=torch.float64)
+    return (
+        f"{len(merged)} merges, Spearman {rank_correlation(x, error):.2f} with the "
+        f"error, {rank_correlation(x, loss):.2f} with the loss"
+    )
 
 
 def growing(results: dict[str, Any]) -> dict[str, list[Model]]:

@@ -75,6 +75,26 @@ def test_mismatch_against_test_error(results):
         assert names == {model["name"] for model in measured}
 
 
+def test_mismatch_ranks_merges(results):
+    """The titles' correlations, against ranks by comparison of all pairs."""
+
+    def spearman(x, y):
+        ranks = [(v[:, None] > v).sum(1) + (v[:, None] == v).sum(1) / 2 for v in (x, y)]
+        return numpy.corrcoef(*ranks)[0, 1]
+
+    merged = [m for m in results["models"] if m["kind"] == "merge"]
+    for count, model in enumerate(merged):
+        model["mismatch"] = {"total": {"mismatch": {"norm": (7 * count) % 5 + 1.0}}}
+    x = numpy.array([m["mismatch"]["total"]["mismatch"]["norm"] for m in merged])
+    error = numpy.array([1 - m["average"]["accuracy"] for m in merged])
+    loss = numpy.array([m["average"]["loss"] for m in merged])
+    title = report.plot_mismatch(results, norms=("norm",)).axes[0].get_title()
+    assert title == (
+        f"{len(merged)} merges, Spearman {spearman(x, error):.2f} with the error, "
+        f"{spearman(x, loss):.2f} with the loss"
+    )
+
+
 def test_names_of_close_points_do_not_overlap(results):
     for number, model in enumerate(results["models"][3:]):
         model["mismatch"]["total"]["mismatch"]["norm"] = 10 + 0.01 * number
