@@ -94,3 +94,11 @@ class FisherResult(Mapping[str, Tensor]):
             f"FisherResult({self.estimator}, {self.num_examples_used} of "
             f"{self.num_examples} examples, {len(self)} tensors, {count:,} values)"
         )
+
+
+def may_belong_to(fisher: FisherResult, content_hash: str) -> bool:
+    """False if a Fisher is known to be that of another model than the one with this
+    hash; an empty hash is unknown."""
+    return "" in (fisher.base_model_hash, content_hash) or (
+        fisher.base_model_hash == content_hash
+    )

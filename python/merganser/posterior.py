@@ -38,7 +38,7 @@ from ._posterior.inputs import (
 from ._posterior.predict import average_predictions, check_model
 from ._posterior.product import check_compatible, multiply
 from ._wrappers import unwrapped
-from .fisher_result import FisherResult
+from .fisher_result import FisherResult, may_belong_to
 
 _FILE = "posterior.safetensors"
 _ESTIMATOR = "posterior"  # in the metadata of that file
@@ -263,10 +263,10 @@ class Posterior:
     def load(cls, directory: str | os.PathLike) -> Posterior:
         """Reads what `save` wrote; tied tensors have one name.
 
-        Raises InputError for a mean that is not the one of the precision.
+        Raises InputError for a mean that is not the one of the precision, by its hash.
         """
         fisher = FisherResult.load(Path(directory) / _FILE)
-        if fisher.base_model_hash != _C.content_hash(directory):
+        if not may_belong_to(fisher, _C.content_hash(directory)):
             raise InputError(f"{directory}: {_FILE} belongs to another model")
         return cls(read_state(directory), fisher.H)
 

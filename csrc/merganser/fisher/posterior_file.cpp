@@ -78,6 +78,11 @@ void write_tensors(const fs::path& folder, const Posterior::Tensors& tensors) {
   writer.finish();
 }
 
+// False: the Fisher is known to be another model's.
+bool may_belong_to(const FisherResult& fisher, const Checkpoint& model) {
+  return fisher.model_hash.empty() || fisher.model_hash == model.content_hash();
+}
+
 } // namespace
 
 Posterior Posterior::laplace(
@@ -87,7 +92,7 @@ Posterior Posterior::laplace(
     double delta) {
   const Checkpoint checkpoint(model);
   const FisherResult own = FisherResult::load(fisher);
-  if (!own.model_hash.empty() && own.model_hash != checkpoint.content_hash()) {
+  if (!may_belong_to(own, checkpoint)) {
     throw InputError(fmt::format(
         "{}: the Fisher belongs to another model than {}",
         fisher.string(),
@@ -119,7 +124,7 @@ void Posterior::save(const fs::path& folder) const {
 Posterior Posterior::load(const fs::path& folder) {
   const Checkpoint checkpoint(folder);
   const FisherResult fisher = FisherResult::load(folder / kFile);
-  if (fisher.model_hash != checkpoint.content_hash()) {
+  if (!may_belong_to(fisher, checkpoint)) {
     throw InputError(
         fmt::format("{}: {} belongs to another model", folder.string(), kFile));
   }

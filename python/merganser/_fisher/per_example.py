@@ -13,7 +13,7 @@ from .caller import warn
 from .closeness import check_close, close
 from .model_state import trainable_parameters
 from .rules import Layout, NotPerExample
-from .uses import Use, can_join
+from .uses import Form, Use, can_join, form_of
 from .watch import Call, Place, Watch
 
 # Number of examples in the probe of a new graph.
@@ -37,7 +37,7 @@ class PerExampleUses:
     finds out, for every new graph of the model.
     """
 
-    # True if the uses of a parameter must come together, and be of kinds that join.
+    # True if the uses of a parameter must come together, and be of forms that join.
     joins = True
     # True if all gradients of an example must come together for each direction.
     by_direction = False
@@ -238,7 +238,7 @@ class PerExampleUses:
         size = self._watch.batch_size
         layouts = [Layout(size, minor) for minor in (False, True)]
         fits: dict[str, set[bool]] = {}
-        kinds: dict[str, set[type]] = defaultdict(set)
+        forms: dict[Place, set[Form]] = defaultdict(set)
         seen: set[str] = set()
 
         def look(call: Call, grad: Tensor) -> None:
@@ -253,7 +253,7 @@ class PerExampleUses:
                     if not any(x.any() for x in others):
                         right.add(layout.minor)
                         self._lengths[place.name].add(use.grad.shape[1])
-                        kinds[place.name].add(type(use))
+                        forms[place].add(form_of(use))
                 if grad.any():
                     seen.add(place.name)
                 fits[place.name] = fits.get(place.name, right) & right
@@ -265,10 +265,14 @@ class PerExampleUses:
             v[example] = torch.arange(1.0, v[0].numel() + 1).cos().view_as(v[0])
             self._watch.backward(outputs, v, True, look)
         found, problems = {}, {}
+        if self.joins:
+            for place, its in forms.items():
+                if not can_join(its):
+                    problems[place.name] = "has uses that cannot be combined"
         for name, right in fits.items():
-            if self.joins and not can_join(kinds[name]):
-                problems[name] = "has uses that cannot be combined"
-            elif not right:
+            if name in problems:
+                continue
+            if not right:
                 problems[name] = (
                     "has gradients whose rows are not the examples of the batch"
                 )
@@ -311,7 +315,7 @@ class PerExampleUses:
 
     def _add(self, place: Place) -> None:
         uses = self._pending.pop(place)
-        if self.joins and not can_join({type(use) for use in uses}):
+        if self.joins and not can_join({form_of(use) for use in uses}):
             raise Error(f"{place.name} is not used in the same way in every batch")
         self._add_uses(place, uses)
 

@@ -3,10 +3,11 @@
 Each class holds the contribution of one use of a parameter to the gradients of the B
 examples of a batch, and adds the sum of their squares to an accumulator in the
 parameter's shape. If a forward pass uses a parameter several times, its gradients are
-summed before the square: uses of one class are joined along the tokens. Formulas:
+summed before the square: uses of one form are joined along the tokens. Formulas:
 docs/method.md, section 3.
 """
 
+from collections import defaultdict
 from typing import NamedTuple
 
 import torch
@@ -83,14 +84,29 @@ class PerExample(NamedTuple):
 Use = Product | Rows | TokenSum | ScaledSum | PerExample
 
 
-def can_join(kinds: set[type]) -> bool:
-    return len(kinds) <= 1 or kinds == {Product, Rows}
+# A use's class and its fields: of a tensor (B, L, ...), the sizes after the tokens.
+Form = tuple
+
+
+def form_of(use: Use) -> Form:
+    """The form of a use: uses of equal forms differ only in their tokens."""
+    fields = (x.shape[2:] if isinstance(x, Tensor) else x for x in use)
+    return (type(use), *fields)
+
+
+def can_join(forms: set[Form]) -> bool:
+    """Returns whether add_squares takes uses of these forms together."""
+    if len(forms) <= 1:
+        return True
+    return len(forms) == 2 and {form[0] for form in forms} == {Product, Rows}
 
 
 def add_squares(sums: Tensor, uses: list[Use]) -> None:
     """sums += sum_i (sum of the uses' gradients of example i)^2."""
-    kinds = {type(use) for use in uses}
-    joined = [_join([use for use in uses if type(use) is kind]) for kind in kinds]
+    by_form = defaultdict(list)
+    for use in uses:
+        by_form[form_of(use)].append(use)
+    joined = [_join(same) for same in by_form.values()]
     if len(joined) == 1:
         joined[0].add_to(sums)
         return
@@ -100,6 +116,7 @@ def add_squares(sums: Tensor, uses: list[Use]) -> None:
 
 
 def _join(uses: list[Use]) -> Use:
+    """Joins uses of one form along the tokens."""
     if len(uses) == 1:
         return uses[0]
     joined = []

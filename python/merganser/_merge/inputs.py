@@ -27,6 +27,7 @@ class Part:
     label: str
     tensors: dict[str, Tensor]
     num_examples: float = 1.0  # N, for Fishers and Gram matrices
+    estimator: str = ""
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
@@ -259,7 +260,8 @@ def assigned(
         own = name if name in statistic else _twin(name, statistic, model, equal)
         if own is not None:
             tensors[name] = statistic[own]
-    return Part(label, tensors, float(statistic.num_examples))
+    estimator = getattr(statistic, "estimator", "")
+    return Part(label, tensors, float(statistic.num_examples), estimator)
 
 
 def _twin(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -46,7 +47,8 @@ def _settings(weights: Any, count: int) -> list[dict]:
 
 
 def measure_fishers(engine: _C.MemoryMerge, inputs: Inputs) -> None:
-    """Gives the engine the Fishers if normalize_fishers needs their means."""
+    """Gives the engine the Fishers if normalize_fishers needs their means; else warns
+    of scales that differ."""
     names = [
         name
         for name in sorted(set(inputs.canonical_names().values()))
@@ -54,13 +56,27 @@ def measure_fishers(engine: _C.MemoryMerge, inputs: Inputs) -> None:
         and all(name in part for part in inputs.fishers)
         and not inputs.has_grams(name)
     ]
-    if any(map(engine.normalizes_fishers, names)):
-        added = set()  # tied tensors share a Fisher
-        for name in names:
-            for i, part in enumerate(inputs.fishers):
-                if (key := (i, id(part[name]))) not in added:
-                    added.add(key)
-                    engine.add_fisher(i, name, _on_cpu(part, name))
+    if not any(map(engine.normalizes_fishers, names)):
+        _warn_of_scales(inputs)
+        return
+    added = set()  # tied tensors share a Fisher
+    for name in names:
+        for i, part in enumerate(inputs.fishers):
+            if (key := (i, id(part[name]))) not in added:
+                added.add(key)
+                engine.add_fisher(i, name, _on_cpu(part, name))
+
+
+def _warn_of_scales(inputs: Inputs) -> None:
+    """The note of `merganser plan`, as a warning."""
+    estimators = sorted({part.estimator for part in inputs.fishers} - {""})
+    if len(estimators) > 1:
+        warnings.warn(
+            "the Fishers come from different estimators "
+            f"({', '.join(estimators)}), whose scales differ; use one, or "
+            "normalize_fishers",
+            stacklevel=4,
+        )
 
 
 def merge_tensor(engine: _C.MemoryMerge, inputs: Inputs, name: str) -> Tensor:

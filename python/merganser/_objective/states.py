@@ -24,7 +24,7 @@ from .._merge.states import (
     state_of,
 )
 from .._wrappers import unwrapped
-from ..fisher_result import FisherResult
+from ..fisher_result import FisherResult, may_belong_to
 
 Model = nn.Module | Mapping[str, Tensor] | str | os.PathLike
 Tensors = dict[str, Tensor]
@@ -173,9 +173,9 @@ def carrier_of(*models: Model) -> nn.Module:
 
 
 def _check_hash(fisher: FisherResult, label: str, model: Model) -> None:
-    if not isinstance(model, str | os.PathLike) or not fisher.base_model_hash:
+    if not isinstance(model, str | os.PathLike):
         return
-    if fisher.base_model_hash != _C.content_hash(Path(model)):
+    if not may_belong_to(fisher, _C.content_hash(Path(model))):
         raise InputError(
             f"{label} is the Fisher of other weights than those in {model}"
         )

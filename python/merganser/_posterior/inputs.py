@@ -24,7 +24,7 @@ from .._merge.states import (
     some,
     state_of,
 )
-from ..fisher_result import FisherResult
+from ..fisher_result import FisherResult, may_belong_to
 
 Model = nn.Module | Mapping[str, Tensor] | str | os.PathLike
 Fisher = FisherResult | str | os.PathLike
@@ -45,7 +45,7 @@ def read_fishers(
     content_hash: of the model's files; empty: unknown.
     """
     fishers = [load_fisher(f) for f in (fisher, base_fisher) if f is not None]
-    if content_hash and fishers[0].base_model_hash not in ("", content_hash):
+    if not may_belong_to(fishers[0], content_hash):
         raise InputError("fisher belongs to another model: its hash differs")
     names = sorted(fishers[0].keys() ^ fishers[-1].keys())
     if names:

@@ -105,6 +105,53 @@ class Tied(nn.Module):
         return self.second(self.first(x))
 
 
+class BothWays(nn.Module):
+    """Multiplies by a weight and by its transpose."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(width, 4))
+
+    def forward(self, x):
+        return functional.linear(x, self.weight).tanh() @ self.weight
+
+
+class Grouped(nn.Module):
+    """Uses one weight in convolutions with one and two groups."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 2, 3))
+
+    def forward(self, x):
+        y = functional.conv1d(x.mT, self.weight, padding=1, groups=2).tanh()
+        y = functional.conv1d(y[:, :2] + y[:, 2:], self.weight, padding=1)
+        return y.mT
+
+
+class Lookups(nn.Module):
+    """Looks up tokens in one table, with several rows for padding."""
+
+    def __init__(self, *padding):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(10, 4))
+        self.padding = padding
+
+    def forward(self, ids):
+        rows = [
+            functional.embedding(ids, self.weight, padding_idx=i) for i in self.padding
+        ]
+        return torch.cat(rows, 1).tanh()
+
+
+class TableBothWays(Lookups):
+    """Looks up tokens in a table, and multiplies by it and by its transpose."""
+
+    def forward(self, ids):
+        x = functional.linear(super().forward(ids), self.weight)
+        return x.tanh() @ self.weight
+
+
 class Scales(nn.Module):
     """Own parameters: scale, shift, positions, a token that all texts share."""
 
@@ -250,6 +297,13 @@ BODIES = {
     "shared_repeated": (lambda: SharedRepeated((1, -1)), "body.positions.weight"),
     "sometimes": (Sometimes, "moves or chooses rows of its batches"),
     "custom": (Custom, "body.weight"),
+    "both_ways": (lambda: BothWays(4), "body.weight"),
+    "both_ways_wide": (lambda: BothWays(5), "body.weight"),
+    "grouped": (Grouped, "body.weight"),
+    "lookups": (lambda: Lookups(0, 0), None),
+    "lookups_padded": (lambda: Lookups(0, None), "body.weight"),
+    "lookups_padded_twice": (lambda: Lookups(0, 3), "body.weight"),
+    "table_both_ways": (lambda: TableBothWays(None), "body.weight"),
     "max_norm": (lambda: nn.Embedding(10, 4, max_norm=1.0), "body.weight"),
     "weight_norm": (
         lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
@@ -273,7 +327,9 @@ class SequenceFirst(nn.Module):
         return self.layer(x.transpose(0, 1)).transpose(0, 1)
 
 
-class TwoEmbeddings(nn.Module):
+class OfIds(nn.Module):
+    """Classifies as Classifier does, with a body that takes tokens."""
+
     def __init__(self, body):
         super().__init__()
         self.body = body
@@ -285,8 +341,9 @@ class TwoEmbeddings(nn.Module):
 
 def model_of(name):
     torch.manual_seed(1)
-    make = TwoEmbeddings if name == "max_norm" else Classifier
-    model = make(BODIES[name][0]())
+    body = BODIES[name][0]()
+    takes_ids = isinstance(body, nn.Embedding | Lookups)
+    model = (OfIds if takes_ids else Classifier)(body)
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(1.5)

@@ -1,6 +1,7 @@
 """Arguments that merganser.merge accepts and refuses."""
 
 import json
+import warnings
 
 import merganser
 import pytest
@@ -551,3 +552,23 @@ def test_tied_weights_have_one_gram_matrix():
     expected = merganser.merge(None, single, method="regmean", grams=[GRAM, GRAM])
     assert torch.equal(merged["w"], expected["w"])
     assert torch.equal(merged["again"], expected["w"])
+
+
+def test_estimators_of_other_scales_are_named():
+    """As the plan of a recipe notes."""
+    models = [{"w": torch.ones(2)}, {"w": torch.zeros(2)}]
+    fishers = [
+        merganser.FisherResult(
+            {"w": torch.ones(2)}, num_examples=1, num_examples_used=1, estimator=name
+        )
+        for name in ("exact", "adam")
+    ]
+    words = r"different estimators \(adam, exact\), whose scales differ; use one"
+    with pytest.warns(UserWarning, match=words) as caught:
+        merganser.merge(None, models, fishers, method="fisher")
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        merganser.merge(None, models, fishers[:1] * 2, method="fisher")
+        parameters = {"normalize_fishers": True}
+        merganser.merge(None, models, fishers, method="fisher", parameters=parameters)

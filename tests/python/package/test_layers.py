@@ -13,17 +13,23 @@ ORDER = (
     "fisher eval train objective experiment bindings app"
 ).split()
 LARGEST_KNOT = 3
-INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
+INCLUDE = re.compile(
+    r'^\s*#\s*include\s*(?:"([^"]+)"|<(merganser/[^>]+)>)', re.MULTILINE
+)
+
+
+def included_by(text):
+    return [quoted or angled for quoted, angled in INCLUDE.findall(text)]
 
 
 @pytest.fixture(scope="module")
 def includes():
-    """{file: what it includes in quotes}, both as merganser/DIRECTORY/NAME."""
+    """{file: what it includes of the project}, both as merganser/DIRECTORY/NAME."""
     found = {}
     for path in (SOURCES / "merganser").rglob("*"):
         if path.suffix in {".h", ".cpp", ".cuh", ".cu"}:
             name = path.relative_to(SOURCES).as_posix()
-            found[name] = INCLUDE.findall(path.read_text(encoding="utf-8"))
+            found[name] = included_by(path.read_text(encoding="utf-8"))
     assert found
     return found
 
@@ -88,6 +94,23 @@ def test_no_directory_includes_one_to_its_right(graph):
         if place[other.split("/")[1]] > place[file.split("/")[1]]
     ]
     assert not wrong
+
+
+def test_numeric_includes_only_itself(includes):
+    """Device code includes it, and compiles without the rest."""
+    wrong = [
+        f"{file}: {other}"
+        for file, included in includes.items()
+        for other in included
+        if file.startswith("merganser/numeric/")
+        and not other.startswith("merganser/numeric/")
+    ]
+    assert not wrong
+
+
+def test_both_forms_of_includes_are_found():
+    text = '#include "merganser/a/b.h"\n # include <merganser/c/d.h>\n#include <map>\n'
+    assert included_by(text) == ["merganser/a/b.h", "merganser/c/d.h"]
 
 
 def test_knots_are_small(graph):

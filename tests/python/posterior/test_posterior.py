@@ -254,10 +254,16 @@ def test_round_trip(tmp_path):
 
     loaded.classifier.weight.data += 1
     loaded.save_pretrained(tmp_path)
+    unknown = FisherResult.load(tmp_path / "posterior.safetensors")
+    unknown.base_model_hash = ""  # fits any model, as in merges
     with pytest.raises(InputError, match="belongs to another model"):
         Posterior.load(tmp_path)
     with pytest.raises(InputError, match="its hash differs"):
         Posterior.laplace(tmp_path, tmp_path / "posterior.safetensors")
+    unknown.save(tmp_path / "posterior.safetensors")
+    assert torch.equal(
+        Posterior.load(tmp_path).mean["classifier.weight"], loaded.classifier.weight
+    )
 
 
 def test_the_mean_is_a_copy():
