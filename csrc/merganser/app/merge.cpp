@@ -59,7 +59,7 @@ Work define_merge(CLI::App& parser, const CommonOptions& common) {
           "--threads",
           options->merge.threads,
           "Number of threads; 0: all cores")
-      ->check(CLI::Range(0, 1024))
+      ->check(whole_number(0, 1024))
       ->capture_default_str();
   add_size(
       parser,
@@ -74,7 +74,8 @@ Work define_merge(CLI::App& parser, const CommonOptions& common) {
       options->shard_bytes,
       "Size limit of one file; by default the base's",
       "5GB",
-      /*kb_is_1000=*/true);
+      /*kb_is_1000=*/true,
+      /*of_mergekit=*/true);
   parser.add_flag(
       "--resume",
       options->merge.resume,

@@ -26,7 +26,7 @@ Work define_plan(CLI::App& parser, const CommonOptions& common) {
           "--threads",
           options->threads,
           "Number of threads of the merge; 0: all cores")
-      ->check(CLI::Range(0, 1024))
+      ->check(whole_number(0, 1024))
       ->capture_default_str();
   add_size(
       parser,

@@ -14,6 +14,7 @@
 
 #include "merganser/base/error.h"
 #include "merganser/base/interrupt.h"
+#include "merganser/base/quote.h"
 #include "merganser/base/version.h"
 
 namespace merganser::app {
@@ -55,6 +56,41 @@ void flush_output() {
   }
 }
 
+// What CLI11 finds wrong, in the words of this program.
+std::string sentence(const CLI::App& parser, const CLI::ParseError& error) {
+  const std::string text = error.what();
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
+    std::vector<std::string> extra;
+    for (const std::string& argument : parser.remaining()) {
+      extra.push_back(quote(argument));
+    }
+    return fmt::format(
+        "unexpected argument{} {}",
+        extra.size() == 1 ? "" : "s",
+        fmt::join(extra, ", "));
+  }
+  if (dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr &&
+      text.ends_with(" missing")) {
+    return text.substr(0, text.find(": ")) + ": expected a value";
+  }
+  constexpr std::string_view kConversion = "Could not convert: ";
+  constexpr std::string_view kIs = " = ";
+  if (const size_t is = text.find(kIs);
+      text.starts_with(kConversion) && is != text.npos) {
+    const std::string name =
+        text.substr(kConversion.size(), is - kConversion.size());
+    const CLI::Option* option = parser.get_option_no_throw(name);
+    const bool whole =
+        option != nullptr && option->get_type_name().find("INT") != text.npos;
+    return fmt::format(
+        "{}: expected a {}number, got {}",
+        name,
+        whole ? "whole " : "",
+        quote(text.substr(is + kIs.size())));
+  }
+  return text;
+}
+
 int parse_and_work(
     const CommandDefinition& command,
     std::string_view summary,
@@ -85,7 +121,9 @@ int parse_and_work(
     return fail(
         kBadInput,
         fmt::format(
-            "{} (see merganser {} --help)", error.what(), command.name));
+            "{} (see merganser {} --help)",
+            sentence(parser, error),
+            command.name));
   }
   install_interrupt_handler();
   work();

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <string>
 
+#include "merganser/app/whole_number.h"
 #include "merganser/model/compute_dtype.h"
 
 namespace merganser::app {
@@ -24,20 +25,19 @@ inline void add_max_length(CLI::App& parser, int64_t& max_length) {
   parser
       .add_option(
           "--max-length", max_length, "Maximum tokens per example (truncates)")
-      ->check(CLI::Range(2, 1 << 20))
+      ->check(whole_number(2, 1 << 20))
       ->capture_default_str();
 }
 
-// Without the check, -1 would be taken for 2^64 - 1.
 inline void add_seed(CLI::App& parser, uint64_t& seed, const char* help) {
   parser.add_option("--seed", seed, help)
-      ->check(CLI::NonNegativeNumber)
+      ->check(whole_number(0, UINT64_MAX))
       ->capture_default_str();
 }
 
 inline void add_batch_size(CLI::App& parser, int64_t& batch_size) {
   parser.add_option("--batch-size", batch_size, "Examples per forward pass")
-      ->check(CLI::Range(1, 1 << 20))
+      ->check(whole_number(1, 1 << 20))
       ->capture_default_str();
 }
 

@@ -66,26 +66,45 @@ void check_patterns(const json& patterns, const fs::path& file) {
   }
 }
 
-// Keys of PEFT's configuration with which the model is not W + scale B A, or
-// has other tensors than the base. VeLoRA (velora_config) changes only
-// gradients; the keys that select modules are done with once A and B exist.
-constexpr const char* kOtherArithmetic[] = {
-    "use_dora",
-    "use_qalora",
-    "use_bdlora",
-    "lora_bias",
-    "layer_replication",
-    "target_parameters",
-    "trainable_token_indices",
-    "alora_invocation_tokens",
-    "monteclora_config",
-    "arrow_config",
-    "kasa_config",
-    "megatron_config",
+// Keys of PEFT's configuration with which the model is W + scale B A: those
+// read here, those of the training and of its start, and those that select
+// modules, which are done with once A and B exist. Every other one may be
+// other arithmetic, or add tensors.
+constexpr std::string_view kPlain[] = {
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "bias", // below
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "inference_mode",
+    "init_lora_weights", // below
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_core", // without megatron_config
+    "modules_to_save",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size", // without use_qalora
+    "r",
+    "rank_pattern",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+    "use_rslora",
+    "velora_config", // changes gradients only
 };
 
 bool is_empty(const json& value) {
-  return value == false ||
+  return value == false || value == 0 || value == "" ||
       ((value.is_array() || value.is_object()) && value.empty());
 }
 
@@ -115,12 +134,19 @@ Config read_config(const fs::path& file) {
   for (auto entry = config.begin(); entry != config.end();) {
     entry = entry->is_null() ? config.erase(entry) : std::next(entry); // absent
   }
-  if (config.value("peft_type", json()) != "LORA") {
+  const json type = config.value("peft_type", json());
+  if (!type.is_string()) {
     refuse("is not the configuration of a LoRA adapter");
   }
-  for (const char* key : kOtherArithmetic) {
-    const auto given = config.find(key);
-    if (given != config.end() && !is_empty(*given)) {
+  if (type != "LORA") {
+    refuse(fmt::format(
+        "peft_type {} is not supported; merge the adapter into its model with "
+        "PEFT first",
+        json_text(type)));
+  }
+  for (const auto& [key, value] : config.items()) {
+    if (std::ranges::find(kPlain, key) == std::end(kPlain) &&
+        !is_empty(value)) {
       refuse(fmt::format(
           "has {}, but only plain LoRA adapters can be merged on the fly; "
           "merge it into its model with PEFT first",

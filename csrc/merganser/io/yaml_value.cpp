@@ -36,9 +36,9 @@ std::string at_mark(
 std::string kind(const YAML::Node& node) {
   switch (node.Type()) {
     case YAML::NodeType::Map:
-      return "a mapping";
+      return node.size() == 0 ? "an empty mapping" : "a mapping";
     case YAML::NodeType::Sequence:
-      return "a list";
+      return node.size() == 0 ? "an empty list" : "a list";
     case YAML::NodeType::Scalar:
       return fmt::format("'{}'", node.Scalar());
     default:

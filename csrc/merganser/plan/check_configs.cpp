@@ -1,11 +1,16 @@
 #include "merganser/plan/check_configs.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
 
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/json_text.h"
+#include "merganser/base/quote.h"
 #include "merganser/io/atomic_file.h"
+#include "merganser/plan/compare_configs.h"
 #include "merganser/plan/vocabularies.h"
 
 namespace merganser {
@@ -13,25 +18,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-// Keys that give tensors their meaning. A key that one of the two files lacks
-// or has as null has its default value there and is not compared.
-constexpr std::string_view kConfigKeys[] = {
-    "model_type",
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "intermediate_size",
-    "hidden_act",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "position_embedding_type",
-    "layer_norm_eps",
-    "rms_norm_eps",
-    "pad_token_id",
-};
 
 json parse_object(const std::string& text, const fs::path& file) {
   json value = parse_sorted_json_or_discard(text);
@@ -111,6 +97,52 @@ void check_companions(
   }
 }
 
+// Settings of a tokenizer, which versions of transformers write differently.
+bool is_tokenizer_settings(const fs::path& file) {
+  return file == "tokenizer_config.json" || file == "special_tokens_map.json";
+}
+
+bool is_code_or_template(const fs::path& file) {
+  return file.extension() == ".py" || file.extension() == ".jinja" ||
+      file.string().ends_with("processor_config.json");
+}
+
+// A token is its text, or an object with the text and settings.
+json text_of_token(const json& value) {
+  return value.is_object() ? value.value("content", value) : value;
+}
+
+// Keys in which two files with settings differ. A key that one of them lacks
+// has its default there, but a template that one lacks is a difference.
+std::vector<std::string> differing_settings(
+    const fs::path& a,
+    const fs::path& b) {
+  constexpr std::string_view kOfTheVersion[] = {
+      "added_tokens_decoder", // with tokenizer.json
+      "auto_map",
+      "backend",
+      "is_local",
+      "name_or_path",
+      "processor_class",
+      "special_tokens_map_file",
+      "tokenizer_class",
+      "tokenizer_file"};
+  const json ours = parse_object(read_file(a), a);
+  const json theirs = parse_object(read_file(b), b);
+  std::vector<std::string> keys;
+  if (ours.contains("chat_template") != theirs.contains("chat_template")) {
+    keys.push_back("chat_template");
+  }
+  for (const auto& [key, value] : ours.items()) {
+    if (theirs.contains(key) &&
+        std::ranges::find(kOfTheVersion, key) == std::end(kOfTheVersion) &&
+        text_of_token(value) != text_of_token(theirs[key])) {
+      keys.push_back(key);
+    }
+  }
+  return keys;
+}
+
 } // namespace
 
 void check_configs(
@@ -133,14 +165,10 @@ void check_configs(
         there.string(),
         json_text(b)));
   };
-  for (const std::string_view key : kConfigKeys) {
-    if (any_depth && key == "num_hidden_layers") {
-      continue;
-    }
-    const json value = config.value(key, json());
-    const json other = expected.value(key, json());
-    if (!value.is_null() && !other.is_null() && value != other) {
-      differ(key, value, other);
+  for (const ConfigDifference& d :
+       compare_configs(config, expected, any_depth)) {
+    if (d.refused) {
+      differ(d.key, d.value, d.other_value);
     }
   }
   if (!skip_heads) {
@@ -179,19 +207,55 @@ void check_not_quantized(const ModelDir& model) {
 void note_differences(
     const ModelDir& model,
     const ModelDir& reference,
+    bool any_depth,
     std::vector<std::string>& notes) {
-  for (const fs::path& file : reference.companions()) {
-    const fs::path other = model.path() / file;
-    const bool noted = file.extension() == ".py" ||
-        file.extension() == ".jinja" ||
-        file.string().ends_with("processor_config.json");
-    if (noted && fs::exists(other) &&
-        read_file(other) != read_file(reference.path() / file)) {
+  const json config = parse_sorted_json_or_discard(model.config_text());
+  const json expected = parse_sorted_json_or_discard(reference.config_text());
+  for (const ConfigDifference& d :
+       compare_configs(config, expected, any_depth)) {
+    if (!d.refused) {
+      notes.push_back(fmt::format(
+          "{} has {} {}, but {}, which the output gets, has {}",
+          (model.path() / "config.json").string(),
+          d.key,
+          json_text(d.value),
+          (reference.path() / "config.json").string(),
+          json_text(d.other_value)));
+    }
+  }
+  const std::vector<fs::path> files = reference.companions();
+  std::vector<std::string> left_out;
+  for (const fs::path& file : model.companions()) {
+    const fs::path ours = model.path() / file;
+    const fs::path theirs = reference.path() / file;
+    const bool is_settings = is_tokenizer_settings(file);
+    const bool is_other = is_code_or_template(file);
+    if (std::ranges::find(files, file) == files.end()) {
+      if (is_settings || is_other || is_vocabulary(file)) {
+        left_out.push_back(quote(file.string()));
+      }
+    } else if (is_settings) {
+      const std::vector<std::string> keys = differing_settings(ours, theirs);
+      if (!keys.empty()) {
+        notes.push_back(fmt::format(
+            "{} differs from {}, which the output gets, in {}",
+            ours.string(),
+            theirs.string(),
+            fmt::join(keys, ", ")));
+      }
+    } else if (is_other && read_file(ours) != read_file(theirs)) {
       notes.push_back(fmt::format(
           "{} differs from {}, which the output gets",
-          other.string(),
-          (reference.path() / file).string()));
+          ours.string(),
+          theirs.string()));
     }
+  }
+  if (!left_out.empty()) {
+    notes.push_back(fmt::format(
+        "{} has files that {} lacks, so that the output lacks them: {}",
+        model.path().string(),
+        reference.path().string(),
+        fmt::join(left_out, ", ")));
   }
 }
 

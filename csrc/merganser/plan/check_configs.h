@@ -23,11 +23,14 @@ void check_configs(
 // scales mean nothing apart.
 void check_not_quantized(const ModelDir& model);
 
-// Adds a note per file that differs between two models and that the output gets
-// from the reference: code, chat templates, settings of processors.
+// Adds a note per file, and per other value of config.json, that differs
+// between two models and that the output gets from the reference: code, chat
+// templates, settings of tokenizers and processors. One more note lists such
+// files, and vocabularies, that the reference lacks.
 void note_differences(
     const ModelDir& model,
     const ModelDir& reference,
+    bool any_depth,
     std::vector<std::string>& notes);
 
 } // namespace merganser

@@ -183,7 +183,10 @@ void note_files(MergePlan& plan) {
     for (const PlanModel& model : slice.models) {
       if (compared.insert(model.recipe.model).second) {
         note_differences(
-            ModelDir(model.recipe.model), *plan.reference, plan.notes);
+            ModelDir(model.recipe.model),
+            *plan.reference,
+            /*any_depth=*/!plan.recipe.slices.empty(),
+            plan.notes);
       }
     }
   }

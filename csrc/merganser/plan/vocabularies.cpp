@@ -127,6 +127,8 @@ bool is_vocabulary(const fs::path& file) {
             "merges.txt",
             "dict.txt",
             "tekken.json") ||
+      // tokenizer.model.v3 of Mistral
+      name.find(".model.v") != std::string::npos ||
       in(ending, ".model", ".spm", ".codes", ".bpe", ".tiktoken", ".vocab") ||
       (in(ending, ".json", ".txt") && name.find("vocab") != std::string::npos);
 }

@@ -33,7 +33,7 @@ constexpr size_t kNamesShown = 10;
 [[noreturn]] void refuse_label(
     const std::filesystem::path& path,
     int64_t line,
-    std::string_view label,
+    const std::string& label, // quoted
     const LabelNames& names) {
   if (names.empty()) {
     fail(
@@ -42,7 +42,7 @@ constexpr size_t kNamesShown = 10;
         fmt::format(
             "the label is {}, expected a whole number from 0 to {}; a name "
             "needs id2label in the model's config.json",
-            quote(label),
+            label,
             kLargestLabel));
   }
   std::vector<std::string> known;
@@ -58,7 +58,7 @@ constexpr size_t kNamesShown = 10;
       fmt::format(
           "the label is {}, expected a whole number from 0 to {} or a name in "
           "the model's config.json ({})",
-          quote(label),
+          label,
           kLargestLabel,
           fmt::join(known, ", ")));
 }
@@ -109,7 +109,8 @@ int64_t parse_json_label(
     refuse_label(
         path,
         line,
-        label.is_string() ? label.get<std::string>() : label.dump(),
+        label.is_string() ? "the string " + quote(label.get<std::string>())
+                          : quote(label.dump()),
         names);
   }
   return *id;
@@ -123,7 +124,7 @@ int64_t parse_table_label(
   const std::optional<int64_t> number = label_of_digits(label);
   const std::optional<int64_t> name = label_of_name(label, names);
   if (!number && !name) {
-    refuse_label(path, line, label, names);
+    refuse_label(path, line, quote(label), names);
   }
   if (number && name && *number != *name) {
     fail(

@@ -315,9 +315,17 @@ TEST_F(Lora, RefusesOtherConfigurations) {
   };
   const std::string other = "is not the configuration of a LoRA adapter";
   expect_refusal("text", tensors, {file, other});
-  expect_refusal(with({{"peft_type", "IA3"}}), tensors, {file, other});
+  for (const std::string type : {"IA3", "LOHA", "ADALORA"}) {
+    expect_refusal(
+        with({{"peft_type", type}}),
+        tensors,
+        {file,
+         "peft_type \"" + type + "\" is not supported",
+         "merge the adapter into its model with PEFT first"});
+  }
   expect_refusal(with({{"peft_type", nullptr}}), tensors, {file, other});
-  for (const char* key : {"use_dora", "lora_bias", "use_qalora"}) {
+  for (const char* key :
+       {"use_dora", "lora_bias", "use_qalora", "use_later_variant"}) {
     expect_refusal(
         with({{key, true}}), tensors, {file, key, "with PEFT first"});
   }
@@ -330,6 +338,7 @@ TEST_F(Lora, RefusesOtherConfigurations) {
       {"monteclora_config", {{"num_samples", 8}}},
       {"use_bdlora", {{"nblocks", 2}}},
       {"arrow_config", {{"top_k", 3}}},
+      {"later_config", {{"scale", 2}}},
       {"megatron_config", {{"hidden_size", 8}}}};
   for (const auto& [key, value] : others) {
     expect_refusal(

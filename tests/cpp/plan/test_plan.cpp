@@ -464,6 +464,61 @@ TEST_F(Plan, NotesFilesThatTheOutputDoesNotGet) {
           path("base/preprocessor_config.json") + ", which the output gets"});
 }
 
+TEST_F(Plan, NotesFilesThatTheOutputLacks) {
+  for (const char* name :
+       {"tokenizer.json", "chat_template.jinja", "special_tokens_map.json"}) {
+    write_text(folder_ / "a" / name, "{}");
+  }
+  write_text(folder_ / "a" / "notes.md", "x"); // belongs to no tokenizer
+  EXPECT_EQ(
+      plan().notes,
+      std::vector<std::string>{
+          path("a") + " has files that " + path("base") +
+          " lacks, so that the output lacks them: 'chat_template.jinja', "
+          "'special_tokens_map.json', 'tokenizer.json'"});
+}
+
+TEST_F(Plan, NotesOtherSettingsOfTokenizers) {
+  const auto write = [&](const char* file, const char* a, const char* base) {
+    write_text(folder_ / "a" / file, a);
+    write_text(folder_ / "base" / file, base);
+  };
+  const auto expect_note = [&](const std::string& file, const char* keys) {
+    EXPECT_EQ(
+        plan().notes,
+        std::vector<std::string>{
+            path("a/" + file) + " differs from " + path("base/" + file) +
+            ", which the output gets, in " + keys});
+    std::filesystem::remove(folder_ / "a" / file);
+    std::filesystem::remove(folder_ / "base" / file);
+  };
+  const char* settings = "tokenizer_config.json";
+  write(settings, R"({"do_lower_case": true})", R"({"do_lower_case": false})");
+  expect_note(settings, "do_lower_case");
+  write(settings, R"({"chat_template": "x"})", R"({"pad_token": "x"})");
+  expect_note(settings, "chat_template");
+  const char* tokens = "special_tokens_map.json";
+  write(tokens, R"({"pad_token": {"content": "x"}})", R"({"pad_token": "y"})");
+  expect_note(tokens, "pad_token");
+  // Other ways of writing the same, and what only a version says.
+  write(tokens, R"({"pad_token": {"content": "x"}})", R"({"pad_token": "x"})");
+  write(settings, R"({"name_or_path": "a"})", R"({"name_or_path": "b"})");
+  EXPECT_TRUE(plan().notes.empty());
+}
+
+TEST_F(Plan, NotesOtherValuesOfConfigurations) {
+  write_model(folder_ / "base", tensors_, R"({"sliding_window": 4})");
+  write_model(folder_ / "a", tensors_, R"({"sliding_window": 8})");
+  for (const char* name : {"base", "a"}) {
+    fisher(name, fishers_);
+  }
+  EXPECT_EQ(
+      plan().notes,
+      std::vector<std::string>{
+          path("a/config.json") + " has sliding_window 8, but " +
+          path("base/config.json") + ", which the output gets, has 4"});
+}
+
 TEST_F(Plan, RefusesQuantizedModels) {
   for (const char* config :
        {R"({"quantization_config": {"quant_method": "gptq"}})",

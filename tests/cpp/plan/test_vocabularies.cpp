@@ -32,6 +32,8 @@ TEST_F(Vocabularies, AreKnownByTheirNames) {
         "vocab.json",
         "merges.txt",
         "tokenizer.model",
+        "tokenizer.model.v3",
+        "mistral_instruct_tokenizer_240323.model.v3",
         "spm.model",
         "spiece.model",
         "sentencepiece.bpe.model",

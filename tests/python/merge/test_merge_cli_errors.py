@@ -203,13 +203,18 @@ def test_bad_recipes(models, name):
 
 
 @pytest.mark.parametrize("option", ["--memory", "--shard-size"])
-@pytest.mark.parametrize("size", ["0", "0GB", "-5", "5B", "5 b", "5XB", "0.5GB", "x"])
+@pytest.mark.parametrize(
+    "size",
+    ["0", "0GB", "-5", "5B", "5 b", "5XB", "0.5GB", "1e9", "x", "abc", "b"]
+    + ["99999999999999999999", "99999999999GB"],
+)
 def test_sizes_are_bytes_above_0(models, option, size):
     """In mergekit, "--out-shard-size 5B" counts parameters."""
     (models / "r.yaml").write_text(recipe("linear"))
-    words = [option, "expected a size greater than 0, such as", f"got '{size}'"]
-    if size.lower().endswith("b") and "X" not in size and "G" not in size:
-        words.append("B counts parameters")
+    expected = "expected a whole number of bytes from 1 to 2^64 - 1, such as"
+    hint = "(in mergekit B counts parameters; here, give bytes)"
+    end = hint if option == "--shard-size" and size in ("5B", "5 b") else "(see"
+    words = [f"{option}: {expected} ", f"got '{size}' {end}"]
     expect_failure(models, 2, words, "merge", "r.yaml", "out", f"{option}={size}")
 
 
@@ -222,6 +227,20 @@ def test_bad_arguments(models):
     expect_failure(models, 2, ["threads"], "merge", "r.yaml", "out", "--threads", "x")
     expect_failure(models, 2, ["memory"], "merge", "r.yaml", "out", "--memory", "-5")
     expect_failure(models, 2, ["memory"], "plan", "r.yaml", "--memory", "-5")
+    for given, words in [
+        ("--threads x", "--threads: expected a whole number from 0 to 1024, got 'x'"),
+        ("--threads -1", "--threads: expected a whole number from 0 to 1024, got '-1'"),
+        ("--shard-size", "merganser: --shard-size: expected a value (see"),
+        ("extra", "merganser: unexpected argument 'extra' (see"),
+        ("--no x", "merganser: unexpected arguments '--no', 'x' (see"),
+    ]:
+        expect_failure(models, 2, [words], "merge", "r.yaml", "out", *given.split())
+    for given, words in [
+        ("--lr x", "merganser: --lr: expected a number, got 'x' (see"),
+        ("--max-steps x", "--max-steps: expected a whole number, got 'x' (see"),
+        ("--seed -1", "--seed: expected a whole number of at least 0, got '-1'"),
+    ]:
+        expect_failure(models, 2, [words], "train", *given.split())
     expect_failure(models, 2, ["none.yaml"], "merge", "none.yaml", "out")
     expect_failure(models, 2, ["base: exists"], "merge", "r.yaml", "base")
     expect_failure(models, 2, ["output directory is empty"], "merge", "r.yaml", "")
