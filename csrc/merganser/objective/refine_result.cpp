@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/json_text.h"
@@ -26,6 +27,12 @@ const char* setting_name(RefineSolver solver) {
 
 Json path_to_json(const std::optional<std::filesystem::path>& path) {
   return path ? Json(path->string()) : Json();
+}
+
+// JSON has no NaN and no infinity: they are null.
+double number_from_json(const Json& json) {
+  return json.is_null() ? std::numeric_limits<double>::quiet_NaN()
+                        : json.get<double>();
 }
 
 Json tasks_to_json(const RefineResult& result) {
@@ -58,8 +65,8 @@ nlohmann::ordered_json to_json(const RefineStep& step) {
 RefineStep refine_step_from_json(const nlohmann::ordered_json& json) {
   RefineStep step;
   json.at("step").get_to(step.step);
-  json.at("objective").get_to(step.objective);
-  json.at("held_out").get_to(step.held_out);
+  step.objective = number_from_json(json.at("objective"));
+  step.held_out = number_from_json(json.at("held_out"));
   json.at("setting").get_to(step.setting);
   json.at("rejected").get_to(step.rejected);
   return step;

@@ -10,7 +10,8 @@
 
 namespace merganser {
 
-// An evaluated step. The objectives are divided by sum_t a_t N_t.
+// An evaluated step. The objectives are divided by sum_t a_t N_t; NaN and
+// infinity are null in JSON, and NaN when they are read.
 struct RefineStep {
   int64_t step = 0; // 0: the start
   double objective = 0; // on the training examples
