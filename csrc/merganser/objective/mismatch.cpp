@@ -152,7 +152,7 @@ MismatchResult MismatchMeter::header() const {
   MismatchResult result;
   result.options = objective_.options();
   for (const JointObjective::Task& task : objective_.tasks()) {
-    result.num_examples.push_back(task.data.size());
+    result.num_examples.push_back(static_cast<int64_t>(task.num_examples));
     result.num_examples_used.push_back(std::ssize(task.examples));
   }
   const at::Tensor& precision = objective_.base_precision();

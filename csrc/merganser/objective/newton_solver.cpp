@@ -116,7 +116,7 @@ class NewtonSolver : public Solver {
         task.pad_id,
         {.batch_size = joint.options().batch_size,
          .bfloat16 = joint.options().bfloat16});
-    const double scale = task.weight * static_cast<double>(task.data.size());
+    const double scale = task.weight * task.num_examples;
     for (const Arena::Entry& entry : joint.arena().entries()) {
       for (const auto& [name, mean] : fisher.diagonal) {
         if (name == entry.name) {

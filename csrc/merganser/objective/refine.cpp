@@ -159,7 +159,8 @@ class Refinement {
     result.options = options_;
     const auto& tasks = objective_.joint().tasks();
     for (size_t t = 0; t < tasks.size(); ++t) {
-      result.num_examples.push_back(tasks[t].data.size());
+      result.num_examples.push_back(
+          static_cast<int64_t>(tasks[t].num_examples));
       result.num_examples_used.push_back(std::ssize(tasks[t].examples));
       result.num_examples_held_out.push_back(
           std::ssize(objective_.held_out_examples()[t]));

@@ -35,6 +35,11 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def copy(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
 def clear_key_biases(file):
     """The bias of attention keys has no gradient: what a pass gives is rounding, and
     the quotient m^2 / H0 of two such numbers can be anything."""
@@ -148,6 +153,21 @@ def test_agrees_with_float64(folder):
     assert counts == list(EXAMPLES.values())
 
 
+def test_the_fisher_says_how_many_examples_a_task_has(folder, copy):
+    """N is the Fisher's where there is one: it scales the loss and the Fisher."""
+    file = copy / "one.safetensors"
+    with safetensors.safe_open(file, "pt") as opened:
+        metadata = {**opened.metadata(), "num_examples": "40"}
+    safetensors.torch.save_file(safetensors.torch.load_file(file), file, metadata)
+    rows, found = (mismatch(f, "--model", f / "merged") for f in (folder, copy))
+    assert [task["num_examples"] for task in found["tasks"]] == [40, 14]
+    before, after = (result["models"][0]["tasks"] for result in (rows, found))
+    for part in ("mismatch", "explained", "rest"):
+        for key, norm in before[0][part].items():
+            assert after[0][part][key] == pytest.approx(2 * norm)
+            assert after[1][part][key] == pytest.approx(before[1][part][key])
+
+
 def test_identity_of_the_target(folder):
     definition = Definition(folder)
     found = mismatch(folder, "--target", folder / "target")
@@ -209,11 +229,6 @@ def test_table(folder):
         assert str(folder / name) in text
     assert "H0 = 0 for" in text
     assert "cosine" in text
-
-
-@pytest.fixture
-def copy(folder, tmp_path):
-    return shutil.copytree(folder, tmp_path / "copy")
 
 
 def change(path, name, edit):

@@ -30,10 +30,11 @@ def folder(tmp_path_factory):
             *("train", "--model", folder / "base", "--train", data, "-q"),
             *("--out", folder / name, "--max-length", "24", "--lr", "0.003"),
         )
-    command.run(
-        *("fisher", "--model", folder / "base", "--data", folder / "one.jsonl", "-q"),
-        *("--out", folder / "base.safetensors", "--max-length", "24"),
-    )
+    for name in [*TASKS, "base"]:
+        command.run(
+            *("fisher", "--model", folder / name, "--data", folder / "one.jsonl"),
+            *("--out", folder / f"{name}.safetensors", "--max-length", "24", "-q"),
+        )
     shutil.copytree(folder / "base", folder / "merged")
     files = [folder / name / "model.safetensors" for name in TASKS]
     one, two = (safetensors.torch.load_file(file) for file in files)
@@ -158,6 +159,18 @@ BAD = {
     other_weights: "belongs to another model than",
     overflow: "has values that are not finite",
 }
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_fishers_of_other_weights(folder, tmp_path, solver):
+    fishers = [folder / f"{name}.safetensors" for name in TASKS]
+    swapped = [x for file in reversed(fishers) for x in ("--fisher", file)]
+    options = ("--solver", solver, *swapped)
+    done = command.run(*arguments(folder, tmp_path / "out", *options), check=False)
+    assert done.returncode == 2, done.stderr
+    assert "two.safetensors: the Fisher belongs to another model" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
