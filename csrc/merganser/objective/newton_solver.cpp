@@ -49,6 +49,9 @@ class NewtonSolver : public Solver {
     const at::NoGradGuard no_grad;
     Arena& arena = objective_.arena();
     const double before = objective_.gradient();
+    if (!arena.gradients.isfinite().all().item<bool>()) {
+      return {.stopped = kNotFinite};
+    }
     const at::Tensor direction = arena.gradients / damped_curvature();
     const double slope = at::dot(arena.gradients, direction).item<double>();
     const at::Tensor start = arena.parameters.clone();
@@ -64,7 +67,7 @@ class NewtonSolver : public Solver {
       length_ /= 2;
     }
     arena.parameters.copy_(start);
-    result.stopped = true;
+    result.stopped = kNoStep;
     return result;
   }
 

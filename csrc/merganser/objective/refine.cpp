@@ -89,11 +89,14 @@ class Refinement {
       before_ = state_.seconds;
       return;
     }
-    const RefineStep start = evaluate(0, std::nullopt, 0);
-    if (!std::isfinite(start.objective) || !std::isfinite(start.held_out)) {
+    const RefineStep start = evaluate(0, objective_.gradient(), 0);
+    if (!std::isfinite(start.objective) || !std::isfinite(start.held_out) ||
+        !objective_.arena().gradients.isfinite().all().item<bool>()) {
       throw InputError(fmt::format(
-          "{}: the objective is not finite; check the model's outputs",
-          options_.model.string()));
+          "{}: the objective or its gradient is not finite: the model's "
+          "outputs are beyond the range of {}",
+          options_.model.string(),
+          options_.objective.bfloat16 ? "bfloat16" : "float32"));
     }
     directory_.open(); // not before: bad input leaves nothing there
     record(start);
@@ -128,7 +131,8 @@ class Refinement {
       rejected += outcome.rejected;
     }
     record(evaluate(end - 1, outcome.objective, rejected));
-    return !outcome.stopped;
+    stopped_ = outcome.stopped;
+    return !stopped_;
   }
 
   void record(const RefineStep& step) {
@@ -168,6 +172,7 @@ class Refinement {
     result.steps = state_.steps;
     result.kept = state_.kept;
     result.completed = completed;
+    result.stopped = stopped_;
     result.seconds = seconds();
     return result;
   }
@@ -198,6 +203,7 @@ class Refinement {
   at::Tensor best_;
   std::unique_ptr<Solver> solver_;
   RefineState state_;
+  std::optional<std::string> stopped_;
 };
 
 } // namespace

@@ -92,11 +92,12 @@ std::string RefineResult::to_text() const {
   }
   return format_table(rows) +
       fmt::format(
-             "\n{}: step {} of {}, {:.1f} s{}\n",
+             "\n{}: step {} of {}, {:.1f} s{}{}\n",
              options.out.string(),
              steps[kept].step,
              steps.back().step,
              seconds,
+             stopped ? "; stopped: " + *stopped : "",
              options.objective.base_fisher
                  ? ""
                  : "; no Fisher of the base: no proximal term");
@@ -121,6 +122,7 @@ std::string RefineResult::to_json() const {
   }
   json["kept_step"] = steps[kept].step;
   json["completed"] = completed;
+  json["stopped"] = stopped ? Json(*stopped) : Json();
   json["seconds"] = seconds;
   return json_text(json, 2);
 }

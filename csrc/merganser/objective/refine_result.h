@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,7 @@ struct MERGANSER_API RefineResult {
   std::vector<RefineStep> steps;
   size_t kept = 0; // position in `steps`: the lowest held-out objective
   bool completed = true; // false: interrupted
+  std::optional<std::string> stopped = {}; // why before the last step
   double seconds = 0;
 
   std::string to_text() const;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "merganser/objective/map_objective.h"
 #include "merganser/objective/refine_options.h"
@@ -13,9 +14,17 @@ namespace merganser {
 // Outcome of a solver's step.
 struct SolverStep {
   int64_t rejected = 0; // trials that were not finite or not lower
-  bool stopped = false; // no trial was accepted: the parameters are as before
+  // Why no trial was accepted; the parameters are then as before.
+  std::optional<std::string> stopped = {};
   std::optional<double> objective = {}; // J at the new parameters, if known
 };
+
+// Reasons to stop.
+constexpr const char* kNotFinite =
+    "the gradient or the curvature is not finite";
+constexpr const char* kNoStep = "no step lowers the objective";
+constexpr const char* kNoBetterStep =
+    "cross-validation finds no step that lowers the objective";
 
 // Moves the parameters of an objective's arena towards a minimum.
 class Solver {

@@ -84,6 +84,10 @@ TEST_P(Refine, LowersTheObjectiveAndKeepsTheBestStep) {
   EXPECT_EQ(json["kept_step"], kept.step);
   EXPECT_EQ(json["completed"], true);
   EXPECT_EQ(json["steps"].size(), result.steps.size());
+  EXPECT_EQ(json["stopped"].is_null(), !result.stopped);
+  if (result.steps.back().step < options_.steps) {
+    EXPECT_TRUE(result.stopped);
+  }
   EXPECT_FALSE(std::filesystem::exists(models_.in("out.partial")));
 }
 
