@@ -15,14 +15,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 const char* setting_name(RefineSolver solver) {
-  switch (solver) {
-    case RefineSolver::kAdamW:
-      return "lr";
-    case RefineSolver::kNewton:
-      return "length";
-    default:
-      return "damping";
-  }
+  return solver == RefineSolver::kAdamW ? "lr" : "damping";
 }
 
 Json path_to_json(const std::optional<std::filesystem::path>& path) {

@@ -48,8 +48,9 @@ std::unique_ptr<Solver> make_adamw_solver(
     const RefineOptions& options,
     MapObjective& objective);
 
-// theta -= length (H_0 + sum_t a_t H_t + damping)^-1 gradient, with the length
-// halved until J falls and the damping an upper quantile of the diagonal.
+// theta -= (H_0 + sum_t a_t H_t + damping)^-1 gradient; the damping begins at
+// an upper quantile of the diagonal and grows until J falls as the model
+// promises.
 std::unique_ptr<Solver> make_newton_solver(
     const RefineOptions& options,
     MapObjective& objective);
