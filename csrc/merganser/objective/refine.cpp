@@ -129,6 +129,9 @@ class Refinement {
     for (int64_t step = first; step < end && !outcome.stopped; ++step) {
       outcome = solver_->step(step);
       rejected += outcome.rejected;
+      if (outcome.diverged) {
+        objective_.arena().parameters.copy_(best_);
+      }
     }
     record(evaluate(end - 1, outcome.objective, rejected));
     stopped_ = outcome.stopped;

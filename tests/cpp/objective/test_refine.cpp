@@ -115,6 +115,10 @@ TEST_P(Refine, ResumesAfterAStepThatIsNotFinite) {
   options_.learning_rate = 1e30;
   const RefineResult whole = refine(options_);
   EXPECT_FALSE(std::isfinite(whole.steps[1].objective));
+  // The second step finds it, halves the learning rate and returns.
+  EXPECT_EQ(whole.steps[2].rejected, 1);
+  EXPECT_EQ(whole.steps[2].setting, 5e29);
+  EXPECT_NEAR(whole.steps[2].objective, whole.steps[0].objective, 1e-6);
   options_.out = models_.in("other");
   interrupt();
   options_.resume = true;
