@@ -21,11 +21,9 @@ struct SolverStep {
 };
 
 // Reasons to stop.
-constexpr const char* kNotFinite =
-    "the gradient or the curvature is not finite";
+constexpr const char* kNotFinite = "the gradient is not finite";
+constexpr const char* kNoBetterStep = "cross-validation finds no better step";
 constexpr const char* kNoStep = "no step lowers the objective";
-constexpr const char* kNoBetterStep =
-    "cross-validation finds no step that lowers the objective";
 
 // Moves the parameters of an objective's arena towards a minimum.
 class Solver {
