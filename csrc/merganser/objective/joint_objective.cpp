@@ -21,11 +21,10 @@ ObjectiveOptions checked(const ObjectiveOptions& options) {
   return options;
 }
 
-at::Tensor read_flat_precision(
-    const Arena& arena,
-    const fs::path& fisher,
+FlatFisher read_fisher_of(
     const fs::path& model,
-    std::optional<double> num_examples) {
+    const fs::path& fisher,
+    const Arena& arena) {
   FlatFisher flat = read_flat_fisher(arena, fisher);
   if (!flat.may_belong_to(Checkpoint(model).content_hash())) {
     throw InputError(fmt::format(
@@ -34,7 +33,11 @@ at::Tensor read_flat_precision(
         fisher.string(),
         model.string()));
   }
-  return flat.mean.mul_(num_examples.value_or(flat.num_examples));
+  return flat;
+}
+
+at::Tensor precision(const FlatFisher& fisher) {
+  return fisher.mean.mul_(fisher.num_examples);
 }
 
 at::Tensor one_hot(const Dataset& data, int64_t classes) {
@@ -56,8 +59,8 @@ JointObjective::JointObjective(const ObjectiveOptions& options)
   // Also checks that the base's values are finite.
   flat_parameters(base_, options_.base, arena_, options_.base);
   if (options_.base_fisher) {
-    base_precision_ = read_flat_precision(
-        arena_, *options_.base_fisher, options_.base, std::nullopt);
+    base_precision_ =
+        precision(read_fisher_of(options_.base, *options_.base_fisher, arena_));
   }
   for (const ObjectiveTask& task : options_.tasks) {
     tasks_.push_back(load_task(task));
@@ -76,6 +79,10 @@ JointObjective::Task JointObjective::load_task(
   loaded.examples =
       draw_subset(loaded.data.size(), options_.limit, options_.seed);
   loaded.weight = task.weight;
+  // Reading the Fisher here refuses a wrong one before any work is done.
+  loaded.num_examples = task.fisher
+      ? read_fisher_of(task.expert, *task.fisher, arena_).num_examples
+      : static_cast<double>(loaded.data.size());
   const int64_t classes = expert.encoder->config().num_labels;
   if (std::ssize(loaded.examples) < classes) {
     throw InputError(fmt::format(
@@ -101,11 +108,7 @@ at::Tensor JointObjective::read_precision(size_t t) const {
   if (!task.fisher) {
     return {};
   }
-  return read_flat_precision(
-      arena_,
-      *task.fisher,
-      task.expert,
-      static_cast<double>(tasks_[t].data.size()));
+  return precision(read_flat_fisher(arena_, *task.fisher));
 }
 
 void JointObjective::for_each_batch(

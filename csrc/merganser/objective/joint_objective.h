@@ -26,15 +26,17 @@ class MERGANSER_API JointObjective {
     int32_t pad_id = 0;
     std::vector<int64_t> examples; // positions that are used, ascending
     double weight = 1; // a_t
+    // N_t: the Fisher's number of examples, else that of the data.
+    double num_examples = 0;
     at::Tensor targets; // (data.size(), K) probabilities of the classes
 
     // The factor a_t N_t / n of a sum over n examples.
     double scale(size_t n) const {
-      return weight * static_cast<double>(data.size()) / static_cast<double>(n);
+      return weight * num_examples / static_cast<double>(n);
     }
   };
 
-  // Reads base, data and Fisher of the base; the parameters are the base's.
+  // Reads base, data and Fishers; the parameters are the base's.
   // Throws InputError for invalid options, models or data, and for fewer
   // examples than classes.
   explicit JointObjective(const ObjectiveOptions& options);

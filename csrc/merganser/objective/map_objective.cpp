@@ -107,7 +107,7 @@ double MapObjective::gradient(
 double MapObjective::total_weight() const {
   double total = 0;
   for (const JointObjective::Task& task : joint_.tasks()) {
-    total += task.weight * static_cast<double>(task.data.size());
+    total += task.weight * task.num_examples;
   }
   return total;
 }

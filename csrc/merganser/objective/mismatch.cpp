@@ -34,6 +34,9 @@ MismatchMeter::MismatchMeter(
     : objective_(options),
       with_groups_(groups != Grouping::kGlobal),
       groups_(make_groups(objective_.arena(), groups)) {
+  if (objective_.base_precision().defined()) {
+    clear_rounding(objective_.base_precision(), parameters());
+  }
   int64_t done = 0;
   for (size_t t = 0; t < objective_.tasks().size(); ++t) {
     objective_.arena().parameters.copy_(objective_.read_expert(t));
@@ -41,6 +44,14 @@ MismatchMeter::MismatchMeter(
     expert_gradients_.push_back(objective_.arena().gradients.clone());
     done += std::ssize(objective_.tasks()[t].examples);
   }
+}
+
+int64_t MismatchMeter::parameters() const {
+  int64_t total = 0;
+  for (const Arena::Entry& entry : objective_.arena().entries()) {
+    total += entry.numel;
+  }
+  return total;
 }
 
 int64_t MismatchMeter::examples() const {
@@ -152,19 +163,15 @@ MismatchResult MismatchMeter::header() const {
   MismatchResult result;
   result.options = objective_.options();
   for (const JointObjective::Task& task : objective_.tasks()) {
-    result.num_examples.push_back(task.data.size());
+    result.num_examples.push_back(static_cast<int64_t>(task.num_examples));
     result.num_examples_used.push_back(std::ssize(task.examples));
   }
+  result.parameters = parameters();
   const at::Tensor& precision = objective_.base_precision();
-  int64_t without = 0;
-  for (const Arena::Entry& entry : objective_.arena().entries()) {
-    result.parameters += entry.numel;
-    if (precision.defined()) {
-      without += Arena::view(precision, entry).le(0).sum().item<int64_t>();
-    }
-  }
   if (precision.defined()) {
-    result.without_h0 = without;
+    // The arena's gaps are zero.
+    result.without_h0 =
+        result.parameters - precision.gt(0).sum().item<int64_t>();
   }
   return result;
 }

@@ -37,6 +37,7 @@ class MERGANSER_API MismatchMeter {
 
  private:
   void compute_gradient(size_t t, const ProgressCallback& progress);
+  int64_t parameters() const; // number of elements
   int64_t examples() const; // used by all tasks together
   MismatchRow norms(const at::Tensor& mismatch, const at::Tensor& explained);
   TargetIdentity identity(const at::Tensor& mismatch);

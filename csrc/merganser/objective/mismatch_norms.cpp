@@ -1,9 +1,14 @@
 #include "merganser/objective/mismatch_norms.h"
 
+#include <ATen/ATen.h>
+
 #include <cmath>
 
 namespace merganser {
 namespace {
+
+// Share of the mean precision.
+constexpr double kRounding = 1e-12;
 
 // Null: undefined.
 const float* data_of(const at::Tensor& flat) {
@@ -76,6 +81,12 @@ MismatchNorms SquareTotals::norms() const {
     norms.share_without_h0 = mismatch_.two > 0 ? without_ / mismatch_.two : 0.0;
   }
   return norms;
+}
+
+void clear_rounding(const at::Tensor& precision, int64_t count) {
+  const double sum = precision.sum(at::kDouble).item<double>();
+  const double smallest = kRounding * sum / static_cast<double>(count);
+  precision.masked_fill_(precision.le(smallest), 0);
 }
 
 TargetIdentity compare_identity(

@@ -35,6 +35,11 @@ class MERGANSER_API SquareTotals {
   double without_ = 0; // sum m^2 where H_0 = 0
 };
 
+// Sets precisions of at most 1e-12 of the mean over `count` parameters to zero,
+// in place: they are squares of rounding errors, such as those of attention's
+// key biases, whose gradient is zero, and m^2 / H_0 would be arbitrary.
+MERGANSER_API void clear_rounding(const at::Tensor& precision, int64_t count);
+
 // Compares target - arithmetic with -mismatch / precision where precision > 0.
 MERGANSER_API TargetIdentity compare_identity(
     const at::Tensor& target,

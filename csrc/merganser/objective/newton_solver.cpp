@@ -12,9 +12,11 @@ namespace {
 
 constexpr double kQuantile = 0.999;
 constexpr int64_t kSample = 1'000'000; // elements that the quantile looks at
-constexpr int64_t kHalvings = 20;
-// Armijo: the share of the decrease that the gradient promises.
-constexpr double kDecrease = 1e-4;
+constexpr int64_t kTrials = 20;
+constexpr double kFactor = 4; // between the dampings of two trials
+// Share of the decrease along the gradient that a step must bring. The
+// quadratic model promises at least one half; a step with less overshoots.
+constexpr double kDecrease = 0.25;
 
 double upper_quantile(const at::Tensor& diagonal) {
   const int64_t stride = std::max<int64_t>(1, diagonal.numel() / kSample);
@@ -24,6 +26,12 @@ double upper_quantile(const at::Tensor& diagonal) {
       static_cast<int64_t>(kQuantile * static_cast<double>(sample.numel() - 1));
   std::nth_element(values, values + place, values + sample.numel());
   return values[place];
+}
+
+double first_damping(const at::Tensor& curvature) {
+  const double damping = upper_quantile(curvature);
+  // The quantile is zero if nearly all Fishers are.
+  return damping > 0 ? damping : std::max(curvature.max().item<double>(), 1.0);
 }
 
 Dataset select(const Dataset& data, const std::vector<int64_t>& examples) {
@@ -48,23 +56,28 @@ class NewtonSolver : public Solver {
   SolverStep step(int64_t) override {
     const at::NoGradGuard no_grad;
     Arena& arena = objective_.arena();
+    measure_curvature();
     const double before = objective_.gradient();
-    const at::Tensor direction = arena.gradients / damped_curvature();
-    const double slope = at::dot(arena.gradients, direction).item<double>();
+    if (!arena.gradients.isfinite().all().item<bool>() ||
+        !curvature_.isfinite().all().item<bool>()) {
+      return {.stopped = kNotFinite};
+    }
+    damping_ = damping_ > 0 ? damping_ / kFactor : first_damping(curvature_);
     const at::Tensor start = arena.parameters.clone();
     SolverStep result;
-    for (; result.rejected < kHalvings; ++result.rejected) {
-      arena.parameters.copy_(start).sub_(direction, length_);
+    for (; result.rejected < kTrials; ++result.rejected) {
+      const at::Tensor direction = arena.gradients / (curvature_ + damping_);
+      const double slope = at::dot(arena.gradients, direction).item<double>();
+      arena.parameters.copy_(start).sub_(direction);
       const double now = objective_.training();
-      if (now <= before - kDecrease * length_ * slope) { // false for NaN
+      if (now <= before - kDecrease * slope) { // false for NaN
         result.objective = now;
-        length_ = std::min(1.0, 2 * length_);
         return result;
       }
-      length_ /= 2;
+      damping_ *= kFactor;
     }
     arena.parameters.copy_(start);
-    result.stopped = true;
+    result.stopped = kNoStep;
     return result;
   }
 
@@ -74,18 +87,17 @@ class NewtonSolver : public Solver {
                             : FlatArrays{{"curvature", curvature_}};
   }
   double setting() const override {
-    return length_;
+    return damping_;
   }
   void restore(double setting) override {
-    length_ = setting;
+    damping_ = setting;
   }
 
  private:
-  // H_0 + sum_t a_t H_t + damping
-  const at::Tensor& damped_curvature() {
-    // Damping makes every element positive once they are known.
-    if (!options_.refresh && curvature_[0].item<float>() > 0) {
-      return curvature_;
+  // H_0 + sum_t a_t H_t
+  void measure_curvature() {
+    if (!options_.refresh && damping_ > 0) {
+      return; // known from the first step
     }
     const at::Tensor& base = objective_.joint().base_precision();
     if (base.defined()) {
@@ -96,11 +108,6 @@ class NewtonSolver : public Solver {
     for (size_t t = 0; t < objective_.joint().tasks().size(); ++t) {
       add_task_curvature(t);
     }
-    const double damping = upper_quantile(curvature_);
-    const double largest = curvature_.max().item<double>();
-    // The quantile is zero if nearly all Fishers are.
-    curvature_.add_(damping > 0 ? damping : std::max(largest, 1.0));
-    return curvature_;
   }
 
   void add_task_curvature(size_t t) {
@@ -116,7 +123,7 @@ class NewtonSolver : public Solver {
         task.pad_id,
         {.batch_size = joint.options().batch_size,
          .bfloat16 = joint.options().bfloat16});
-    const double scale = task.weight * static_cast<double>(task.data.size());
+    const double scale = task.weight * task.num_examples;
     for (const Arena::Entry& entry : joint.arena().entries()) {
       for (const auto& [name, mean] : fisher.diagonal) {
         if (name == entry.name) {
@@ -129,7 +136,7 @@ class NewtonSolver : public Solver {
   const RefineOptions& options_;
   MapObjective& objective_;
   at::Tensor curvature_;
-  double length_ = 1;
+  double damping_ = 0; // of the last step; 0: before the first
 };
 
 } // namespace

@@ -89,11 +89,14 @@ class Refinement {
       before_ = state_.seconds;
       return;
     }
-    const RefineStep start = evaluate(0, std::nullopt, 0);
-    if (!std::isfinite(start.objective) || !std::isfinite(start.held_out)) {
+    const RefineStep start = evaluate(0, objective_.gradient(), 0);
+    if (!std::isfinite(start.objective) || !std::isfinite(start.held_out) ||
+        !objective_.arena().gradients.isfinite().all().item<bool>()) {
       throw InputError(fmt::format(
-          "{}: the objective is not finite; check the model's outputs",
-          options_.model.string()));
+          "{}: the objective or its gradient is not finite: the model's "
+          "outputs are beyond the range of {}",
+          options_.model.string(),
+          options_.objective.bfloat16 ? "bfloat16" : "float32"));
     }
     directory_.open(); // not before: bad input leaves nothing there
     record(start);
@@ -126,9 +129,13 @@ class Refinement {
     for (int64_t step = first; step < end && !outcome.stopped; ++step) {
       outcome = solver_->step(step);
       rejected += outcome.rejected;
+      if (outcome.diverged) {
+        objective_.arena().parameters.copy_(best_);
+      }
     }
     record(evaluate(end - 1, outcome.objective, rejected));
-    return !outcome.stopped;
+    stopped_ = outcome.stopped;
+    return !stopped_;
   }
 
   void record(const RefineStep& step) {
@@ -159,7 +166,8 @@ class Refinement {
     result.options = options_;
     const auto& tasks = objective_.joint().tasks();
     for (size_t t = 0; t < tasks.size(); ++t) {
-      result.num_examples.push_back(tasks[t].data.size());
+      result.num_examples.push_back(
+          static_cast<int64_t>(tasks[t].num_examples));
       result.num_examples_used.push_back(std::ssize(tasks[t].examples));
       result.num_examples_held_out.push_back(
           std::ssize(objective_.held_out_examples()[t]));
@@ -167,6 +175,7 @@ class Refinement {
     result.steps = state_.steps;
     result.kept = state_.kept;
     result.completed = completed;
+    result.stopped = stopped_;
     result.seconds = seconds();
     return result;
   }
@@ -197,6 +206,7 @@ class Refinement {
   at::Tensor best_;
   std::unique_ptr<Solver> solver_;
   RefineState state_;
+  std::optional<std::string> stopped_;
 };
 
 } // namespace

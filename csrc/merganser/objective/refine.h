@@ -15,7 +15,7 @@ namespace merganser {
 // written at every evaluation. After an interruption (Interrupted is thrown)
 // OUT has the best step so far; resuming replaces it. Progress counts steps.
 // Throws InputError for invalid options, models or data, and for a start at
-// which the objective is not finite.
+// which the objective or its gradient is not finite.
 MERGANSER_API RefineResult
 refine(const RefineOptions& options, const ProgressCallback& progress = {});
 

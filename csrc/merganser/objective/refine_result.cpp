@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/json_text.h"
@@ -14,18 +15,17 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 const char* setting_name(RefineSolver solver) {
-  switch (solver) {
-    case RefineSolver::kAdamW:
-      return "lr";
-    case RefineSolver::kNewton:
-      return "length";
-    default:
-      return "damping";
-  }
+  return solver == RefineSolver::kAdamW ? "lr" : "damping";
 }
 
 Json path_to_json(const std::optional<std::filesystem::path>& path) {
   return path ? Json(path->string()) : Json();
+}
+
+// JSON has no NaN and no infinity: they are null.
+double number_from_json(const Json& json) {
+  return json.is_null() ? std::numeric_limits<double>::quiet_NaN()
+                        : json.get<double>();
 }
 
 Json tasks_to_json(const RefineResult& result) {
@@ -58,8 +58,8 @@ nlohmann::ordered_json to_json(const RefineStep& step) {
 RefineStep refine_step_from_json(const nlohmann::ordered_json& json) {
   RefineStep step;
   json.at("step").get_to(step.step);
-  json.at("objective").get_to(step.objective);
-  json.at("held_out").get_to(step.held_out);
+  step.objective = number_from_json(json.at("objective"));
+  step.held_out = number_from_json(json.at("held_out"));
   json.at("setting").get_to(step.setting);
   json.at("rejected").get_to(step.rejected);
   return step;
@@ -85,11 +85,12 @@ std::string RefineResult::to_text() const {
   }
   return format_table(rows) +
       fmt::format(
-             "\n{}: step {} of {}, {:.1f} s{}\n",
+             "\n{}: step {} of {}, {:.1f} s{}{}\n",
              options.out.string(),
              steps[kept].step,
              steps.back().step,
              seconds,
+             stopped ? "; stopped: " + *stopped : "",
              options.objective.base_fisher
                  ? ""
                  : "; no Fisher of the base: no proximal term");
@@ -114,6 +115,7 @@ std::string RefineResult::to_json() const {
   }
   json["kept_step"] = steps[kept].step;
   json["completed"] = completed;
+  json["stopped"] = stopped ? Json(*stopped) : Json();
   json["seconds"] = seconds;
   return json_text(json, 2);
 }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,13 +11,13 @@
 
 namespace merganser {
 
-// An evaluated step. The objectives are divided by sum_t a_t N_t.
+// An evaluated step. The objectives are divided by sum_t a_t N_t; NaN and
+// infinity are null in JSON, and NaN when they are read.
 struct RefineStep {
   int64_t step = 0; // 0: the start
   double objective = 0; // on the training examples
   double held_out = 0; // on the held-out examples
-  // The solver's choice: the learning rate (adamw), the length of the line
-  // search (newton) or the damping (subspace).
+  // The solver's choice: the learning rate (adamw) or the damping.
   double setting = 0;
   int64_t rejected = 0; // trials since the row before that were rejected
 };
@@ -33,6 +34,7 @@ struct MERGANSER_API RefineResult {
   std::vector<RefineStep> steps;
   size_t kept = 0; // position in `steps`: the lowest held-out objective
   bool completed = true; // false: interrupted
+  std::optional<std::string> stopped = {}; // why before the last step
   double seconds = 0;
 
   std::string to_text() const;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "merganser/objective/map_objective.h"
 #include "merganser/objective/refine_options.h"
@@ -13,9 +14,16 @@ namespace merganser {
 // Outcome of a solver's step.
 struct SolverStep {
   int64_t rejected = 0; // trials that were not finite or not lower
-  bool stopped = false; // no trial was accepted: the parameters are as before
+  bool diverged = false; // the next step begins at the best point so far
+  // Why no trial was accepted; the parameters are then as before.
+  std::optional<std::string> stopped = {};
   std::optional<double> objective = {}; // J at the new parameters, if known
 };
+
+// Reasons to stop.
+constexpr const char* kNotFinite = "the gradient is not finite";
+constexpr const char* kNoBetterStep = "cross-validation finds no better step";
+constexpr const char* kNoStep = "no step lowers the objective";
 
 // Moves the parameters of an objective's arena towards a minimum.
 class Solver {
@@ -39,8 +47,9 @@ std::unique_ptr<Solver> make_adamw_solver(
     const RefineOptions& options,
     MapObjective& objective);
 
-// theta -= length (H_0 + sum_t a_t H_t + damping)^-1 gradient, with the length
-// halved until J falls and the damping an upper quantile of the diagonal.
+// theta -= (H_0 + sum_t a_t H_t + damping)^-1 gradient; the damping begins at
+// an upper quantile of the diagonal and grows until J falls as the model
+// promises.
 std::unique_ptr<Solver> make_newton_solver(
     const RefineOptions& options,
     MapObjective& objective);

@@ -82,12 +82,12 @@ class SubspaceSolver : public Solver {
         model(prior, parts, [](size_t) { return true; });
     if (!whole.gradient.isfinite().all().item<bool>() ||
         !whole.fisher.isfinite().all().item<bool>()) {
-      result.stopped = true;
+      result.stopped = kNotFinite;
       return result;
     }
     damping_ = validated_damping(prior, parts);
     if (damping_ == dampings().back()) {
-      result.stopped = true; // no step is better than none on other examples
+      result.stopped = kNoBetterStep;
       return result;
     }
     Arena& arena = objective_.arena();
@@ -105,7 +105,7 @@ class SubspaceSolver : public Solver {
       damping_ = std::max(4 * damping_, 1e-3);
       length /= 2;
     }
-    result.stopped = true;
+    result.stopped = kNoStep;
     return result;
   }
 

@@ -60,6 +60,19 @@ TEST(JointObjective, ASubsetIsScaledToTheWholeSet) {
   EXPECT_NEAR(objective.loss(0, task.examples), 5.0 / 3 * sum, 1e-5);
 }
 
+TEST(JointObjective, TheFisherSaysHowManyExamplesTheTaskHas) {
+  const TaskModels models;
+  JointObjective rows(models.options());
+  models.write_fisher("one", 10); // one.jsonl has 5
+  ObjectiveOptions options = models.options();
+  options.tasks[0].fisher = models.in("one.safetensors");
+  JointObjective objective(options);
+  const auto& examples = objective.tasks()[0].examples;
+  EXPECT_EQ(objective.tasks()[0].num_examples, 10);
+  EXPECT_EQ(objective.tasks()[1].num_examples, 4);
+  EXPECT_DOUBLE_EQ(objective.loss(0, examples), 2 * rows.loss(0, examples));
+}
+
 TEST(JointObjective, LossAndGradientAgreeOnTheLoss) {
   const TaskModels models;
   JointObjective objective(models.options());
@@ -71,7 +84,7 @@ TEST(JointObjective, LossAndGradientAgreeOnTheLoss) {
 TEST(JointObjective, PrecisionsAreFishersTimesNumbersOfExamples) {
   const TaskModels models;
   const FisherResult base = models.write_fisher("base", 7);
-  const FisherResult one = models.write_fisher("one", 5);
+  const FisherResult one = models.write_fisher("one", 40); // 5 rows
   ObjectiveOptions options = models.options();
   options.base_fisher = models.in("base.safetensors");
   options.tasks[0].fisher = models.in("one.safetensors");
@@ -88,7 +101,7 @@ TEST(JointObjective, PrecisionsAreFishersTimesNumbersOfExamples) {
   EXPECT_TRUE(at::allclose(
       Arena::view(objective.base_precision(), entry), 7 * find(base)));
   EXPECT_TRUE(at::allclose(
-      Arena::view(objective.read_precision(0), entry), 5 * find(one)));
+      Arena::view(objective.read_precision(0), entry), 40 * find(one)));
   EXPECT_FALSE(objective.read_precision(1).defined());
 }
 
@@ -97,9 +110,9 @@ TEST(JointObjective, RefusesAFisherOfOtherWeights) {
   models.write_fisher("two", 4);
   ObjectiveOptions options = models.options();
   options.tasks[0].fisher = models.in("two.safetensors");
-  JointObjective objective(options);
   test::expect_error<InputError>(
-      [&] { objective.read_precision(0); }, {"belongs to another model than"});
+      [&] { JointObjective objective(options); },
+      {"belongs to another model than"});
 }
 
 TEST(JointObjective, RefusesFewerExamplesThanClasses) {

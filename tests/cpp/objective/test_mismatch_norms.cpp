@@ -23,6 +23,16 @@ TEST(MismatchNorms, CoordinatesWithoutPrecisionAreLeftOutAndCounted) {
   EXPECT_DOUBLE_EQ(*norms.share_without_h0, 9.0 / 169);
 }
 
+TEST(MismatchNorms, PrecisionsOfRoundingAreZero) {
+  // Mean 1 over four parameters; the last two elements are a gap.
+  const at::Tensor h0 =
+      at::tensor({4.0f, 0.9e-12f, 1.1e-12f, 0.0f, 0.0f, 0.0f});
+  clear_rounding(h0, 4);
+  EXPECT_EQ(h0[0].item<float>(), 4.0f);
+  EXPECT_EQ(h0[1].item<float>(), 0.0f);
+  EXPECT_EQ(h0[2].item<float>(), 1.1e-12f);
+}
+
 TEST(MismatchNorms, WithoutFishers) {
   SquareTotals totals;
   totals.add(at::tensor({1.0f, 3.0f, 4.0f}), {}, {}, 1, 2);

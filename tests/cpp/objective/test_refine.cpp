@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/interrupt.h"
@@ -42,6 +43,22 @@ class Refine : public testing::TestWithParam<RefineSolver> {
     return read_file(models_.in(name) / "model.safetensors");
   }
 
+  // Interrupts a run into OUT after its second evaluation.
+  void interrupt() {
+    static int64_t evaluations;
+    evaluations = 0;
+    set_interrupt_hook([] {
+      if (evaluations > 1) {
+        throw Interrupted("interrupted");
+      }
+    });
+    const auto count = [](int64_t, int64_t, const std::string&) {
+      ++evaluations;
+    };
+    EXPECT_THROW(refine(options_, count), Interrupted);
+    set_interrupt_hook(nullptr);
+  }
+
   TaskModels models_;
   RefineOptions options_;
 };
@@ -67,6 +84,10 @@ TEST_P(Refine, LowersTheObjectiveAndKeepsTheBestStep) {
   EXPECT_EQ(json["kept_step"], kept.step);
   EXPECT_EQ(json["completed"], true);
   EXPECT_EQ(json["steps"].size(), result.steps.size());
+  EXPECT_EQ(json["stopped"].is_null(), !result.stopped);
+  if (result.steps.back().step < options_.steps) {
+    EXPECT_TRUE(result.stopped);
+  }
   EXPECT_FALSE(std::filesystem::exists(models_.in("out.partial")));
 }
 
@@ -74,18 +95,7 @@ TEST_P(Refine, AnInterruptKeepsTheBestAndResumesToTheSameBytes) {
   refine(options_);
   const std::string expected = weights("out");
   options_.out = models_.in("other");
-  static int64_t evaluations;
-  evaluations = 0;
-  set_interrupt_hook([] {
-    if (evaluations > 1) {
-      throw Interrupted("interrupted");
-    }
-  });
-  const auto count = [](int64_t, int64_t, const std::string&) {
-    ++evaluations;
-  };
-  EXPECT_THROW(refine(options_, count), Interrupted);
-  set_interrupt_hook(nullptr);
+  interrupt();
   const auto json =
       nlohmann::json::parse(read_file(options_.out / "refine.json"));
   EXPECT_EQ(json["completed"], false);
@@ -96,6 +106,27 @@ TEST_P(Refine, AnInterruptKeepsTheBestAndResumesToTheSameBytes) {
   refine(options_);
   EXPECT_TRUE(weights("other") == expected); // bytes that nobody can read
   EXPECT_FALSE(std::filesystem::exists(models_.in("other.partial")));
+}
+
+TEST_P(Refine, ResumesAfterAStepThatIsNotFinite) {
+  if (options_.solver != RefineSolver::kAdamW) {
+    GTEST_SKIP() << "the others reject such a step";
+  }
+  options_.learning_rate = 1e30;
+  const RefineResult whole = refine(options_);
+  EXPECT_FALSE(std::isfinite(whole.steps[1].objective));
+  // The second step finds it, halves the learning rate and returns.
+  EXPECT_EQ(whole.steps[2].rejected, 1);
+  EXPECT_EQ(whole.steps[2].setting, 5e29);
+  EXPECT_NEAR(whole.steps[2].objective, whole.steps[0].objective, 1e-6);
+  options_.out = models_.in("other");
+  interrupt();
+  options_.resume = true;
+  const RefineResult resumed = refine(options_);
+  ASSERT_EQ(resumed.steps.size(), whole.steps.size());
+  for (size_t i = 0; i < whole.steps.size(); ++i) {
+    EXPECT_EQ(to_json(resumed.steps[i]).dump(), to_json(whole.steps[i]).dump());
+  }
 }
 
 TEST_P(Refine, NeverEndsWorseThanItBegan) {

@@ -30,10 +30,11 @@ def folder(tmp_path_factory):
             *("train", "--model", folder / "base", "--train", data, "-q"),
             *("--out", folder / name, "--max-length", "24", "--lr", "0.003"),
         )
-    command.run(
-        *("fisher", "--model", folder / "base", "--data", folder / "one.jsonl", "-q"),
-        *("--out", folder / "base.safetensors", "--max-length", "24"),
-    )
+    for name in [*TASKS, "base"]:
+        command.run(
+            *("fisher", "--model", folder / name, "--data", folder / "one.jsonl"),
+            *("--out", folder / f"{name}.safetensors", "--max-length", "24", "-q"),
+        )
     shutil.copytree(folder / "base", folder / "merged")
     files = [folder / name / "model.safetensors" for name in TASKS]
     one, two = (safetensors.torch.load_file(file) for file in files)
@@ -128,6 +129,19 @@ def test_interrupted_and_resumed(folder, tmp_path):
     assert weights(out) == weights(tmp_path / "whole")
 
 
+def test_says_why_it_stopped(folder, tmp_path):
+    """With the base as expert no task vector is left to move along."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for name in TASKS:
+        shutil.copytree(copy / "base", copy / name, dirs_exist_ok=True)
+    report = refine(copy, tmp_path / "out")
+    assert report["stopped"] == "no step lowers the objective"
+    assert report["kept_step"] == 0
+    text = [x for x in arguments(copy, tmp_path / "other") if x != "-q"]
+    stdout = command.run(*text).stdout
+    assert "stopped: no step lowers the objective" in stdout
+
+
 @pytest.fixture
 def copy(folder, tmp_path):
     return shutil.copytree(folder, tmp_path / "copy")
@@ -152,12 +166,36 @@ def overflow(folder):
     safetensors.torch.save_file(tensors, file, {"format": "pt"})
 
 
+def gradients_overflow(folder):
+    """A large input of the pooler times a large gradient of its output."""
+    file = folder / "merged" / "model.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    for name in ("weight", "bias"):
+        tensors[f"bert.encoder.layer.1.output.LayerNorm.{name}"] *= 1e25
+    tensors["bert.pooler.dense.weight"] *= 1e-25
+    tensors["classifier.weight"] *= 1e25
+    safetensors.torch.save_file(tensors, file, {"format": "pt"})
+
+
 BAD = {
     unlabelled: 'the key "label" is missing',
     few_examples: "expected at least 3 examples to train on",
     other_weights: "belongs to another model than",
     overflow: "has values that are not finite",
+    gradients_overflow: "the objective or its gradient is not finite",
 }
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_fishers_of_other_weights(folder, tmp_path, solver):
+    fishers = [folder / f"{name}.safetensors" for name in TASKS]
+    swapped = [x for file in reversed(fishers) for x in ("--fisher", file)]
+    options = ("--solver", solver, *swapped)
+    done = command.run(*arguments(folder, tmp_path / "out", *options), check=False)
+    assert done.returncode == 2, done.stderr
+    assert "two.safetensors: the Fisher belongs to another model" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
