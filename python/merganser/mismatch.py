@@ -14,7 +14,7 @@ from ._fisher.forward import Forward
 from ._fisher.model_state import differentiable
 from ._objective.groups import GROUPS
 from ._objective.mismatches import Mismatches
-from ._objective.states import Carrier, Model, carrier_of
+from ._objective.states import Carrier, Model, carrier_of, load_fisher
 from ._objective.tasks import check_examples, read_tasks
 from .merging import Fisher
 from .mismatch_result import MismatchResult
@@ -75,7 +75,8 @@ def mismatch(
         dtype: bfloat16 or float16: run under autocast to this dtype.
         collator: combines a list of `batch_size` examples of `data` into a batch.
         batch_size: examples per batch, with `collator`.
-        num_examples: N_t, one per expert; by default found from the data.
+        num_examples: N_t, one per expert; by default that of the expert's Fisher, or of
+            the data without one.
         progress: called after each batch with the number of examples done, the total
             (None: unknown) and a text that names the model and the data.
 
@@ -114,7 +115,8 @@ def mismatch(
         h0 = None
         if base_fisher is not None:
             others = [task.expert for task in tasks]
-            h0 = carrier.diagonal(base_fisher, "base_fisher", base, origin, others)
+            fisher = load_fisher(base_fisher, "base_fisher")
+            h0 = carrier.diagonal(fisher, "base_fisher", base, origin, others)
         goal = None if target is None else carrier.read(target, "target")
         forward = Forward(carrier.module, loss, dtype)
         for task in tasks:

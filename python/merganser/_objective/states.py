@@ -113,7 +113,7 @@ class Carrier:
 
     def diagonal(
         self,
-        fisher: FisherResult | str | os.PathLike,
+        found: FisherResult,
         label: str,
         model: Model,
         state: State,
@@ -121,8 +121,6 @@ class Carrier:
     ) -> Tensors:
         """H = N F by trainable parameter. Without a Fisher (frozen, when it was
         estimated) a parameter must be equal in all models."""
-        found = load_statistic(fisher, label, FisherResult)
-        assert isinstance(found, FisherResult)  # checked by the call
         _check_hash(found, label, model)
         parts = [Part(label, x) for x in (state, *others)]
         part = assigned(found, label, Part(label, state), parts)
@@ -159,6 +157,12 @@ class Differences(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._a)
+
+
+def load_fisher(fisher: FisherResult | str | os.PathLike, label: str) -> FisherResult:
+    found = load_statistic(fisher, label, FisherResult)
+    assert isinstance(found, FisherResult)  # checked by the call
+    return found
 
 
 def carrier_of(*models: Model) -> nn.Module:

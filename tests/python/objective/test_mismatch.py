@@ -139,6 +139,36 @@ def test_sample_scales_to_the_data_set(problem):
     assert found["candidates[0]"].total.rest is None
 
 
+NUMBERS = {
+    "given": (10, True, 10),
+    "of the Fisher": (None, True, 40),
+    "of the data": (None, False, 20),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_one_number_of_examples_per_task(name, problem):
+    """The same N_t scales l_t and H_t = N_t F_t, so that H_t explains everything."""
+    given, has_fisher, number = NUMBERS[name]
+    x, y = quadratic.design(20, torch.Generator().manual_seed(5))
+    fisher = quadratic.fisher_of(x)
+    fisher.num_examples = 40
+    model = random_model()
+    problem.experts, problem.data = problem.experts[:1], [[(x, y)]]
+    found = run(
+        problem,
+        {"m": model},
+        weights=1.0,
+        fishers=[fisher] if has_fisher else None,
+        num_examples=None if given is None else [given],
+    )["m"].total
+    m = gradient_loop(model, x, y) - gradient_loop(problem.experts[0], x, y)
+    expected = number / 20 * float(m.detach().norm())
+    assert found.mismatch.norm == pytest.approx(expected, rel=1e-10)
+    if has_fisher:
+        assert found.rest.norm <= 1e-10 * expected
+
+
 def classifiers():
     models = [architectures.make("bert")]
     for seed in (1, 2):
