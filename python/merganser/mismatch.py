@@ -14,6 +14,7 @@ from ._fisher.forward import Forward
 from ._fisher.model_state import differentiable
 from ._objective.groups import GROUPS
 from ._objective.mismatches import Mismatches
+from ._objective.norms import without_rounding
 from ._objective.states import Carrier, Model, carrier_of, load_fisher
 from ._objective.tasks import check_examples, read_tasks
 from .merging import Fisher
@@ -46,7 +47,8 @@ def mismatch(
     N_t times the mean loss over the used examples of task t. The Fishers explain
     a_t H_t (theta - theta_t) of m_t; the rest is what gradient matching leaves. Reports
     2-norms, and norms in the inverse of H_0 = N_0 F_0, sqrt(sum m^2 / H_0) over the
-    coordinates with H_0 > 0, with the share of |m|^2 that this leaves out.
+    coordinates with H_0 > 0, with the share of |m|^2 that this leaves out. H_0 up to
+    1e-12 times its mean is rounding, and counts as 0.
 
     Memory: T + 4 tensors in the parameters' shapes for T experts, other than those that
     the caller passes.
@@ -116,7 +118,9 @@ def mismatch(
         if base_fisher is not None:
             others = [task.expert for task in tasks]
             fisher = load_fisher(base_fisher, "base_fisher")
-            h0 = carrier.diagonal(fisher, "base_fisher", base, origin, others)
+            h0 = without_rounding(
+                carrier.diagonal(fisher, "base_fisher", base, origin, others)
+            )
         goal = None if target is None else carrier.read(target, "target")
         forward = Forward(carrier.module, loss, dtype)
         for task in tasks:

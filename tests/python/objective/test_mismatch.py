@@ -243,6 +243,36 @@ def test_models_as_modules_state_dicts_and_paths(tmp_path):
     assert found[0] == found[1] == found[2]
 
 
+def test_rounding_in_h0_counts_as_zero():
+    """The softmax does not depend on key biases: their gradients and H_0 are rounding
+    errors, whose quotients depend on the batch size."""
+    base, experts, data, _ = classifiers()
+    keys = [p for n, p in base.named_parameters() if n.endswith("key.bias")]
+    batches = [
+        {k: v[i : i + 1] for k, v in batch.items()}
+        for batch in data
+        for i in range(len(batch["labels"]))
+    ]
+    found = [
+        merganser.mismatch(
+            base,
+            experts,
+            [given] * 2,
+            {"m": base},
+            base_fisher=merganser.fisher(base, given),
+            groups="tensor",
+        )
+        for given in (data, batches)
+    ]
+    one, other = (x["m"].total.mismatch.h0_inverse_norm for x in found)
+    assert one == pytest.approx(other, rel=1e-4)
+    name = "bert.encoder.layer.0.attention.self.key.bias"
+    for x in found:
+        assert x.parameters_without_h0 >= sum(p.numel() for p in keys)
+        bias = x["m"].groups[name].mismatch
+        assert bias.h0_inverse_norm == 0 and bias.share_without_h0 == 1
+
+
 def test_table_and_json(problem):
     found = run(problem, {"one": random_model(), "two": random_model()})
     lines = str(found).splitlines()
