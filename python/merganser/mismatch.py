@@ -61,9 +61,10 @@ def mismatch(
         data: one data set per expert, as `merganser.fisher` takes them, with labels.
         candidates: models by name, or a list of models.
         weights: a_t, one per expert or one for all.
-        fishers: one per expert, a FisherResult or the path of its file. The Fisher of
-            an expert that is given as a path must be of its weights.
-        base_fisher: F_0.
+        fishers: one per expert, a FisherResult or the path of its file. A Fisher with a
+            hash must be of its model's weights, if the model is a path or a module that
+            transformers loaded from a directory.
+        base_fisher: F_0, likewise.
         target: theta*, usually trained jointly. Adds the two sides of
             theta* - theta_TA = -m(theta*) / H_0, with theta_TA = theta_0 + sum_t a_t
             (theta_t - theta_0): equal where the base's loss is quadratic with the

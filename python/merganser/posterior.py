@@ -100,11 +100,11 @@ class Posterior:
 
         Raises:
             InputError: a Fisher of another model: its names or shapes differ, or its
-                hash, if `model` is a checkpoint.
+                hash, if `model` is a checkpoint or was loaded from one.
         """
         check_delta(delta, minimum=0.0)
-        mean, content_hash = read_model(model)
-        fishers = read_fishers(fisher, base_fisher, mean, content_hash)
+        mean = read_model(model)
+        fishers = read_fishers(fisher, base_fisher, model, mean)
         precision = {
             name: add_up([(f.num_examples, f[name]) for f in fishers], delta).to(
                 mean[name].device

@@ -417,6 +417,39 @@ def test_fisher_of_other_weights(tmp_path):
         merganser.mismatch(base, paths, [data] * 2, {"m": base}, fishers=fishers[::-1])
 
 
+def test_fisher_of_other_weights_than_a_module(tmp_path):
+    """A module from a directory is known by it until its weights change."""
+    base, experts, data, _ = classifiers()
+    base.save_pretrained(tmp_path / "base")
+    experts[0].save_pretrained(tmp_path / "expert")
+    base, expert = (
+        type(base).from_pretrained(tmp_path / name) for name in ("base", "expert")
+    )
+    own, other = (
+        merganser.fisher(model, data, model_path=path)
+        for model, path in ((base, tmp_path / "base"), (expert, tmp_path / "expert"))
+    )
+
+    def run(fishers, base_fisher):
+        given = {"fishers": fishers, "base_fisher": base_fisher}
+        merganser.mismatch(base, [expert], [data], {"m": base}, **given)
+
+    run([other], own)
+    with pytest.raises(
+        merganser.InputError, match="^base_fisher is the Fisher of other weights"
+    ):
+        run([other], other)
+    with pytest.raises(
+        merganser.InputError, match=r"^fishers\[0\] is the Fisher of other weights"
+    ):
+        run([own], own)
+    with pytest.raises(merganser.InputError, match="fisher belongs to another model"):
+        merganser.Posterior.laplace(base, other)
+    with torch.no_grad():
+        base.classifier.bias.add_(1)  # trained further: in no directory
+    run([other], other)
+
+
 def test_base_must_be_a_module(problem):
     problem.base = problem.base.state_dict()
     problem.experts = [model.state_dict() for model in problem.experts]
