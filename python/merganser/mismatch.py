@@ -14,7 +14,8 @@ from ._fisher.forward import Forward
 from ._fisher.model_state import differentiable
 from ._objective.groups import GROUPS
 from ._objective.mismatches import Mismatches
-from ._objective.states import Carrier, Model, carrier_of
+from ._objective.norms import without_rounding
+from ._objective.states import Carrier, Model, carrier_of, load_fisher
 from ._objective.tasks import check_examples, read_tasks
 from .merging import Fisher
 from .mismatch_result import MismatchResult
@@ -46,7 +47,8 @@ def mismatch(
     N_t times the mean loss over the used examples of task t. The Fishers explain
     a_t H_t (theta - theta_t) of m_t; the rest is what gradient matching leaves. Reports
     2-norms, and norms in the inverse of H_0 = N_0 F_0, sqrt(sum m^2 / H_0) over the
-    coordinates with H_0 > 0, with the share of |m|^2 that this leaves out.
+    coordinates with H_0 > 0, with the share of |m|^2 that this leaves out. H_0 up to
+    1e-12 times its mean is rounding, and counts as 0.
 
     Memory: T + 4 tensors in the parameters' shapes for T experts, other than those that
     the caller passes.
@@ -59,9 +61,10 @@ def mismatch(
         data: one data set per expert, as `merganser.fisher` takes them, with labels.
         candidates: models by name, or a list of models.
         weights: a_t, one per expert or one for all.
-        fishers: one per expert, a FisherResult or the path of its file. The Fisher of
-            an expert that is given as a path must be of its weights.
-        base_fisher: F_0.
+        fishers: one per expert, a FisherResult or the path of its file. A Fisher with a
+            hash must be of its model's weights, if the model is a path or a module that
+            transformers loaded from a directory.
+        base_fisher: F_0, likewise.
         target: theta*, usually trained jointly. Adds the two sides of
             theta* - theta_TA = -m(theta*) / H_0, with theta_TA = theta_0 + sum_t a_t
             (theta_t - theta_0): equal where the base's loss is quadratic with the
@@ -75,7 +78,8 @@ def mismatch(
         dtype: bfloat16 or float16: run under autocast to this dtype.
         collator: combines a list of `batch_size` examples of `data` into a batch.
         batch_size: examples per batch, with `collator`.
-        num_examples: N_t, one per expert; by default found from the data.
+        num_examples: N_t, one per expert; by default that of the expert's Fisher, or of
+            the data without one.
         progress: called after each batch with the number of examples done, the total
             (None: unknown) and a text that names the model and the data.
 
@@ -114,7 +118,10 @@ def mismatch(
         h0 = None
         if base_fisher is not None:
             others = [task.expert for task in tasks]
-            h0 = carrier.diagonal(base_fisher, "base_fisher", base, origin, others)
+            fisher = load_fisher(base_fisher, "base_fisher")
+            h0 = without_rounding(
+                carrier.diagonal(fisher, "base_fisher", base, origin, others)
+            )
         goal = None if target is None else carrier.read(target, "target")
         forward = Forward(carrier.module, loss, dtype)
         for task in tasks:

@@ -100,11 +100,11 @@ class Posterior:
 
         Raises:
             InputError: a Fisher of another model: its names or shapes differ, or its
-                hash, if `model` is a checkpoint.
+                hash, if `model` is a checkpoint or was loaded from one.
         """
         check_delta(delta, minimum=0.0)
-        mean, content_hash = read_model(model)
-        fishers = read_fishers(fisher, base_fisher, mean, content_hash)
+        mean = read_model(model)
+        fishers = read_fishers(fisher, base_fisher, model, mean)
         precision = {
             name: add_up([(f.num_examples, f[name]) for f in fishers], delta).to(
                 mean[name].device
@@ -245,13 +245,17 @@ class Posterior:
 
         With the config.json of the model, the directory is an ordinary model directory;
         merges, `--proximal` and ProximalCallback take the second file as a Fisher.
+
+        Raises InputError, before anything is written, for a precision that float32
+        cannot hold: too large, or so small that it becomes 0.
         """
+        precision = {n: _as_float32(n, p) for n, p in self.precision.items()}
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         stored = {n: x for n, x in self.mean.items() if n not in self._ties}
         write_state(directory, stored)
         FisherResult(
-            {n: p.float() for n, p in self.precision.items()},
+            precision,
             num_examples=1,
             num_examples_used=1,
             estimator=_ESTIMATOR,
@@ -296,3 +300,14 @@ class Posterior:
                 f"{zeros[name]} of tensor {name!r}, so that the posterior is not "
                 "a distribution: call with_prior(delta)"
             )
+
+
+def _as_float32(name: str, precision: Tensor) -> Tensor:
+    rounded = precision.float()
+    lost = rounded.isinf() | ((rounded == 0) & (precision > 0))
+    if lost.any():
+        raise InputError(
+            f"cannot save the precision of tensor {name!r}: "
+            f"{float(precision[lost][0]):g} is out of float32's range"
+        )
+    return rounded

@@ -25,7 +25,7 @@ from ._objective.held_out import add_predictions
 from ._objective.problem import Problem, Settings
 from ._objective.run import Run
 from ._objective.solvers import SHRINK
-from ._objective.states import Carrier, Model, carrier_of
+from ._objective.states import Carrier, Model, carrier_of, load_fisher
 from ._objective.tasks import check_examples, read_tasks
 from .merging import Fisher
 
@@ -142,7 +142,8 @@ def refine(
         collator: combines a list of `batch_size` examples of `data` into a batch.
         batch_size: examples per batch, with `collator`, and in total per mini-batch of
             adamw.
-        num_examples: N_t, one per expert; by default found from the data.
+        num_examples: N_t, one per expert; by default that of the expert's Fisher, or of
+            the data without one.
         checkpoint: file to which the state is saved after each step. If it exists, the
             run resumes from it, with the same result. It is kept after the run.
         progress: called after each step with its number, the max number and a text.
@@ -197,7 +198,8 @@ def refine(
         h0 = None
         if base_fisher is not None:
             others = [task.expert for task in tasks]
-            h0 = carrier.diagonal(base_fisher, "base_fisher", base, origin, others)
+            fisher = load_fisher(base_fisher, "base_fisher")
+            h0 = carrier.diagonal(fisher, "base_fisher", base, origin, others)
         forward = Forward(carrier.module, loss, dtype)
         labels = "targets='labels'" if targets == "labels" else None
         for task in tasks:

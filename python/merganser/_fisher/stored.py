@@ -4,6 +4,7 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,8 @@ from .. import _C
 from .._C import InputError
 from .._merge.checkpoint import DTYPES, decode, read_state
 from .._merge.states import memory_of, some
-from .._wrappers import parameters_inside, state_inside
+from .._wrappers import parameters_inside, state_inside, unwrapped
+from ..fisher_result import FisherResult, may_belong_to
 
 # Names in old files of BERT, which transformers changes as it reads them.
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
@@ -85,6 +87,26 @@ class Stored:
         if self._convert is not None:
             diagonal = self._convert(diagonal)
         return {self._stored_names.get(n, n): values for n, values in diagonal.items()}
+
+
+def is_of_other_model(fisher: FisherResult, model: Any) -> bool:
+    """True if a Fisher is known to be that of other weights than a model's, by hash."""
+    return bool(fisher.base_model_hash) and not may_belong_to(fisher, _hash_of(model))
+
+
+def _hash_of(model: Any) -> str:
+    """The hash of a checkpoint, given by its path or by a module that transformers
+    loaded from it and that still has its weights; empty: unknown."""
+    if isinstance(model, str | os.PathLike):
+        return _C.content_hash(model)
+    inner = unwrapped(model) if isinstance(model, nn.Module) else model
+    path = getattr(inner, "name_or_path", None)
+    if not isinstance(path, str) or not os.path.isdir(path):
+        return ""
+    try:
+        return Stored.of(path, inner).hash
+    except _C.Error:  # no safetensors, or other weights
+        return ""
 
 
 def _conversion(model: nn.Module) -> Callable[[Tensors], Tensors] | None:

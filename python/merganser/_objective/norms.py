@@ -20,9 +20,9 @@ class Norms:
 
     Attributes:
         norm: |x|.
-        h0_inverse_norm: sqrt(sum x^2 / H_0) over the coordinates with H_0 > 0; None
-            without a base Fisher.
-        share_without_h0: share of |x|^2 at the coordinates with H_0 = 0.
+        h0_inverse_norm: sqrt(sum x^2 / H_0) over the coordinates with H_0 > 0, to
+            rounding; None without a base Fisher.
+        share_without_h0: share of |x|^2 at the other coordinates.
     """
 
     norm: float
@@ -38,6 +38,14 @@ class Difference:
     right_norm: float
     difference_norm: float
     cosine: float
+
+
+def without_rounding(h0: Tensors) -> Tensors:
+    """H_0 with 0 where it is at most 1e-12 times its mean: squares of rounding errors,
+    such as those of key biases, on which no output depends."""
+    total = sum(float(x.sum(dtype=torch.float64)) for x in h0.values())
+    smallest = 1e-12 * total / max(1, sum(x.numel() for x in h0.values()))
+    return {name: x.masked_fill(x <= smallest, 0.0) for name, x in h0.items()}
 
 
 def norms(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from .. import _C
 from .._C import InputError
 from .._fisher.model_state import device_of, trainable_parameters
-from .._fisher.stored import read_tensors
+from .._fisher.stored import is_of_other_model, read_tensors
 from .._merge.inputs import Part, assigned, load_statistic
 from .._merge.states import (
     FLOATS,
@@ -24,7 +22,7 @@ from .._merge.states import (
     state_of,
 )
 from .._wrappers import unwrapped
-from ..fisher_result import FisherResult, may_belong_to
+from ..fisher_result import FisherResult
 
 Model = nn.Module | Mapping[str, Tensor] | str | os.PathLike
 Tensors = dict[str, Tensor]
@@ -113,7 +111,7 @@ class Carrier:
 
     def diagonal(
         self,
-        fisher: FisherResult | str | os.PathLike,
+        found: FisherResult,
         label: str,
         model: Model,
         state: State,
@@ -121,9 +119,8 @@ class Carrier:
     ) -> Tensors:
         """H = N F by trainable parameter. Without a Fisher (frozen, when it was
         estimated) a parameter must be equal in all models."""
-        found = load_statistic(fisher, label, FisherResult)
-        assert isinstance(found, FisherResult)  # checked by the call
-        _check_hash(found, label, model)
+        if is_of_other_model(found, model):
+            raise InputError(f"{label} is the Fisher of other weights than its model's")
         parts = [Part(label, x) for x in (state, *others)]
         part = assigned(found, label, Part(label, state), parts)
         missing = [
@@ -161,6 +158,12 @@ class Differences(Mapping[str, Tensor]):
         return len(self._a)
 
 
+def load_fisher(fisher: FisherResult | str | os.PathLike, label: str) -> FisherResult:
+    found = load_statistic(fisher, label, FisherResult)
+    assert isinstance(found, FisherResult)  # checked by the call
+    return found
+
+
 def carrier_of(*models: Model) -> nn.Module:
     """The first module; the others may be state dicts."""
     for model in models:
@@ -170,12 +173,3 @@ def carrier_of(*models: Model) -> nn.Module:
         "base must be a module, which runs with the weights of each model; the other "
         "models may be state dicts"
     )
-
-
-def _check_hash(fisher: FisherResult, label: str, model: Model) -> None:
-    if not isinstance(model, str | os.PathLike):
-        return
-    if not may_belong_to(fisher, _C.content_hash(Path(model))):
-        raise InputError(
-            f"{label} is the Fisher of other weights than those in {model}"
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -16,7 +16,7 @@ from .._fisher.batches import Batch, Data
 from .._fisher.forward import Forward
 from .._losses.classification import Classification
 from .._merge.states import State
-from .states import Carrier, Tensors
+from .states import Carrier, Tensors, load_fisher
 
 
 class Examples:
@@ -49,7 +49,7 @@ class Examples:
 
     @property
     def num_examples(self) -> int:
-        """N of the data set; known once the data are read."""
+        """N_t; known once the data are read."""
         return self._data.num_examples
 
     @property
@@ -91,7 +91,10 @@ def read_tasks(
     keep: bool,
     **options: Any,
 ) -> list[Task]:
-    """options: those of Data. keep: hold all examples in memory."""
+    """options: those of Data. keep: hold all examples in memory.
+
+    N_t is the given num_examples, or the Fisher's, or the data's.
+    """
     models = _listed("experts", experts)
     if not models:
         raise InputError("experts must have at least one model")
@@ -108,13 +111,16 @@ def read_tasks(
     _check_length("fishers", found, models)
     tasks = []
     for t, weight in enumerate(_weights(weights, len(models))):
-        read = Data(sets[t], carrier.module, num_examples=numbers[t], **options)
+        label, number = f"fishers[{t}]", numbers[t]
+        fisher = None if found[t] is None else load_fisher(found[t], label)
+        if number is None and fisher is not None:
+            number = fisher.num_examples
+        read = Data(sets[t], carrier.module, num_examples=number, **options)
         hold = keep or options["limit"] is not None or isinstance(sets[t], Iterator)
-        h, fisher = None, found[t]
+        h = None
         if fisher is not None:
-            h = carrier.diagonal(
-                fisher, f"fishers[{t}]", models[t], states[t], [base, *states]
-            )
+            fisher = replace(fisher, num_examples=number)
+            h = carrier.diagonal(fisher, label, models[t], states[t], [base, *states])
         examples = Examples(read, carrier.device, hold)
         tasks.append(Task(names[t], weight, states[t], examples, h))
     return tasks

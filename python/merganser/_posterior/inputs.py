@@ -10,9 +10,9 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from .. import _C
 from .._arguments import check_count
 from .._C import InputError
+from .._fisher.stored import is_of_other_model
 from .._merge.checkpoint import read_state
 from .._merge.states import (
     FLOATS,
@@ -24,28 +24,25 @@ from .._merge.states import (
     some,
     state_of,
 )
-from ..fisher_result import FisherResult, may_belong_to
+from ..fisher_result import FisherResult
 
 Model = nn.Module | Mapping[str, Tensor] | str | os.PathLike
 Fisher = FisherResult | str | os.PathLike
 
 
-def read_model(model: Model) -> tuple[State, str]:
-    """A model's tensors, and the hash of its files if it has some."""
+def read_model(model: Model) -> State:
     if isinstance(model, str | os.PathLike):
-        return read_state(model), _C.content_hash(model)
-    return state_of(model, "model"), ""
+        return read_state(model)
+    return state_of(model, "model")
 
 
 def read_fishers(
-    fisher: Fisher, base_fisher: Fisher | None, mean: State, content_hash: str
+    fisher: Fisher, base_fisher: Fisher | None, model: Model, mean: State
 ) -> list[FisherResult]:
-    """The Fishers of a model, and of its base if given, checked to fit its tensors.
-
-    content_hash: of the model's files; empty: unknown.
-    """
+    """The Fishers of a model, and of its base if given, checked to fit the model and
+    its tensors, `mean`."""
     fishers = [load_fisher(f) for f in (fisher, base_fisher) if f is not None]
-    if not may_belong_to(fishers[0], content_hash):
+    if is_of_other_model(fishers[0], model):
         raise InputError("fisher belongs to another model: its hash differs")
     names = sorted(fishers[0].keys() ^ fishers[-1].keys())
     if names:

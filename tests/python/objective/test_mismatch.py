@@ -139,6 +139,36 @@ def test_sample_scales_to_the_data_set(problem):
     assert found["candidates[0]"].total.rest is None
 
 
+NUMBERS = {
+    "given": (10, True, 10),
+    "of the Fisher": (None, True, 40),
+    "of the data": (None, False, 20),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_one_number_of_examples_per_task(name, problem):
+    """The same N_t scales l_t and H_t = N_t F_t, so that H_t explains everything."""
+    given, has_fisher, number = NUMBERS[name]
+    x, y = quadratic.design(20, torch.Generator().manual_seed(5))
+    fisher = quadratic.fisher_of(x)
+    fisher.num_examples = 40
+    model = random_model()
+    problem.experts, problem.data = problem.experts[:1], [[(x, y)]]
+    found = run(
+        problem,
+        {"m": model},
+        weights=1.0,
+        fishers=[fisher] if has_fisher else None,
+        num_examples=None if given is None else [given],
+    )["m"].total
+    m = gradient_loop(model, x, y) - gradient_loop(problem.experts[0], x, y)
+    expected = number / 20 * float(m.detach().norm())
+    assert found.mismatch.norm == pytest.approx(expected, rel=1e-10)
+    if has_fisher:
+        assert found.rest.norm <= 1e-10 * expected
+
+
 def classifiers():
     models = [architectures.make("bert")]
     for seed in (1, 2):
@@ -211,6 +241,36 @@ def test_models_as_modules_state_dicts_and_paths(tmp_path):
         for given in (experts, states, paths)
     ]
     assert found[0] == found[1] == found[2]
+
+
+def test_rounding_in_h0_counts_as_zero():
+    """The softmax does not depend on key biases: their gradients and H_0 are rounding
+    errors, whose quotients depend on the batch size."""
+    base, experts, data, _ = classifiers()
+    keys = [p for n, p in base.named_parameters() if n.endswith("key.bias")]
+    batches = [
+        {k: v[i : i + 1] for k, v in batch.items()}
+        for batch in data
+        for i in range(len(batch["labels"]))
+    ]
+    found = [
+        merganser.mismatch(
+            base,
+            experts,
+            [given] * 2,
+            {"m": base},
+            base_fisher=merganser.fisher(base, given),
+            groups="tensor",
+        )
+        for given in (data, batches)
+    ]
+    one, other = (x["m"].total.mismatch.h0_inverse_norm for x in found)
+    assert one == pytest.approx(other, rel=1e-4)
+    name = "bert.encoder.layer.0.attention.self.key.bias"
+    for x in found:
+        assert x.parameters_without_h0 >= sum(p.numel() for p in keys)
+        bias = x["m"].groups[name].mismatch
+        assert bias.h0_inverse_norm == 0 and bias.share_without_h0 == 1
 
 
 def test_table_and_json(problem):
@@ -355,6 +415,39 @@ def test_fisher_of_other_weights(tmp_path):
         merganser.InputError, match=r"fishers\[0\] is the Fisher of other"
     ):
         merganser.mismatch(base, paths, [data] * 2, {"m": base}, fishers=fishers[::-1])
+
+
+def test_fisher_of_other_weights_than_a_module(tmp_path):
+    """A module from a directory is known by it until its weights change."""
+    base, experts, data, _ = classifiers()
+    base.save_pretrained(tmp_path / "base")
+    experts[0].save_pretrained(tmp_path / "expert")
+    base, expert = (
+        type(base).from_pretrained(tmp_path / name) for name in ("base", "expert")
+    )
+    own, other = (
+        merganser.fisher(model, data, model_path=path)
+        for model, path in ((base, tmp_path / "base"), (expert, tmp_path / "expert"))
+    )
+
+    def run(fishers, base_fisher):
+        given = {"fishers": fishers, "base_fisher": base_fisher}
+        merganser.mismatch(base, [expert], [data], {"m": base}, **given)
+
+    run([other], own)
+    with pytest.raises(
+        merganser.InputError, match="^base_fisher is the Fisher of other weights"
+    ):
+        run([other], other)
+    with pytest.raises(
+        merganser.InputError, match=r"^fishers\[0\] is the Fisher of other weights"
+    ):
+        run([own], own)
+    with pytest.raises(merganser.InputError, match="fisher belongs to another model"):
+        merganser.Posterior.laplace(base, other)
+    with torch.no_grad():
+        base.classifier.bias.add_(1)  # trained further: in no directory
+    run([other], other)
 
 
 def test_base_must_be_a_module(problem):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 
 import hf_training
 import merganser
@@ -264,6 +265,19 @@ def test_round_trip(tmp_path):
     assert torch.equal(
         Posterior.load(tmp_path).mean["classifier.weight"], loaded.classifier.weight
     )
+
+
+@pytest.mark.parametrize("value", [1e50, 1e-50])
+def test_save_refuses_what_float32_cannot_hold(value, tmp_path):
+    precision = {"w": torch.tensor([1.0, value, 0.0], dtype=torch.float64)}
+    posterior = Posterior({"w": torch.ones(3).double()}, precision)
+    message = f"cannot save the precision of tensor 'w': {value:g} is out of"
+    with pytest.raises(InputError, match=re.escape(message)):
+        posterior.save(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    precision["w"][1] = 1e-44  # not normalized, but not 0
+    Posterior(posterior.mean, precision).save(tmp_path / "out")
+    assert float(Posterior.load(tmp_path / "out").precision["w"][1]) > 0
 
 
 def test_the_mean_is_a_copy():
