@@ -284,11 +284,11 @@ std::map<std::string, std::string> python_files() {
 
 TEST(Posterior, FilesHaveTheBytesOfPython) {
   const Tensors mean = {
-      {"b", at::tensor({0.25}, at::kBFloat16)},
+      {"b", at::full({1}, 0.25, at::kBFloat16)},
       {"count", at::tensor(std::vector<int64_t>{3}, at::kLong)},
       {"w", at::tensor({1.5, -2.0}, at::kFloat).view({1, 2})}};
   const Tensors precision = {
-      {"b", at::tensor({2.0}, at::kFloat)},
+      {"b", at::full({1}, 2.0, at::kFloat)},
       {"w", at::tensor({4.0, 0.5}, at::kFloat).view({1, 2})}};
   const test::TemporaryFolder folder;
   Posterior(mean, precision).save(folder / "saved");
