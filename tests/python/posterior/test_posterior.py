@@ -390,6 +390,9 @@ def test_refuses_arguments(tmp_path):
 
 def test_refuses_products():
     prior, posteriors, _, _, states, fishers = experts()
+    for weights in ("a", "abc", None, ["a"] * 3, [None] * 3, [1.0, 2.0, -1]):
+        with pytest.raises(InputError, match="^weights must be "):
+            Posterior.product(posteriors, prior, weights)
     with pytest.raises(InputError, match="weights must have 3 items"):
         Posterior.product(posteriors, prior, [1.0])
     with pytest.raises(InputError, match="not negative, not -1"):
