@@ -1,7 +1,8 @@
 """Checks of arguments that several functions share."""
 
-from collections.abc import Collection
-from numbers import Integral
+import math
+from collections.abc import Collection, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -32,3 +33,23 @@ def check_count(
     if not minimum <= int(value) <= maximum:
         limit = "below 2**63" if maximum == MAX_COUNT else f"at most {maximum}"
         raise InputError(f"{name} must be at least {minimum} and {limit}, not {value}")
+
+
+def read_weights(weights: Any, count: int, item: str, positive: bool) -> list[float]:
+    """One weight per item, from a list or one number for all. positive: 0 is refused,
+    too."""
+    if hasattr(weights, "tolist"):  # an array or tensor, maybe 0-d
+        weights = weights.tolist()
+    values = [weights] * count if isinstance(weights, Real) else weights
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise InputError(f"weights must be numbers, one per {item}, not {weights!r}")
+    if len(values) != count:
+        raise InputError(
+            f"weights must have {count} items, one per {item}, not {len(values)}"
+        )
+    for value in values:
+        valid = isinstance(value, Real) and math.isfinite(value) and value >= 0
+        if not valid or (positive and value == 0):
+            kind = "positive" if positive else "not negative"
+            raise InputError(f"weights must be finite numbers, {kind}, not {value!r}")
+    return [float(value) for value in values]

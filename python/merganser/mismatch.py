@@ -60,7 +60,7 @@ def mismatch(
             checkpoints, with the base's names and shapes.
         data: one data set per expert, as `merganser.fisher` takes them, with labels.
         candidates: models by name, or a list of models.
-        weights: a_t, one per expert or one for all.
+        weights: a_t, one per expert or one for all; positive.
         fishers: one per expert, a FisherResult or the path of its file. A Fisher with a
             hash must be of its model's weights, if the model is a path or a module that
             transformers loaded from a directory.

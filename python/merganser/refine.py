@@ -111,7 +111,7 @@ def refine(
             checkpoints.
         data: one data set per expert, as `merganser.fisher` takes them. All examples
             used are held in memory: see `limit`.
-        weights: a_t, one per expert or one for all.
+        weights: a_t, one per expert or one for all; positive.
         fishers: one per expert, for "newton" without `refresh`; a FisherResult or the
             path of its file.
         base_fisher: F_0, with H_0 = N_0 F_0; without it J has no proximal term.
@@ -132,7 +132,8 @@ def refine(
             0.999 quantile, added to the diagonal; None: 1.
         shrink: for "subspace": factor of the off-diagonals of the estimated Fisher.
         refresh: for "newton": estimate the Fishers again at the start of each step.
-        held_out: share of the examples that no step sees; 0: J itself judges.
+        held_out: share of the examples that no step sees: above 0 and below 1, at least
+            one example of each task.
         limit: max number of examples per task: a random subset, as in
             `merganser.fisher`.
         seed: random seed for that subset, for the examples held out and for the order
@@ -171,7 +172,7 @@ def refine(
         damping=_DAMPING[solver] if damping is None else _number("damping", damping),
         shrink=_number("shrink", shrink, 1.0),
         refresh=refresh,
-        held_out=_number("held_out", held_out, 0.9),
+        held_out=_share(held_out),
         batch_size=batch_size,
         seed=seed,
         dtype=str(dtype),
@@ -244,3 +245,11 @@ def _number(name: str, value: Any, maximum: float = math.inf) -> float:
         limit = "" if maximum == math.inf else f" and at most {maximum:g}"
         raise InputError(f"{name} must be a number of at least 0{limit}, not {value!r}")
     return float(value)
+
+
+def _share(held_out: Any) -> float:
+    if not isinstance(held_out, Real) or not 0 < float(held_out) < 1:
+        raise InputError(
+            f"held_out must be a number above 0 and below 1, not {held_out!r}"
+        )
+    return float(held_out)

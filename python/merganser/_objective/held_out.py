@@ -29,12 +29,11 @@ def add_predictions(carrier: Carrier, forward: Forward, tasks: list[Task]) -> No
 def split(task: Task, share: float, seed: int) -> tuple[list[Batch], list[Batch]]:
     """Batches to train on, and batches of a random share that is held out."""
     count = task.examples.used
-    held = min(max(1, round(share * count)), count - 1) if share > 0 else 0
-    if share > 0 and count < 2:
+    if count < 2:
         raise InputError(
-            f"{task.data_name} has {count} example, too few to hold one out: pass "
-            "held_out=0"
+            f"{task.data_name} has {count} example, too few to hold one out"
         )
+    held = min(max(1, round(share * count)), count - 1)
     generator = torch.Generator().manual_seed(seed)
     is_held = torch.zeros(count, dtype=torch.bool)
     is_held[torch.randperm(count, generator=generator)[:held]] = True

@@ -57,7 +57,7 @@ class Problem:
         seed, share = settings.seed, settings.held_out
         parts = [split(task, share, seed + t) for t, task in enumerate(tasks)]
         proximal = Proximal(carrier.parameters, self._origin, h0)
-        self.train, held_out = (
+        self.train, self.held_out = (
             JointObjective(
                 carrier.parameters,
                 forward,
@@ -69,7 +69,6 @@ class Problem:
             )
             for which in (0, 1)
         )
-        self.held_out = held_out if share > 0 else None
 
     def solver(self, steps: int) -> Solver:
         settings = self._settings

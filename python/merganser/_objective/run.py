@@ -22,11 +22,11 @@ class Run:
         carrier: Carrier,
         solver: Solver,
         train: JointObjective,
-        held_out: JointObjective | None,
+        held_out: JointObjective,
         checkpoint: Checkpoint | None,
         progress: Callable[[int, int | None, str], None] | None,
     ):
-        """held_out: judges the steps; None: `train` does."""
+        """held_out: judges the steps."""
         self._carrier = carrier
         self._solver = solver
         self._train = train
@@ -64,7 +64,7 @@ class Run:
             return
         start = time.monotonic()
         value = self._train.value()
-        held = value if self._held_out is None else self._held_out.value()
+        held = self._held_out.value()
         if not (math.isfinite(value) and math.isfinite(held)):
             raise InputError("the objective of the start is not finite")
         self._record(0, {"objective": value}, held, start)
@@ -83,9 +83,7 @@ class Run:
             found = {"objective": None, "rejected": 1, "not_finite": 1}
             self._record(number, found, None, start)
             return True
-        held = found["objective"]
-        if self._held_out is not None:
-            held = self._held_out.value()
+        held = self._held_out.value()
         if held < self.steps[self.kept]["held_out"]:
             self.kept = number
             self.best = self._carrier.snapshot()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import nn
 
+from .._arguments import read_weights
 from .._C import InputError
 from .._fisher.batches import Batch, Data
 from .._fisher.forward import Forward
@@ -110,7 +109,7 @@ def read_tasks(
     found = [None] * len(models) if fishers is None else _listed("fishers", fishers)
     _check_length("fishers", found, models)
     tasks = []
-    for t, weight in enumerate(_weights(weights, len(models))):
+    for t, weight in enumerate(read_weights(weights, len(models), "expert", True)):
         label, number = f"fishers[{t}]", numbers[t]
         fisher = None if found[t] is None else load_fisher(found[t], label)
         if number is None and fisher is not None:
@@ -148,23 +147,6 @@ def check_examples(
             raise InputError(
                 f"{data} has {count} examples, fewer than the model's {classes} classes"
             )
-
-
-def _weights(weights: Any, count: int) -> list[float]:
-    if hasattr(weights, "tolist"):
-        weights = weights.tolist()
-    values = [weights] * count if isinstance(weights, Real) else weights
-    values = _listed("weights", values)
-    if len(values) != count:
-        raise InputError(
-            f"weights must have {count} items, one per expert, not {len(values)}"
-        )
-    for value in values:
-        if not isinstance(value, Real) or not 0 <= float(value) < math.inf:
-            raise InputError(
-                f"weights must be finite numbers that are not negative, not {value!r}"
-            )
-    return [float(value) for value in values]
 
 
 def _listed(name: str, values: Any) -> list:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from .._arguments import read_weights
 from .._C import InputError
 from .._merge.states import FLOATS, State, check_state, same_values, some
 
@@ -48,7 +48,7 @@ def check_compatible(
                     f"{label}: the precision of tensor {name!r} is below the base's: "
                     "it must include the base's, as laplace(..., base_fisher) does"
                 )
-    return _check_weights(weights, len(posteriors))
+    return read_weights(weights, len(posteriors), "posterior", positive=False)
 
 
 def multiply(
@@ -82,16 +82,3 @@ def _check_known(p: Gaussian, base: Gaussian, label: str) -> None:
                 f"{label}: tensor {name!r} differs from the base's, but has no "
                 "precision"
             )
-
-
-def _check_weights(weights: Any, count: int) -> list[float]:
-    if not isinstance(weights, Sequence):
-        weights = [weights] * count
-    if len(weights) != count:
-        raise InputError(
-            f"weights must have {count} items, one per posterior, not {len(weights)}"
-        )
-    for w in weights:
-        if not (math.isfinite(w) and w >= 0):
-            raise InputError(f"weights must be finite and not negative, not {w}")
-    return [float(w) for w in weights]

@@ -6,8 +6,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
+#include <fstream>
 #include <numbers>
 
+#include "merganser/io/atomic_file.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/numeric/merge_formula.h"
 #include "merganser/ops/ops.h"
@@ -242,6 +245,68 @@ TEST(Posterior, FilesAreAModelAndItsFisher) {
       std::filesystem::copy_options::overwrite_existing);
   expect_input_error(
       [&] { Posterior::load(folder / "other"); }, "belongs to another model");
+}
+
+std::string file_bytes(std::string header, const std::string& data) {
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  const uint64_t size = header.size();
+  std::string bytes(sizeof(size), 0);
+  std::memcpy(bytes.data(), &size, sizeof(size));
+  return bytes + header + data;
+}
+
+// The bytes of tests/python/posterior/test_posterior.py, which Python reads and
+// writes, too.
+std::map<std::string, std::string> python_files() {
+  using namespace std::string_literals;
+  return {
+      {"model.safetensors",
+       file_bytes(
+           R"({"__metadata__":{"format":"pt"},)"
+           R"("count":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},)"
+           R"("w":{"dtype":"F32","shape":[1,2],"data_offsets":[8,16]},)"
+           R"("b":{"dtype":"BF16","shape":[1],"data_offsets":[16,18]}})",
+           "\3\0\0\0\0\0\0\0"s
+           "\0\0\xc0\x3f\0\0\0\xc0"s
+           "\x80\x3e"s)},
+      {"posterior.safetensors",
+       file_bytes(
+           R"({"__metadata__":{"base_model_hash":)"
+           R"("6a09ab56524e4b4fc795441a46aa5882b73ec499ce18ebf0e67e7024f4ef0fc8",)"
+           R"("estimator":"posterior","format_version":"1","labels":"",)"
+           R"("num_examples":"1","num_examples_used":"1","samples":"1",)"
+           R"("seed":"0"},)"
+           R"("b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+           R"("w":{"dtype":"F32","shape":[1,2],"data_offsets":[4,12]}})",
+           "\0\0\0\x40"s
+           "\0\0\x80\x40\0\0\0\x3f"s)}};
+}
+
+TEST(Posterior, FilesHaveTheBytesOfPython) {
+  const Tensors mean = {
+      {"b", at::full({1}, 0.25, at::kBFloat16)},
+      {"count", at::tensor(std::vector<int64_t>{3}, at::kLong)},
+      {"w", at::tensor({1.5, -2.0}, at::kFloat).view({1, 2})}};
+  const Tensors precision = {
+      {"b", at::full({1}, 2.0, at::kFloat)},
+      {"w", at::tensor({4.0, 0.5}, at::kFloat).view({1, 2})}};
+  const test::TemporaryFolder folder;
+  Posterior(mean, precision).save(folder / "saved");
+  std::filesystem::create_directories(folder / "given");
+  for (const auto& [name, expected] : python_files()) {
+    EXPECT_EQ(read_file(folder / "saved" / name), expected);
+    std::ofstream(folder / "given" / name, std::ios::binary) << expected;
+  }
+  const Posterior loaded = Posterior::load(folder / "given");
+  const auto expect_equal = [](const Tensors& found, const Tensors& expected) {
+    ASSERT_EQ(found.size(), expected.size());
+    for (const auto& [name, x] : expected) {
+      EXPECT_EQ(found.at(name).scalar_type(), x.scalar_type());
+      EXPECT_TRUE(found.at(name).equal(x)) << name;
+    }
+  };
+  expect_equal(loaded.mean(), mean);
+  expect_equal(loaded.precision(), precision);
 }
 
 TEST(Posterior, BadInputs) {

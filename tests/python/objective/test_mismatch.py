@@ -341,7 +341,9 @@ BAD = {
         "candidates must be models by name or a list, not one model",
     ),
     "weights": ({"weights": [1.0]}, "weights must have 2 items"),
-    "negative weight": ({"weights": [1.0, -1]}, "not negative, not -1"),
+    "negative weight": ({"weights": [1.0, -1]}, "positive, not -1"),
+    "zero": ({"weights": 0}, "weights must be finite numbers, positive, not 0"),
+    "a weight that is text": ({"weights": "ab"}, "weights must be numbers, one per"),
     "groups": ({"groups": "layer"}, "groups must be one of global, block, tensor"),
     "no base Fisher": (
         {"base_fisher": None, "target": quadratic.problem().target},

@@ -267,6 +267,52 @@ def test_round_trip(tmp_path):
     )
 
 
+def file_bytes(header, data):
+    header = header.encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data
+
+
+# The bytes of tests/cpp/fisher/test_posterior.cpp, which C++ reads and writes, too.
+FILES = {
+    "model.safetensors": file_bytes(
+        '{"__metadata__":{"format":"pt"},'
+        '"count":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},'
+        '"w":{"dtype":"F32","shape":[1,2],"data_offsets":[8,16]},'
+        '"b":{"dtype":"BF16","shape":[1],"data_offsets":[16,18]}}',
+        b"\3\0\0\0\0\0\0\0" + b"\0\0\xc0\x3f\0\0\0\xc0" + b"\x80\x3e",
+    ),
+    "posterior.safetensors": file_bytes(
+        '{"__metadata__":{"base_model_hash":'
+        '"6a09ab56524e4b4fc795441a46aa5882b73ec499ce18ebf0e67e7024f4ef0fc8",'
+        '"estimator":"posterior","format_version":"1","labels":"",'
+        '"num_examples":"1","num_examples_used":"1","samples":"1","seed":"0"},'
+        '"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+        '"w":{"dtype":"F32","shape":[1,2],"data_offsets":[4,12]}}',
+        b"\0\0\0\x40" + b"\0\0\x80\x40\0\0\0\x3f",
+    ),
+}
+
+
+def test_files_have_the_bytes_of_cpp(tmp_path):
+    mean = {
+        "b": torch.tensor([0.25], dtype=torch.bfloat16),
+        "count": torch.tensor([3]),
+        "w": torch.tensor([[1.5, -2.0]]),
+    }
+    precision = {"b": torch.tensor([2.0]), "w": torch.tensor([[4.0, 0.5]])}
+    Posterior(mean, precision).save(tmp_path / "saved")
+    (tmp_path / "given").mkdir()
+    for name, expected in FILES.items():
+        assert (tmp_path / "saved" / name).read_bytes() == expected
+        (tmp_path / "given" / name).write_bytes(expected)
+    loaded = Posterior.load(tmp_path / "given")
+    for found, expected in ((loaded.mean, mean), (loaded.precision, precision)):
+        assert found.keys() == expected.keys()
+        for name, x in expected.items():
+            assert found[name].dtype == x.dtype and torch.equal(found[name], x)
+
+
 @pytest.mark.parametrize("value", [1e50, 1e-50])
 def test_save_refuses_what_float32_cannot_hold(value, tmp_path):
     precision = {"w": torch.tensor([1.0, value, 0.0], dtype=torch.float64)}
@@ -344,6 +390,9 @@ def test_refuses_arguments(tmp_path):
 
 def test_refuses_products():
     prior, posteriors, _, _, states, fishers = experts()
+    for weights in ("a", "abc", None, ["a"] * 3, [None] * 3, [1.0, 2.0, -1]):
+        with pytest.raises(InputError, match="^weights must be "):
+            Posterior.product(posteriors, prior, weights)
     with pytest.raises(InputError, match="weights must have 3 items"):
         Posterior.product(posteriors, prior, [1.0])
     with pytest.raises(InputError, match="not negative, not -1"):
