@@ -43,7 +43,9 @@ class RefineResult:
     Attributes:
         state_dict: its tensors, for load_state_dict.
         report: solver, objective and held-out objective of each step, which step was
-            kept, examples used, seconds; only numbers, strings, lists and dicts.
+            kept, `completed` (False after Ctrl-C), `stopped` (why the run took no
+            further step, or None), examples used, seconds; only numbers, strings,
+            lists and dicts.
     """
 
     state_dict: dict[str, Tensor]
@@ -124,12 +126,12 @@ def refine(
             embeddings, head, rest) or "tensor".
         steps: max number of steps; "adamw" evaluates the objective after every fifth.
             None: 4 (subspace), 10 (newton), 60 (adamw).
-        lr: learning rate of adamw (None: 1e-5), first step size of the others (None:
-            1).
+        lr: learning rate of adamw (None: 1e-5), step size of newton and first one of
+            subspace (None: 1).
         damping: for "subspace": multiple of the curvature's diagonal that is added to
             it, and is raised until a step lowers J; None: chosen by cross-validation at
             each step, without more passes. For "newton": multiple of the diagonal's
-            0.999 quantile, added to the diagonal; None: 1.
+            0.999 quantile, added to the diagonal, and raised likewise; None: 1.
         shrink: for "subspace": factor of the off-diagonals of the estimated Fisher.
         refresh: for "newton": estimate the Fishers again at the start of each step.
         held_out: share of the examples that no step sees: above 0 and below 1, at least

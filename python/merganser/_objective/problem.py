@@ -157,6 +157,7 @@ class Problem:
             "tasks": tasks,
             "steps": run.steps,
             "kept_step": run.kept,
-            "interrupted": run.interrupted,
+            "completed": run.completed,
+            "stopped": run.stopped,
             "resumed_after": run.resumed_after,
         }

@@ -36,20 +36,20 @@ class Run:
         self.steps: list[dict[str, Any]] = []
         self.best: Tensors = carrier.snapshot()
         self.kept = 0
-        self.interrupted = False
+        self.completed = True  # False: interrupted
+        self.stopped: str | None = None  # why no further step was taken
         self.resumed_after: int | None = None
 
     def go(self) -> None:
         """After Ctrl-C, `best` is that of the steps before."""
         try:
             self._begin()
-            while self.steps[-1]["step"] < self._solver.rounds:
-                if not self._take(self.steps[-1]["step"] + 1):
-                    break
+            while self.steps[-1]["step"] < self._solver.rounds and not self.stopped:
+                self._take(self.steps[-1]["step"] + 1)
         except KeyboardInterrupt:
             if not self.steps:
                 raise
-            self.interrupted = True
+            self.completed = False
 
     def _begin(self) -> None:
         saved = None if self._checkpoint is None else self._checkpoint.load()
@@ -60,6 +60,7 @@ class Run:
                 n: x.to(self._carrier.device) for n, x in saved["best"].items()
             }
             self.steps, self.kept = saved["steps"], saved["kept"]
+            self.stopped = saved["stopped"]
             self.resumed_after = self.steps[-1]["step"]
             return
         start = time.monotonic()
@@ -69,34 +70,29 @@ class Run:
             raise InputError("the objective of the start is not finite")
         self._record(0, {"objective": value}, held, start)
 
-    def _take(self, number: int) -> bool:
-        """Returns whether to continue."""
+    def _take(self, number: int) -> None:
         start = time.monotonic()
         try:
             found = self._solver.step(number)
         except NoStep as reason:
             self._stop(number, reason, start)
-            return False
+            return
         except NotFinite:
             self._carrier.restore(self.best)
             self._solver.reject()
             found = {"objective": None, "rejected": 1, "not_finite": 1}
             self._record(number, found, None, start)
-            return True
+            return
         held = self._held_out.value()
         if held < self.steps[self.kept]["held_out"]:
             self.kept = number
             self.best = self._carrier.snapshot()
         self._record(number, found, held, start)
-        return True
 
     def _stop(self, number: int, reason: NoStep, start: float) -> None:
         last = self.steps[-1]
-        found = {
-            "objective": last["objective"],
-            "rejected": reason.rejected,
-            "stopped": str(reason),
-        }
+        self.stopped = str(reason)
+        found = {"objective": last["objective"], "rejected": reason.rejected}
         if reason.not_finite:
             found["not_finite"] = reason.not_finite
         self._record(number, found, last["held_out"], start)
@@ -115,6 +111,7 @@ class Run:
                 "solver": self._solver.state(),
                 "steps": self.steps,
                 "kept": self.kept,
+                "stopped": self.stopped,
             }
             self._checkpoint.save(state)
         if self._progress is not None:

@@ -94,7 +94,8 @@ class LineSearch:
 class Newton(Memoryless):
     """theta -= eta (D + lambda)^-1 grad J with D = H_0 + sum_t a_t H_t, diagonal.
 
-    lambda is `damping` times an upper quantile of D.
+    lambda is `damping` times an upper quantile of D (times its max, if that is 0), and
+    is raised until a step lowers the objective.
     """
 
     QUANTILE = 0.999
@@ -123,17 +124,21 @@ class Newton(Memoryless):
         gradient = self._objective.gradient()
         if not are_finite(gradient):
             raise NoStep("the gradient is not finite")
-        shift = self._damping * upper_quantile(self._diagonal, self.QUANTILE)
-        for name, g in gradient.items():
-            # Without damping, coordinates without curvature are left alone.
-            d = self._diagonal[name] + shift
-            g.copy_(torch.where(d > 0, g / d, 0))
-        return self._search.take(self._trials(gradient))
+        return self._search.take(self._trials(self._diagonal, gradient))
 
-    def _trials(self, direction: Tensors) -> Iterator[tuple[dict[str, Any], Tensors]]:
-        for trial in range(_TRIALS):
-            eta = self._lr / 4**trial
-            yield {"lr": eta}, {name: -eta * x for name, x in direction.items()}
+    def _trials(
+        self, diagonal: Tensors, gradient: Tensors
+    ) -> Iterator[tuple[dict[str, Any], Tensors]]:
+        scale = upper_quantile(diagonal, self.QUANTILE) or upper_quantile(diagonal, 1)
+        damping = self._damping
+        for _ in range(_TRIALS):
+            step = {}
+            for name, g in gradient.items():
+                d = diagonal[name] + damping * scale
+                # Without damping, coordinates without curvature are left alone.
+                step[name] = torch.where(d > 0, -self._lr * g / d, 0)
+            yield {"damping": damping, "lr": self._lr}, step
+            damping = raised(damping)
 
 
 Sums = tuple[Tensor, Tensor, int]  # of gradients and Fishers, and their count
@@ -239,7 +244,12 @@ class Subspace(Memoryless):
                 {"damping": damping, "lr": eta, "weights": w.tolist()},
                 {n: self._columns.combine(n, w) for n in self._columns.stacked},
             )
-            damping, eta = max(4 * damping, 1e-3), eta / 2
+            damping, eta = raised(damping), eta / 2
+
+
+def raised(damping: float) -> float:
+    """The damping to try after a step that did not lower the objective."""
+    return max(4 * damping, 1e-3)
 
 
 def shrunk(matrix: Tensor, factor: float) -> Tensor:

@@ -72,6 +72,45 @@ def test_newton_takes_one_step_to_the_target(problem):
     assert found.report["kept_step"] == 1 and found.report["proximal_term"]
 
 
+def test_newton_raises_the_damping_until_the_objective_falls(problem):
+    """With a tenth of the curvature a full step overshoots. On a diagonal quadratic,
+    each accepted step is -g / (D + damping * quantile)."""
+    for fisher in (*problem.fishers, problem.base_fisher):
+        fisher.diagonal["weight"] /= 10
+    h0 = problem.h0
+    problem.h0 = h0 / 10  # the proximal term's
+    start = problem.arithmetic.weight.detach().clone().requires_grad_()
+    g = torch.autograd.grad(objective(problem, start), start)[0]
+    d = problem.h0 + sum(
+        a * h / 10 for a, h in zip(problem.weights, problem.h, strict=True)
+    )
+    scale = float(d.flatten().sort().values[math.ceil(0.999 * d.numel()) - 1])
+    before = float(objective(problem, start).detach())
+    rejected, damping = 0, 0.5
+    while True:
+        expected = start.detach() - g / (d + damping * scale)
+        if float(objective(problem, expected)) < before:
+            break
+        rejected, damping = rejected + 1, 4 * damping
+    assert rejected > 0
+    found = run(problem, optimum=expected, solver="newton", damping=0.5, steps=1)
+    step = found.report["steps"][1]
+    assert (step["rejected"], step["damping"], step["lr"]) == (rejected, damping, 1)
+    weight = found.state_dict["weight"]
+    assert (weight - expected).norm() <= 1e-10 * expected.norm()
+
+
+def test_the_report_says_why_a_run_stopped(problem, tmp_path):
+    options = {"solver": "newton", "damping": 0, "steps": 9}
+    file = tmp_path / "checkpoint.pt"
+    found = run(problem, checkpoint=file, **options).report
+    assert found["completed"] and found["stopped"] == "no step lowers the objective"
+    assert 1 < len(found["steps"]) < 10
+    again = run(problem, checkpoint=file, **options).report
+    assert again["steps"] == found["steps"] and again["stopped"] == found["stopped"]
+    assert run(problem, **options | {"steps": 1}).report["stopped"] is None
+
+
 def test_newton_with_fishers_at_the_current_point(problem):
     found = run(
         problem, solver="newton", damping=0, steps=1, refresh=True, fishers=None
@@ -231,7 +270,7 @@ def test_ctrl_c_keeps_the_best_step(solver, shared):
 
     whole = shared.refine(**SOLVERS[solver])
     found = shared.refine(**SOLVERS[solver], progress=stop)
-    assert found.report["interrupted"] and not whole.report["interrupted"]
+    assert not found.report["completed"] and whole.report["completed"]
     steps = found.report["steps"]
     assert [s["step"] for s in steps] == [0, 1, 2]
     for step, expected in zip(steps, whole.report["steps"], strict=False):
