@@ -48,7 +48,7 @@ def read_weights(weights: Any, count: int, item: str, positive: bool) -> list[fl
             f"weights must have {count} items, one per {item}, not {len(values)}"
         )
     for value in values:
-        valid = isinstance(value, Real) and math.isfinite(value) and value >= 0
+        valid = isinstance(value, Real) and 0 <= float(value) < math.inf
         if not valid or (positive and value == 0):
             kind = "positive" if positive else "not negative"
             raise InputError(f"weights must be finite numbers, {kind}, not {value!r}")

@@ -111,7 +111,8 @@ def read_tasks(
     tasks = []
     for t, weight in enumerate(read_weights(weights, len(models), "expert", True)):
         label, number = f"fishers[{t}]", numbers[t]
-        fisher = None if found[t] is None else load_fisher(found[t], label)
+        given = found[t]
+        fisher = None if given is None else load_fisher(given, label)
         if number is None and fisher is not None:
             number = fisher.num_examples
         read = Data(sets[t], carrier.module, num_examples=number, **options)
