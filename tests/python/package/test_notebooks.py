@@ -1,10 +1,12 @@
-"""The stored notebooks, and a run of 02_fishers on a small experiment."""
+"""The stored notebooks, and runs of them on a small experiment."""
 
 import ast
 import json
+import shutil
 
 import merganser
 import pytest
+import report_runs
 import tiny_experiment
 import tiny_models
 from command import run
@@ -48,6 +50,75 @@ def test_uses_what_is_exported(path):
         and node.value.id == "merganser"
     }
     assert used <= set(merganser.__all__)
+
+
+# Sizes at the top of a notebook, and what the small experiment has instead.
+SMALLER = {"05_ridge_and_bayes": {"REPEATS = 20": "REPEATS = 3"}}
+
+
+@pytest.fixture(scope="module")
+def small_clone(tmp_path_factory):
+    """A directory with examples/, out/snippets and data/ of the small experiment."""
+    root = tmp_path_factory.mktemp("clone")
+    folder = root / "examples"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tiny_models.SIZE, "max_position_embeddings", 128)
+        run("run", tiny_experiment.make(folder), root / "out/snippets")
+    for name in tiny_experiment.SETS:
+        for part in ("train", "test"):
+            target = root / f"data/snippets/{name}/{part}.jsonl"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / f"{name}-{part}.jsonl", target)
+    return root
+
+
+def shown_by(name, clone, replacements):
+    """Runs a notebook in Jupyter's kernel; returns what it shows: all paragraphs and
+    tables as Markdown, and the number of images."""
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
+    for old, new in replacements.items():
+        changed = [cell for cell in notebook.cells if old in cell.source]
+        assert len(changed) == 1, old
+        changed[0].source = changed[0].source.replace(old, new)
+    resources = {"metadata": {"path": clone / "examples"}}
+    nbclient.NotebookClient(notebook, timeout=300, resources=resources).execute()
+    shown = [
+        output["data"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "data" in output
+    ]
+    texts = [data["text/markdown"] for data in shown if "text/markdown" in data]
+    assert not [text for text in texts if "nan" in text.split()]
+    return texts, sum("image/png" in data for data in shown)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALLER)
+def test_runs(name, small_clone):
+    """On models of 16 dimensions: every figure has a paragraph."""
+    texts, images = shown_by(name, small_clone, SMALLER[name])
+    assert 2 <= images <= sum(text.count("\n**") for text in texts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options, missing",
+    [({}, 0), ({"seeds": (0, 1)}, 0), ({"full": False}, 5)],
+    ids=["one seed", "seeds", "only accuracies"],
+)
+def test_reads_an_experiment(options, missing, tmp_path):
+    (tmp_path / "examples").mkdir()
+    report_runs.make(tmp_path / "out/invented", **options)
+    switch = {'RUN = "snippets"': 'RUN = "invented"'}
+    texts, images = shown_by("07_imdb_plus_datasets", tmp_path, switch)
+    assert len([text for text in texts if "Not measured" in text]) == missing
+    assert images == 6 - missing
+    (findings,) = [text for text in texts if "**Which merge.**" in text]
+    assert ("±" in findings) == ("seeds" in options)
 
 
 @pytest.mark.slow
