@@ -4,9 +4,13 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "merganser/app/commands.h"
+#include "merganser/base/json_text.h"
 #include "merganser/base/progress.h"
 #include "merganser/experiment/experiment.h"
 
@@ -16,6 +20,7 @@ namespace {
 struct Options {
   std::string experiment;
   std::string out;
+  std::vector<std::string> assignments;
 };
 
 // Prints a line per stage, and a progress bar while one works.
@@ -54,19 +59,26 @@ class Narrator {
 };
 
 void run(const Options& options, const CommonOptions& common) {
-  const Experiment experiment = Experiment::load(options.experiment);
+  const Experiment experiment =
+      Experiment::load(options.experiment, options.assignments);
   Narrator narrator(common.quiet);
-  const ExperimentResults results =
+  const std::string results =
       run_experiment(experiment, options.out, narrator.events());
   if (common.json) {
-    fmt::print("{}\n", results.to_json());
+    fmt::print("{}\n", results);
     return;
   }
+  const std::filesystem::path out = options.out;
   fmt::print(
-      "\n{}Results: {}\nMerged model: {}\n",
-      results.to_text(),
-      (std::filesystem::path(options.out) / "results.json").string(),
-      (options.out / results.output).string());
+      "\n{}Results: {}\n",
+      results_text(results),
+      (out / "results.json").string());
+  const nlohmann::ordered_json output = parse_json(results).at("output");
+  // A list where there are several seeds.
+  for (const auto& merged : output) {
+    fmt::print(
+        "Merged model: {}\n", (out / merged.get<std::string>()).string());
+  }
 }
 
 } // namespace
@@ -82,6 +94,14 @@ Work define_run(CLI::App& parser, const CommonOptions& common) {
           "Directory for models, Fishers, merges and results; reuses those of "
           "an earlier run")
       ->required();
+  parser
+      .add_option(
+          "--set",
+          options->assignments,
+          "Replaces a value of EXPERIMENT, e.g. target.epochs=2; repeatable")
+      ->type_name("KEY=VALUE")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   return [options, &common] { run(*options, common); };
 }
 

@@ -1,17 +1,49 @@
 #include "merganser/eval/evaluate.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include <cmath>
 
 #include "merganser/base/error.h"
-#include "merganser/model/batch_logits.h"
-#include "merganser/model/eval_mode.h"
-#include "merganser/text/batching.h"
+#include "merganser/eval/predict.h"
 
 namespace merganser {
+namespace {
+
+constexpr int64_t kBins = 15;
+
+// `hits`: 1 where the most probable label is right, otherwise 0; float64.
+double calibration_error(const at::Tensor& top, const at::Tensor& hits) {
+  const at::Tensor bins =
+      (top * kBins).ceil().sub(1).clamp(0, kBins - 1).to(at::kLong);
+  const at::Tensor gaps = at::bincount(bins, hits - top, kBins);
+  return gaps.abs().sum().item<double>() / static_cast<double>(top.size(0));
+}
+
+} // namespace
+
+EvalResult score(
+    const at::Tensor& log_probabilities,
+    const std::vector<int64_t>& labels) {
+  const at::Tensor expected = at::tensor(labels, at::kLong);
+  const auto [top, found] = log_probabilities.max(1);
+  const at::Tensor hits = found.eq(expected).to(at::kDouble);
+  EvalResult result;
+  result.examples = std::ssize(labels);
+  result.accuracy =
+      hits.sum().item<double>() / static_cast<double>(result.examples);
+  result.loss =
+      -log_probabilities.gather(1, expected.unsqueeze(1)).mean().item<double>();
+  if (!std::isfinite(result.loss)) {
+    throw Error(fmt::format(
+        "the loss is not finite ({}): the model has weights that are not "
+        "finite, or logits beyond the range of its type",
+        result.loss));
+  }
+  result.calibration_error = calibration_error(top.exp(), hits);
+  return result;
+}
 
 EvalResult evaluate(
     Encoder& model,
@@ -20,42 +52,9 @@ EvalResult evaluate(
     int64_t batch_size,
     bool bfloat16,
     const ProgressCallback& progress) {
-  const at::NoGradGuard no_grad;
-  const EvalMode eval_mode(*model);
-  EvalResult result;
-  int64_t correct = 0;
-  const auto add = [&](const Batch& batch, const at::Tensor& logits) {
-    const at::Tensor labels =
-        at::tensor(batch.labels, at::kLong).to(logits.device());
-    correct += logits.argmax(1).eq(labels).sum().item<int64_t>();
-    // float64: the sum over a large data set keeps the digits of its terms.
-    result.loss += at::cross_entropy_loss(
-                       logits.to(at::kDouble), labels, {}, at::Reduction::Sum)
-                       .item<double>();
-    result.examples += batch.size;
-    if (progress) {
-      progress(
-          result.examples,
-          data.size(),
-          fmt::format(
-              "accuracy {:.1f} %",
-              100.0 * static_cast<double>(correct) /
-                  static_cast<double>(result.examples)));
-    }
-  };
-  for_each_batch(
-      model, data, sorted_batches(data, batch_size), pad_id, bfloat16, add);
-  const auto n = static_cast<double>(result.examples);
-  result.accuracy = static_cast<double>(correct) / n;
-  result.loss /= n;
-  if (!std::isfinite(result.loss)) {
-    throw Error(fmt::format(
-        "the loss is not finite ({}): the model has weights that are not "
-        "finite, or logits beyond the range of {}",
-        result.loss,
-        bfloat16 ? "bfloat16" : "float32"));
-  }
-  return result;
+  return score(
+      predict(model, data, pad_id, batch_size, bfloat16, progress),
+      data.labels);
 }
 
 } // namespace merganser

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "merganser/base/api.h"
 #include "merganser/base/progress.h"
@@ -9,6 +10,14 @@
 #include "merganser/text/dataset.h"
 
 namespace merganser {
+
+// Scores the logarithms of class probabilities (N, K), as predict() returns
+// them. Calibration error: examples fall into 15 bins ((m - 1) / 15, m / 15] of
+// the probability of their most probable label; it is the mean over examples of
+// |accuracy - mean probability| of their bin (Guo et al., ICML 2017). Throws
+// Error when the loss is not finite.
+MERGANSER_API EvalResult
+score(const at::Tensor& log_probabilities, const std::vector<int64_t>& labels);
 
 // Runs the model in eval mode and restores its mode. Progress counts examples.
 MERGANSER_API EvalResult evaluate(

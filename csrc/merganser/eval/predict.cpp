@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
 
 #include "merganser/model/batch_logits.h"
 #include "merganser/model/eval_mode.h"
@@ -21,14 +22,21 @@ at::Tensor predict(
   at::Tensor result =
       at::empty({data.size(), model->config().num_labels}, at::kDouble);
   int64_t done = 0;
+  int64_t correct = 0;
   const auto add = [&](const Batch& batch, const at::Tensor& logits) {
-    result.index_copy_(
-        0,
-        at::tensor(batch.indices, at::kLong),
-        at::softmax(logits.to(at::kDouble), 1).cpu());
+    const at::Tensor log_p = at::log_softmax(logits.to(at::kDouble), 1).cpu();
+    result.index_copy_(0, at::tensor(batch.indices, at::kLong), log_p);
     done += batch.size;
     if (progress) {
-      progress(done, data.size(), "");
+      const at::Tensor labels = at::tensor(batch.labels, at::kLong);
+      correct += log_p.argmax(1).eq(labels).sum().item<int64_t>();
+      progress(
+          done,
+          data.size(),
+          fmt::format(
+              "accuracy {:.1f} %",
+              100.0 * static_cast<double>(correct) /
+                  static_cast<double>(done)));
     }
   };
   for_each_batch(

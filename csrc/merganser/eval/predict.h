@@ -9,8 +9,9 @@
 
 namespace merganser {
 
-// Class probabilities (N, K) in float64 on the CPU, in the order of the data.
-// Runs the model in eval mode and restores its mode. Progress counts examples.
+// Logarithms of the class probabilities (N, K) in float64 on the CPU, in the
+// order of the data. Runs the model in eval mode and restores its mode.
+// Progress counts examples and shows the accuracy so far.
 MERGANSER_API at::Tensor predict(
     Encoder& model,
     const Dataset& data,

@@ -12,6 +12,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
+template <typename Use>
+void for_each_file(const DataFiles& files, const Use& use) {
+  use("train", files.train);
+  if (!files.validation.empty()) {
+    use("validation", files.validation);
+  }
+  use("test", files.test);
+}
+
 // Number of examples of each label.
 Json count_labels(
     const fs::path& file,
@@ -26,7 +35,8 @@ Json count_labels(
   return counts;
 }
 
-Json count_labels(const Experiment& experiment) {
+Json count_labels(const Workplace& work) {
+  const Experiment& experiment = work.experiment;
   const auto tokenizer = Tokenizer::load(experiment.encoder);
   const EncoderConfig config = EncoderConfig::read(
       experiment.encoder, experiment.base.options.num_labels);
@@ -34,9 +44,10 @@ Json count_labels(const Experiment& experiment) {
     return count_labels(file, *tokenizer, config, experiment.max_length);
   };
   Json counts;
-  for (const ExperimentData& data : experiment.data) {
-    counts[data.name] = {
-        {"train", count(data.train)}, {"test", count(data.test)}};
+  for (size_t i = 0; i < work.data.size(); ++i) {
+    for_each_file(work.data[i], [&](const char* part, const fs::path& file) {
+      counts[experiment.data[i].name][part] = count(file);
+    });
   }
   return counts;
 }
@@ -49,19 +60,19 @@ std::vector<double> check_data(Workplace& work) {
       {"encoder", work.runner.hash(experiment.encoder)},
       {"num_labels", experiment.base.options.num_labels},
       {"max_length", experiment.max_length}};
-  for (const ExperimentData& data : experiment.data) {
-    inputs["data"][data.name] = {
-        {"train", work.runner.hash(data.train)},
-        {"test", work.runner.hash(data.test)}};
+  for (size_t i = 0; i < work.data.size(); ++i) {
+    for_each_file(work.data[i], [&](const char* part, const fs::path& file) {
+      inputs["data"][experiment.data[i].name][part] = work.runner.hash(file);
+    });
   }
   const fs::path file = work.in(layout::kData);
   work.runner.run(
       {.name = "data",
        .unit = "sets",
        .inputs = inputs,
-       .output = file,
+       .outputs = {file},
        .work = [&](const ProgressCallback&) {
-         write_file(file, json_text(count_labels(experiment), 1) + "\n");
+         write_file(file, json_text(count_labels(work), 1) + "\n");
        }});
 
   const Json counts = parse_json(read_file(file));

@@ -1,5 +1,7 @@
 #include "merganser/base/json_text.h"
 #include "merganser/eval/evaluate.h"
+#include "merganser/eval/predict.h"
+#include "merganser/eval/predictions.h"
 #include "merganser/experiment/layout.h"
 #include "merganser/experiment/stages.h"
 #include "merganser/io/atomic_file.h"
@@ -10,59 +12,81 @@ namespace {
 
 namespace fs = std::filesystem;
 
-Json evaluate_on_all(
-    const Experiment& experiment,
+struct Evaluation {
+  Json results; // by set
+  std::vector<Predictions> predictions;
+};
+
+Predictions to_predictions(
+    const std::string& set,
+    const at::Tensor& log_probabilities,
+    const std::vector<int64_t>& labels) {
+  const at::Tensor p = log_probabilities.exp().to(at::kFloat).contiguous();
+  const auto* first = p.const_data_ptr<float>();
+  return {set, {first, first + p.numel()}, labels};
+}
+
+Evaluation evaluate_on_all(
+    const Workplace& work,
     const fs::path& model,
     const ProgressCallback& progress) {
-  Json results;
-  for_each_test_set(
-      experiment,
+  const Experiment& experiment = work.experiment;
+  Evaluation evaluation;
+  for_each_set(
+      work,
+      &DataFiles::test,
       model,
       progress,
       [&](size_t i,
           Classifier& classifier,
           const Dataset& set,
           const ProgressCallback& counted) {
-        const EvalResult result = evaluate(
+        const std::string& name = experiment.data[i].name;
+        const at::Tensor log_probabilities = predict(
             classifier.encoder,
             set,
             classifier.tokenizer->pad_id(),
             experiment.eval_batch_size,
             experiment.bfloat16,
             counted);
-        results[experiment.data[i].name] = {
-            {"examples", result.examples},
-            {"accuracy", result.accuracy},
-            {"loss", result.loss}};
+        evaluation.results[name] =
+            to_json(score(log_probabilities, set.labels));
+        evaluation.predictions.push_back(
+            to_predictions(name, log_probabilities, set.labels));
       });
-  return results;
+  return evaluation;
 }
 
 } // namespace
 
-Json test_inputs(Workplace& work, const fs::path& model) {
+Json evaluation_inputs(
+    Workplace& work,
+    const Json& model,
+    fs::path DataFiles::*part) {
   const Experiment& experiment = work.experiment;
   Json inputs = {
-      {"model", work.runner.hash(model)},
+      {"model", model},
       {"max_length", experiment.max_length},
       {"batch_size", experiment.eval_batch_size},
       {"bfloat16", experiment.bfloat16}};
-  for (const ExperimentData& data : experiment.data) {
-    inputs["data"][data.name] = work.runner.hash(data.test);
+  for (size_t i = 0; i < work.data.size(); ++i) {
+    inputs["data"][experiment.data[i].name] =
+        work.runner.hash(work.data[i].*part);
   }
   return inputs;
 }
 
-void for_each_test_set(
-    const Experiment& experiment,
+void for_each_set(
+    const Workplace& work,
+    fs::path DataFiles::*part,
     const fs::path& model,
     const ProgressCallback& progress,
-    const UseTestSet& use) {
+    const UseSet& use) {
   Classifier classifier(model);
   std::vector<Dataset> sets;
   int64_t total = 0;
-  for (const ExperimentData& data : experiment.data) {
-    sets.push_back(classifier.load(data.test, experiment.max_length));
+  for (const DataFiles& files : work.data) {
+    sets.push_back(classifier.load(files.*part, work.experiment.max_length));
     total += sets.back().size();
   }
   int64_t before = 0;
@@ -77,32 +101,39 @@ void for_each_test_set(
   }
 }
 
+std::vector<EvalResult> read_results(
+    const Workplace& work,
+    const fs::path& file) {
+  const Json json = parse_json(read_file(file));
+  std::vector<EvalResult> results;
+  for (const ExperimentData& data : work.experiment.data) {
+    results.push_back(eval_result_from_json(json[data.name]));
+  }
+  return results;
+}
+
 ModelResult evaluate_model(
     Workplace& work,
     const std::string& name,
     const std::string& kind,
     const std::string& path) {
-  const Experiment& experiment = work.experiment;
   const fs::path model = work.in(path);
   const fs::path file = work.in(layout::evaluation(name));
+  const fs::path predictions = work.in(layout::predictions(name));
   work.runner.run(
       {.name = "evaluate " + name,
        .unit = "examples",
-       .inputs = test_inputs(work, model),
-       .output = file,
+       .inputs =
+           evaluation_inputs(work, work.runner.hash(model), &DataFiles::test),
+       .outputs = {file, predictions},
        .work = [&](const ProgressCallback& progress) {
-         const Json results = evaluate_on_all(experiment, model, progress);
+         const Evaluation found = evaluate_on_all(work, model, progress);
          fs::create_directories(file.parent_path());
-         write_file(file, json_text(results, 1) + "\n");
+         save_predictions(predictions, found.predictions);
+         write_file(file, json_text(found.results, 1) + "\n");
        }});
 
-  const Json json = parse_json(read_file(file));
-  ModelResult result{name, kind, path, {}};
-  for (const ExperimentData& data : experiment.data) {
-    const Json& set = json[data.name];
-    result.sets.push_back({set["examples"], set["accuracy"], set["loss"]});
-  }
-  return result;
+  return {name, kind, path, read_results(work, file)};
 }
 
 } // namespace merganser

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "merganser/base/progress.h"
@@ -15,6 +16,8 @@ struct StageRecord {
   double seconds = 0; // duration of the run that produced it
   bool cached = false; // produced by an earlier run
 };
+
+nlohmann::ordered_json to_json(const StageRecord& record);
 
 // Callbacks of a running experiment, called from one thread.
 struct ExperimentEvents {

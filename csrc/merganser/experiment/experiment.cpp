@@ -1,6 +1,12 @@
 #include "merganser/experiment/experiment.h"
 
+#include <algorithm>
+#include <optional>
+
+#include "merganser/base/json_text.h"
+#include "merganser/experiment/comparison_stage.h"
 #include "merganser/experiment/layout.h"
+#include "merganser/experiment/seeds.h"
 #include "merganser/experiment/stage_runner.h"
 #include "merganser/experiment/stages.h"
 #include "merganser/io/atomic_file.h"
@@ -24,16 +30,28 @@ void create_models(Workplace& work) {
   if (e.target) {
     train_model(work, layout::kTarget, base, *e.target, e.target->data);
   }
-  for (const ExperimentMerge& merge : e.merges) {
-    merge_experts(work, merge);
+  for (const auto& [name, training] : e.targets) {
+    train_model(work, name, base, training, training.data);
   }
+}
+
+std::vector<SweepResults> merge_all(Workplace& work) {
+  std::vector<SweepResults> sweeps;
+  for (const ExperimentMerge& merge : work.experiment.merges) {
+    if (merge.sweep) {
+      sweeps.push_back(run_sweep(work, merge));
+    }
+    const size_t chosen = merge.sweep ? sweeps.back().chosen : 0;
+    merge_experts(work, merge.name, sweep_output(merge.recipe, chosen));
+  }
+  return sweeps;
 }
 
 std::vector<ModelResult> evaluate_models(Workplace& work) {
   const Experiment& e = work.experiment;
   std::vector<ModelResult> results;
   const auto add = [&](const std::string& name, const char* kind) {
-    results.push_back(evaluate_model(work, name, kind, layout::model(name)));
+    results.push_back(evaluate_model(work, name, kind, e.model_path(name)));
   };
   add(layout::kBase, "base");
   for (const size_t data : e.experts.data) {
@@ -42,17 +60,33 @@ std::vector<ModelResult> evaluate_models(Workplace& work) {
   if (e.target) {
     add(layout::kTarget, "target");
   }
+  for (const ExperimentTarget& target : e.targets) {
+    add(target.name, "target");
+  }
   for (const ExperimentMerge& merge : e.merges) {
-    results.push_back(evaluate_model(
-        work, merge.name, "merge", layout::merged_model(merge.name)));
+    add(merge.name, "merge");
+  }
+  for (const ExperimentRefinement& refinement : e.refinements) {
+    add(refinement.name, "refined");
   }
   return results;
+}
+
+// From the sum of task vectors to joint training, if both are in the table.
+std::optional<Gap> find_gap(const Experiment& e) {
+  const auto merge = std::ranges::find_if(e.merges, [](const auto& merge) {
+    return is_sum_of_task_vectors(merge.recipe);
+  });
+  if (!e.target || merge == e.merges.end()) {
+    return std::nullopt;
+  }
+  return Gap{merge->name, layout::kTarget};
 }
 
 void measure_mismatches(Workplace& work, std::vector<ModelResult>& models) {
   MismatchStages stages(work);
   for (ModelResult& model : models) {
-    if (model.kind == "target" || model.kind == "merge") {
+    if (model.kind != "base" && model.kind != "expert") {
       model.mismatch = stages.measure(model);
     }
   }
@@ -60,10 +94,13 @@ void measure_mismatches(Workplace& work, std::vector<ModelResult>& models) {
 
 } // namespace
 
-ExperimentResults run_experiment(
+std::string run_experiment(
     const Experiment& experiment,
     const std::filesystem::path& out,
     const ExperimentEvents& events) {
+  if (!experiment.seeds.empty()) {
+    return run_seeds(experiment, out, events);
+  }
   StageRunner runner(out, events);
   Workplace work{experiment, runner, out};
   // Never leaves old results next to new models.
@@ -71,13 +108,30 @@ ExperimentResults run_experiment(
   ExperimentResults results;
   for (const ExperimentData& data : experiment.data) {
     results.sets.push_back(data.name);
+    work.data.push_back(sample_data(work, data));
   }
   results.majority = check_data(work);
   create_models(work);
+  results.sweeps = merge_all(work);
+  for (const ExperimentRefinement& refinement : experiment.refinements) {
+    results.refinements.push_back(
+        {refinement.name, refine_model(work, refinement)});
+  }
   results.models = evaluate_models(work);
+  results.gap = find_gap(experiment);
   if (experiment.mismatch) {
     measure_mismatches(work, results.models);
   }
+  ComparisonTask comparison{
+      .folder = out,
+      .experiments = {out},
+      .models = {},
+      .sets = results.sets,
+      .seed = experiment.seed};
+  for (const ModelResult& model : results.models) {
+    comparison.models.push_back(model.name);
+  }
+  results.comparisons = json_text(compare_models(runner, comparison));
   if (experiment.removal) {
     results.removal = remove_data(
         work, *experiment.removal, results.find(experiment.removal->from));
@@ -85,8 +139,9 @@ ExperimentResults run_experiment(
   results.stages = runner.records();
   results.output = layout::merged_model(experiment.output);
   results.experiment = experiment.text;
-  write_file(work.in(layout::kResults), results.to_json() + "\n");
-  return results;
+  const std::string json = results.to_json();
+  write_file(work.in(layout::kResults), json + "\n");
+  return json;
 }
 
 } // namespace merganser

@@ -18,15 +18,18 @@ namespace merganser {
 //   merges/NAME/model
 //   data.json                 examples per label
 //   evaluations/NAME.json
+//   evaluations/NAME.safetensors  class probabilities
 //   mismatches/NAME.json      if requested, of target and merges
 //   removals/NAME.json        if requested, of the models of `removal`
+//   comparisons.json          paired statistics of all pairs of models
 //   results.json
 //   .stages/                  inputs and outcome of each stage
 //
 // Every stage is stored with the hash of its inputs (settings, contents of
 // files, program version) and runs again only when they change. After an
 // interruption, the next call resumes there and ends with the same bytes.
-MERGANSER_API ExperimentResults run_experiment(
+// Returns the text of results.json.
+MERGANSER_API std::string run_experiment(
     const Experiment& experiment,
     const std::filesystem::path& out,
     const ExperimentEvents& events);

@@ -20,7 +20,7 @@ void estimate_model_fisher(
   std::vector<fs::path> files;
   Json hashes = Json::array();
   for (const size_t i : data) {
-    files.push_back(work.experiment.data[i].train);
+    files.push_back(work.data[i].train);
     hashes.push_back(work.runner.hash(files.back()));
   }
   const fs::path file = work.in(layout::fisher(name));
@@ -42,7 +42,7 @@ void estimate_model_fisher(
             {"seed", options.seed},
             {"batch_size", options.batch_size},
             {"bfloat16", options.bfloat16}},
-       .output = file,
+       .outputs = {file},
        .work = [&](const ProgressCallback& progress) {
          Classifier classifier(model);
          Dataset examples;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "merganser/io/yaml_value.h"
@@ -14,7 +15,17 @@ inline const std::string kRetrained = "retrained";
 inline const std::string kRemovalExpert = "removal_expert";
 
 inline const std::string kData = "data.json";
+inline const std::string kComparisons = "comparisons.json";
 inline const std::string kResults = "results.json";
+
+// `part`: train, validation or test.
+inline std::string sample(const std::string& set, const std::string& part) {
+  return "data/" + set + "/" + part + ".jsonl";
+}
+
+inline std::string sweep(const std::string& merge, const std::string& file) {
+  return "sweeps/" + merge + "/" + file;
+}
 
 inline std::string model(const std::string& name) {
   return "models/" + name;
@@ -32,8 +43,20 @@ inline std::string merged_model(const std::string& merge) {
   return "merges/" + merge + "/model";
 }
 
+inline std::string refinement(const std::string& name) {
+  return "refinements/" + name;
+}
+
+inline std::string seed(uint64_t seed) {
+  return "seeds/" + std::to_string(seed);
+}
+
 inline std::string evaluation(const std::string& name) {
   return "evaluations/" + name + ".json";
+}
+
+inline std::string predictions(const std::string& name) {
+  return "evaluations/" + name + ".safetensors";
 }
 
 inline std::string mismatch(const std::string& name) {

@@ -2,11 +2,19 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <set>
+
 #include "merganser/experiment/layout.h"
 #include "merganser/recipe/read_options.h"
 
 namespace merganser {
 namespace {
+
+// True for {expert: weight, ...}, false for {sweep: [...]}.
+bool gives_experts(const YamlValue& weight) {
+  return weight.is_mapping() && !weight.find("sweep");
+}
 
 Setting weight_of(
     const std::string& expert,
@@ -17,7 +25,15 @@ Setting weight_of(
     weight.fail(fmt::format("method {} has no parameter weight", method.name));
   }
   return Setting::parse(
-      weight.is_mapping() ? weight.at(expert) : weight, *parameter);
+      gives_experts(weight) ? weight.at(expert) : weight, *parameter);
+}
+
+// True for loss.
+bool parse_choice(const std::string& name) {
+  if (name != "accuracy" && name != "loss") {
+    throw InputError(fmt::format("expected accuracy or loss, got '{}'", name));
+  }
+  return name == "loss";
 }
 
 // The parameters that the method uses.
@@ -31,6 +47,54 @@ std::string parameters_text(const Recipe& recipe) {
   return text.empty() ? text : "parameters:\n" + text;
 }
 
+std::vector<double> values_of(const Setting& sweep) {
+  std::vector<double> values;
+  for (size_t i = 0; i < sweep.outputs(); ++i) {
+    values.push_back(*sweep.at("", 0, i));
+  }
+  return values;
+}
+
+// The sweep of a recipe's parameter, which several models may share.
+std::optional<MergeSweep> parse_sweep(
+    const YamlValue& entry,
+    const Recipe& recipe) {
+  std::optional<MergeSweep> sweep;
+  const auto add = [&](const Settings& settings) {
+    for (const auto& [parameter, setting] : settings) {
+      if (!setting.is_sweep() || !recipe.method->find_parameter(parameter)) {
+        continue;
+      }
+      MergeSweep found{parameter, values_of(setting)};
+      if (sweep &&
+          (sweep->parameter != parameter || sweep->values != found.values)) {
+        entry.fail(
+            fmt::format("{}: expected one sweep, got two", entry.name()));
+      }
+      sweep = std::move(found);
+    }
+  };
+  add(recipe.parameters);
+  for (const RecipeModel& model : recipe.models) {
+    add(model.parameters);
+  }
+  const auto by = entry.find("choose");
+  if (by && !sweep) {
+    by->fail("choose selects a value of a sweep, but the merge has none");
+  }
+  if (!sweep) {
+    return std::nullopt;
+  }
+  const std::set<double> distinct(sweep->values.begin(), sweep->values.end());
+  if (distinct.size() < sweep->values.size()) {
+    entry.fail(fmt::format("{}: a value is given twice", entry.name()));
+  }
+  if (by) {
+    sweep->by_loss = by->through(parse_choice);
+  }
+  return sweep;
+}
+
 } // namespace
 
 ExperimentMerge parse_merge(
@@ -41,6 +105,7 @@ ExperimentMerge parse_merge(
       {"name",
        "method",
        "weight",
+       "choose",
        "parameters",
        "heads",
        "dtype",
@@ -67,7 +132,7 @@ ExperimentMerge parse_merge(
     recipe.base_fisher = up + base.fisher;
   }
   const auto weight = entry.find("weight");
-  if (weight && weight->is_mapping()) {
+  if (weight && gives_experts(*weight)) {
     weight->expect_keys(
         std::vector<std::string_view>(experts.begin(), experts.end()));
   }
@@ -82,27 +147,44 @@ ExperimentMerge parse_merge(
     }
     recipe.models.push_back(std::move(model));
   }
-  const auto refuse_sweeps = [&](const Settings& settings) {
-    for (const auto& [parameter, setting] : settings) {
-      if (setting.is_sweep()) {
-        entry.fail(fmt::format(
-            "{}: {} is a sweep, but a merge of an experiment yields one model",
-            entry.name(),
-            parameter));
-      }
-    }
-  };
-  refuse_sweeps(recipe.parameters);
-  for (const RecipeModel& model : recipe.models) {
-    refuse_sweeps(model.parameters);
-  }
+  merge.sweep = parse_sweep(entry, recipe);
+  const size_t outputs = merge.sweep ? merge.sweep->values.size() : 1;
   // Finds errors of the whole recipe, such as weights that sum to 0.
   try {
-    Recipe::parse(recipe_text(recipe), "", layout::recipe(merge.name));
+    for (size_t i = 0; i < outputs; ++i) {
+      Recipe::parse(
+          recipe_text(sweep_output(recipe, i)), "", layout::recipe(merge.name));
+    }
   } catch (const InputError& error) {
     entry.fail(fmt::format("{}: {}", entry.name(), error.what()));
   }
   return merge;
+}
+
+Recipe sweep_output(Recipe recipe, size_t i) {
+  const auto choose = [&](Settings& settings) {
+    for (auto& [name, setting] : settings) {
+      setting = setting.output(i);
+    }
+  };
+  choose(recipe.parameters);
+  for (RecipeModel& model : recipe.models) {
+    choose(model.parameters);
+  }
+  return recipe;
+}
+
+bool is_sum_of_task_vectors(const Recipe& recipe) {
+  const auto is_one = [&](const RecipeModel& model) {
+    const Setting* weight =
+        find_setting("weight", {&model.parameters, &recipe.parameters});
+    return weight == nullptr ||
+        (weight->is_constant() && weight->at("", 0) == 1);
+  };
+  return recipe.method->name == "task_arithmetic" &&
+      !recipe.parameters.contains("lambda") &&
+      !recipe.parameters.contains("normalize") &&
+      std::ranges::all_of(recipe.models, is_one);
 }
 
 std::string recipe_text(const Recipe& recipe) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -8,10 +9,21 @@
 
 namespace merganser {
 
+// Values of one parameter, of which the validation parts choose one.
+struct MergeSweep {
+  std::string parameter;
+  std::vector<double> values;
+  bool by_loss = false; // the lowest loss instead of the highest accuracy
+};
+
 struct ExperimentMerge {
   std::string name;
   Recipe recipe; // merges the experts; paths as in merges/NAME/recipe.yaml
+  std::optional<MergeSweep> sweep = {};
 };
+
+// The recipe with one value of its sweep.
+Recipe sweep_output(Recipe recipe, size_t i);
 
 // Paths of a recipe's base, relative to the experiment's directory.
 struct MergeBase {
@@ -24,6 +36,9 @@ ExperimentMerge parse_merge(
     const YamlValue& entry,
     const std::vector<std::string>& experts,
     const MergeBase& base);
+
+// True for task_arithmetic with weight 1 for every model.
+bool is_sum_of_task_vectors(const Recipe& recipe);
 
 // The text of a recipe file for `merganser merge`, with the recipe's paths.
 std::string recipe_text(const Recipe& recipe);

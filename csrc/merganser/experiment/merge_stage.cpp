@@ -6,33 +6,47 @@
 
 namespace merganser {
 
-void merge_experts(Workplace& work, const ExperimentMerge& merge) {
-  namespace fs = std::filesystem;
-  const std::string text = recipe_text(merge.recipe);
-  const fs::path file = work.in(layout::recipe(merge.name));
-  if (!fs::exists(file) || read_file(file) != text) {
-    fs::create_directories(file.parent_path());
-    write_file(file, text);
-  }
-  // Read back, so that the merge is the one in the file.
-  const Recipe recipe = Recipe::load(file);
+namespace fs = std::filesystem;
+
+Recipe resolve_recipe(
+    const Workplace& work,
+    const std::string& name,
+    const Recipe& recipe) {
+  const fs::path file = work.in(layout::recipe(name));
+  return Recipe::parse(recipe_text(recipe), file.parent_path(), file.string());
+}
+
+Json merge_inputs(Workplace& work, const Recipe& recipe) {
   const auto hash = [&](const std::optional<fs::path>& path) {
     return path ? Json(work.runner.hash(*path)) : Json();
   };
   Json inputs = {
-      {"recipe", text},
+      {"recipe", recipe.text},
       {"base", hash(recipe.base_model)},
       {"base_fisher", hash(recipe.base_fisher)}};
   for (const RecipeModel& model : recipe.models) {
     inputs["models"].push_back(
         {{"model", hash(model.model)}, {"fisher", hash(model.fisher)}});
   }
-  const fs::path out = work.in(layout::merged_model(merge.name));
+  return inputs;
+}
+
+void merge_experts(
+    Workplace& work,
+    const std::string& name,
+    const Recipe& merge) {
+  const Recipe recipe = resolve_recipe(work, name, merge);
+  const fs::path file = work.in(layout::recipe(name));
+  if (!fs::exists(file) || read_file(file) != recipe.text) {
+    fs::create_directories(file.parent_path());
+    write_file(file, recipe.text);
+  }
+  const fs::path out = work.in(layout::merged_model(name));
   work.runner.run(
-      {.name = "merge " + merge.name,
+      {.name = "merge " + name,
        .unit = "MB",
-       .inputs = inputs,
-       .output = out,
+       .inputs = merge_inputs(work, recipe),
+       .outputs = {out},
        .work = [&](const ProgressCallback& progress) {
          execute_merge(make_plan(recipe), out, {}, progress);
        }});

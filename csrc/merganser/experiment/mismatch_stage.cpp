@@ -5,10 +5,8 @@
 #include "merganser/objective/mismatch.h"
 
 namespace merganser {
-namespace {
 
-// The examples are those of the experts' Fishers.
-ObjectiveOptions objective_options(const Workplace& work) {
+ObjectiveOptions joint_objective(const Workplace& work) {
   const Experiment& experiment = work.experiment;
   ObjectiveOptions options;
   options.base = work.in(layout::model(layout::kBase));
@@ -17,7 +15,7 @@ ObjectiveOptions objective_options(const Workplace& work) {
     const std::string& name = experiment.data[data].name;
     options.tasks.push_back(
         {.expert = work.in(layout::model(name)),
-         .data = experiment.data[data].train,
+         .data = work.data[data].train,
          .fisher = work.in(layout::fisher(name))});
   }
   options.limit = experiment.fisher.limit;
@@ -28,7 +26,7 @@ ObjectiveOptions objective_options(const Workplace& work) {
   return options;
 }
 
-Json inputs_of(Workplace& work, const ObjectiveOptions& options) {
+Json objective_inputs(Workplace& work, const ObjectiveOptions& options) {
   Json inputs = {
       {"base", work.runner.hash(options.base)},
       {"base_fisher", work.runner.hash(*options.base_fisher)},
@@ -46,24 +44,22 @@ Json inputs_of(Workplace& work, const ObjectiveOptions& options) {
   return inputs;
 }
 
-} // namespace
-
 MismatchStages::MismatchStages(Workplace& work) : work_(work) {}
 MismatchStages::~MismatchStages() = default;
 
 std::string MismatchStages::measure(const ModelResult& model) {
-  const ObjectiveOptions options = objective_options(work_);
+  const ObjectiveOptions options = joint_objective(work_);
   const std::filesystem::path folder = work_.in(model.path.string());
   const auto role = model.kind == "target" ? MismatchMeter::Role::kTarget
                                            : MismatchMeter::Role::kCandidate;
-  Json inputs = inputs_of(work_, options);
+  Json inputs = objective_inputs(work_, options);
   inputs["model"] = work_.runner.hash(folder);
   const std::filesystem::path file = work_.in(layout::mismatch(model.name));
   work_.runner.run(
       {.name = "mismatch " + model.name,
        .unit = "examples",
        .inputs = inputs,
-       .output = file,
+       .outputs = {file},
        .work = [&](const ProgressCallback& progress) {
          if (!meter_) {
            meter_ = std::make_unique<MismatchMeter>(

@@ -1,9 +1,6 @@
-#include <fmt/format.h>
-
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/json_text.h"
-#include "merganser/base/text_table.h"
 #include "merganser/experiment/results.h"
 
 namespace merganser {
@@ -58,43 +55,7 @@ Json model_to_json(
   return json;
 }
 
-void add_cells(std::vector<std::string>& row, const Means& means) {
-  row.push_back(fmt::format("{:5.1f}", 100 * means.accuracy));
-  row.push_back(fmt::format("{:.3f}", means.loss));
-  row.push_back(fmt::format("{:.3f}", means.distance));
-}
-
 } // namespace
-
-std::string RemovalResults::to_text(
-    const std::vector<std::string>& sets) const {
-  std::vector<std::vector<std::string>> rows = {
-      {"",
-       sets[set] + ": accuracy, %",
-       "loss",
-       "distance",
-       "other sets: accuracy, %",
-       "loss",
-       "distance",
-       "clamped, %"}};
-  for (const RemovalModel& model : models) {
-    std::vector<std::string> row = {model.result.name};
-    add_cells(row, mean_over(model, set, false));
-    add_cells(row, mean_over(model, set, true));
-    row.push_back(
-        model.clamped_fraction
-            ? fmt::format("{:.2f}", 100 * *model.clamped_fraction)
-            : "");
-    rows.push_back(std::move(row));
-  }
-  return fmt::format(
-             "Removal of {} from {}; distance of predictions from those of "
-             "{}: mean total variation\n",
-             sets[set],
-             models[0].result.name,
-             models[1].result.name) +
-      format_table(rows);
-}
 
 std::string RemovalResults::to_json(
     const std::vector<std::string>& sets) const {

@@ -103,6 +103,11 @@ void parse_merges(
         {layout::kRemovalExpert},
         {removal.model(), layout::fisher(removal.from)}));
     const ExperimentMerge& merge = removal.merges.back();
+    if (merge.sweep) {
+      entry.fail(fmt::format(
+          "{}: removal's merges have no validation part; choose one value",
+          entry.name()));
+    }
     if (!removes(merge.recipe)) {
       entry.at("method").fail(fmt::format(
           "{} would not take the set out; use removal, ewr, or a method of "

@@ -21,7 +21,7 @@ void create_models(Workplace& work, const ExperimentRemoval& removal) {
   estimate_model_fisher(
       work, expert, layout::model(expert), removal.expert.data);
   for (const ExperimentMerge& merge : removal.merges) {
-    merge_experts(work, merge);
+    merge_experts(work, merge.name, merge.recipe);
   }
   train_model(
       work,
@@ -46,30 +46,33 @@ std::vector<ModelResult> evaluate_models(
   return results;
 }
 
-using Predictions = std::vector<at::Tensor>; // one per test set
+using Probabilities = std::vector<at::Tensor>; // one per test set
 
-Predictions predict_all(
-    const Experiment& experiment,
+Probabilities predict_all(
+    const Workplace& work,
     const fs::path& model,
     const ProgressCallback& progress) {
-  Predictions predictions;
-  for_each_test_set(
-      experiment,
+  const Experiment& experiment = work.experiment;
+  Probabilities probabilities;
+  for_each_set(
+      work,
+      &DataFiles::test,
       model,
       progress,
       [&](size_t,
           Classifier& classifier,
           const Dataset& set,
           const ProgressCallback& counted) {
-        predictions.push_back(predict(
-            classifier.encoder,
-            set,
-            classifier.tokenizer->pad_id(),
-            experiment.eval_batch_size,
-            experiment.bfloat16,
-            counted));
+        probabilities.push_back(predict(
+                                    classifier.encoder,
+                                    set,
+                                    classifier.tokenizer->pad_id(),
+                                    experiment.eval_batch_size,
+                                    experiment.bfloat16,
+                                    counted)
+                                    .exp());
       });
-  return predictions;
+  return probabilities;
 }
 
 // Distances of models from the retrained one, whose predictions are computed
@@ -86,7 +89,7 @@ class Comparison {
         {.name = "compare " + model.name,
          .unit = "examples",
          .inputs = inputs_of(folder),
-         .output = file,
+         .outputs = {file},
          .work = [&](const ProgressCallback& progress) {
            const Json json = measure(folder, progress);
            fs::create_directories(file.parent_path());
@@ -102,7 +105,8 @@ class Comparison {
 
  private:
   Json inputs_of(const fs::path& model) {
-    Json inputs = test_inputs(work_, model);
+    Json inputs =
+        evaluation_inputs(work_, work_.runner.hash(model), &DataFiles::test);
     inputs["retrained"] = work_.runner.hash(retrained());
     return inputs;
   }
@@ -110,9 +114,9 @@ class Comparison {
   Json measure(const fs::path& model, const ProgressCallback& progress) {
     const Experiment& experiment = work_.experiment;
     if (expected_.empty()) {
-      expected_ = predict_all(experiment, retrained(), progress);
+      expected_ = predict_all(work_, retrained(), progress);
     }
-    const Predictions found = predict_all(experiment, model, progress);
+    const Probabilities found = predict_all(work_, model, progress);
     Json json;
     for (size_t i = 0; i < found.size(); ++i) {
       json[experiment.data[i].name] =
@@ -126,7 +130,7 @@ class Comparison {
   }
 
   Workplace& work_;
-  Predictions expected_;
+  Probabilities expected_;
 };
 
 // The share of clamped denominators; nothing for rules without a clamp.

@@ -1,13 +1,11 @@
 #include "merganser/experiment/results.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/json_text.h"
 #include "merganser/base/version.h"
+#include "merganser/experiment/summary.h"
 
 namespace merganser {
 namespace {
@@ -24,15 +22,24 @@ double mean(
   return sum / static_cast<double>(results.size());
 }
 
-// The best merge, the first of equals.
-const ModelResult& best_merge(
-    const std::vector<ModelResult>& models,
-    const std::function<bool(const ModelResult&, const ModelResult&)>& better) {
-  return *std::ranges::min_element(
-      models, [&](const ModelResult& a, const ModelResult& b) {
-        const bool merges[] = {a.kind == "merge", b.kind == "merge"};
-        return merges[0] == merges[1] ? better(a, b) : merges[0];
-      });
+Json to_json(const Averages& averages) {
+  return {
+      {"accuracy", averages.accuracy},
+      {"loss", averages.loss},
+      {"accuracy_over_examples", averages.accuracy_over_examples},
+      {"calibration_error", averages.calibration_error}};
+}
+
+Json sweep_to_json(const SweepResults& sweep) {
+  Json json = {
+      {"name", sweep.name},
+      {"method", sweep.method},
+      {"parameter", sweep.parameter},
+      {"chosen", sweep.values[sweep.chosen].value}};
+  for (const auto& [value, average] : sweep.values) {
+    json["values"].push_back({{"value", value}, {"average", to_json(average)}});
+  }
+  return json;
 }
 
 Json model_to_json(
@@ -42,16 +49,9 @@ Json model_to_json(
       {"name", model.name},
       {"kind", model.kind},
       {"path", model.path.string()},
-      {"average",
-       {{"accuracy", model.average_accuracy()},
-        {"loss", model.average_loss()},
-        {"accuracy_over_examples", model.example_accuracy()}}}};
+      {"average", to_json(average_over_sets(model.sets))}};
   for (size_t i = 0; i < sets.size(); ++i) {
-    const EvalResult& result = model.sets[i];
-    json["sets"][sets[i]] = {
-        {"examples", result.examples},
-        {"accuracy", result.accuracy},
-        {"loss", result.loss}};
+    json["sets"][sets[i]] = to_json(model.sets[i]);
   }
   if (!model.mismatch.empty()) {
     Json mismatch = parse_json(model.mismatch);
@@ -61,97 +61,32 @@ Json model_to_json(
   return json;
 }
 
-// The norms of a model's mismatch as two cells of the table.
-std::string mismatch_cells(const ModelResult& model) {
-  if (model.mismatch.empty()) {
-    return "";
-  }
-  const Json mismatch = parse_json(model.mismatch)["total"]["mismatch"];
-  return fmt::format(
-      "  {:>9.4g}  {:>9.4g}",
-      mismatch["norm"].get<double>(),
-      mismatch["h0_inverse_norm"].get<double>());
-}
-
 } // namespace
 
-double ModelResult::average_accuracy() const {
-  return mean(sets, &EvalResult::accuracy);
+Json to_json(const StageRecord& record) {
+  return {
+      {"name", record.name},
+      {"seconds", record.seconds},
+      {"inputs", parse_json(record.inputs)},
+      {"output", record.output}};
 }
 
-double ModelResult::average_loss() const {
-  return mean(sets, &EvalResult::loss);
-}
-
-double ModelResult::example_accuracy() const {
+Averages average_over_sets(const std::vector<EvalResult>& sets) {
   double correct = 0;
   double examples = 0;
   for (const EvalResult& set : sets) {
     correct += set.accuracy * static_cast<double>(set.examples);
     examples += static_cast<double>(set.examples);
   }
-  return correct / examples;
+  return {
+      .accuracy = mean(sets, &EvalResult::accuracy),
+      .loss = mean(sets, &EvalResult::loss),
+      .accuracy_over_examples = correct / examples,
+      .calibration_error = mean(sets, &EvalResult::calibration_error)};
 }
 
 const ModelResult& ExperimentResults::find(const std::string& name) const {
   return *std::ranges::find(models, name, &ModelResult::name);
-}
-
-const ModelResult& ExperimentResults::best_by_accuracy() const {
-  return best_merge(models, [](const ModelResult& a, const ModelResult& b) {
-    return a.average_accuracy() > b.average_accuracy();
-  });
-}
-
-const ModelResult& ExperimentResults::best_by_loss() const {
-  return best_merge(models, [](const ModelResult& a, const ModelResult& b) {
-    return a.average_loss() < b.average_loss();
-  });
-}
-
-std::string ExperimentResults::to_text() const {
-  size_t width = 0;
-  for (const ModelResult& model : models) {
-    width = std::max(width, model.name.size());
-  }
-  const auto cells = [&](const std::string& name, const std::string& kind) {
-    return fmt::format("{:<{}}  {:<6}", name, width, kind);
-  };
-  std::string text = cells("accuracy, %", "");
-  for (const std::string& set : sets) {
-    text += fmt::format("  {:>7}", set);
-  }
-  text += fmt::format("  {:>7}  {:>6}", "average", "loss");
-  if (std::ranges::any_of(
-          models, [](const auto& model) { return !model.mismatch.empty(); })) {
-    text += fmt::format("  {:>9}  {:>9}", "mismatch", "in 1/H0");
-  }
-  text += "\n";
-  for (const ModelResult& model : models) {
-    text += cells(model.name, model.kind);
-    for (size_t i = 0; i < sets.size(); ++i) {
-      text += fmt::format(
-          "  {:>{}.1f}",
-          100 * model.sets[i].accuracy,
-          std::max<size_t>(7, sets[i].size()));
-    }
-    text += fmt::format(
-        "  {:>7.1f}  {:>6.3f}{}\n",
-        100 * model.average_accuracy(),
-        model.average_loss(),
-        mismatch_cells(model));
-  }
-  const ModelResult& accurate = best_by_accuracy();
-  const ModelResult& likely = best_by_loss();
-  return text +
-      fmt::format(
-             "\nBest merge by average accuracy: {} ({:.1f} %); by average "
-             "loss: {} ({:.3f}).\n",
-             accurate.name,
-             100 * accurate.average_accuracy(),
-             likely.name,
-             likely.average_loss()) +
-      (removal ? "\n" + removal->to_text(sets) : "");
 }
 
 std::string ExperimentResults::to_json() const {
@@ -162,20 +97,28 @@ std::string ExperimentResults::to_json() const {
   for (const ModelResult& model : models) {
     json["models"].push_back(model_to_json(model, sets));
   }
+  if (gap) {
+    json["gap"] = {{"from", gap->from}, {"to", gap->to}};
+  }
+  add_share_of_gap(json);
+  for (const SweepResults& sweep : sweeps) {
+    json["sweeps"].push_back(sweep_to_json(sweep));
+  }
+  for (const RefinementResults& refinement : refinements) {
+    Json steps = {{"name", refinement.name}};
+    steps.update(parse_json(refinement.report));
+    json["refinements"].push_back(steps);
+  }
+  json["comparisons"] = parse_json(comparisons);
   if (removal) {
     json["removal"] = parse_json(removal->to_json(sets));
   }
-  json["best"] = {
-      {"accuracy", best_by_accuracy().name}, {"loss", best_by_loss().name}};
+  add_best(json);
   json["output"] = output.string();
   double seconds = 0;
   for (const StageRecord& stage : stages) {
     seconds += stage.seconds;
-    json["stages"].push_back(
-        {{"name", stage.name},
-         {"seconds", stage.seconds},
-         {"inputs", parse_json(stage.inputs)},
-         {"output", stage.output}});
+    json["stages"].push_back(merganser::to_json(stage));
   }
   json["seconds"] = seconds;
   json["experiment"] = experiment;

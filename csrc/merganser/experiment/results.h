@@ -11,17 +11,23 @@
 
 namespace merganser {
 
+// Over all test sets or validation parts.
+struct Averages {
+  double accuracy = 0; // every set counts the same
+  double loss = 0;
+  double accuracy_over_examples = 0; // every example counts the same
+  double calibration_error = 0;
+};
+
+Averages average_over_sets(const std::vector<EvalResult>& sets);
+
 // A model's results on every test set.
 struct ModelResult {
   std::string name;
-  std::string kind; // "base", "expert", "target", "merge"
+  std::string kind; // "base", "expert", "target", "merge", "refined"
   std::filesystem::path path; // relative to the experiment's directory
   std::vector<EvalResult> sets; // in the order of ExperimentResults::sets
   std::string mismatch = {}; // JSON; empty: not measured
-
-  double average_accuracy() const; // mean over sets
-  double average_loss() const;
-  double example_accuracy() const; // mean over all examples
 };
 
 // A model before or after the removal of a data set, or retrained without it.
@@ -37,26 +43,53 @@ struct RemovalResults {
   size_t set = 0; // position of the set taken out
   std::vector<RemovalModel> models; // the model itself, retrained, merges
 
-  std::string to_text(const std::vector<std::string>& sets) const;
   std::string to_json(const std::vector<std::string>& sets) const;
 };
 
-struct MERGANSER_API ExperimentResults {
+// The values of a merge's parameter on the validation parts.
+struct SweepResults {
+  struct Value {
+    double value = 0;
+    Averages average;
+  };
+  std::string name; // of the merge
+  std::string method;
+  std::string parameter;
+  std::vector<Value> values;
+  size_t chosen = 0; // position in `values`
+};
+
+// Steps of a refined model, as JSON.
+struct RefinementResults {
+  std::string name;
+  std::string report;
+};
+
+// The two models whose accuracies are 0 and 1 of share_of_gap.
+struct Gap {
+  std::string from;
+  std::string to;
+};
+
+struct ExperimentResults {
   std::vector<std::string> sets;
   std::vector<double> majority; // share of the most frequent label in each test
   std::vector<ModelResult> models; // base, experts, target, merges
+  std::optional<Gap> gap;
+  std::vector<SweepResults> sweeps;
+  std::vector<RefinementResults> refinements;
+  std::string comparisons; // JSON list of all pairs of models
   std::optional<RemovalResults> removal;
   std::vector<StageRecord> stages;
   std::filesystem::path output; // the merged model named by `output`
   std::string experiment; // the YAML file's text
 
   const ModelResult& find(const std::string& name) const; // of `models`
-  // The merges with the highest average accuracy and the lowest average loss.
-  const ModelResult& best_by_accuracy() const;
-  const ModelResult& best_by_loss() const;
 
-  std::string to_text() const; // a table and the best merges
-  std::string to_json() const;
+  std::string to_json() const; // results.json
 };
+
+// A table and the best merges, from results.json.
+MERGANSER_API std::string results_text(const std::string& json);
 
 } // namespace merganser

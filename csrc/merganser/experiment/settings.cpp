@@ -2,9 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <numeric>
 #include <set>
 
 #include "merganser/experiment/layout.h"
+#include "merganser/experiment/refine_settings.h"
 #include "merganser/experiment/removal_settings.h"
 #include "merganser/experiment/training_settings.h"
 #include "merganser/io/atomic_file.h"
@@ -16,34 +19,6 @@ namespace merganser {
 namespace {
 
 namespace fs = std::filesystem;
-
-fs::path parse_file(const YamlValue& value, const fs::path& folder) {
-  const fs::path path = value.path(folder);
-  if (!fs::is_regular_file(path)) {
-    value.fail(fmt::format("file not found: {}", path.string()));
-  }
-  return path;
-}
-
-std::vector<ExperimentData> parse_data(
-    const YamlValue& mapping,
-    const fs::path& folder) {
-  std::vector<ExperimentData> data;
-  for (const auto& [name, value] : mapping.entries()) {
-    layout::check_name(value, name);
-    if (name == layout::kBase || name == layout::kTarget) {
-      value.fail(fmt::format(
-          "'{}' is the name of a model; choose another for the data set",
-          name));
-    }
-    value.expect_keys({"train", "test"});
-    data.push_back(
-        {name,
-         parse_file(value.at("train"), folder),
-         parse_file(value.at("test"), folder)});
-  }
-  return data;
-}
 
 std::vector<size_t> find_all_data(
     const YamlValue& list,
@@ -81,14 +56,26 @@ void parse_models(
   experiment.experts = parse_from_base(experts);
   experiment.experts.data = find_all_data(experts.at("data"), experiment);
 
-  if (const auto target = root.find("target")) {
-    experiment.target = parse_from_base(*target);
-    if (const auto data = target->find("data")) {
-      experiment.target->data = find_all_data(*data, experiment);
+  const auto parse_target = [&](const YamlValue& mapping) {
+    ExperimentTraining target = parse_from_base(mapping);
+    if (const auto data = mapping.find("data")) {
+      target.data = find_all_data(*data, experiment);
     } else {
-      for (size_t i = 0; i < experiment.data.size(); ++i) {
-        experiment.target->data.push_back(i);
+      target.data.resize(experiment.data.size());
+      std::iota(target.data.begin(), target.data.end(), size_t{0});
+    }
+    return target;
+  };
+  if (const auto target = root.find("target")) {
+    experiment.target = parse_target(*target);
+  }
+  if (const auto targets = root.find("targets")) {
+    for (const auto& [name, mapping] : targets->entries()) {
+      layout::check_name(mapping, name);
+      if (experiment.model_names().contains(name)) {
+        mapping.fail(fmt::format("another model has the name '{}'", name));
       }
+      experiment.targets.push_back({name, parse_target(mapping)});
     }
   }
 }
@@ -127,11 +114,27 @@ void parse_merges(const YamlValue& root, Experiment& experiment) {
         experts,
         {layout::model(layout::kBase), layout::fisher(layout::kBase)}));
     const std::string& name = experiment.merges.back().name;
+    if (experiment.merges.back().sweep && experiment.validation == 0) {
+      entry.fail(fmt::format(
+          "{}: a sweep chooses its value on the validation parts; add the key "
+          "'validation'",
+          entry.name()));
+    }
     if (!names.insert(name).second) {
       entry.at("name").fail(
           fmt::format("another model or merge has the name '{}'", name));
     }
   }
+}
+
+std::set<int64_t> parse_seeds(const YamlValue& list) {
+  std::set<int64_t> seeds;
+  for (const YamlValue& item : list.items()) {
+    if (!seeds.insert(item.integer(0)).second) {
+      item.fail(fmt::format("seed {} is given twice", item.text()));
+    }
+  }
+  return seeds;
 }
 
 void parse_output(const YamlValue& output, Experiment& experiment) {
@@ -161,34 +164,45 @@ std::set<std::string> Experiment::model_names() const {
   for (const size_t i : experts.data) {
     names.insert(data[i].name);
   }
+  for (const ExperimentTarget& another : targets) {
+    names.insert(another.name);
+  }
   for (const ExperimentMerge& merge : merges) {
     names.insert(merge.name);
+  }
+  for (const ExperimentRefinement& refinement : refinements) {
+    names.insert(refinement.name);
   }
   return names;
 }
 
-Experiment Experiment::load(const fs::path& path) {
+std::string Experiment::model_path(const std::string& name) const {
+  const auto is_named = [&](const auto& one) { return one.name == name; };
+  if (std::ranges::any_of(merges, is_named)) {
+    return layout::merged_model(name);
+  }
+  return std::ranges::any_of(refinements, is_named) ? layout::refinement(name)
+                                                    : layout::model(name);
+}
+
+Experiment Experiment::load(
+    const fs::path& path,
+    const std::vector<std::string>& assignments) {
   Experiment experiment;
   experiment.text = read_file(path);
-  const YamlValue root = YamlValue::parse(experiment.text, path.string());
+  YamlValue root = YamlValue::parse(experiment.text, path.string());
+  if (!assignments.empty()) {
+    for (const std::string& assignment : assignments) {
+      root = root.with(assignment);
+    }
+    experiment.text = root.to_yaml();
+  }
   const fs::path folder = path.parent_path();
-  root.expect_keys(
-      {"encoder",
-       "num_labels",
-       "max_length",
-       "seed",
-       "dtype",
-       "data",
-       "training",
-       "base",
-       "experts",
-       "target",
-       "fisher",
-       "merges",
-       "mismatch",
-       "removal",
-       "evaluation",
-       "output"});
+  root.expect_keys({"encoder",  "num_labels", "max_length", "seed",
+                    "seeds",    "dtype",      "data",       "validation",
+                    "training", "base",       "experts",    "target",
+                    "targets",  "fisher",     "merges",     "mismatch",
+                    "refine",   "removal",    "evaluation", "output"});
   const YamlValue encoder = root.at("encoder");
   experiment.encoder = encoder.path(folder);
   encoder.through([&](const std::string&) { ModelDir(experiment.encoder); });
@@ -201,9 +215,10 @@ Experiment Experiment::load(const fs::path& path) {
   if (const auto value = root.find("max_length")) {
     experiment.max_length = value->integer(2);
   }
-  if (const auto value = root.find("seed")) {
+  if (const auto value = root.given("seed")) {
     defaults.seed = value->integer(0);
   }
+  experiment.seed = defaults.seed;
   if (const auto value = root.find("dtype")) {
     experiment.bfloat16 = value->through(parse_bfloat16);
   }
@@ -213,6 +228,9 @@ Experiment Experiment::load(const fs::path& path) {
     parse_training(*training, {}, defaults);
   }
   experiment.data = parse_data(root.at("data"), folder);
+  if (const auto validation = root.find("validation")) {
+    experiment.validation = parse_validation(*validation);
+  }
   parse_models(root, defaults, experiment);
   experiment.fisher.seed = defaults.seed;
   if (const auto fisher = root.find("fisher")) {
@@ -229,8 +247,22 @@ Experiment Experiment::load(const fs::path& path) {
   }
   parse_merges(root, experiment);
   parse_output(root.at("output"), experiment);
+  if (const auto refine = root.find("refine")) {
+    experiment.refinements = parse_refinements(*refine, experiment);
+  }
   if (const auto removal = root.find("removal")) {
     experiment.removal = parse_removal(*removal, experiment);
+  }
+  if (const auto seeds = root.given("seeds")) {
+    if (root.given("seed")) {
+      seeds->fail("expected seed or seeds, got both; one can be null");
+    }
+    for (const int64_t seed : parse_seeds(*seeds)) {
+      std::vector<std::string> with_seed = assignments;
+      with_seed.push_back(fmt::format("seed={}", seed));
+      with_seed.push_back("seeds=null");
+      experiment.seeds.push_back(load(path, with_seed));
+    }
   }
   return experiment;
 }

@@ -82,9 +82,24 @@ std::string StageRunner::hash(const fs::path& path) {
   return hashes_.of(path);
 }
 
-bool StageRunner::holds(const fs::path& output, const std::string& hash) {
+std::string StageRunner::hash_of(const std::vector<fs::path>& outputs) {
+  if (outputs.size() == 1) {
+    return hashes_.of(outputs[0]);
+  }
+  Hasher hasher;
+  for (const fs::path& output : outputs) {
+    hasher.update(hashes_.of(output));
+  }
+  return hasher.digest();
+}
+
+bool StageRunner::holds(
+    const std::vector<fs::path>& outputs,
+    const std::string& hash) {
+  const auto exists = [](const fs::path& path) { return fs::exists(path); };
   try {
-    return !hash.empty() && fs::exists(output) && hashes_.of(output) == hash;
+    return !hash.empty() && std::ranges::all_of(outputs, exists) &&
+        hash_of(outputs) == hash;
   } catch (const InputError&) {
     return false; // a damaged model directory
   }
@@ -100,14 +115,16 @@ void StageRunner::run(const Stage& stage) {
   inputs.update(stage.inputs);
   Stamp stamp = Stamp::load(stamp_path);
   const bool same = stamp.inputs == inputs;
-  const bool cached = same && holds(stage.output, stamp.output);
+  const bool cached = same && holds(stage.outputs, stamp.output);
   if (!cached) {
     // In this order: a partial output found later belongs to the inputs in the
     // stamp, and can be resumed if they are unchanged.
-    fs::remove_all(stage.output);
-    remove_temporaries_beside(stage.output);
-    if (!same) {
-      fs::remove_all(partial(stage.output));
+    for (const fs::path& output : stage.outputs) {
+      fs::remove_all(output);
+      remove_temporaries_beside(output);
+      if (!same) {
+        fs::remove_all(partial(output));
+      }
     }
     stamp = {.inputs = inputs, .output = "", .seconds = 0};
     stamp.save(stamp_path);
@@ -115,7 +132,7 @@ void StageRunner::run(const Stage& stage) {
     stage.work(events_.begin(stage.name, stage.unit));
     const std::chrono::duration<double> seconds =
         std::chrono::steady_clock::now() - start;
-    stamp.output = hashes_.of(stage.output);
+    stamp.output = hash_of(stage.outputs);
     stamp.seconds = seconds.count();
     stamp.save(stamp_path);
   }

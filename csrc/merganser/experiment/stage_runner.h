@@ -18,12 +18,12 @@ struct Stage {
   std::string name; // "train base"
   std::string unit; // of progress
   Json inputs; // settings and content hashes: all that the output depends on
-  std::filesystem::path output; // a file or a model directory
-  // Writes the output, which must be atomic.
+  std::vector<std::filesystem::path> outputs; // files or model directories
+  // Writes the outputs, each of which must be atomic.
   std::function<void(const ProgressCallback& progress)> work;
 };
 
-// Runs stages in a directory. A stage whose output was already produced from
+// Runs stages in a directory. A stage whose outputs were already produced from
 // the same inputs does not run. One process at a time per directory.
 class StageRunner {
  public:
@@ -40,8 +40,12 @@ class StageRunner {
   }
 
  private:
-  // True if the output exists with this content.
-  bool holds(const std::filesystem::path& output, const std::string& hash);
+  // The content hash of all outputs.
+  std::string hash_of(const std::vector<std::filesystem::path>& outputs);
+  // True if the outputs exist with this content.
+  bool holds(
+      const std::vector<std::filesystem::path>& outputs,
+      const std::string& hash);
 
   std::filesystem::path folder_;
   const ExperimentEvents& events_;

@@ -10,6 +10,7 @@
 #include "merganser/experiment/results.h"
 #include "merganser/experiment/settings.h"
 #include "merganser/experiment/stage_runner.h"
+#include "merganser/objective/objective_options.h"
 #include "merganser/text/dataset.h"
 
 // The kinds of stages of an experiment. A new kind is a function here and a
@@ -19,15 +20,27 @@ namespace merganser {
 class MismatchMeter;
 class Classifier;
 
+// The examples of a data set that an experiment uses.
+struct DataFiles {
+  std::filesystem::path train;
+  std::filesystem::path validation; // empty: none
+  std::filesystem::path test;
+};
+
 struct Workplace {
   const Experiment& experiment;
   StageRunner& runner;
   std::filesystem::path folder;
+  std::vector<DataFiles> data = {}; // in the order of experiment.data
 
   std::filesystem::path in(const std::string& path) const {
     return folder / path;
   }
 };
+
+// Writes data/SET/{train,validation,test}.jsonl where the experiment uses only
+// some examples of a file; otherwise uses the file itself.
+DataFiles sample_data(Workplace& work, const ExperimentData& data);
 
 // Reads all data before any training, so that a bad line in the last file is
 // found at once. Returns the share of the most frequent label in each test set.
@@ -58,24 +71,49 @@ void estimate_model_fisher(
     const std::string& path,
     const std::vector<size_t>& data);
 
+// The recipe with the paths of this experiment.
+Recipe resolve_recipe(
+    const Workplace& work,
+    const std::string& name,
+    const Recipe& recipe);
+
+// Inputs of a stage that merges by a resolved recipe.
+Json merge_inputs(Workplace& work, const Recipe& recipe);
+
 // Writes merges/NAME/recipe.yaml and merges/NAME/model.
-void merge_experts(Workplace& work, const ExperimentMerge& merge);
+void merge_experts(
+    Workplace& work,
+    const std::string& name,
+    const Recipe& recipe);
 
-// Inputs of a stage that tests a model on the test sets.
-Json test_inputs(Workplace& work, const std::filesystem::path& model);
+// Merges with each value of a sweep and evaluates on the validation parts.
+SweepResults run_sweep(Workplace& work, const ExperimentMerge& merge);
 
-// Calls use(position in experiment.data, model, test set, progress) for every
-// test set; progress counts the examples of all.
-using UseTestSet = std::function<void(
+// Inputs of a stage that evaluates a model on one part of all data sets.
+// `model`: the model's hash, or the inputs that determine it.
+Json evaluation_inputs(
+    Workplace& work,
+    const Json& model,
+    std::filesystem::path DataFiles::*part);
+
+// Calls use(position in experiment.data, model, set, progress) for one part of
+// every data set; progress counts the examples of all.
+using UseSet = std::function<void(
     size_t set,
     Classifier& model,
     const Dataset& data,
     const ProgressCallback& progress)>;
-void for_each_test_set(
-    const Experiment& experiment,
+void for_each_set(
+    const Workplace& work,
+    std::filesystem::path DataFiles::*part,
     const std::filesystem::path& model,
     const ProgressCallback& progress,
-    const UseTestSet& use);
+    const UseSet& use);
+
+// Results by set from a file of an evaluation or a sweep.
+std::vector<EvalResult> read_results(
+    const Workplace& work,
+    const std::filesystem::path& file);
 
 // Evaluates a model on every test set. `path` is its directory.
 ModelResult evaluate_model(
@@ -90,6 +128,17 @@ RemovalResults remove_data(
     Workplace& work,
     const ExperimentRemoval& removal,
     const ModelResult& from);
+
+// The experts' joint objective, by default on the examples of their Fishers.
+ObjectiveOptions joint_objective(const Workplace& work);
+
+// Inputs of a stage that uses it.
+Json objective_inputs(Workplace& work, const ObjectiveOptions& options);
+
+// Writes refinements/NAME. Returns its refine.json.
+std::string refine_model(
+    Workplace& work,
+    const ExperimentRefinement& refinement);
 
 // Measures the gradient mismatch of models; the experts' gradients are computed
 // once, for the first model whose stage runs.

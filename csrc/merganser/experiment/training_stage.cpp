@@ -27,7 +27,7 @@ void train_model(
   TrainOptions options = training.options;
   options.model = from.model;
   for (const size_t i : data) {
-    options.train.push_back(work.experiment.data[i].train);
+    options.train.push_back(work.data[i].train);
   }
   if (training.proximal > 0) {
     options.proximal = {from.fisher};
@@ -39,7 +39,7 @@ void train_model(
       {.name = "train " + name,
        .unit = "examples",
        .inputs = parse_json(fingerprint(options, work.runner.hash(from.model))),
-       .output = options.out,
+       .outputs = {options.out},
        .work = [&](const ProgressCallback& progress) {
          train(options, progress);
        }});

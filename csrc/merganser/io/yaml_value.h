@@ -73,6 +73,14 @@ class MERGANSER_API YamlValue {
       int64_t min = std::numeric_limits<int64_t>::min(),
       int64_t max = std::numeric_limits<int64_t>::max()) const;
 
+  // A copy in which one value is replaced or added: "train.lr=1e-5",
+  // "merges.2.weight={sweep: [0.5, 1]}". Keys and positions in lists, from 0,
+  // are separated by dots; what follows the first '=' is YAML. Missing mappings
+  // are created. Errors about the new value name its key, but no place.
+  YamlValue with(std::string_view assignment) const;
+
+  std::string to_yaml() const; // without comments
+
   // Applies a parser to text(); its InputError gets this value's place.
   template <typename Parser>
   decltype(auto) through(const Parser& parser) const {
@@ -99,6 +107,7 @@ class MERGANSER_API YamlValue {
   std::vector<YAML::Node> mappings() const;
   void add_mappings(const YAML::Node& mapping, std::vector<YAML::Node>& found)
       const;
+  YAML::Node replaced(std::string_view path, const YAML::Node& value) const;
   // The keys of a mapping; throws if one is duplicate.
   std::vector<YAML::Node> keys() const;
   [[noreturn]] void fail_type(std::string_view expected) const;

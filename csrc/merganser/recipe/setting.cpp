@@ -125,6 +125,15 @@ std::optional<double> Setting::at(
   return (1 - share) * values[left] + share * values[right];
 }
 
+Setting Setting::output(size_t sweep) const {
+  Setting one = *this;
+  if (is_sweep_) {
+    one.is_sweep_ = false;
+    one.rules_ = {{"", {rules_.front().values.at(sweep)}}};
+  }
+  return one;
+}
+
 const Setting* find_setting(
     std::string_view name,
     std::initializer_list<const Settings*> levels) {

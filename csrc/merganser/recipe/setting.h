@@ -48,6 +48,9 @@ class MERGANSER_API Setting {
   // The YAML of the setting, on one line.
   std::string to_yaml() const;
 
+  // The constant setting of one output of a sweep; others stay as they are.
+  Setting output(size_t sweep) const;
+
   bool is_sweep() const {
     return is_sweep_;
   }

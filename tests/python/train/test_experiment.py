@@ -22,6 +22,7 @@ STAGES = [
     *(f"fisher {name}" for name in FISHERS),
     *(f"merge {name}" for name in MERGES),
     *(f"evaluate {name}" for name in [*TRAINED, *MERGES]),
+    "comparisons",
 ]
 
 
@@ -73,7 +74,7 @@ def test_results_are_complete(finished):
         sets = model["sets"]
         assert list(sets) == list(SETS)
         assert {s["examples"] for s in sets.values()} == {40}
-        for key in ("accuracy", "loss"):
+        for key in ("accuracy", "loss", "calibration_error"):
             mean = sum(s[key] for s in sets.values()) / 3
             assert model["average"][key] == pytest.approx(mean)
         assert (finished / "out" / model["path"] / "model.safetensors").exists()
@@ -107,6 +108,7 @@ def test_table_and_best_merges(finished):
         numbers.append(model["average"]["accuracy"])
         expected = [f"{100 * x:.1f}" for x in numbers]
         expected.append(f"{model['average']['loss']:.3f}")
+        expected.append(f"{100 * model['average']['calibration_error']:.1f}")
         assert row.split()[2:] == expected
     merges = [m for m in found["models"] if m["kind"] == "merge"]
     best = max(merges, key=lambda m: m["average"]["accuracy"])["name"]
@@ -173,45 +175,53 @@ WITH_FISHERS = ["fisher", "fisher_base", "gradient_matching"]
 CHANGES = {
     "one merge's weight": (
         replace("weight: 0.5}", "weight: 0.25}"),
-        names("merge", ["task_arithmetic"]) | names("evaluate", ["task_arithmetic"]),
+        names("merge", ["task_arithmetic"])
+        | names("evaluate", ["task_arithmetic"])
+        | {"comparisons"},
     ),
     "a merge's parameter": (
         replace("1.0e-10", "1.0e-3"),
         names("merge", ["gradient_matching"])
-        | names("evaluate", ["gradient_matching"]),
+        | names("evaluate", ["gradient_matching"])
+        | {"comparisons"},
     ),
     "the experts' training": (
         replace("epochs: 8", "epochs: 1"),
         names("train", ["amazon", "nyt"])
         | names("fisher", ["amazon", "nyt"])
         | names("merge", MERGES)
-        | names("evaluate", ["amazon", "nyt", *MERGES]),
+        | names("evaluate", ["amazon", "nyt", *MERGES])
+        | {"comparisons"},
     ),
     "the target's training": (
         replace("target: {epochs: 1}", "target: {epochs: 1, proximal: 0.5}"),
-        {"train target", "evaluate target"},
+        {"train target", "evaluate target", "comparisons"},
     ),
     "the Fishers": (
         replace("limit: 20", "limit: 30"),
         names("fisher", FISHERS)
         | names("merge", WITH_FISHERS)
-        | names("evaluate", WITH_FISHERS),
+        | names("evaluate", WITH_FISHERS)
+        | {"comparisons"},
     ),
     "an expert's data": (
         append_example("nyt-train.jsonl"),
         {"data", "train nyt", "train target", "fisher nyt"}
         | names("merge", MERGES)
-        | names("evaluate", ["nyt", "target", *MERGES]),
+        | names("evaluate", ["nyt", "target", *MERGES])
+        | {"comparisons"},
     ),
     "a test set": (
         append_example("nyt-test.jsonl"),
-        {"data"} | names("evaluate", [*TRAINED, *MERGES]),
+        {"data", "comparisons"} | names("evaluate", [*TRAINED, *MERGES]),
     ),
     # The same bytes: no later stage runs again.
     "a lost model": (remove("models/nyt/model.safetensors"), {"train nyt"}),
     "a new companion": (write("models/nyt/generation_config.json"), {"train nyt"}),
     "a lost Fisher": (remove("fishers/base.safetensors"), {"fisher base"}),
     "a lost evaluation": (remove("evaluations/base.json"), {"evaluate base"}),
+    "lost predictions": (remove("evaluations/nyt.safetensors"), {"evaluate nyt"}),
+    "lost comparisons": (remove("comparisons.json"), {"comparisons"}),
 }
 
 

@@ -1,0 +1,65 @@
+"""merganser run --set key=value."""
+
+import json
+
+import pytest
+import tiny_experiment
+import yaml
+from command import run
+from tiny_experiment import YAML
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tiny_experiment.make(tmp_path_factory.mktemp("set"))
+
+
+def run_with(path, out, *assignments, **options):
+    sets = [word for text in assignments for word in ("--set", text)]
+    return run("run", path, out, *sets, **options)
+
+
+def test_values_are_replaced_and_added(path, tmp_path):
+    assignments = {
+        "base.epochs": "0.5",
+        "evaluation.batch_size": "16",  # in a mapping that is missing
+        "merges.1.weight": "{amazon: 1, nyt: 0.25}",
+    }
+    text = YAML.replace("base: {", "base: &base {")
+    text = text.replace("target: {epochs: 1}", "target: {<<: *base, data: [nyt]}")
+    path.write_text(text)
+    out = tmp_path / "out"
+    run_with(path, out, *(f"{k}={v}" for k, v in assignments.items()))
+    expected = yaml.safe_load(text)
+    expected["base"]["epochs"] = 0.5
+    expected["evaluation"] = {"batch_size": 16}
+    expected["merges"][1]["weight"] = {"amazon": 1, "nyt": 0.25}
+    # The anchor's other uses keep its value.
+    assert expected["target"] == {"epochs": 3, "data": ["nyt"]}
+    text = json.loads((out / "results.json").read_text())["experiment"]
+    assert yaml.safe_load(text) == expected
+    # The text is an experiment: it names the same stages.
+    (path.parent / "effective.yaml").write_text(text)
+    done = run("run", path.parent / "effective.yaml", out)
+    assert " done in" not in done.stderr
+
+
+BAD = {
+    "unknown key": ("sead=4", "unknown key 'sead'"),
+    "unknown key in a mapping": ("base.rate=4", "unknown key 'rate' in base"),
+    "no value": ("seed", "expected key=value, got 'seed'"),
+    "wrong type": ("base.epochs=many", "base.epochs must be a number, not 'many'"),
+    "in a scalar": ("seed.x=4", "seed must be a mapping, not '3'"),
+    "position": ("merges.9.weight=1", "between 0 and 4"),
+    "no position": ("merges.fisher.weight=1", "an integer"),
+    "not YAML": ("base={", "invalid YAML"),
+}
+
+
+@pytest.mark.parametrize("assignment, message", BAD.values(), ids=BAD)
+def test_bad_assignment(path, tmp_path, assignment, message):
+    done = run_with(path, tmp_path / "out", assignment, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert message in done.stderr
+    assert not (tmp_path / "out").exists()
