@@ -9,11 +9,12 @@ import subprocess
 import time
 
 import command
+import merganser
 import pytest
 import safetensors.torch
 import torch
 import training_inputs
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 SOLVERS = ["adamw", "newton", "subspace"]
 TASKS = {"one": 40, "two": 30}
@@ -81,6 +82,38 @@ def test_lowers_the_objective(folder, tmp_path, solver, targets):
     model = AutoModelForSequenceClassification.from_pretrained(out)
     assert all(p.isfinite().all() for p in model.parameters())
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_step_of_subspace_is_that_of_python(folder, tmp_path):
+    """One example per task, repeated: every draw of held-out examples is the same."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "base")
+    data = []
+    for name in TASKS:
+        line = (copy / f"{name}.jsonl").read_text().splitlines()[0]
+        (copy / f"{name}.jsonl").write_text((line + "\n") * 10)
+        example = json.loads(line)
+        inputs = tokenizer([example["text"]] * 10, return_tensors="pt")
+        data.append([{**inputs, "labels": torch.tensor([example["label"]] * 10)}])
+    out = tmp_path / "out"
+    report = refine(copy, out, "--solver", "subspace", "--steps", "1")
+    load = AutoModelForSequenceClassification.from_pretrained
+    found = merganser.refine(
+        *(load(folder / "merged"), load(folder / "base")),
+        *([load(folder / name) for name in TASKS], data),
+        base_fisher=folder / "base.safetensors",
+        steps=1,
+    )
+    assert report["kept_step"] == found.report["kept_step"] == 1
+    for mine, other in zip(report["steps"], found.report["steps"], strict=True):
+        for key in ("objective", "held_out"):
+            # The executable divides by the number of examples.
+            assert 20 * mine[key] == pytest.approx(other[key], rel=1e-5)
+    start = load(folder / "merged").state_dict()
+    for name, x in load(out).state_dict().items():
+        step = found.state_dict[name] - start[name]
+        assert (x - found.state_dict[name]).norm() <= 1e-5 * start[name].norm()
+        assert (x - start[name] - step).norm() <= 1e-2 * step.norm() + 1e-7
 
 
 def test_predictions_need_no_labels(folder, tmp_path):
