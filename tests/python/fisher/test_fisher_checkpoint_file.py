@@ -110,6 +110,7 @@ merganser.fisher(model, tests.data_of(model) * 8, "mc", checkpoint=sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_killed(tmp_path):
     """A complete file exists at any moment, or none."""
     path = tmp_path / "sums.pt"

@@ -112,6 +112,7 @@ def test_the_loss_of_a_compiled_language_model():
     assert_identical(merganser.fisher(compiled(model), [batch], "empirical"), expected)
 
 
+@pytest.mark.slow
 def test_callback_of_a_compiled_model(tmp_path):
     results = []
     for wrap in (lambda model: model, compiled):

@@ -141,6 +141,7 @@ def test_torch_loads_ours(tmp_path):
         assert torch.equal(loaded[name].view(torch.uint8), tensor.view(torch.uint8))
 
 
+@pytest.mark.slow
 def test_damaged_files(tmp_path):
     """The package accepts every file that Merganser accepts, with the same content.
     Merganser is stricter in the ways listed here."""

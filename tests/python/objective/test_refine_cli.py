@@ -140,6 +140,7 @@ def test_a_step_that_explodes_is_not_kept(folder, tmp_path):
     assert all(torch.equal(mine[name], start[name]) for name in start)
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed(folder, tmp_path):
     options = ("--solver", "adamw", "--steps", "600", "--lr", "0.0001")
     whole = refine(folder, tmp_path / "whole", *options)

@@ -65,6 +65,7 @@ def test_truncation(pair, max_length):
 PAIRS = [*itertools.product(["", "a", "a b", "a b c d e", "a b c d e f g h"], repeat=2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_length", [5, 6, 7, 8, 9, 12, 64])
 def test_pairs(pair, max_length):
     pair.check_pairs([*PAIRS, *itertools.pairwise(HARD)], max_length)

@@ -124,6 +124,7 @@ def test_removal_takes_fishers_of_all_data_and_of_the_removed(experiment):
     assert row["clamped_fraction"] == pytest.approx(clamped / elements, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_retrained_is_the_target_without_the_set(experiment):
     """An experiment with this target, from the same base, trains the same model."""
     folder, _ = experiment

@@ -430,6 +430,7 @@ def test_bad_options_of_fisher(flags, words, folder):
     assert not (folder / "f.safetensors").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["eval", "fisher"])
 def test_interrupt_of_eval_and_fisher(name, folder):
     make_data(folder / "many.jsonl", 20000, seed=3)

@@ -133,6 +133,7 @@ def count_passes(folder, out, **options):
     return counts["aten::embedding"] / tables, counts["EmbeddingBackward0"] / tables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_passes_of_online_mc(accumulate, tmp_path):
     """On the step's own graph a sample is one more backward pass, in eval mode a

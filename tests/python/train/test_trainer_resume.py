@@ -88,6 +88,7 @@ run(folder, "parts", progress, fisher="adam")
 """
 
 
+@pytest.mark.slow
 def test_killed_between_steps(folder):
     """SIGKILL: nothing is saved then, so the run resumes from the last checkpoint."""
     _, whole = run(folder, "whole", fisher="adam")
