@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 
 import merganser
 import pytest
@@ -51,6 +52,27 @@ def test_uses_what_is_exported(path):
     assert used <= set(merganser.__all__)
 
 
+# Sizes at the top of a notebook, and what the small experiment has instead.
+SMALLER = {"05_ridge_and_bayes": {"REPEATS = 20": "REPEATS = 3"}}
+
+
+@pytest.fixture(scope="module")
+def small_clone(tmp_path_factory):
+    """A directory with examples/, out/snippets and data/ of the small experiment."""
+    root = tmp_path_factory.mktemp("clone")
+    folder = root / "examples"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tiny_models.SIZE, "max_position_embeddings", 128)
+        run("run", tiny_experiment.make(folder), root / "out/snippets")
+    for name in tiny_experiment.SETS:
+        for part in ("train", "test"):
+            target = root / f"data/snippets/{name}/{part}.jsonl"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / f"{name}-{part}.jsonl", target)
+    return root
+
+
 def shown_by(name, clone, replacements):
     """Runs a notebook in Jupyter's kernel; returns what it shows: all paragraphs and
     tables as Markdown, and the number of images."""
@@ -72,6 +94,14 @@ def shown_by(name, clone, replacements):
     texts = [data["text/markdown"] for data in shown if "text/markdown" in data]
     assert not [text for text in texts if "nan" in text.split()]
     return texts, sum("image/png" in data for data in shown)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALLER)
+def test_runs(name, small_clone):
+    """On models of 16 dimensions: every figure has a paragraph."""
+    texts, images = shown_by(name, small_clone, SMALLER[name])
+    assert 2 <= images <= sum(text.count("\n**") for text in texts)
 
 
 @pytest.mark.slow
