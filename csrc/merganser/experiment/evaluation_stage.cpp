@@ -1,11 +1,10 @@
 #include "merganser/base/json_text.h"
 #include "merganser/eval/evaluate.h"
-#include "merganser/eval/predict.h"
 #include "merganser/eval/predictions.h"
 #include "merganser/experiment/layout.h"
+#include "merganser/experiment/set_predictions.h"
 #include "merganser/experiment/stages.h"
 #include "merganser/io/atomic_file.h"
-#include "merganser/model/classifier.h"
 
 namespace merganser {
 namespace {
@@ -30,30 +29,16 @@ Evaluation evaluate_on_all(
     const Workplace& work,
     const fs::path& model,
     const ProgressCallback& progress) {
-  const Experiment& experiment = work.experiment;
   Evaluation evaluation;
-  for_each_set(
-      work,
-      &DataFiles::test,
-      model,
-      progress,
-      [&](size_t i,
-          Classifier& classifier,
-          const Dataset& set,
-          const ProgressCallback& counted) {
-        const std::string& name = experiment.data[i].name;
-        const at::Tensor log_probabilities = predict(
-            classifier.encoder,
-            set,
-            classifier.tokenizer->pad_id(),
-            experiment.eval_batch_size,
-            experiment.bfloat16,
-            counted);
-        evaluation.results[name] =
-            to_json(score(log_probabilities, set.labels));
-        evaluation.predictions.push_back(
-            to_predictions(name, log_probabilities, set.labels));
-      });
+  const std::vector<SetPredictions> found =
+      predict_sets(work, &DataFiles::test, model, progress);
+  for (size_t i = 0; i < found.size(); ++i) {
+    const std::string& name = work.experiment.data[i].name;
+    const auto& [log_probabilities, labels] = found[i];
+    evaluation.results[name] = to_json(score(log_probabilities, labels));
+    evaluation.predictions.push_back(
+        to_predictions(name, log_probabilities, labels));
+  }
   return evaluation;
 }
 
@@ -74,31 +59,6 @@ Json evaluation_inputs(
         work.runner.hash(work.data[i].*part);
   }
   return inputs;
-}
-
-void for_each_set(
-    const Workplace& work,
-    fs::path DataFiles::*part,
-    const fs::path& model,
-    const ProgressCallback& progress,
-    const UseSet& use) {
-  Classifier classifier(model);
-  std::vector<Dataset> sets;
-  int64_t total = 0;
-  for (const DataFiles& files : work.data) {
-    sets.push_back(classifier.load(files.*part, work.experiment.max_length));
-    total += sets.back().size();
-  }
-  int64_t before = 0;
-  for (size_t i = 0; i < sets.size(); ++i) {
-    use(i,
-        classifier,
-        sets[i],
-        [&](int64_t done, int64_t, const std::string& text) {
-          progress(before + done, total, text);
-        });
-    before += sets[i].size();
-  }
 }
 
 std::vector<EvalResult> read_results(

@@ -1,9 +1,9 @@
 #include "merganser/base/json_text.h"
 #include "merganser/eval/predict.h"
 #include "merganser/experiment/layout.h"
+#include "merganser/experiment/set_predictions.h"
 #include "merganser/experiment/stages.h"
 #include "merganser/io/atomic_file.h"
-#include "merganser/model/classifier.h"
 #include "merganser/plan/planner.h"
 #include "merganser/provenance/provenance.h"
 
@@ -46,35 +46,6 @@ std::vector<ModelResult> evaluate_models(
   return results;
 }
 
-using Probabilities = std::vector<at::Tensor>; // one per test set
-
-Probabilities predict_all(
-    const Workplace& work,
-    const fs::path& model,
-    const ProgressCallback& progress) {
-  const Experiment& experiment = work.experiment;
-  Probabilities probabilities;
-  for_each_set(
-      work,
-      &DataFiles::test,
-      model,
-      progress,
-      [&](size_t,
-          Classifier& classifier,
-          const Dataset& set,
-          const ProgressCallback& counted) {
-        probabilities.push_back(predict(
-                                    classifier.encoder,
-                                    set,
-                                    classifier.tokenizer->pad_id(),
-                                    experiment.eval_batch_size,
-                                    experiment.bfloat16,
-                                    counted)
-                                    .exp());
-      });
-  return probabilities;
-}
-
 // Distances of models from the retrained one, whose predictions are computed
 // once, for the first model whose stage runs.
 class Comparison {
@@ -114,13 +85,15 @@ class Comparison {
   Json measure(const fs::path& model, const ProgressCallback& progress) {
     const Experiment& experiment = work_.experiment;
     if (expected_.empty()) {
-      expected_ = predict_all(work_, retrained(), progress);
+      expected_ = predict_sets(work_, &DataFiles::test, retrained(), progress);
     }
-    const Probabilities found = predict_all(work_, model, progress);
+    const std::vector<SetPredictions> found =
+        predict_sets(work_, &DataFiles::test, model, progress);
     Json json;
     for (size_t i = 0; i < found.size(); ++i) {
-      json[experiment.data[i].name] =
-          mean_total_variation(found[i], expected_[i]);
+      json[experiment.data[i].name] = mean_total_variation(
+          found[i].log_probabilities.exp(),
+          expected_[i].log_probabilities.exp());
     }
     return json;
   }
@@ -130,7 +103,7 @@ class Comparison {
   }
 
   Workplace& work_;
-  Probabilities expected_;
+  std::vector<SetPredictions> expected_;
 };
 
 // The share of clamped denominators; nothing for rules without a clamp.

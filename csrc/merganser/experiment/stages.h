@@ -1,7 +1,6 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,14 +10,12 @@
 #include "merganser/experiment/settings.h"
 #include "merganser/experiment/stage_runner.h"
 #include "merganser/objective/objective_options.h"
-#include "merganser/text/dataset.h"
 
 // The kinds of stages of an experiment. A new kind is a function here and a
 // file next to the others.
 namespace merganser {
 
 class MismatchMeter;
-class Classifier;
 
 // The examples of a data set that an experiment uses.
 struct DataFiles {
@@ -95,20 +92,6 @@ Json evaluation_inputs(
     Workplace& work,
     const Json& model,
     std::filesystem::path DataFiles::*part);
-
-// Calls use(position in experiment.data, model, set, progress) for one part of
-// every data set; progress counts the examples of all.
-using UseSet = std::function<void(
-    size_t set,
-    Classifier& model,
-    const Dataset& data,
-    const ProgressCallback& progress)>;
-void for_each_set(
-    const Workplace& work,
-    std::filesystem::path DataFiles::*part,
-    const std::filesystem::path& model,
-    const ProgressCallback& progress,
-    const UseSet& use);
 
 // Results by set from a file of an evaluation or a sweep.
 std::vector<EvalResult> read_results(

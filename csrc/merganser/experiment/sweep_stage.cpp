@@ -6,9 +6,9 @@
 #include "merganser/engine/execute.h"
 #include "merganser/eval/evaluate.h"
 #include "merganser/experiment/layout.h"
+#include "merganser/experiment/set_predictions.h"
 #include "merganser/experiment/stages.h"
 #include "merganser/io/atomic_file.h"
-#include "merganser/model/classifier.h"
 
 namespace merganser {
 namespace {
@@ -19,25 +19,13 @@ Json validate(
     const Workplace& work,
     const fs::path& model,
     const ProgressCallback& progress) {
-  const Experiment& experiment = work.experiment;
   Json results;
-  for_each_set(
-      work,
-      &DataFiles::validation,
-      model,
-      progress,
-      [&](size_t i,
-          Classifier& classifier,
-          const Dataset& set,
-          const ProgressCallback& counted) {
-        results[experiment.data[i].name] = to_json(evaluate(
-            classifier.encoder,
-            set,
-            classifier.tokenizer->pad_id(),
-            experiment.eval_batch_size,
-            experiment.bfloat16,
-            counted));
-      });
+  const std::vector<SetPredictions> found =
+      predict_sets(work, &DataFiles::validation, model, progress);
+  for (size_t i = 0; i < found.size(); ++i) {
+    results[work.experiment.data[i].name] =
+        to_json(score(found[i].log_probabilities, found[i].labels));
+  }
   return results;
 }
 
