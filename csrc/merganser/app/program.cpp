@@ -56,7 +56,7 @@ void flush_output() {
   }
 }
 
-// What CLI11 finds wrong, in the words of this program.
+// CLI11's error messages in this program's words.
 std::string sentence(const CLI::App& parser, const CLI::ParseError& error) {
   const std::string text = error.what();
   if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {

@@ -140,7 +140,7 @@ def test_imdb_plus_has_the_sets_of_the_hub(fetch_data, tmp_path, monkeypatch):
                 {"text": f"{name} {split} caf\u00e9 {i}\nline\u2028", "label": i % 2}
                 for i in range(count)
             ]
-    # What exists stays untouched.
+    # Existing files stay untouched.
     monkeypatch.setattr(fetch_data, "fetch_set", lambda *_: pytest.fail("fetched"))
     fetch_data.fetch_imdb_plus(folder)
 
