@@ -58,7 +58,7 @@ void flush_output() {
 
 // CLI11's error messages in this program's words.
 std::string sentence(const CLI::App& parser, const CLI::ParseError& error) {
-  const std::string text = error.what();
+  std::string text = error.what();
   if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
     std::vector<std::string> extra;
     for (const std::string& argument : parser.remaining()) {
@@ -132,7 +132,7 @@ int parse_and_work(
 }
 
 // Exceptions of other libraries may have a stack trace after the first line.
-std::string first_line(std::string text) {
+std::string_view first_line(std::string_view text) {
   return text.substr(0, text.find('\n'));
 }
 
