@@ -30,6 +30,7 @@ struct CommandInfo {
 inline constexpr CommandInfo kCommands[] = {
     {"train", "fine-tune a model and optionally collect its Fisher"},
     {"fisher", "estimate the diagonal Fisher of a model on data"},
+    {"gram", "collect the Gram matrices of a model's linear layers on data"},
     {"merge", "merge models with a recipe"},
     {"plan", "show what a merge would do: tensors, bytes, memory, problems"},
     {"methods", "list the merge methods, their formulas and parameters"},
@@ -54,6 +55,7 @@ Work define_verify(CLI::App& parser, const CommonOptions& common);
 // Commands of the executable `merganser-torch`.
 Work define_train(CLI::App& parser, const CommonOptions& common);
 Work define_fisher(CLI::App& parser, const CommonOptions& common);
+Work define_gram(CLI::App& parser, const CommonOptions& common);
 Work define_eval(CLI::App& parser, const CommonOptions& common);
 Work define_mismatch(CLI::App& parser, const CommonOptions& common);
 Work define_refine(CLI::App& parser, const CommonOptions& common);

@@ -3,85 +3,43 @@
 #include "merganser/fisher/fisher.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "merganser/app/commands.h"
+#include "merganser/app/estimate_arguments.h"
 #include "merganser/app/torch_options.h"
-#include "merganser/base/error.h"
 #include "merganser/base/json_text.h"
-#include "merganser/base/progress.h"
-#include "merganser/io/checkpoint.h"
-#include "merganser/io/fisher_file.h"
-#include "merganser/model/classifier.h"
 
 namespace merganser::app {
 namespace {
 
 struct Options {
-  std::filesystem::path model;
-  std::filesystem::path data;
-  std::filesystem::path out;
-  int64_t max_length = 128;
+  EstimateArguments files;
   FisherOptions fisher;
 };
 
-// Overwrites Fisher files only, never the model or the data.
-void check_out(const std::filesystem::path& out) {
-  if (out.extension() != ".safetensors") {
-    throw InputError(
-        fmt::format("--out must end in .safetensors, got {}", out.string()));
-  }
-  if (std::filesystem::exists(out) &&
-      !FisherMetadata::parse(SafetensorsFile(out).metadata(), out)) {
-    throw InputError(fmt::format(
-        "{}: exists and is not a Fisher file; choose another output path",
-        out.string()));
-  }
-}
-
-// Checked before the work, which would otherwise be lost.
-void create_parent_directory(const std::filesystem::path& out) {
-  const std::filesystem::path directory =
-      std::filesystem::absolute(out).parent_path();
-  std::error_code failed;
-  std::filesystem::create_directories(directory, failed);
-  if (failed) {
-    throw InputError(fmt::format(
-        "cannot create directory {}: {}",
-        directory.string(),
-        failed.message()));
-  }
-  if (access(directory.c_str(), W_OK) != 0) {
-    throw InputError(fmt::format(
-        "{}: no write permission; choose another output path",
-        directory.string()));
-  }
-}
-
 void fisher(const Options& options, const CommonOptions& common) {
-  check_out(options.out);
-  Classifier classifier(options.model);
-  const Dataset data = classifier.load(options.data, options.max_length);
-  create_parent_directory(options.out);
-  FisherResult result;
-  {
-    ProgressBar bar("fisher", "examples", common.quiet);
-    result = estimate_fisher(
-        classifier.encoder,
-        data,
-        classifier.tokenizer->pad_id(),
-        options.fisher,
-        bar.callback());
-  }
-  result.model_hash = Checkpoint(options.model).content_hash();
-  result.save(options.out);
+  const EstimateArguments& files = options.files;
+  const FisherResult result = estimate_to_file(
+      files,
+      OutKind::kFisher,
+      common,
+      [&](Classifier& classifier,
+          const Dataset& data,
+          const ProgressCallback& progress) {
+        return estimate_fisher(
+            classifier.encoder,
+            data,
+            classifier.tokenizer->pad_id(),
+            options.fisher,
+            progress);
+      });
   if (common.json) {
     const nlohmann::ordered_json json = {
-        {"out", options.out.string()},
+        {"out", files.out.string()},
         {"estimator", result.estimator},
         {"num_examples", result.num_examples},
         {"num_examples_used", result.num_examples_used}};
@@ -89,9 +47,9 @@ void fisher(const Options& options, const CommonOptions& common) {
   } else if (!common.quiet) {
     fmt::print(
         "{}: {} Fisher of {} on {} of {} examples\n",
-        options.out.string(),
+        files.out.string(),
         result.estimator,
-        options.model.string(),
+        files.model.string(),
         result.num_examples_used,
         result.num_examples);
   }
@@ -101,12 +59,7 @@ void fisher(const Options& options, const CommonOptions& common) {
 
 Work define_fisher(CLI::App& parser, const CommonOptions& common) {
   auto options = std::make_shared<Options>();
-  parser.add_option("--model", options->model, "Model directory")->required();
-  parser
-      .add_option("--data", options->data, "Labelled data: .jsonl, .csv, .tsv")
-      ->required();
-  parser.add_option("--out", options->out, "File to write (.safetensors)")
-      ->required();
+  add_estimate_arguments(parser, options->files);
   FisherOptions& o = options->fisher;
   parser
       .add_option_function<std::string>(
@@ -120,11 +73,10 @@ Work define_fisher(CLI::App& parser, const CommonOptions& common) {
       .add_option(
           "--samples", o.samples, "mc, mc_batch: labels sampled per example")
       ->capture_default_str();
-  parser.add_option("--limit", o.limit, "Number of examples to use; -1: all")
-      ->capture_default_str();
+  add_limit(parser, o.limit, "Number of examples to use; -1: all");
   add_seed(parser, o.seed, "Random seed for the subset and the labels");
   add_batch_size(parser, o.batch_size);
-  add_max_length(parser, options->max_length);
+  add_max_length(parser, options->files.max_length);
   add_dtype(parser, o.bfloat16);
   return [options, &common] { fisher(*options, common); };
 }

@@ -62,10 +62,7 @@ void add_objective_arguments(CLI::App& parser, ObjectiveArguments& a) {
       "--weight",
       a.weights,
       "Weight of each expert, or one for all; default 1");
-  parser
-      .add_option(
-          "--limit", o.limit, "Number of examples per expert to use; -1: all")
-      ->capture_default_str();
+  add_limit(parser, o.limit, "Number of examples per expert to use; -1: all");
   add_seed(parser, o.seed, "Random seed for the examples");
   add_batch_size(parser, o.batch_size);
   add_max_length(parser, o.max_length);

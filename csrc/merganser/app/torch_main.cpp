@@ -13,6 +13,7 @@ int main(int argc, char** argv) {
   constexpr CommandDefinition kTorchCommands[] = {
       {"train", define_train},
       {"fisher", define_fisher},
+      {"gram", define_gram},
       {"eval", define_eval},
       {"mismatch", define_mismatch},
       {"refine", define_refine},

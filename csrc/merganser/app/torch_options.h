@@ -29,6 +29,10 @@ inline void add_max_length(CLI::App& parser, int64_t& max_length) {
       ->capture_default_str();
 }
 
+inline void add_limit(CLI::App& parser, int64_t& limit, const char* help) {
+  parser.add_option("--limit", limit, help)->capture_default_str();
+}
+
 inline void add_seed(CLI::App& parser, uint64_t& seed, const char* help) {
   parser.add_option("--seed", seed, help)
       ->check(whole_number(0, UINT64_MAX))

@@ -14,16 +14,7 @@ void write_fisher(
     const std::filesystem::path& path,
     const Tensors& tensors,
     const FisherMetadata& metadata) {
-  const FisherResult result{
-      .diagonal = {tensors.begin(), tensors.end()},
-      .estimator = metadata.estimator,
-      .num_examples = metadata.num_examples,
-      .num_examples_used = metadata.num_examples_used,
-      .samples = metadata.samples,
-      .seed = metadata.seed,
-      .labels = metadata.labels,
-      .model_hash = metadata.base_model_hash};
-  result.save(path);
+  write_fisher_file(path, {tensors.begin(), tensors.end()}, metadata);
 }
 
 std::pair<Tensors, FisherMetadata> read_fisher(

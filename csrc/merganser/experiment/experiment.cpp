@@ -35,6 +35,26 @@ void create_models(Workplace& work) {
   }
 }
 
+// Collects the Gram matrices of base and experts that a merge uses.
+void collect_grams(Workplace& work) {
+  const Experiment& e = work.experiment;
+  const auto needs = [&](bool (MethodInfo::*any)() const) {
+    return std::ranges::any_of(e.merges, [&](const ExperimentMerge& merge) {
+      return (merge.recipe.method->*any)();
+    });
+  };
+  if (needs(&MethodInfo::needs_base_gram)) {
+    estimate_model_gram(
+        work, layout::kBase, layout::model(layout::kBase), e.base.data);
+  }
+  if (needs(&MethodInfo::needs_grams)) {
+    for (const size_t data : e.experts.data) {
+      const std::string& name = e.data[data].name;
+      estimate_model_gram(work, name, layout::model(name), {data});
+    }
+  }
+}
+
 std::vector<SweepResults> merge_all(Workplace& work) {
   std::vector<SweepResults> sweeps;
   for (const ExperimentMerge& merge : work.experiment.merges) {
@@ -112,6 +132,7 @@ std::string run_experiment(
   }
   results.majority = check_data(work);
   create_models(work);
+  collect_grams(work);
   results.sweeps = merge_all(work);
   for (const ExperimentRefinement& refinement : experiment.refinements) {
     results.refinements.push_back(

@@ -14,6 +14,7 @@ namespace merganser {
 //
 //   models/NAME               base, one expert per data set, target
 //   fishers/NAME.safetensors
+//   grams/NAME.safetensors    of base and experts, if a merge uses them
 //   merges/NAME/recipe.yaml   a recipe for `merganser merge`
 //   merges/NAME/model
 //   data.json                 examples per label

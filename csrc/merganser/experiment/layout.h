@@ -35,6 +35,10 @@ inline std::string fisher(const std::string& name) {
   return "fishers/" + name + ".safetensors";
 }
 
+inline std::string gram(const std::string& name) {
+  return "grams/" + name + ".safetensors";
+}
+
 inline std::string recipe(const std::string& merge) {
   return "merges/" + merge + "/recipe.yaml";
 }

@@ -119,17 +119,15 @@ ExperimentMerge parse_merge(
   parse_recipe_options(entry, recipe);
 
   const MethodInfo& method = *recipe.method;
-  if (method.needs_grams()) {
-    entry.at("method").fail(fmt::format(
-        "{} needs Gram matrices, which an experiment does not collect",
-        method.name));
-  }
   const std::string up = layout::kUpFromRecipe;
   if (method.needs_base || recipe.heads != HeadMode::kMerge) {
     recipe.base_model = up + base.model;
   }
   if (method.needs_base_fisher) {
     recipe.base_fisher = up + base.fisher;
+  }
+  if (method.needs_base_gram()) {
+    recipe.base_gram = up + base.gram;
   }
   const auto weight = entry.find("weight");
   if (weight && gives_experts(*weight)) {
@@ -141,6 +139,9 @@ ExperimentMerge parse_merge(
     model.model = up + layout::model(expert);
     if (method.needs_fishers) {
       model.fisher = up + layout::fisher(expert);
+    }
+    if (method.needs_grams()) {
+      model.gram = up + layout::gram(expert);
     }
     if (weight) {
       model.parameters.emplace("weight", weight_of(expert, *weight, method));
@@ -196,11 +197,17 @@ std::string recipe_text(const Recipe& recipe) {
   if (recipe.base_fisher) {
     text += fmt::format("base_fisher: {}\n", recipe.base_fisher->string());
   }
+  if (recipe.base_gram) {
+    text += fmt::format("base_gram: {}\n", recipe.base_gram->string());
+  }
   text += "models:\n";
   for (const RecipeModel& model : recipe.models) {
     text += fmt::format("  - model: {}\n", model.model.string());
     if (model.fisher) {
       text += fmt::format("    fisher: {}\n", model.fisher->string());
+    }
+    if (model.gram) {
+      text += fmt::format("    gram: {}\n", model.gram->string());
     }
     const auto weight = model.parameters.find("weight");
     if (weight != model.parameters.end()) {

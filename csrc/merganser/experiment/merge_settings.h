@@ -29,6 +29,7 @@ Recipe sweep_output(Recipe recipe, size_t i);
 struct MergeBase {
   std::string model;
   std::string fisher;
+  std::string gram;
 };
 
 // Parses one entry of `merges`: the recipe that merges the named experts.

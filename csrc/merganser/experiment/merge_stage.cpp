@@ -24,9 +24,17 @@ Json merge_inputs(Workplace& work, const Recipe& recipe) {
       {"recipe", recipe.text},
       {"base", hash(recipe.base_model)},
       {"base_fisher", hash(recipe.base_fisher)}};
+  // Gram matrices have keys only where the method needs them: merges without
+  // any keep the inputs that runs of earlier versions stored.
+  if (recipe.base_gram) {
+    inputs["base_gram"] = hash(recipe.base_gram);
+  }
   for (const RecipeModel& model : recipe.models) {
-    inputs["models"].push_back(
-        {{"model", hash(model.model)}, {"fisher", hash(model.fisher)}});
+    Json files = {{"model", hash(model.model)}, {"fisher", hash(model.fisher)}};
+    if (model.gram) {
+      files["gram"] = hash(model.gram);
+    }
+    inputs["models"].push_back(files);
   }
   return inputs;
 }

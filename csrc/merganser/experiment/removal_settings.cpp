@@ -101,7 +101,9 @@ void parse_merges(
     removal.merges.push_back(parse_merge(
         entry,
         {layout::kRemovalExpert},
-        {removal.model(), layout::fisher(removal.from)}));
+        {removal.model(),
+         layout::fisher(removal.from),
+         layout::gram(removal.from)}));
     const ExperimentMerge& merge = removal.merges.back();
     if (merge.sweep) {
       entry.fail(fmt::format(

@@ -112,7 +112,9 @@ void parse_merges(const YamlValue& root, Experiment& experiment) {
     experiment.merges.push_back(parse_merge(
         entry,
         experts,
-        {layout::model(layout::kBase), layout::fisher(layout::kBase)}));
+        {layout::model(layout::kBase),
+         layout::fisher(layout::kBase),
+         layout::gram(layout::kBase)}));
     const std::string& name = experiment.merges.back().name;
     if (experiment.merges.back().sweep && experiment.validation == 0) {
       entry.fail(fmt::format(

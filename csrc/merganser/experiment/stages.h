@@ -68,6 +68,13 @@ void estimate_model_fisher(
     const std::string& path,
     const std::vector<size_t>& data);
 
+// Collects grams/NAME of a model on the examples of its Fisher.
+void estimate_model_gram(
+    Workplace& work,
+    const std::string& name,
+    const std::string& path,
+    const std::vector<size_t>& data);
+
 // The recipe with the paths of this experiment.
 Recipe resolve_recipe(
     const Workplace& work,

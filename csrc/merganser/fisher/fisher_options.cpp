@@ -24,6 +24,12 @@ bool samples_labels(Estimator estimator) {
   return estimator == Estimator::kMc || estimator == Estimator::kMcBatch;
 }
 
+void require(bool condition, const char* what, int64_t value) {
+  if (!condition) {
+    throw InputError(fmt::format("{}, got {}", what, value));
+  }
+}
+
 } // namespace
 
 Estimator parse_estimator(const std::string& name) {
@@ -46,20 +52,16 @@ std::string estimator_name(Estimator estimator) {
   throw std::logic_error("an estimator without a name");
 }
 
-void check_options(const FisherOptions& options) {
-  const auto require = [](bool condition, const char* what, int64_t value) {
-    if (!condition) {
-      throw InputError(fmt::format("{}, got {}", what, value));
-    }
-  };
+void check_examples(int64_t limit, int64_t batch_size) {
+  require(batch_size >= 1, "batch_size must be at least 1", batch_size);
   require(
-      options.batch_size >= 1,
-      "batch_size must be at least 1",
-      options.batch_size);
-  require(
-      options.limit >= 1 || options.limit == -1,
+      limit >= 1 || limit == -1,
       "limit must be at least 1, or -1 for all examples",
-      options.limit);
+      limit);
+}
+
+void check_options(const FisherOptions& options) {
+  check_examples(options.limit, options.batch_size);
   require(
       options.samples >= 1 && options.samples <= kMaxSamples,
       "samples must be between 1 and 1000000",

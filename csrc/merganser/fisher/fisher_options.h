@@ -23,7 +23,8 @@ struct FisherOptions {
   bool bfloat16 = false; // autocast; the sums stay float32
 };
 
-// Throws InputError for an option out of range.
+// Throw InputError for an option out of range.
 void check_options(const FisherOptions& options);
+void check_examples(int64_t limit, int64_t batch_size);
 
 } // namespace merganser

@@ -8,20 +8,24 @@
 
 namespace merganser {
 
-void FisherResult::save(const std::filesystem::path& file) const {
-  std::vector<TensorInfo> tensors;
-  for (const auto& [name, values] : diagonal) {
+void write_fisher_file(
+    const std::filesystem::path& file,
+    const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+    const FisherMetadata& metadata) {
+  std::vector<TensorInfo> infos;
+  for (const auto& [name, values] : tensors) {
     if (!values.isfinite().all().item<bool>()) {
       throw Error(fmt::format(
-          "the Fisher of {} is not finite, so {} was not written; check that "
+          "the {} of {} is not finite, so {} was not written; check that "
           "the model's outputs are finite",
+          metadata.estimator == kGramEstimator ? "Gram matrix" : "Fisher",
           name,
           file.string()));
     }
-    tensors.push_back({name, DType::kF32, values.sizes().vec()});
+    infos.push_back({name, DType::kF32, values.sizes().vec()});
   }
-  SafetensorsWriter writer(file, std::move(tensors), metadata().to_metadata());
-  for (const auto& [name, values] : diagonal) {
+  SafetensorsWriter writer(file, std::move(infos), metadata.to_metadata());
+  for (const auto& [name, values] : tensors) {
     const at::Tensor flat = values.to(at::kCPU, at::kFloat).contiguous();
     writer.write(
         name,
@@ -29,6 +33,10 @@ void FisherResult::save(const std::filesystem::path& file) const {
             flat.data_ptr<float>(), static_cast<size_t>(flat.numel()))));
   }
   writer.finish();
+}
+
+void FisherResult::save(const std::filesystem::path& file) const {
+  write_fisher_file(file, diagonal, metadata());
 }
 
 FisherMetadata FisherResult::metadata() const {

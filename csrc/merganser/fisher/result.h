@@ -13,6 +13,14 @@
 
 namespace merganser {
 
+// Writes a Fisher or Gram matrices in float32, in the file format of
+// docs/method.md: safetensors, the checkpoint's names. Throws Error naming the
+// first tensor that is not finite.
+MERGANSER_API void write_fisher_file(
+    const std::filesystem::path& file,
+    const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+    const FisherMetadata& metadata);
+
 // The mean Fisher diagonal and the metadata that a merge needs.
 struct MERGANSER_API FisherResult {
   std::vector<std::pair<std::string, at::Tensor>> diagonal; // float32, mean F
@@ -24,8 +32,7 @@ struct MERGANSER_API FisherResult {
   std::string labels; // "model", "data"
   std::string model_hash; // Checkpoint::content_hash() of the model
 
-  // The file format of docs/method.md: safetensors, the checkpoint's names.
-  // Throws Error naming the first parameter whose Fisher is not finite.
+  // See write_fisher_file.
   void save(const std::filesystem::path& file) const;
   // Throws InputError for a file that save did not write.
   static FisherResult load(const std::filesystem::path& file);

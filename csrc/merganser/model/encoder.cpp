@@ -93,6 +93,10 @@ void EncoderImpl::set_gradient_sink(GradientSink* sink) {
   sink_ = sink;
 }
 
+void EncoderImpl::watch_inputs(WatchInputs watch) {
+  watch_ = std::move(watch);
+}
+
 void EncoderImpl::set_displacement(std::vector<at::Tensor> tau) {
   displacement_ = std::move(tau);
 }
@@ -160,7 +164,11 @@ at::Tensor EncoderImpl::logits(
   if (sink_ != nullptr) {
     sink_->begin_forward();
   }
-  const Pass pass{attention_mask(lengths, input_ids.size(1)), sink_, draws};
+  const Pass pass{
+      attention_mask(lengths, input_ids.size(1)),
+      sink_,
+      draws,
+      watch_ ? &watch_ : nullptr};
   const auto& [backbone, bert_head, roberta_head] = *parts_;
   const auto drop = [&](const at::Tensor& tensor) {
     return layers::dropout(tensor, config_.classifier_dropout, pass.draws);

@@ -41,6 +41,12 @@ class MERGANSER_API EncoderImpl : public torch::nn::Module {
   // Not owned.
   void set_gradient_sink(GradientSink* sink);
 
+  // Makes forward passes call `watch` for every linear layer until it is empty
+  // again. Inputs of the layers are (B, L, in), with padding; those of the head
+  // are (B, in). The last layer then computes the outputs of all tokens, which
+  // the logits do not depend on.
+  void watch_inputs(WatchInputs watch);
+
   // Makes forward passes return the first-order model at the parameters theta,
   //   f(x; theta) + J(x; theta) tau,
   // without dropout, until `tau` is empty again. A backward pass adds J^T r to
@@ -63,6 +69,7 @@ class MERGANSER_API EncoderImpl : public torch::nn::Module {
   EncoderConfig config_;
   std::shared_ptr<Parts> parts_;
   GradientSink* sink_ = nullptr;
+  WatchInputs watch_;
   std::vector<at::Tensor> displacement_;
   DropoutDraws draws_;
 };

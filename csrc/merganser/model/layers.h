@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -84,6 +85,10 @@ class MERGANSER_API FisherSink : public GradientSink {
  private:
   std::vector<at::Tensor> squares_; // by slot
 };
+
+// Receives the weight (out, in) and the input (..., in) of a linear layer.
+using WatchInputs =
+    std::function<void(const at::Tensor& weight, const at::Tensor& input)>;
 
 // Counts the masks of forward passes: each takes the next stream of `seed`.
 struct DropoutDraws {

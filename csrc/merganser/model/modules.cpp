@@ -9,6 +9,9 @@ Linear::Linear(int64_t in, int64_t out)
       bias(register_parameter("bias", at::zeros({out}))) {}
 
 at::Tensor Linear::forward(const at::Tensor& input, const Pass& pass) const {
+  if (pass.watch != nullptr) {
+    (*pass.watch)(weight, input);
+  }
   return layers::linear(input, weight, bias, pass.sink);
 }
 

@@ -14,6 +14,7 @@ struct Pass {
   at::Tensor mask; // (B, 1, 1, L), added to attention scores; undefined: none
   GradientSink* sink = nullptr;
   DropoutDraws* draws = nullptr; // null: eval mode, no dropout
+  const WatchInputs* watch = nullptr; // called by every Linear
 };
 
 // Parameters are zero after construction; initialize.h and load.cpp set them.

@@ -117,8 +117,9 @@ at::Tensor Stack::forward(at::Tensor hidden, const Pass& pass) const {
   for (size_t i = 0; i + 1 < layers_.size(); ++i) {
     hidden = layers_[i]->forward(hidden, hidden, pass);
   }
-  const at::Tensor first = hidden.narrow(1, 0, 1);
-  return layers_.back()->forward(first, hidden, pass).squeeze(1);
+  const at::Tensor queries =
+      pass.watch == nullptr ? hidden.narrow(1, 0, 1) : hidden;
+  return layers_.back()->forward(queries, hidden, pass).select(1, 0);
 }
 
 } // namespace merganser::modules

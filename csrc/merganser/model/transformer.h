@@ -75,7 +75,8 @@ struct Stack : torch::nn::Module {
   // (B, L, C) -> (B, C), the first token's output. The classifier uses no
   // other, so the last layer computes no other: it needs the keys and values of
   // all tokens but only one query, which saves 10/12 of that layer's products.
-  // Gradients equal those of the whole computation.
+  // Gradients equal those of the whole computation. With `pass.watch`, which
+  // receives the inputs of all tokens, the last layer computes all outputs.
   at::Tensor forward(at::Tensor hidden, const Pass& pass) const;
 
  private:

@@ -40,11 +40,6 @@ CASES = {
     ),
     "unknown estimator": ("limit: 20", f"estimator: {MARK}fast", "empirical"),
     "unknown method": ("method: linear", f"method: {MARK}mean", "task_arithmetic"),
-    "method of Gram matrices": (
-        "method: linear",
-        f"method: {MARK}regmean",
-        "regmean needs Gram matrices",
-    ),
     "unknown expert": (
         "{amazon: 1, nyt",
         f"{{{MARK}yelp: 1, nyt",
