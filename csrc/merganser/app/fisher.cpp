@@ -17,6 +17,7 @@
 #include "merganser/io/checkpoint.h"
 #include "merganser/io/fisher_file.h"
 #include "merganser/model/classifier.h"
+#include "merganser/objective/task_vector_statistics.h"
 
 namespace merganser::app {
 namespace {
@@ -25,6 +26,8 @@ struct Options {
   std::filesystem::path model;
   std::filesystem::path data;
   std::filesystem::path out;
+  std::optional<std::filesystem::path> base;
+  std::optional<std::filesystem::path> base_data;
   int64_t max_length = 128;
   FisherOptions fisher;
 };
@@ -62,8 +65,28 @@ void create_parent_directory(const std::filesystem::path& out) {
   }
 }
 
+TaskVectorStatistics measure_along(
+    const Options& options,
+    const CommonOptions& common) {
+  ProgressBar bar("task vector", "examples", common.quiet);
+  return measure_task_vector(
+      {.base = *options.base,
+       .base_data = *options.base_data,
+       .expert = options.model,
+       .data = options.data,
+       .limit = options.fisher.limit,
+       .seed = options.fisher.seed,
+       .batch_size = options.fisher.batch_size,
+       .max_length = options.max_length,
+       .bfloat16 = options.fisher.bfloat16},
+      bar.callback());
+}
+
 void fisher(const Options& options, const CommonOptions& common) {
   check_out(options.out);
+  if (options.base.has_value() != options.base_data.has_value()) {
+    throw InputError("expected --base and --base-data together, got one");
+  }
   Classifier classifier(options.model);
   const Dataset data = classifier.load(options.data, options.max_length);
   create_parent_directory(options.out);
@@ -78,6 +101,9 @@ void fisher(const Options& options, const CommonOptions& common) {
         bar.callback());
   }
   result.model_hash = Checkpoint(options.model).content_hash();
+  if (options.base) {
+    result.task_vector = measure_along(options, common);
+  }
   result.save(options.out);
   if (common.json) {
     const nlohmann::ordered_json json = {
@@ -107,6 +133,15 @@ Work define_fisher(CLI::App& parser, const CommonOptions& common) {
       ->required();
   parser.add_option("--out", options->out, "File to write (.safetensors)")
       ->required();
+  parser.add_option(
+      "--base",
+      options->base,
+      "Model directory that the model was fine-tuned from: also measures the "
+      "model's gradient along its task vector, for measured_gradient_matching");
+  parser.add_option(
+      "--base-data",
+      options->base_data,
+      "Labelled data that the base was trained on, with --base");
   FisherOptions& o = options->fisher;
   parser
       .add_option_function<std::string>(

@@ -115,6 +115,7 @@ py::dict scalars(const MemoryMerge& self, const std::string& name) {
   return py::dict(
       "weights"_a = found.parameters.weights,
       "scales"_a = found.scales,
+      "rhos"_a = found.parameters.rho,
       "base_scale"_a = found.base_scale,
       "delta"_a = found.parameters.delta,
       "clamp"_a = found.parameters.clamp,

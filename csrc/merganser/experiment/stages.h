@@ -68,6 +68,10 @@ void estimate_model_fisher(
     const std::string& path,
     const std::vector<size_t>& data);
 
+// The same for the expert of one set; if a merge uses it, also measures the
+// expert's gradient along its task vector.
+void estimate_expert_fisher(Workplace& work, size_t data);
+
 // The recipe with the paths of this experiment.
 Recipe resolve_recipe(
     const Workplace& work,

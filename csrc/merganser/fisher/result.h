@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,6 +24,7 @@ struct MERGANSER_API FisherResult {
   uint64_t seed = 0;
   std::string labels; // "model", "data"
   std::string model_hash; // Checkpoint::content_hash() of the model
+  std::optional<TaskVectorStatistics> task_vector = std::nullopt;
 
   // The file format of docs/method.md: safetensors, the checkpoint's names.
   // Throws Error naming the first parameter whose Fisher is not finite.

@@ -10,6 +10,7 @@
 #include "merganser/base/api.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/io/model_dir.h"
+#include "merganser/io/task_vector.h"
 #include "merganser/plan/name_map.h"
 #include "merganser/plan/tensor_plan.h"
 #include "merganser/recipe/recipe.h"
@@ -25,6 +26,7 @@ struct PlanModel {
   std::shared_ptr<const LoraAdapter> adapter;
   NameMap adapter_names; // of the adapter's tensors
   double num_examples = 1; // N_t
+  std::optional<Estimate> rho; // as measured, if the method uses it
   double gram_num_examples = 1; // N_t, as the Gram file has it
 };
 

@@ -12,6 +12,7 @@
 #include "merganser/plan/check_inputs.h"
 #include "merganser/plan/fisher_notes.h"
 #include "merganser/plan/map_names.h"
+#include "merganser/plan/measured_rho.h"
 #include "merganser/plan/open_inputs.h"
 #include "merganser/plan/output_config.h"
 #include "merganser/plan/plan_tensors.h"
@@ -248,6 +249,8 @@ MergePlan make_plan(Recipe recipe) {
   map_names(plan);
   check_inputs(plan, problems);
   read_num_examples(plan, problems);
+  problems.throw_if_any(source); // rho depends on them
+  read_rhos(plan, problems);
   check_hashes(
       plan,
       [&](size_t input) { return plan.inputs[input]->head_hash(); },

@@ -7,6 +7,7 @@
 #include "merganser/base/error.h"
 #include "merganser/base/quote.h"
 #include "merganser/plan/check_tensors.h"
+#include "merganser/plan/measured_rho.h"
 #include "merganser/recipe/methods.h"
 
 namespace merganser {
@@ -234,8 +235,10 @@ class TensorPlanner {
 
   void add_parameters(TensorPlan& tensor) const {
     std::vector<const Settings*> models;
+    std::vector<std::optional<Estimate>> rhos;
     for (const PlanModel& model : slice_.models) {
       models.push_back(&model.recipe.parameters);
+      rhos.push_back(model.rho);
     }
     const TensorPlace place = {names_.output, names_.models, names_.depth};
     for (size_t output = 0; output < plan_.outputs.size(); ++output) {
@@ -246,6 +249,9 @@ class TensorPlanner {
           slice_.parameters,
           place,
           output));
+      replace_auto(tensor.parameters.back().rho, rhos, [&](size_t t) {
+        return slice_.models[t].recipe.fisher.value_or("");
+      });
     }
   }
 

@@ -10,6 +10,9 @@
 
 namespace merganser {
 
+// The value `auto` of a parameter.
+inline constexpr double kAuto = std::numeric_limits<double>::quiet_NaN();
+
 // A parameter of a merge method in recipes.
 struct ParameterInfo {
   enum class Scope {
@@ -20,6 +23,8 @@ struct ParameterInfo {
   Scope scope = Scope::kMerge;
   bool is_flag = false; // true or false, stored as 1 or 0
   bool is_whole = false; // an integer, not interpolated over the layers
+  bool may_be_auto =
+      false; // `auto`, stored as kAuto: the plan's measured value
   double min = std::numeric_limits<double>::lowest();
   double max = std::numeric_limits<double>::max();
   bool above_min = false; // `min` itself is not allowed

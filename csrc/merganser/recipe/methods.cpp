@@ -15,6 +15,7 @@
 #include "merganser/recipe/methods/fisher_base.h"
 #include "merganser/recipe/methods/gradient_matching.h"
 #include "merganser/recipe/methods/linear.h"
+#include "merganser/recipe/methods/measured_gradient_matching.h"
 #include "merganser/recipe/methods/model_stock.h"
 #include "merganser/recipe/methods/passthrough.h"
 #include "merganser/recipe/methods/regmean.h"
@@ -32,6 +33,7 @@ constexpr const MethodInfo* kMethods[] = {
     &methods::kFisher,
     &methods::kFisherBase,
     &methods::kGradientMatching,
+    &methods::kMeasuredGradientMatching,
     &methods::kRemoval,
     &methods::kEwr,
     &methods::kBlockGradientMatching,

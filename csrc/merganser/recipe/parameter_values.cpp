@@ -21,6 +21,7 @@ constexpr ModelField kModelFields[] = {
     {"density", &TensorParameters::density},
     {"gamma", &TensorParameters::gamma},
     {"epsilon", &TensorParameters::epsilon},
+    {"rho", &TensorParameters::rho},
 };
 
 struct MergeField {

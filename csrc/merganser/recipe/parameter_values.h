@@ -20,6 +20,7 @@ struct TensorParameters {
   std::vector<double> density;
   std::vector<double> gamma;
   std::vector<double> epsilon;
+  std::vector<double> rho; // kAuto until the plan replaces it
   // One value for the merge.
   double delta = 0;
   double clamp = 0;
