@@ -15,6 +15,7 @@ int main(int argc, char** argv) {
       {"fisher", define_fisher},
       {"eval", define_eval},
       {"mismatch", define_mismatch},
+      {"subspace", define_subspace},
       {"refine", define_refine},
       {"run", define_run},
   };

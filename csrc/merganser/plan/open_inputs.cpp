@@ -139,6 +139,10 @@ void open_inputs(MergePlan& plan, Problems& problems) {
           open_statistic(plan, *recipe.base_gram, /*is_gram=*/true);
     });
   }
+  if (recipe.method->needs_subspace) {
+    problems.collect(
+        [&] { plan.subspace = open_input(plan, *recipe.subspace); });
+  }
   std::vector<RecipeSlice> slices = recipe.slices;
   if (slices.empty()) {
     slices.push_back({recipe.models, {}, 0});

@@ -8,6 +8,7 @@
 #include "merganser/base/quote.h"
 #include "merganser/plan/check_tensors.h"
 #include "merganser/plan/measured_rho.h"
+#include "merganser/plan/plan_subspace.h"
 #include "merganser/recipe/methods.h"
 
 namespace merganser {
@@ -249,6 +250,10 @@ class TensorPlanner {
           slice_.parameters,
           place,
           output));
+      if (plan_.subspace) {
+        tensor.parameters.back().weights =
+            subspace_weights(plan_, names_.output, output);
+      }
       replace_auto(tensor.parameters.back().rho, rhos, [&](size_t t) {
         return slice_.models[t].recipe.fisher.value_or("");
       });

@@ -49,6 +49,7 @@ enum class WeightRule {
   kScale, // the parameter `scale` of the only model
   kSlerp, // the angle between the tensors of base and model
   kModelStock, // the angles between the task vectors of a tensor
+  kSubspace, // the optimum in the span of the task vectors, from a file
 };
 
 // The rule for weights of linear layers with Gram matrices of their inputs
@@ -73,6 +74,7 @@ struct MERGANSER_API MethodInfo {
   bool needs_fishers = false; // one per model
   bool needs_base_fisher = false;
   bool needs_num_examples = false; // N of Fishers and Grams: H = N F
+  bool needs_subspace = false; // a subspace Fisher, which gives the weights
   int min_models = 1; // without the base
   int max_models = 0; // 0: no limit
   std::span<const ParameterInfo> parameters = {};

@@ -58,6 +58,9 @@ std::vector<std::string> needs(const MethodInfo& method) {
   if (method.needs_base_fisher) {
     keys.emplace_back("base_fisher");
   }
+  if (method.needs_subspace) {
+    keys.emplace_back("subspace");
+  }
   if (method.needs_grams()) {
     keys.emplace_back("gram");
   }

@@ -21,6 +21,7 @@
 #include "merganser/recipe/methods/regmean.h"
 #include "merganser/recipe/methods/removal.h"
 #include "merganser/recipe/methods/slerp.h"
+#include "merganser/recipe/methods/subspace_gradient_matching.h"
 #include "merganser/recipe/methods/task_arithmetic.h"
 #include "merganser/recipe/methods/ties.h"
 
@@ -34,6 +35,7 @@ constexpr const MethodInfo* kMethods[] = {
     &methods::kFisherBase,
     &methods::kGradientMatching,
     &methods::kMeasuredGradientMatching,
+    &methods::kSubspaceGradientMatching,
     &methods::kRemoval,
     &methods::kEwr,
     &methods::kBlockGradientMatching,

@@ -25,6 +25,7 @@ struct TensorParameters {
   double delta = 0;
   double clamp = 0;
   double floor = 0;
+  double shrink = 0;
   double lambda = 0;
   double off_diagonal = 0;
   double ridge = 0;
