@@ -147,7 +147,7 @@ void bind_memory_merge(py::module_& m) {
                 mapping(parameters, "parameters"),
                 models,
                 names,
-                {fisher_examples, gram_examples});
+                {fisher_examples, gram_examples, {}});
           }),
           py::arg("method"),
           py::arg("parameters"),

@@ -27,6 +27,7 @@ void create_models(Workplace& work) {
     train_model(work, name, base, e.experts, {data});
     estimate_expert_fisher(work, data);
   }
+  estimate_subspace(work);
   if (e.target) {
     train_model(work, layout::kTarget, base, *e.target, e.target->data);
   }

@@ -131,6 +131,9 @@ ExperimentMerge parse_merge(
   if (method.needs_base_fisher) {
     recipe.base_fisher = up + base.fisher;
   }
+  if (method.needs_subspace) {
+    recipe.subspace = up + layout::kSubspace;
+  }
   const auto weight = entry.find("weight");
   if (weight && gives_experts(*weight)) {
     weight->expect_keys(
@@ -195,6 +198,9 @@ std::string recipe_text(const Recipe& recipe) {
   }
   if (recipe.base_fisher) {
     text += fmt::format("base_fisher: {}\n", recipe.base_fisher->string());
+  }
+  if (recipe.subspace) {
+    text += fmt::format("subspace: {}\n", recipe.subspace->string());
   }
   text += "models:\n";
   for (const RecipeModel& model : recipe.models) {

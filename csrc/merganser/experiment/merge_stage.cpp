@@ -24,6 +24,9 @@ Json merge_inputs(Workplace& work, const Recipe& recipe) {
       {"recipe", recipe.text},
       {"base", hash(recipe.base_model)},
       {"base_fisher", hash(recipe.base_fisher)}};
+  if (recipe.subspace) {
+    inputs["subspace"] = hash(recipe.subspace);
+  }
   for (const RecipeModel& model : recipe.models) {
     inputs["models"].push_back(
         {{"model", hash(model.model)}, {"fisher", hash(model.fisher)}});

@@ -72,6 +72,10 @@ void estimate_model_fisher(
 // expert's gradient along its task vector.
 void estimate_expert_fisher(Workplace& work, size_t data);
 
+// Estimates the subspace Fisher of base and experts, on the examples of their
+// Fishers, if a merge uses it.
+void estimate_subspace(Workplace& work);
+
 // The recipe with the paths of this experiment.
 Recipe resolve_recipe(
     const Workplace& work,
