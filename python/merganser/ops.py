@@ -120,8 +120,8 @@ def merge(
     dtype of models[0].
 
     Raises InputError for an unknown method, RuntimeError for an empty list of models,
-    a wrong number of weights, Fishers, scales or rhos, or a missing base or base_fisher.
-    Does not check values: `merganser.merge` does.
+    a wrong number of weights, Fishers, scales or rhos, or a missing base or
+    base_fisher. Does not check values: `merganser.merge` does.
     """
     return _ops.merge.default(
         base,

@@ -128,8 +128,8 @@ void MemoryMerge::read_rhos() {
        ++t) {
     const auto& found = examples_.task_vectors;
     if (t + 1 < found.size() && found[t + 1]) {
-      rhos_[t] = measured_rho(
-          *found[t + 1], num_examples(t + 1), num_examples(0), fisher_label(t));
+      rhos_[t] =
+          measured_rho(*found[t + 1], num_examples(t + 1), num_examples(0));
     }
   }
 }

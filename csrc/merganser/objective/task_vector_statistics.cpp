@@ -2,9 +2,12 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
 
 #include <cmath>
+#include <string_view>
 
+#include "merganser/base/error.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/objective/joint_objective.h"
 #include "merganser/objective/subspace.h"
@@ -38,11 +41,16 @@ class Columns {
   void add(const at::Tensor& rows) {
     parts_.push_back(rows);
   }
-  std::vector<Estimate> estimates() const {
+  // Throws Error naming `what` for a value that is not finite.
+  std::vector<Estimate> estimates(std::string_view what) const {
     const at::Tensor rows = at::cat(parts_);
     const at::Tensor mean = rows.mean(0);
     const at::Tensor error =
         rows.std(0) / std::sqrt(static_cast<double>(rows.size(0)));
+    if (!mean.isfinite().all().item<bool>()) {
+      throw Error(
+          fmt::format("the {} along the task vector is not finite", what));
+    }
     std::vector<Estimate> found;
     for (int64_t c = 0; c < rows.size(1); ++c) {
       found.push_back({mean[c].item<double>(), error[c].item<double>()});
@@ -79,8 +87,18 @@ TaskVectorStatistics measure_task_vector(
 
   const std::vector<int64_t>& of_base = objective.tasks()[kBase].examples;
   const std::vector<int64_t>& of_expert = objective.tasks()[kExpert].examples;
+  for (const auto* examples : {&of_base, &of_expert}) {
+    if (examples->size() < 2) {
+      throw InputError(
+          "expected at least 2 examples of the model and of the base for a "
+          "standard error, got 1");
+    }
+  }
   const int64_t total = std::ssize(of_base) + std::ssize(of_expert);
-  const auto measure = [&](size_t task, int64_t before, const auto& rows_of) {
+  const auto measure = [&](size_t task,
+                           int64_t before,
+                           std::string_view what,
+                           const auto& rows_of) {
     Columns columns;
     for_each_products(
         objective,
@@ -93,17 +111,19 @@ TaskVectorStatistics measure_task_vector(
             progress(before + done, total, "");
           }
         });
-    return columns.estimates();
+    return columns.estimates(what);
   };
-  const std::vector<Estimate> curvature = measure(kBase, 0, curvatures);
+  const std::vector<Estimate> curvature =
+      measure(kBase, 0, "curvature", curvatures);
   {
     const at::NoGradGuard no_grad;
     parameters.copy_(expert);
   }
-  const std::vector<Estimate> slope =
-      measure(kExpert, std::ssize(of_base), [](const ExampleProducts& batch) {
-        return with_sum(batch.gradient);
-      });
+  const std::vector<Estimate> slope = measure(
+      kExpert,
+      std::ssize(of_base),
+      "gradient",
+      [](const ExampleProducts& batch) { return with_sum(batch.gradient); });
 
   TaskVectorStatistics found;
   found.base_model_hash = Checkpoint(options.base).content_hash();

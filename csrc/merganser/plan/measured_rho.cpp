@@ -12,17 +12,10 @@ namespace merganser {
 Estimate measured_rho(
     const TaskVectorStatistics& statistics,
     double num_examples,
-    double base_num_examples,
-    const std::filesystem::path& fisher) {
+    double base_num_examples) {
   const auto& [slope, curvature] = statistics.total;
   if (curvature.value == 0 && slope.value == 0) {
     return {1, 0};
-  }
-  if (!(curvature.value > 0)) {
-    throw InputError(fmt::format(
-        "{}: the base's Fisher has no curvature along the model's task vector; "
-        "set rho",
-        fisher.string()));
   }
   const double scale = num_examples / (base_num_examples * curvature.value);
   const double rho = -scale * slope.value;
@@ -42,10 +35,7 @@ void read_rhos(MergePlan& plan, Problems& problems) {
     const auto metadata = FisherMetadata::parse(file.metadata(), file.path());
     if (metadata && metadata->task_vector) {
       model.rho = measured_rho(
-          *metadata->task_vector,
-          model.num_examples,
-          plan.base_num_examples,
-          file.path());
+          *metadata->task_vector, model.num_examples, plan.base_num_examples);
     }
   };
   for (PlanSlice& slice : plan.slices) {
@@ -68,6 +58,12 @@ void replace_auto(
           "{}: rho: auto expects a Fisher with the gradient along the task "
           "vector, got one without; estimate it again with --base and "
           "--base-data, or set rho",
+          fisher(t).string()));
+    }
+    if (!std::isfinite(measured[t]->value)) {
+      throw InputError(fmt::format(
+          "{}: rho: auto expects curvature of the base's Fisher along the task "
+          "vector, got none; set rho",
           fisher(t).string()));
     }
     rho[t] = measured[t]->value;

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/json_text.h"
@@ -236,7 +237,7 @@ std::string plan_json(const MergePlan& plan, const BufferMemory& memory) {
             model.recipe.first_layer, model.recipe.last_layer};
       }
       entry["weight"] = describe_weight(plan, slice, model);
-      if (model.rho) {
+      if (model.rho && std::isfinite(model.rho->value)) {
         entry["rho_measured"] = {
             {"value", model.rho->value},
             {"standard_error", model.rho->standard_error}};
