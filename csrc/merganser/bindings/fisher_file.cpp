@@ -75,7 +75,9 @@ void bind_task_vector(py::module_& m) {
       .def_readonly("groups", &TaskVectorStatistics::groups)
       .def("to_json", &TaskVectorStatistics::to_json)
       .def_static("parse", &parse_task_vector, py::arg("json"))
-      .def(py::pickle(&TaskVectorStatistics::to_json, &parse_task_vector));
+      .def(py::pickle(
+          [](const TaskVectorStatistics& from) { return from.to_json(); },
+          &parse_task_vector));
 }
 
 } // namespace

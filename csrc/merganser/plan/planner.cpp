@@ -251,8 +251,6 @@ MergePlan make_plan(Recipe recipe) {
   map_names(plan);
   check_inputs(plan, problems);
   read_num_examples(plan, problems);
-  problems.throw_if_any(source); // rho depends on them
-  read_rhos(plan, problems);
   check_hashes(
       plan,
       [&](size_t input) { return plan.inputs[input]->head_hash(); },
@@ -272,6 +270,7 @@ MergePlan make_plan(Recipe recipe) {
     plan_heads(plan, problems);
   }
   problems.throw_if_any(source);
+  read_rhos(plan, problems);
   plan_subspace(plan, problems);
   problems.throw_if_any(source);
   plan_tensors(plan, problems);

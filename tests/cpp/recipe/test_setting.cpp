@@ -65,13 +65,13 @@ TEST(Setting, TakesNumbers) {
 
 TEST(Setting, TakesAutoWhereTheParameterMayBe) {
   const Setting setting = parse("auto", kMeasured);
-  EXPECT_TRUE(std::isnan(setting.at("t", 0)));
+  EXPECT_TRUE(std::isnan(*setting.at("t", 0)));
   EXPECT_TRUE(setting.is_constant());
   EXPECT_EQ(setting.to_yaml(), "auto");
   EXPECT_EQ(parse("0.5", kMeasured).at("t", 0), 0.5);
   const Setting rules =
       parse("[{filter: mlp, value: auto}, {value: 2}]", kMeasured);
-  EXPECT_TRUE(std::isnan(rules.at("x.mlp", 0)));
+  EXPECT_TRUE(std::isnan(*rules.at("x.mlp", 0)));
   EXPECT_EQ(rules.at("x", 0), 2);
 }
 

@@ -15,7 +15,7 @@ struct Elements {
   std::vector<std::vector<P>> models;
   std::vector<std::vector<T>> fishers;
   std::vector<T> weights, scales;
-  std::vector<T> rhos; // empty: null
+  std::vector<T> rhos = {}; // empty: null
   T base_scale = 1, delta = 0, clamp = T(0.05), floor = T(1e-6);
   T lambda = T(0.75);
   bool normalize = true;
