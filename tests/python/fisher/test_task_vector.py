@@ -208,7 +208,7 @@ def test_bad_input(folder, tmp_path):
     ]
     with pytest.raises(merganser.InputError, match="base needs the labels of data"):
         measure(folder, model, base, data=unlabelled)
-    with pytest.raises(merganser.InputError, match="base_data must have at least 2"):
+    with pytest.raises(merganser.InputError, match="data must have at least 2 examples"):
         measure(folder, model, base, base_data=batches(folder, "base", 1), limit=1)
     wrong = {n: x[..., :1] for n, x in base.state_dict().items()}
     with pytest.raises(merganser.InputError, match="base: tensor .* in model"):
