@@ -52,6 +52,15 @@ def test_uses_what_is_exported(path):
     assert used <= set(merganser.__all__)
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_headings(path):
+    """A heading has a line of its own, in front of its paragraphs."""
+    for cell in cells(path, "markdown"):
+        first, *rest = "".join(cell["source"]).splitlines()
+        assert not first.startswith("# #")
+        assert not [line for line in rest if line == "#" or line.startswith("# ")]
+
+
 # Sizes at the top of a notebook, and what the small experiment has instead.
 SMALLER = {"05_ridge_and_bayes": {"REPEATS = 20": "REPEATS = 3"}}
 
