@@ -62,7 +62,16 @@ def test_headings(path):
 
 
 # Sizes at the top of a notebook, and what the small experiment has instead.
-SMALLER = {"05_ridge_and_bayes": {"REPEATS = 20": "REPEATS = 3"}}
+SMALLER = {
+    "01_quickstart": {
+        'EXPERTS = "movie", ("amazon", "nyt", "tweets")': (
+            'EXPERTS = "movie", ("amazon", "nyt")'
+        ),
+        "FISHER_TEXTS = 100": "FISHER_TEXTS = 20",
+        "TEST_TEXTS = 200": "TEST_TEXTS = 20",
+    },
+    "05_ridge_and_bayes": {"REPEATS = 20": "REPEATS = 3"},
+}
 
 
 @pytest.fixture(scope="module")
