@@ -80,6 +80,7 @@ def small_clone(tmp_path_factory):
     root = tmp_path_factory.mktemp("clone")
     folder = root / "examples"
     folder.mkdir()
+    shutil.copy(EXAMPLES / "finished_run.py", folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(tiny_models.SIZE, "max_position_embeddings", 128)
         run("run", tiny_experiment.make(folder), root / "out/snippets")
