@@ -208,15 +208,17 @@ def test_bad_input(folder, tmp_path):
     ]
     with pytest.raises(merganser.InputError, match="base needs the labels of data"):
         measure(folder, model, base, data=unlabelled)
-    with pytest.raises(merganser.InputError, match="data must have at least 2 examples"):
+    with pytest.raises(
+        merganser.InputError, match="data must have at least 2 examples"
+    ):
         measure(folder, model, base, base_data=batches(folder, "base", 1), limit=1)
     wrong = {n: x[..., :1] for n, x in base.state_dict().items()}
     with pytest.raises(merganser.InputError, match="base: tensor .* in model"):
         measure(folder, model, wrong)
     one = with_data_file(folder, tmp_path / "one.jsonl", 1)
     for more, words in (
-        (["--limit", "1"], "expected at least 2 examples of the model and of the base"),
-        (["--base-data", one], "expected at least 2 examples"),
+        (["--limit", "1"], "expected at least 3 examples, one for each class"),
+        (["--base-data", one], "expected at least 3 examples, one for each class"),
         (["--base", tmp_path], str(tmp_path)),
     ):
         done = fisher(folder, tmp_path / "f.safetensors", *more, check=False)
