@@ -78,7 +78,9 @@ void for_each_products(
   objective.for_each_batch(
       task,
       examples,
-      [&](const Batch&, const at::Tensor& logits, const at::Tensor& targets) {
+      [&](const Batch& batch,
+          const at::Tensor& logits,
+          const at::Tensor& targets) {
         const at::Tensor u = contrast_products(sink, logits);
         const at::NoGradGuard no_grad;
         const at::Tensor p = at::softmax(logits.detach().to(at::kDouble), 1);
@@ -88,7 +90,8 @@ void for_each_products(
         use({.jacobian = u,
              .covariance = at::diag_embed(head) -
                  at::bmm(head.unsqueeze(2), head.unsqueeze(1)),
-             .gradient = (u * difference.unsqueeze(2)).sum(1)},
+             .gradient = (u * difference.unsqueeze(2)).sum(1),
+             .indices = batch.indices},
             done);
       });
 }

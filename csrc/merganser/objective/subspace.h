@@ -17,6 +17,7 @@ struct ExampleProducts {
   at::Tensor jacobian; // U (B, K - 1, C): products of J^T (e_k - e_K)
   at::Tensor covariance; // of the first K - 1 classes (B, K - 1, K - 1)
   at::Tensor gradient; // (B, C), at the task's targets
+  const std::vector<int64_t>& indices; // positions in the task's data (B)
 };
 
 // Calls use(products, number of examples done) for the batches of examples of

@@ -123,22 +123,17 @@ class Estimator {
         .counts = {},
         .fisher = {},
         .gradient = {}};
-    for (int64_t fold = 0; fold < folds; ++fold) {
-      // Every folds-th example: `examples` are in the data's order.
-      std::vector<int64_t> part;
-      for (int64_t i = fold; i < std::ssize(examples); i += folds) {
-        part.push_back(examples[i]);
-      }
-      found.counts.push_back(std::ssize(part));
-      for (int64_t point = 0; point < options_.points; ++point) {
-        move(model, point);
-        add(task,
-            part,
-            point == 0,
-            weight(point),
-            fisher[fold],
-            gradient[fold]);
-      }
+    // Every folds-th example belongs to a fold.
+    found.counts.assign(folds, 0);
+    std::vector<int64_t> fold_of(objective_.tasks()[task].data.size());
+    for (size_t i = 0; i < examples.size(); ++i) {
+      const auto fold = static_cast<int64_t>(i) % folds;
+      fold_of[examples[i]] = fold;
+      ++found.counts[fold];
+    }
+    for (int64_t point = 0; point < options_.points; ++point) {
+      move(model, point);
+      add(task, fold_of, point == 0, weight(point), fisher, gradient);
     }
     found.fisher = values_of(fisher);
     found.gradient = values_of(gradient);
@@ -155,28 +150,31 @@ class Estimator {
         share == 0 ? model : at::lerp(model, mean_, share));
   }
 
+  // Adds to fisher (K, C, C) and gradient (K, C) of the folds.
   void add(
       size_t task,
-      const std::vector<int64_t>& examples,
+      const std::vector<int64_t>& fold_of,
       bool with_gradient,
       double weight,
-      at::Tensor fisher,
-      at::Tensor gradient) {
+      at::Tensor& fisher,
+      at::Tensor& gradient) {
+    const std::vector<int64_t>& examples = objective_.tasks()[task].examples;
     for_each_products(
         objective_,
         subspace_,
         task,
         examples,
         [&](const ExampleProducts& batch, int64_t done) {
-          if (with_gradient) {
-            gradient.add_(batch.gradient.sum(0));
-          }
           const at::Tensor weighted = at::bmm(batch.covariance, batch.jacobian);
-          fisher.addmm_(
-              batch.jacobian.flatten(0, 1).t(),
-              weighted.flatten(0, 1),
-              1,
-              weight);
+          for (size_t i = 0; i < batch.indices.size(); ++i) {
+            const int64_t fold = fold_of[batch.indices[i]];
+            const auto row = static_cast<int64_t>(i);
+            if (with_gradient) {
+              gradient[fold].add_(batch.gradient[row]);
+            }
+            fisher[fold].addmm_(
+                batch.jacobian[row].t(), weighted[row], 1, weight);
+          }
           if (progress_) {
             progress_(done_ + done, total_, "");
           }
