@@ -3,13 +3,13 @@
 #include "merganser/fisher/fisher.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "merganser/app/commands.h"
+#include "merganser/app/estimate_output.h"
 #include "merganser/app/torch_options.h"
 #include "merganser/base/error.h"
 #include "merganser/base/json_text.h"
@@ -32,39 +32,6 @@ struct Options {
   FisherOptions fisher;
 };
 
-// Overwrites Fisher files only, never the model or the data.
-void check_out(const std::filesystem::path& out) {
-  if (out.extension() != ".safetensors") {
-    throw InputError(
-        fmt::format("--out must end in .safetensors, got {}", out.string()));
-  }
-  if (std::filesystem::exists(out) &&
-      !FisherMetadata::parse(SafetensorsFile(out).metadata(), out)) {
-    throw InputError(fmt::format(
-        "{}: exists and is not a Fisher file; choose another output path",
-        out.string()));
-  }
-}
-
-// Checked before the work, which would otherwise be lost.
-void create_parent_directory(const std::filesystem::path& out) {
-  const std::filesystem::path directory =
-      std::filesystem::absolute(out).parent_path();
-  std::error_code failed;
-  std::filesystem::create_directories(directory, failed);
-  if (failed) {
-    throw InputError(fmt::format(
-        "cannot create directory {}: {}",
-        directory.string(),
-        failed.message()));
-  }
-  if (access(directory.c_str(), W_OK) != 0) {
-    throw InputError(fmt::format(
-        "{}: no write permission; choose another output path",
-        directory.string()));
-  }
-}
-
 TaskVectorStatistics measure_along(
     const Options& options,
     const CommonOptions& common) {
@@ -83,13 +50,16 @@ TaskVectorStatistics measure_along(
 }
 
 void fisher(const Options& options, const CommonOptions& common) {
-  check_out(options.out);
+  check_output(options.out, [&] {
+    return FisherMetadata::parse(
+               SafetensorsFile(options.out).metadata(), options.out)
+        .has_value();
+  });
   if (options.base.has_value() != options.base_data.has_value()) {
     throw InputError("expected --base and --base-data together, got one");
   }
   Classifier classifier(options.model);
   const Dataset data = classifier.load(options.data, options.max_length);
-  create_parent_directory(options.out);
   FisherResult result;
   {
     ProgressBar bar("fisher", "examples", common.quiet);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/app/commands.h"
+#include "merganser/app/estimate_output.h"
 #include "merganser/app/torch_options.h"
 #include "merganser/base/error.h"
 #include "merganser/base/json_text.h"
@@ -23,13 +24,6 @@ struct Options {
   SubspaceFisherOptions fisher; // without experts
 };
 
-// Overwrites files of this kind only, never a model or data.
-void check_out(const std::filesystem::path& out) {
-  if (std::filesystem::exists(out)) {
-    SubspaceFisher::load(Checkpoint(out));
-  }
-}
-
 void estimate(Options options, const CommonOptions& common) {
   if (options.data.size() != options.experts.size()) {
     throw InputError(fmt::format(
@@ -40,7 +34,12 @@ void estimate(Options options, const CommonOptions& common) {
   for (size_t t = 0; t < options.experts.size(); ++t) {
     options.fisher.experts.push_back({options.experts[t], options.data[t]});
   }
-  check_out(options.out);
+  check_output(options.out, [&] {
+    const Metadata metadata = SafetensorsFile(options.out).metadata();
+    const auto estimator = metadata.find("estimator");
+    return estimator != metadata.end() &&
+        estimator->second == kSubspaceEstimator;
+  });
   SubspaceFisher found;
   {
     ProgressBar bar("subspace", "examples", common.quiet);

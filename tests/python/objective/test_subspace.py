@@ -259,9 +259,13 @@ def test_bad_options(folder, tmp_path):
         assert done.returncode == 2, more
         assert message in done.stderr
         assert not out.exists()
-    done = command.run(
-        *arguments(folder, folder / "one" / "model.safetensors"), check=False
-    )
-    assert done.returncode == 2
+    for refused, message in [
+        (folder / "one" / "model.safetensors", "was not written by this command"),
+        (tmp_path / "out.bin", "must end in .safetensors"),
+        (folder / "one.jsonl" / "out.safetensors", "cannot create directory"),
+    ]:
+        done = command.run(*arguments(folder, refused), check=False)
+        assert done.returncode == 2
+        assert message in done.stderr
     with safe_open(folder / "one" / "model.safetensors", "pt") as file:
         assert file.keys()
