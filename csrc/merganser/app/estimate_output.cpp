@@ -11,6 +11,7 @@ namespace merganser::app {
 
 void check_output(
     const std::filesystem::path& out,
+    std::string_view kind,
     const std::function<bool()>& is_ours) {
   if (out.extension() != ".safetensors") {
     throw InputError(
@@ -18,9 +19,9 @@ void check_output(
   }
   if (std::filesystem::exists(out) && !is_ours()) {
     throw InputError(fmt::format(
-        "{}: exists and was not written by this command; choose another output "
-        "path",
-        out.string()));
+        "{}: exists and is not a {}; choose another output path",
+        out.string(),
+        kind));
   }
   const std::filesystem::path directory =
       std::filesystem::absolute(out).parent_path();

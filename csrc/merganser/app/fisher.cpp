@@ -50,7 +50,7 @@ TaskVectorStatistics measure_along(
 }
 
 void fisher(const Options& options, const CommonOptions& common) {
-  check_output(options.out, [&] {
+  check_output(options.out, "Fisher file", [&] {
     return FisherMetadata::parse(
                SafetensorsFile(options.out).metadata(), options.out)
         .has_value();

@@ -34,7 +34,7 @@ void estimate(Options options, const CommonOptions& common) {
   for (size_t t = 0; t < options.experts.size(); ++t) {
     options.fisher.experts.push_back({options.experts[t], options.data[t]});
   }
-  check_output(options.out, [&] {
+  check_output(options.out, "subspace Fisher", [&] {
     const Metadata metadata = SafetensorsFile(options.out).metadata();
     const auto estimator = metadata.find("estimator");
     return estimator != metadata.end() &&

@@ -260,7 +260,7 @@ def test_bad_options(folder, tmp_path):
         assert message in done.stderr
         assert not out.exists()
     for refused, message in [
-        (folder / "one" / "model.safetensors", "was not written by this command"),
+        (folder / "one" / "model.safetensors", "exists and is not a subspace Fisher"),
         (tmp_path / "out.bin", "must end in .safetensors"),
         (folder / "one.jsonl" / "out.safetensors", "cannot create directory"),
     ]:
