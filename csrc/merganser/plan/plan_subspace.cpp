@@ -93,12 +93,12 @@ void note_weights(MergePlan& plan, size_t output) {
       "cross-validation; largest weight {:.3g}, of {} in {}",
       plan.outputs[output].empty() ? "" : plan.outputs[output] + ": ",
       solution.shrink,
-      solution.expected,
-      solution.standard_error,
+      solution.expected.value,
+      solution.expected.standard_error,
       *largest,
       model.recipe.model.filename().string(),
       quote(plan.subspace_groups[column % groups])));
-  if (!(solution.expected + solution.standard_error < 0)) {
+  if (!(solution.expected.value + solution.expected.standard_error < 0)) {
     plan.notes.push_back(
         "the subspace Fisher has too few examples for stable weights; estimate "
         "it with a larger --limit or with --groups global");

@@ -129,28 +129,54 @@ class Problem {
   size_t folds_ = std::numeric_limits<size_t>::max();
 };
 
-struct Score {
-  double mean = 0;
-  double standard_error = 0;
-};
-
 // The objective on each fold of the minimum on all others.
-Score cross_validate(const Problem& problem, double shrink) {
-  double sum = 0;
-  double squares = 0;
-  const size_t folds = problem.folds();
-  for (size_t held_out = 0; held_out < folds; ++held_out) {
+std::vector<double> cross_validate(const Problem& problem, double shrink) {
+  std::vector<double> values;
+  for (size_t held_out = 0; held_out < problem.folds(); ++held_out) {
     const Vector v = problem.from([&](size_t fold) { return fold != held_out; })
                          .minimum(shrink);
-    const double value =
-        problem.from([&](size_t fold) { return fold == held_out; }).at(v);
-    sum += value;
-    squares += value * value;
+    values.push_back(
+        problem.from([&](size_t fold) { return fold == held_out; }).at(v));
   }
-  const auto n = static_cast<double>(folds);
-  const double mean = sum / n;
-  const double variance = std::max(0.0, squares / n - mean * mean);
-  return {mean, std::sqrt(variance / (n - 1))};
+  return values;
+}
+
+// Mean and standard error of x - y; without y, of x.
+Estimate difference(
+    const std::vector<double>& x,
+    const std::vector<double>& y = {}) {
+  const auto n = static_cast<double>(x.size());
+  double sum = 0;
+  double squares = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double d = x[i] - (y.empty() ? 0 : y[i]);
+    sum += d;
+    squares += d * d;
+  }
+  const double variance = std::max(0.0, squares / n - sum / n * (sum / n));
+  return {sum / n, std::sqrt(variance / (n - 1))};
+}
+
+// The one-standard-error rule: the most regular solution that is not noticeably
+// worse than the best. The folds are the same for all, so that the error is
+// that of their differences.
+double choose_shrink(const Problem& problem) {
+  std::vector<std::vector<double>> scores;
+  size_t best = 0;
+  for (const double candidate : kShrinks) {
+    scores.push_back(cross_validate(problem, candidate));
+    if (difference(scores.back()).value < difference(scores[best]).value) {
+      best = scores.size() - 1;
+    }
+  }
+  size_t chosen = best;
+  for (size_t i = best + 1; i < scores.size(); ++i) {
+    const Estimate worse = difference(scores[i], scores[best]);
+    if (worse.value <= worse.standard_error) {
+      chosen = i;
+    }
+  }
+  return kShrinks[chosen];
 }
 
 } // namespace
@@ -162,27 +188,14 @@ SubspaceWeights solve_subspace(
     double shrink) {
   const Problem problem(fisher, experts, alphas);
   if (std::isnan(shrink)) {
-    std::vector<Score> scores;
-    Score best{std::numeric_limits<double>::infinity(), 0};
-    for (const double candidate : kShrinks) {
-      scores.push_back(cross_validate(problem, candidate));
-      best = scores.back().mean < best.mean ? scores.back() : best;
-    }
-    // The one-standard-error rule: the most regular solution that is not
-    // noticeably worse than the best.
-    for (size_t i = 0; i < scores.size(); ++i) {
-      if (scores[i].mean <= best.mean + best.standard_error) {
-        shrink = kShrinks[i];
-      }
-    }
+    shrink = choose_shrink(problem);
   }
-  const Score score = cross_validate(problem, shrink);
+  const Estimate expected = difference(cross_validate(problem, shrink));
   const Vector v = problem.from([](size_t) { return true; }).minimum(shrink);
   return {
       .weights = {v.data(), v.data() + v.size()},
       .shrink = shrink,
-      .expected = score.mean,
-      .standard_error = score.standard_error};
+      .expected = expected};
 }
 
 } // namespace merganser

@@ -7,6 +7,7 @@
 
 #include "merganser/base/api.h"
 #include "merganser/io/subspace_file.h"
+#include "merganser/io/task_vector.h"
 
 namespace merganser {
 
@@ -14,10 +15,9 @@ namespace merganser {
 struct SubspaceWeights {
   std::vector<double> weights; // v_tg at t * G + g, for the experts used
   double shrink = 0;
-  // The objective that cross-validation expects, compared with that of the
-  // base, and its standard error over the folds: negative is better.
-  double expected = 0;
-  double standard_error = 0;
+  // The change of the objective from the base that cross-validation expects,
+  // with the standard error over the folds: negative is better.
+  Estimate expected;
 };
 
 // Solves (H_0 + sum_t a_t H_t) v = sum_t a_t (H_t e_t - g_t) in the span of the
@@ -27,9 +27,10 @@ struct SubspaceWeights {
 // gradient. docs/method.md, "The subspace of the task vectors".
 //
 // The off-diagonals are multiplied by 1 - shrink. `shrink` kAuto: the largest
-// of a few values whose cross-validated objective is within one standard error
-// of the best. A column without curvature, as of a zero task vector, has weight
-// 0. `experts`: positions in fisher.experts; `alphas`: one each.
+// of a few values whose cross-validated objective exceeds the best by at most
+// one standard error of the difference. A column without curvature, as of a
+// zero task vector, has weight 0. `experts`: positions in fisher.experts;
+// `alphas`: one each.
 MERGANSER_API SubspaceWeights solve_subspace(
     const SubspaceFisher& fisher,
     const std::vector<size_t>& experts,

@@ -113,8 +113,8 @@ void expect_joint_optimum(double rho) {
         found.weights[0] * taus[0][i] + found.weights[1] * taus[1][i];
     EXPECT_NEAR(merged, expected[i], 1e-10) << rho;
   }
-  EXPECT_LT(found.expected, 0);
-  EXPECT_NEAR(found.standard_error, 0, 1e-9); // equal folds
+  EXPECT_LT(found.expected.value, 0);
+  EXPECT_NEAR(found.expected.standard_error, 0, 1e-9); // equal folds
   // Without noise nothing is gained by shrinking.
   EXPECT_EQ(
       solve_subspace(fisher, {0, 1}, {alphas[0], alphas[1]}, kAuto).shrink, 0);
