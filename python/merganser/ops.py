@@ -123,6 +123,10 @@ def merge(
     a wrong number of weights, Fishers, scales or rhos, or a missing base or
     base_fisher. Does not check values: `merganser.merge` does.
     """
+    found = _C.find_method(method)
+    if found.needs_subspace or (method == "measured_gradient_matching" and not rhos):
+        needed = "a recipe" if found.needs_subspace else "rhos"
+        raise _C.InputError(f"merge: method {method} needs {needed}")
     return _ops.merge.default(
         base,
         base_fisher,
@@ -132,7 +136,7 @@ def merge(
         [1.0] * len(fishers) if scales is None else list(scales),
         [] if rhos is None else list(rhos),
         base_scale,
-        _C.find_method(method).id,
+        found.id,
         delta,
         clamp,
         floor,

@@ -16,6 +16,7 @@
 #include "merganser/base/progress.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/io/fisher_file.h"
+#include "merganser/io/subspace_file.h"
 #include "merganser/model/classifier.h"
 #include "merganser/objective/task_vector_statistics.h"
 
@@ -50,16 +51,22 @@ TaskVectorStatistics measure_along(
 }
 
 void fisher(const Options& options, const CommonOptions& common) {
-  check_output(options.out, "Fisher file", [&] {
-    return FisherMetadata::parse(
-               SafetensorsFile(options.out).metadata(), options.out)
-        .has_value();
-  });
   if (options.base.has_value() != options.base_data.has_value()) {
     throw InputError("expected --base and --base-data together, got one");
   }
+  check_output(options.out, "Fisher file", [&] {
+    const Metadata metadata = SafetensorsFile(options.out).metadata();
+    const auto estimator = metadata.find("estimator");
+    return metadata.contains("format_version") && estimator != metadata.end() &&
+        estimator->second != kSubspaceEstimator;
+  });
   Classifier classifier(options.model);
   const Dataset data = classifier.load(options.data, options.max_length);
+  // First, since it checks the base and its data.
+  std::optional<TaskVectorStatistics> task_vector;
+  if (options.base) {
+    task_vector = measure_along(options, common);
+  }
   FisherResult result;
   {
     ProgressBar bar("fisher", "examples", common.quiet);
@@ -71,9 +78,7 @@ void fisher(const Options& options, const CommonOptions& common) {
         bar.callback());
   }
   result.model_hash = Checkpoint(options.model).content_hash();
-  if (options.base) {
-    result.task_vector = measure_along(options, common);
-  }
+  result.task_vector = task_vector;
   result.save(options.out);
   if (common.json) {
     const nlohmann::ordered_json json = {

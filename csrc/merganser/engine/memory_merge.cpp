@@ -108,6 +108,11 @@ MemoryMerge::MemoryMerge(
       examples_(std::move(examples)),
       means_(examples_.fishers.size()),
       labels_(examples_.fishers.size()) {
+  if (method_.needs_subspace) {
+    throw InputError(fmt::format(
+        "{} takes its weights from a file: merge a recipe instead",
+        method_.name));
+  }
   check_count(method_, static_cast<int>(models.size()));
   parameters_ = parse(parameters, method_, ParameterInfo::Scope::kMerge);
   for (const YamlValue& model : models) {

@@ -35,7 +35,7 @@ struct MemorySources {
 struct MemoryExamples {
   std::vector<double> fishers;
   std::vector<double> grams;
-  // Of the Fishers' metadata; empty: none has any.
+  // From the Fishers' metadata; empty: none has any.
   std::vector<std::optional<TaskVectorStatistics>> task_vectors;
 };
 

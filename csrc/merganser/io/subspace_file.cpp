@@ -1,11 +1,13 @@
 #include "merganser/io/subspace_file.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <set>
 #include <span>
 
 #include "merganser/base/error.h"
@@ -35,6 +37,29 @@ SubspaceFisher::Loss parse_loss(const ordered_json& json) {
       .gradient = {}};
 }
 
+int64_t folds_of(const SubspaceFisher::Loss& loss) {
+  return static_cast<int64_t>(loss.counts.size());
+}
+
+bool is_sound(const SubspaceFisher::Loss& loss) {
+  return loss.counts.size() >= 2 && std::ranges::min(loss.counts) >= 1 &&
+      loss.num_examples >=
+      std::accumulate(loss.counts.begin(), loss.counts.end(), int64_t{0});
+}
+
+bool is_sound(const SubspaceFisher& fisher) {
+  std::set<std::string> tensors;
+  size_t named = 0;
+  for (const SubspaceFisher::Group& group : fisher.groups) {
+    tensors.insert(group.tensors.begin(), group.tensors.end());
+    named += group.tensors.size();
+  }
+  return !fisher.groups.empty() && !fisher.experts.empty() &&
+      fisher.points >= 1 && tensors.size() == named && is_sound(fisher.base) &&
+      std::ranges::all_of(
+          fisher.experts, [](const auto& expert) { return is_sound(expert); });
+}
+
 std::string name_of(size_t expert, const char* what) {
   return fmt::format("experts.{}.{}", expert, what);
 }
@@ -46,10 +71,15 @@ std::vector<double> read(
   const TensorInfo* info = file.find(name) ? &file.at(name).info() : nullptr;
   if (info == nullptr || info->dtype != DType::kF64 || info->shape != shape) {
     throw InputError(fmt::format(
-        "{}: expected a float64 tensor '{}' of another shape; estimate the "
-        "subspace Fisher again",
+        "{}: expected a float64 tensor '{}' of shape [{}], got {}; estimate "
+        "the subspace Fisher again",
         file.path().string(),
-        name));
+        name,
+        fmt::join(shape, ", "),
+        info == nullptr
+            ? "none"
+            : fmt::format(
+                  "{} {}", dtype_name(info->dtype), info->shape_text())));
   }
   std::vector<double> values(static_cast<size_t>(info->numel()));
   file.read(name, std::as_writable_bytes(std::span(values)));
@@ -95,7 +125,6 @@ void SubspaceFisher::save(const std::filesystem::path& file) const {
   for (const Loss& expert : experts) {
     json["experts"].push_back(describe(expert));
   }
-  const auto folds = static_cast<int64_t>(base.counts.size());
   const auto width = static_cast<int64_t>(columns());
   std::vector<TensorInfo> tensors;
   std::vector<const std::vector<double>*> values;
@@ -105,8 +134,9 @@ void SubspaceFisher::save(const std::filesystem::path& file) const {
     tensors.push_back({std::move(name), DType::kF64, std::move(shape)});
     values.push_back(&from);
   };
-  add("base.fisher", {folds, width, width}, base.fisher);
+  add("base.fisher", {folds_of(base), width, width}, base.fisher);
   for (size_t t = 0; t < experts.size(); ++t) {
+    const int64_t folds = folds_of(experts[t]);
     add(name_of(t, "fisher"), {folds, width, width}, experts[t].fisher);
     add(name_of(t, "gradient"), {folds, width}, experts[t].gradient);
   }
@@ -136,17 +166,21 @@ SubspaceFisher SubspaceFisher::load(const Checkpoint& file) {
   try {
     found = parse_metadata(text->second);
   } catch (const nlohmann::json::exception&) {
+    found = {}; // not sound
+  }
+  if (!is_sound(found)) {
     throw InputError(fmt::format(
         "{}: the metadata key '{}' is damaged; estimate the subspace Fisher "
         "again",
         file.path().string(),
         kKey));
   }
-  const auto folds = static_cast<int64_t>(found.base.counts.size());
   const auto width = static_cast<int64_t>(found.columns());
-  found.base.fisher = read(file, "base.fisher", {folds, width, width});
+  found.base.fisher =
+      read(file, "base.fisher", {folds_of(found.base), width, width});
   for (size_t t = 0; t < found.experts.size(); ++t) {
     SubspaceFisher::Loss& expert = found.experts[t];
+    const int64_t folds = folds_of(expert);
     expert.fisher = read(file, name_of(t, "fisher"), {folds, width, width});
     expert.gradient = read(file, name_of(t, "gradient"), {folds, width});
   }

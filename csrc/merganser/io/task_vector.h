@@ -31,7 +31,7 @@ struct MERGANSER_API TaskVectorStatistics {
   int64_t num_examples_used = 0; // of the expert's data
   int64_t base_num_examples_used = 0;
   AlongTaskVector total;
-  // By group of parameters, in the model's order; they do not sum to the total
+  // Groups of parameters, in the model's order; they do not sum to the total
   // curvature, which has the products of two groups, too.
   std::vector<std::pair<std::string, AlongTaskVector>> groups;
 

@@ -14,7 +14,7 @@
 namespace merganser {
 namespace {
 
-// As many as cross-validation commonly has.
+// The number that cross-validation commonly has.
 constexpr int64_t kMaxFolds = 10;
 
 void check(const SubspaceFisherOptions& options) {

@@ -32,7 +32,7 @@ struct SubspaceFisherOptions {
 // Estimates the exact Fishers of base and experts, and the experts' gradients,
 // in the span of the task vectors, in eval mode: `points` forward passes over
 // each model's examples, and as many backward passes as classes minus one for
-// each. Memory: T + 2 copies of the parameters. Progress counts examples.
+// each. Memory: T + 6 copies of the parameters. Progress counts examples.
 // Throws InputError for invalid options, models or data, and for fewer than
 // two examples.
 MERGANSER_API SubspaceFisher estimate_subspace_fisher(

@@ -77,7 +77,7 @@ void for_each_statistic(const MergePlan& plan, const Use& use) {
           adapter,
           remedy,
           metadata ? metadata->base_model_hash : ""});
-      if (metadata && metadata->task_vector && plan.base && !adapter &&
+      if (metadata && metadata->task_vector && plan.base &&
           plan.recipe.method->find_parameter("rho") != nullptr) {
         use(Statistic{
             *input,
@@ -100,6 +100,15 @@ void for_each_statistic(const MergePlan& plan, const Use& use) {
       visit(model.fisher, model.weights, adapter, kFisher);
       visit(model.gram, model.weights, adapter, kGram);
     }
+  }
+  constexpr std::string_view kSubspace = "estimate the subspace Fisher again";
+  for (size_t i = 0; i < plan.subspace_hashes.size(); ++i) {
+    use(Statistic{
+        *plan.subspace,
+        i == 0 ? *plan.base : plan.slices.front().models[i - 1].weights,
+        /*adapter=*/false,
+        kSubspace,
+        plan.subspace_hashes[i]});
   }
 }
 
@@ -175,8 +184,8 @@ void check_hashes(
       return;
     }
     problems.add(fmt::format(
-        "{} was estimated on other weights than {} (its base_model_hash "
-        "differs); {}",
+        "{} was estimated on other weights than {} (the hash in its "
+        "metadata differs); {}",
         plan.inputs[statistic.input]->path().string(),
         plan.inputs[statistic.model]->path().string(),
         statistic.remedy));

@@ -31,8 +31,8 @@ std::vector<size_t> find_experts(
         });
     if (model.adapter || expert == fisher.experts.end()) {
       throw InputError(fmt::format(
-          "{}: has no Fisher of {}{}; estimate it with merganser subspace "
-          "--expert",
+          "{}: has no Fisher of {}{}, or fewer than the recipe lists; estimate "
+          "it with merganser subspace --expert",
           file_of(plan),
           model.recipe.model.string(),
           model.adapter ? " with its adapter" : ""));
@@ -98,7 +98,9 @@ void note_weights(MergePlan& plan, size_t output) {
       *largest,
       model.recipe.model.filename().string(),
       quote(plan.subspace_groups[column % groups])));
-  if (!(solution.expected.value + solution.expected.standard_error < 0)) {
+  const Estimate& expected = solution.expected;
+  const bool moves = expected.value != 0 || expected.standard_error != 0;
+  if (moves && !(expected.value + expected.standard_error < 0)) {
     plan.notes.push_back(
         "the subspace Fisher has too few examples for stable weights; estimate "
         "it with a larger --limit or with --groups global");
@@ -110,6 +112,10 @@ void solve(MergePlan& plan) {
       SubspaceFisher::load(*plan.inputs[*plan.subspace]);
   check(plan, fisher);
   const std::vector<size_t> experts = find_experts(plan, fisher);
+  plan.subspace_hashes = {fisher.base.model_hash};
+  for (const size_t t : experts) {
+    plan.subspace_hashes.push_back(fisher.experts[t].model_hash);
+  }
   for (size_t g = 0; g < fisher.groups.size(); ++g) {
     plan.subspace_groups.push_back(fisher.groups[g].name);
     for (const std::string& tensor : fisher.groups[g].tensors) {

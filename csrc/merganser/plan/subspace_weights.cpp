@@ -14,6 +14,9 @@ using Matrix =
     Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using Vector = Eigen::VectorXd;
 
+// Rounding errors, relative to the largest curvature of a column.
+constexpr double kRounding = 1e-12;
+
 constexpr std::array kShrinks =
     {0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0};
 
@@ -29,13 +32,20 @@ struct Quadratic {
   Vector minimum(double shrink) const {
     Matrix shrunk = (1 - shrink) * a;
     shrunk.diagonal() = a.diagonal();
-    // A column that moves nothing has no curvature, and a weight of 0.
+    Vector pull = b;
+    // A column that no output depends on, as of a zero task vector or of
+    // attention's key biases, has curvature and gradient of rounding errors
+    // only: a weight of 0.
+    const double least = kRounding * a.diagonal().maxCoeff();
     for (Eigen::Index c = 0; c < shrunk.rows(); ++c) {
-      if (shrunk(c, c) == 0) {
+      if (a(c, c) <= least) {
+        shrunk.row(c).setZero();
+        shrunk.col(c).setZero();
         shrunk(c, c) = 1;
+        pull(c) = 0;
       }
     }
-    return shrunk.ldlt().solve(b);
+    return shrunk.ldlt().solve(pull);
   }
 };
 

@@ -74,6 +74,9 @@ class TensorPlanner {
   // True for a tensor without a Fisher, which is equal in all models. (Where
   // some Fishers have it, check_inputs has compared whole models.)
   bool is_copied() const {
+    if (plan_.subspace && !plan_.subspace_group_of.contains(names_.output)) {
+      return is_unchanged(plan_, slice_, like_.tensor, names_.models);
+    }
     const auto [found, lacking] = count_fishers();
     if (lacking == 0 || has_a_gram()) {
       return false;

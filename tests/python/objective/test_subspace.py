@@ -5,6 +5,7 @@ import json
 import shutil
 
 import command
+import merganser
 import pytest
 import torch
 import training_inputs
@@ -269,3 +270,93 @@ def test_bad_options(folder, tmp_path):
         assert message in done.stderr
     with safe_open(folder / "one" / "model.safetensors", "pt") as file:
         assert file.keys()
+
+
+def test_data_sets_with_few_examples(folder, tmp_path):
+    """Losses may have different numbers of folds."""
+    lines = (folder / "base.jsonl").read_text().splitlines()[:4]
+    few = tmp_path / "few.jsonl"
+    few.write_text("\n".join(lines) + "\n")
+    out = tmp_path / "few.safetensors"
+    command.run(
+        *("subspace", "--base", folder / "base", "--base-data", few, "-q"),
+        *("--expert", folder / "one", "--data", folder / "one.jsonl"),
+        *("--max-length", "24", "--out", out),
+    )
+    found = load_file(out)
+    assert len(found["base.fisher"]) == 4
+    assert len(found["experts.0.fisher"]) == 10
+    models = [{"model": str(folder / "one")}]
+    path = recipe(folder, tmp_path / "r.yaml", subspace=str(out), models=models)
+    command.run("merge", path, tmp_path / "out", "-q")
+
+
+@pytest.mark.parametrize("damage", ["counts", "groups", "twice"])
+def test_damaged_files(folder, tmp_path, damage):
+    with safe_open(folder / "subspace.safetensors", "pt") as file:
+        metadata = file.metadata()
+    content = json.loads(metadata["subspace"])
+    if damage == "counts":
+        content["experts"][0]["counts"][0] = 0
+    elif damage == "groups":
+        content["groups"] = []
+    else:
+        content["groups"][0]["tensors"] += content["groups"][1]["tensors"][:1]
+    metadata["subspace"] = json.dumps(content)
+    out = tmp_path / "damaged.safetensors"
+    save_file(load_file(folder / "subspace.safetensors"), out, metadata)
+    path = recipe(folder, tmp_path / "r.yaml", subspace=str(out))
+    done = command.run("plan", path, check=False)
+    assert done.returncode == 2
+    assert "the metadata key 'subspace' is damaged" in done.stderr
+
+
+def add_to_last(folder, tensor, value):
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    assert weights[tensor].nbytes > 4096  # more than a plan hashes
+    weights[tensor].view(-1)[-1] += value
+    save_file(weights, file, {"format": "pt"})
+
+
+def test_full_hashes_are_checked(folder, tmp_path):
+    """Weights that differ beyond what a plan reads are found by the merge."""
+    table = "roberta.embeddings.word_embeddings.weight"
+    base = training_inputs.make_roberta(tmp_path / "base")
+    expert = shutil.copytree(base, tmp_path / "expert")
+    weights = load_file(expert / "model.safetensors")
+    for tensor in weights.values():
+        tensor += 0.01
+    save_file(weights, expert / "model.safetensors", {"format": "pt"})
+    out = tmp_path / "subspace.safetensors"
+    command.run(
+        *("subspace", "--base", base, "--base-data", folder / "one.jsonl", "-q"),
+        *("--expert", expert, "--data", folder / "two.jsonl"),
+        *("--limit", "8", "--max-length", "24", "--out", out),
+    )
+    add_to_last(expert, table, 1)
+    given = {"base_model": str(base), "subspace": str(out)}
+    path = recipe(folder, tmp_path / "r.yaml", **given, models=[{"model": str(expert)}])
+    assert command.run("plan", path, check=False).returncode == 0
+    done = command.run("merge", path, tmp_path / "out", "-q", check=False)
+    assert done.returncode == 2
+    assert "estimate the subspace Fisher again" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_in_memory_it_is_refused(folder):
+    load = AutoModelForSequenceClassification.from_pretrained
+    base, one = load(folder / "base"), load(folder / "one")
+    with pytest.raises(merganser.InputError, match="merge a recipe instead"):
+        merganser.merge(base, [one], method="subspace_gradient_matching")
+    tensor = torch.zeros(2)
+    with pytest.raises(merganser.InputError, match="needs a recipe"):
+        merganser.ops.merge(tensor, [tensor], method="subspace_gradient_matching")
+    with pytest.raises(merganser.InputError, match="needs rhos"):
+        merganser.ops.merge(
+            tensor,
+            [tensor],
+            [tensor],
+            method="measured_gradient_matching",
+            base_fisher=tensor,
+        )
