@@ -13,7 +13,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 MERGANSER = Path(__file__).parents[1] / "build" / "cpu" / "bin" / "merganser"
@@ -42,9 +41,7 @@ def estimate(options, row, file):
         arguments += ["--data", options.data / name / "train.jsonl"]
     for key in ("groups", "points", "limit"):
         arguments += [f"--{key}", row[key]]
-    begin = time.perf_counter()
     merganser("subspace", *arguments, *TYPE)
-    return time.perf_counter() - begin
 
 
 def experts(options):
@@ -56,10 +53,9 @@ def measure(options, row, folder):
     """The table's columns; `folder` keeps the file of the subspace."""
     name = f"{row['groups']}-{row['points']}-{row['limit']}"
     file = folder / f"{name}.safetensors"
-    seconds = folder / f"{name}.seconds.json"
-    if not seconds.exists():
+    if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        seconds.write_text(json.dumps(estimate(options, row, file)))
+        estimate(options, row, file)
     recipe = folder / "recipe.yaml"
     models = "".join(
         f"  - model: {(options.out / 'models' / name).resolve()}\n"
@@ -87,7 +83,6 @@ def measure(options, row, folder):
         "largest": float(largest),
         "accuracy": sum(r["accuracy"] for r in found) / len(found),
         "loss": sum(r["loss"] for r in found) / len(found),
-        "seconds": json.loads(seconds.read_text()),
     }
 
 
@@ -101,10 +96,8 @@ def main():
     parser.add_argument("--data", type=Path, default=Path("data/snippets"))
     parser.add_argument("--keep", type=Path, default=Path("out/subspace"))
     options = parser.parse_args()
-    print(
-        "| groups | points | examples | shrink | largest weight | accuracy | loss | s |"
-    )
-    print("|---|--:|--:|--:|--:|--:|--:|--:|")
+    print("| groups | points | examples | shrink | largest weight | accuracy | loss |")
+    print("|---|--:|--:|--:|--:|--:|--:|")
     for row in ROWS:
         file = options.keep / ("-".join(map(str, row.values())) + ".json")
         if not file.exists():
@@ -115,8 +108,7 @@ def main():
         print(
             f"| {row['groups']} | {row['points']} | {row['limit']} | "
             f"{found['shrink']:g}{how} | {found['largest']:.1f} | "
-            f"{100 * found['accuracy']:.1f} % | {found['loss']:.3f} | "
-            f"{found['seconds']:.0f} |",
+            f"{100 * found['accuracy']:.1f} % | {found['loss']:.3f} |",
             flush=True,
         )
 
