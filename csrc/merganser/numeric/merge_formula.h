@@ -193,16 +193,23 @@ MERGANSER_FORMULA inline V merge_element(
     }
     V sum{};
     for (int t = 0; t < s.count; ++t) {
-      T rho = M == MergeFormula::kFisherBase ? T(0) : T(1);
-      if (M == MergeFormula::kGradientMatching && s.rhos != nullptr) {
-        rho = s.rhos[t];
-      }
+      T rho = 1;
       const V h = s.scales[t] * fisher(t);
-      const V a = s.weights[t] * (rho * h0 + h);
+      V a = h;
+      if constexpr (M == MergeFormula::kGradientMatching) {
+        if (s.rhos != nullptr) {
+          rho = s.rhos[t];
+        }
+        a = rho * h0 + h;
+      } else if constexpr (M == MergeFormula::kRemoval) {
+        a = h0 + h;
+      }
+      a = s.weights[t] * a;
       // All Fishers zero, the limit of H_0 -> 0: rho_t times task arithmetic
       // (removal: its negation). For Fisher averaging that is the base, which
       // is then the only model with a Fisher.
-      const V none = broadcast<V>(rho * s.weights[t]);
+      const V none = broadcast<V>(
+          M == MergeFormula::kFisherBase ? T(0) : rho * s.weights[t]);
       const V weight = select(denominator == T(0), none, a / denominator);
       if constexpr (M == MergeFormula::kRemoval) {
         watch.weight(weight);
