@@ -1,5 +1,5 @@
-"""What the choices of subspace_gradient_matching are worth: points on the way, groups,
-numbers of examples, and shrinkage.
+"""Ablation of subspace_gradient_matching: points on the way, groups, numbers of
+examples, and shrinkage.
 
     PYTHONPATH=build/cpu/python python benchmarks/subspace.py
 

@@ -68,7 +68,7 @@ struct MERGANSER_API MergePlan {
   // Directories below OUT, one per output; a single empty name without a sweep.
   std::vector<std::string> outputs;
 
-  // What a method with a subspace uses: the solution of each output, the
+  // Data of a method that uses a subspace: the solution of each output, the
   // content hashes of the base and then of each model that it was estimated on,
   // the names of its groups, and the group of each tensor.
   std::vector<SubspaceWeights> subspace_weights;

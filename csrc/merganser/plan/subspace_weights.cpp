@@ -139,14 +139,29 @@ class Problem {
   size_t folds_ = std::numeric_limits<size_t>::max();
 };
 
+// The parts of a cross-validation, which no shrinkage changes.
+struct Split {
+  Quadratic others;
+  Quadratic held_out;
+};
+
+std::vector<Split> split(const Problem& problem) {
+  std::vector<Split> splits;
+  for (size_t k = 0; k < problem.folds(); ++k) {
+    splits.push_back(
+        {problem.from([&](size_t fold) { return fold != k; }),
+         problem.from([&](size_t fold) { return fold == k; })});
+  }
+  return splits;
+}
+
 // The objective on each fold of the minimum on all others.
-std::vector<double> cross_validate(const Problem& problem, double shrink) {
+std::vector<double> cross_validate(
+    const std::vector<Split>& splits,
+    double shrink) {
   std::vector<double> values;
-  for (size_t held_out = 0; held_out < problem.folds(); ++held_out) {
-    const Vector v = problem.from([&](size_t fold) { return fold != held_out; })
-                         .minimum(shrink);
-    values.push_back(
-        problem.from([&](size_t fold) { return fold == held_out; }).at(v));
+  for (const auto& [others, held_out] : splits) {
+    values.push_back(held_out.at(others.minimum(shrink)));
   }
   return values;
 }
@@ -170,11 +185,11 @@ Estimate difference(
 // The one-standard-error rule: the most regular solution that is not noticeably
 // worse than the best. The folds are the same for all, so that the error is
 // that of their differences.
-double choose_shrink(const Problem& problem) {
+double choose_shrink(const std::vector<Split>& splits) {
   std::vector<std::vector<double>> scores;
   size_t best = 0;
   for (const double candidate : kShrinks) {
-    scores.push_back(cross_validate(problem, candidate));
+    scores.push_back(cross_validate(splits, candidate));
     if (difference(scores.back()).value < difference(scores[best]).value) {
       best = scores.size() - 1;
     }
@@ -197,10 +212,11 @@ SubspaceWeights solve_subspace(
     const std::vector<double>& alphas,
     double shrink) {
   const Problem problem(fisher, experts, alphas);
+  const std::vector<Split> splits = split(problem);
   if (std::isnan(shrink)) {
-    shrink = choose_shrink(problem);
+    shrink = choose_shrink(splits);
   }
-  const Estimate expected = difference(cross_validate(problem, shrink));
+  const Estimate expected = difference(cross_validate(splits, shrink));
   const Vector v = problem.from([](size_t) { return true; }).minimum(shrink);
   return {
       .weights = {v.data(), v.data() + v.size()},
