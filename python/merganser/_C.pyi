@@ -203,6 +203,59 @@ def estimate_fisher(
 def draw_subset(size: int, count: int, seed: int) -> list[int]:
     """`count` distinct positions below `size`, ascending; all if count >= size."""
 
+class Estimate:
+    """A mean over examples and its standard error."""
+
+    def __init__(self, value: float, standard_error: float) -> None: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def standard_error(self) -> float: ...
+
+class AlongTaskVector:
+    """Losses along a task vector tau, or along its part in a group of parameters."""
+
+    def __init__(self, slope: Estimate, curvature: Estimate) -> None: ...
+    @property
+    def slope(self) -> Estimate:
+        """<tau, g>, with the expert's gradient g per example."""
+    @property
+    def curvature(self) -> Estimate:
+        """tau^T F_0 tau, with the base's exact Fisher F_0."""
+
+class TaskVectorStatistics:
+    """Measures how far an expert is from a stationary point of its loss.
+
+    See docs/method.md, "The expert's gradient".
+    """
+
+    def __init__(
+        self,
+        *,
+        base_model_hash: str,
+        num_examples_used: int,
+        base_num_examples_used: int,
+        total: AlongTaskVector,
+        groups: Sequence[tuple[str, AlongTaskVector]],
+    ) -> None: ...
+    @property
+    def base_model_hash(self) -> str:
+        """Hash of the base's tensors; empty: unknown."""
+    @property
+    def num_examples_used(self) -> int: ...
+    @property
+    def base_num_examples_used(self) -> int: ...
+    @property
+    def total(self) -> AlongTaskVector: ...
+    @property
+    def groups(self) -> list[tuple[str, AlongTaskVector]]:
+        """By group of parameters; curvatures do not sum to the total's."""
+    def to_json(self) -> str:
+        """The text in a Fisher file's metadata."""
+    @staticmethod
+    def parse(json: str) -> TaskVectorStatistics:
+        """Reads what to_json wrote; InputError for any other text."""
+
 class FisherMetadata:
     """Metadata of a Fisher file; see merganser.FisherResult."""
 
@@ -216,6 +269,7 @@ class FisherMetadata:
         seed: int,
         labels: str,
         base_model_hash: str,
+        task_vector: TaskVectorStatistics | None = None,
     ) -> None: ...
     @property
     def estimator(self) -> str: ...
@@ -231,6 +285,8 @@ class FisherMetadata:
     def labels(self) -> str: ...
     @property
     def base_model_hash(self) -> str: ...
+    @property
+    def task_vector(self) -> TaskVectorStatistics | None: ...
 
 def write_fisher(
     path: Path, tensors: Mapping[str, Tensor], metadata: FisherMetadata
@@ -255,6 +311,8 @@ class MethodInfo:
     def needs_base(self) -> bool: ...
     @property
     def needs_fishers(self) -> bool: ...
+    @property
+    def needs_subspace(self) -> bool: ...
     @property
     def needs_base_fisher(self) -> bool: ...
     @property
@@ -288,6 +346,7 @@ class MemoryMerge:
         names: Sequence[str],
         fisher_examples: Sequence[float],
         gram_examples: Sequence[float],
+        task_vectors: Sequence[TaskVectorStatistics | None],
     ) -> None: ...
     def normalizes_fishers(self, name: str) -> bool:
         """True if normalize_fishers is set for a tensor; then call add_fisher first."""

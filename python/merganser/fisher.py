@@ -24,6 +24,8 @@ from ._fisher.model_state import (
 from ._fisher.partial_sums import PartialSums
 from ._fisher.squares import PerExampleSquares
 from ._fisher.stored import Stored
+from ._objective.states import Carrier, Model
+from ._objective.task_vector import TaskVectorPass
 from ._wrappers import unwrapped
 from .fisher_result import FisherResult
 
@@ -48,6 +50,8 @@ def fisher(
     num_examples: int | None = None,
     model_path: str | os.PathLike | None = None,
     checkpoint: str | os.PathLike | None = None,
+    base: Model | None = None,
+    base_data: Iterable | None = None,
     progress: Callable[[int, int | None, str], None] | None = None,
 ) -> FisherResult:
     """Estimates the diagonal Fisher of a model's parameters.
@@ -109,8 +113,15 @@ def fisher(
         checkpoint: file to which the sums are saved about once a minute. If it exists,
             the run resumes from it, with the same result; the data must come in the
             same order. It is kept after the run.
+        base: the model that `model` was fine-tuned from: a module, a state dict or the
+            path of a checkpoint. Also measures the model's gradient and the base's
+            exact curvature along the task vector (`task_vector` of the result), for
+            measured_gradient_matching. Takes one more forward and backward pass over
+            `data`, which needs labels, and the estimate of a Fisher on `base_data`.
+        base_data: data that the base was trained on, with `base`; read as `data`, with
+            the same `limit`, `seed`, `collator` and `batch_size`.
         progress: called after each batch with the number of examples done, the total
-            (None: unknown) and an empty text.
+            (None: unknown) and an empty text, or "base" for `base_data`.
 
     Returns:
         A FisherResult: a mapping from parameter names (tied ones under their first
@@ -127,6 +138,8 @@ def fisher(
     """
     _check_numbers(estimator, samples, seed)
     _check_choices(estimator, loss, dtype, unsupported)
+    if (base is None) != (base_data is None):
+        raise InputError("base and base_data must be given together")
     model = unwrapped(model)
     examples = Data(
         data,
@@ -152,7 +165,26 @@ def fisher(
         )
         if not squares.sums:
             raise InputError("the model has no trainable parameter")
-        pass_over = _Pass(Forward(model, loss, dtype), estimator, samples, seed)
+        forward = Forward(model, loss, dtype)
+        pass_over = _Pass(forward, estimator, samples, seed)
+        along = None
+        if base is not None and base_data is not None:
+            along = TaskVectorPass(
+                stack.enter_context(Carrier(model, "model")),
+                base,
+                Data(
+                    base_data,
+                    model,
+                    collator=collator,
+                    batch_size=batch_size,
+                    limit=limit,
+                    seed=seed,
+                    num_examples=1,  # not used
+                ),
+                forward,
+                seed=seed,
+                unsupported=unsupported,
+            )
         partial = None
         if checkpoint is not None:
             run = {
@@ -169,8 +201,11 @@ def fisher(
                 pass_over.add_to(squares, batch)
             if partial is not None:
                 partial.write()
+            if along is not None:
+                along.add(batch)
         if partial is not None:
             partial.finish()
+        task_vector = None if along is None else along.finish(progress)
 
     for name, sum_of_squares in squares.sums.items():
         sum_of_squares.div_(examples.used)
@@ -187,6 +222,7 @@ def fisher(
         seed=seed,
         labels="data" if estimator == "empirical" else "model",
         base_model_hash="" if stored is None else stored.hash,
+        task_vector=task_vector,
     )
 
 

@@ -27,6 +27,9 @@ class FisherResult(Mapping[str, Tensor]):
         seed: random seed for sampling labels.
         labels: "model" (drawn from the model, or in expectation) or "data".
         base_model_hash: hash of the model's tensors; empty: unknown.
+        task_vector: what `merganser.fisher` measures with `base`: `total` and `groups`
+            have the model's slope and the base's curvature along the task vector;
+            None: not measured.
     """
 
     diagonal: dict[str, Tensor]
@@ -37,6 +40,7 @@ class FisherResult(Mapping[str, Tensor]):
     seed: int = 0
     labels: str = "model"
     base_model_hash: str = ""
+    task_vector: _C.TaskVectorStatistics | None = None
 
     @property
     def H(self) -> dict[str, Tensor]:
@@ -56,6 +60,7 @@ class FisherResult(Mapping[str, Tensor]):
             seed=self.seed,
             labels=self.labels,
             base_model_hash=self.base_model_hash,
+            task_vector=self.task_vector,
         )
         _C.write_fisher(path, self.diagonal, metadata)
 
@@ -77,6 +82,7 @@ class FisherResult(Mapping[str, Tensor]):
             seed=metadata.seed,
             labels=metadata.labels,
             base_model_hash=metadata.base_model_hash,
+            task_vector=metadata.task_vector,
         )
 
     def __getitem__(self, name: str) -> Tensor:

@@ -104,6 +104,7 @@ def merge(
     base_fisher: Tensor | None = None,
     weights: Sequence[float] | None = None,
     scales: Sequence[float] | None = None,
+    rhos: Sequence[float] | None = None,
     base_scale: float = 1.0,
     delta: float = 1e-12,
     clamp: float = 0.05,
@@ -113,14 +114,19 @@ def merge(
 
     All have the same shape. `weights` are the alpha_t (1 each if None), `scales` the
     numbers of examples N_t in H_t = N_t * fishers[t] (1 each if None), `base_scale` is
-    N_0 in H_0 = N_0 * base_fisher + delta. `clamp` is for removal, `floor` for ewr.
+    N_0 in H_0 = N_0 * base_fisher + delta. `rhos` are the rho_t of gradient_matching (1
+    each if None), `clamp` is for removal, `floor` for ewr.
     Formulas: docs/method.md. Half types are computed in float32; the result has the
     dtype of models[0].
 
     Raises InputError for an unknown method, RuntimeError for an empty list of models,
-    a wrong number of weights, Fishers or scales, or a missing base or base_fisher.
-    Does not check values: `merganser.merge` does.
+    a wrong number of weights, Fishers, scales or rhos, or a missing base or
+    base_fisher. Does not check values: `merganser.merge` does.
     """
+    found = _C.find_method(method)
+    if found.needs_subspace or (method == "measured_gradient_matching" and not rhos):
+        needed = "a recipe" if found.needs_subspace else "rhos"
+        raise _C.InputError(f"merge: method {method} needs {needed}")
     return _ops.merge.default(
         base,
         base_fisher,
@@ -128,8 +134,9 @@ def merge(
         list(fishers),
         [1.0] * len(models) if weights is None else list(weights),
         [1.0] * len(fishers) if scales is None else list(scales),
+        [] if rhos is None else list(rhos),
         base_scale,
-        _C.find_method(method).id,
+        found.id,
         delta,
         clamp,
         floor,

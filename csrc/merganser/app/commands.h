@@ -31,6 +31,8 @@ inline constexpr CommandInfo kCommands[] = {
     {"train", "fine-tune a model and optionally collect its Fisher"},
     {"fisher", "estimate the diagonal Fisher of a model on data"},
     {"gram", "collect the Gram matrices of a model's linear layers on data"},
+    {"subspace",
+     "estimate Fishers of a base and experts in the span of task vectors"},
     {"merge", "merge models with a recipe"},
     {"plan", "show what a merge would do: tensors, bytes, memory, problems"},
     {"methods", "list the merge methods, their formulas and parameters"},
@@ -59,6 +61,7 @@ Work define_gram(CLI::App& parser, const CommonOptions& common);
 Work define_eval(CLI::App& parser, const CommonOptions& common);
 Work define_mismatch(CLI::App& parser, const CommonOptions& common);
 Work define_refine(CLI::App& parser, const CommonOptions& common);
+Work define_subspace(CLI::App& parser, const CommonOptions& common);
 Work define_run(CLI::App& parser, const CommonOptions& common);
 
 } // namespace merganser::app

@@ -4,18 +4,21 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <system_error>
 
 #include "merganser/base/error.h"
-#include "merganser/io/fisher_file.h"
+#include "merganser/io/checkpoint.h"
 
 namespace merganser::app {
 namespace {
 
-bool is_of_kind(const std::filesystem::path& file, OutKind kind) {
-  const auto metadata =
-      FisherMetadata::parse(SafetensorsFile(file).metadata(), file);
-  return metadata &&
-      (metadata->estimator == kGramEstimator) == (kind == OutKind::kGram);
+// The estimator that wrote a file; empty for a file of another kind.
+std::string estimator_of(const std::filesystem::path& file) {
+  const Metadata metadata = SafetensorsFile(file).metadata();
+  const auto estimator = metadata.find("estimator");
+  return metadata.contains("format_version") && estimator != metadata.end()
+      ? estimator->second
+      : "";
 }
 
 } // namespace
@@ -29,20 +32,20 @@ void add_estimate_arguments(CLI::App& parser, EstimateArguments& arguments) {
       ->required();
 }
 
-void check_out(const std::filesystem::path& out, OutKind kind) {
+void check_output(
+    const std::filesystem::path& out,
+    std::string_view kind,
+    const std::function<bool(std::string_view estimator)>& is_ours) {
   if (out.extension() != ".safetensors") {
     throw InputError(
         fmt::format("--out must end in .safetensors, got {}", out.string()));
   }
-  if (std::filesystem::exists(out) && !is_of_kind(out, kind)) {
+  if (std::filesystem::exists(out) && !is_ours(estimator_of(out))) {
     throw InputError(fmt::format(
-        "{}: exists and is not a {} file; choose another output path",
+        "{}: exists and is not a {}; choose another output path",
         out.string(),
-        kind == OutKind::kGram ? "Gram" : "Fisher"));
+        kind));
   }
-}
-
-void create_parent_directory(const std::filesystem::path& out) {
   const std::filesystem::path directory =
       std::filesystem::absolute(out).parent_path();
   std::error_code failed;

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <string_view>
 
 #include "merganser/app/commands.h"
 #include "merganser/base/progress.h"
@@ -20,33 +22,27 @@ struct EstimateArguments {
 
 void add_estimate_arguments(CLI::App& parser, EstimateArguments& arguments);
 
-// Refuses a file to overwrite that is not of this kind: the model, the data, or
-// a Fisher in place of Gram matrices.
-enum class OutKind { kFisher, kGram };
-void check_out(const std::filesystem::path& out, OutKind kind);
+// Checks the output path of a long estimation before it begins, and creates its
+// directory. `kind`: of file ("Fisher file"); `is_ours`: true if the estimator
+// of an existing file is of this kind. Others, such as models and data, are
+// never overwritten. Throws InputError.
+void check_output(
+    const std::filesystem::path& out,
+    std::string_view kind,
+    const std::function<bool(std::string_view estimator)>& is_ours);
 
-// Throws InputError where the file could not be written: checked before the
-// work, which would otherwise be lost.
-void create_parent_directory(const std::filesystem::path& out);
-
-// Writes estimate(classifier, data, progress), and returns it.
+// Returns estimate(classifier, data, progress) with the model's hash.
 template <typename Estimate>
-auto estimate_to_file(
+auto estimate_on_data(
     const EstimateArguments& arguments,
-    OutKind kind,
+    const char* title,
     const CommonOptions& common,
     const Estimate& estimate) {
-  check_out(arguments.out, kind);
   Classifier classifier(arguments.model);
   const Dataset data = classifier.load(arguments.data, arguments.max_length);
-  create_parent_directory(arguments.out);
-  auto result = [&] {
-    ProgressBar bar(
-        kind == OutKind::kGram ? "gram" : "fisher", "examples", common.quiet);
-    return estimate(classifier, data, bar.callback());
-  }();
+  ProgressBar bar(title, "examples", common.quiet);
+  auto result = estimate(classifier, data, bar.callback());
   result.model_hash = Checkpoint(arguments.model).content_hash();
-  result.save(arguments.out);
   return result;
 }
 

@@ -11,21 +11,57 @@
 #include "merganser/app/commands.h"
 #include "merganser/app/estimate_arguments.h"
 #include "merganser/app/torch_options.h"
+#include "merganser/base/error.h"
 #include "merganser/base/json_text.h"
+#include "merganser/base/progress.h"
+#include "merganser/io/fisher_file.h"
+#include "merganser/io/subspace_file.h"
+#include "merganser/objective/task_vector_statistics.h"
 
 namespace merganser::app {
 namespace {
 
 struct Options {
   EstimateArguments files;
+  std::optional<std::filesystem::path> base;
+  std::optional<std::filesystem::path> base_data;
   FisherOptions fisher;
 };
 
+TaskVectorStatistics measure_along(
+    const Options& options,
+    const CommonOptions& common) {
+  ProgressBar bar("task vector", "examples", common.quiet);
+  return measure_task_vector(
+      {.base = *options.base,
+       .base_data = *options.base_data,
+       .expert = options.files.model,
+       .data = options.files.data,
+       .limit = options.fisher.limit,
+       .seed = options.fisher.seed,
+       .batch_size = options.fisher.batch_size,
+       .max_length = options.files.max_length,
+       .bfloat16 = options.fisher.bfloat16},
+      bar.callback());
+}
+
 void fisher(const Options& options, const CommonOptions& common) {
   const EstimateArguments& files = options.files;
-  const FisherResult result = estimate_to_file(
+  if (options.base.has_value() != options.base_data.has_value()) {
+    throw InputError("expected --base and --base-data together, got one");
+  }
+  check_output(files.out, "Fisher file", [](std::string_view estimator) {
+    return !estimator.empty() && estimator != kSubspaceEstimator &&
+        estimator != kGramEstimator;
+  });
+  // First, since it checks the base and its data.
+  std::optional<TaskVectorStatistics> task_vector;
+  if (options.base) {
+    task_vector = measure_along(options, common);
+  }
+  FisherResult result = estimate_on_data(
       files,
-      OutKind::kFisher,
+      "fisher",
       common,
       [&](Classifier& classifier,
           const Dataset& data,
@@ -37,6 +73,8 @@ void fisher(const Options& options, const CommonOptions& common) {
             options.fisher,
             progress);
       });
+  result.task_vector = task_vector;
+  result.save(files.out);
   if (common.json) {
     const nlohmann::ordered_json json = {
         {"out", files.out.string()},
@@ -60,6 +98,15 @@ void fisher(const Options& options, const CommonOptions& common) {
 Work define_fisher(CLI::App& parser, const CommonOptions& common) {
   auto options = std::make_shared<Options>();
   add_estimate_arguments(parser, options->files);
+  parser.add_option(
+      "--base",
+      options->base,
+      "Model directory that the model was fine-tuned from: also measures the "
+      "model's gradient along its task vector, for measured_gradient_matching");
+  parser.add_option(
+      "--base-data",
+      options->base_data,
+      "Labelled data that the base was trained on, with --base");
   FisherOptions& o = options->fisher;
   parser
       .add_option_function<std::string>(

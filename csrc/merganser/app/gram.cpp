@@ -12,6 +12,7 @@
 #include "merganser/app/estimate_arguments.h"
 #include "merganser/app/torch_options.h"
 #include "merganser/base/json_text.h"
+#include "merganser/io/fisher_file.h"
 
 namespace merganser::app {
 namespace {
@@ -23,9 +24,12 @@ struct Options {
 
 void gram(const Options& options, const CommonOptions& common) {
   const EstimateArguments& files = options.files;
-  const GramResult result = estimate_to_file(
+  check_output(files.out, "Gram file", [](std::string_view estimator) {
+    return estimator == kGramEstimator;
+  });
+  const GramResult result = estimate_on_data(
       files,
-      OutKind::kGram,
+      "gram",
       common,
       [&](Classifier& classifier,
           const Dataset& data,
@@ -37,6 +41,7 @@ void gram(const Options& options, const CommonOptions& common) {
             options.gram,
             progress);
       });
+  result.save(files.out);
   if (common.json) {
     const nlohmann::ordered_json json = {
         {"out", files.out.string()},

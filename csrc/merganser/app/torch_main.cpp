@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
       {"gram", define_gram},
       {"eval", define_eval},
       {"mismatch", define_mismatch},
+      {"subspace", define_subspace},
       {"refine", define_refine},
       {"run", define_run},
   };

@@ -1,4 +1,5 @@
 #include <map>
+#include <optional>
 
 #include "merganser/bindings/long_call.h"
 #include "merganser/bindings/module.h"
@@ -25,9 +26,54 @@ std::pair<Tensors, FisherMetadata> read_fisher(
       result.metadata()};
 }
 
+TaskVectorStatistics parse_task_vector(const std::string& json) {
+  return TaskVectorStatistics::parse(json, "task_vector");
+}
+
+void bind_task_vector(py::module_& m) {
+  py::class_<Estimate>(m, "Estimate")
+      .def(
+          py::init<double, double>(),
+          py::arg("value"),
+          py::arg("standard_error"))
+      .def_readonly("value", &Estimate::value)
+      .def_readonly("standard_error", &Estimate::standard_error);
+  py::class_<AlongTaskVector>(m, "AlongTaskVector")
+      .def(
+          py::init<Estimate, Estimate>(),
+          py::arg("slope"),
+          py::arg("curvature"))
+      .def_readonly("slope", &AlongTaskVector::slope)
+      .def_readonly("curvature", &AlongTaskVector::curvature);
+  using Groups = std::vector<std::pair<std::string, AlongTaskVector>>;
+  py::class_<TaskVectorStatistics>(m, "TaskVectorStatistics")
+      .def(
+          py::init<std::string, int64_t, int64_t, AlongTaskVector, Groups>(),
+          py::kw_only(),
+          py::arg("base_model_hash"),
+          py::arg("num_examples_used"),
+          py::arg("base_num_examples_used"),
+          py::arg("total"),
+          py::arg("groups"))
+      .def_readonly("base_model_hash", &TaskVectorStatistics::base_model_hash)
+      .def_readonly(
+          "num_examples_used", &TaskVectorStatistics::num_examples_used)
+      .def_readonly(
+          "base_num_examples_used",
+          &TaskVectorStatistics::base_num_examples_used)
+      .def_readonly("total", &TaskVectorStatistics::total)
+      .def_readonly("groups", &TaskVectorStatistics::groups)
+      .def("to_json", &TaskVectorStatistics::to_json)
+      .def_static("parse", &parse_task_vector, py::arg("json"))
+      .def(py::pickle(
+          [](const TaskVectorStatistics& from) { return from.to_json(); },
+          &parse_task_vector));
+}
+
 } // namespace
 
 void bind_fisher_file(py::module_& m) {
+  bind_task_vector(m);
   py::class_<FisherMetadata>(m, "FisherMetadata")
       .def(
           py::init([](const std::string& estimator,
@@ -36,7 +82,8 @@ void bind_fisher_file(py::module_& m) {
                       int64_t samples,
                       uint64_t seed,
                       const std::string& labels,
-                      const std::string& base_model_hash) {
+                      const std::string& base_model_hash,
+                      std::optional<TaskVectorStatistics> task_vector) {
             return FisherMetadata{
                 estimator,
                 num_examples,
@@ -44,7 +91,8 @@ void bind_fisher_file(py::module_& m) {
                 samples,
                 seed,
                 labels,
-                base_model_hash};
+                base_model_hash,
+                std::move(task_vector)};
           }),
           py::kw_only(),
           py::arg("estimator"),
@@ -53,14 +101,16 @@ void bind_fisher_file(py::module_& m) {
           py::arg("samples"),
           py::arg("seed"),
           py::arg("labels"),
-          py::arg("base_model_hash"))
+          py::arg("base_model_hash"),
+          py::arg("task_vector") = std::nullopt)
       .def_readonly("estimator", &FisherMetadata::estimator)
       .def_readonly("num_examples", &FisherMetadata::num_examples)
       .def_readonly("num_examples_used", &FisherMetadata::num_examples_used)
       .def_readonly("samples", &FisherMetadata::samples)
       .def_readonly("seed", &FisherMetadata::seed)
       .def_readonly("labels", &FisherMetadata::labels)
-      .def_readonly("base_model_hash", &FisherMetadata::base_model_hash);
+      .def_readonly("base_model_hash", &FisherMetadata::base_model_hash)
+      .def_readonly("task_vector", &FisherMetadata::task_vector);
   m.def(
       "write_fisher",
       &write_fisher,

@@ -115,6 +115,7 @@ py::dict scalars(const MemoryMerge& self, const std::string& name) {
   return py::dict(
       "weights"_a = found.parameters.weights,
       "scales"_a = found.scales,
+      "rhos"_a = found.parameters.rho,
       "base_scale"_a = found.base_scale,
       "delta"_a = found.parameters.delta,
       "clamp"_a = found.parameters.clamp,
@@ -131,7 +132,9 @@ void bind_memory_merge(py::module_& m) {
                       const std::vector<py::object>& weights,
                       const std::vector<std::string>& names,
                       const std::vector<double>& fisher_examples,
-                      const std::vector<double>& gram_examples) {
+                      const std::vector<double>& gram_examples,
+                      const std::vector<std::optional<TaskVectorStatistics>>&
+                          task_vectors) {
             const auto mapping = [](const py::object& value,
                                     const std::string& label) {
               return YamlValue::of(node_of(value, label), label);
@@ -146,14 +149,15 @@ void bind_memory_merge(py::module_& m) {
                 mapping(parameters, "parameters"),
                 models,
                 names,
-                {fisher_examples, gram_examples});
+                {fisher_examples, gram_examples, task_vectors});
           }),
           py::arg("method"),
           py::arg("parameters"),
           py::arg("models"),
           py::arg("names"),
           py::arg("fisher_examples"),
-          py::arg("gram_examples"))
+          py::arg("gram_examples"),
+          py::arg("task_vectors"))
       .def(
           "normalizes_fishers",
           &MemoryMerge::normalizes_fishers,

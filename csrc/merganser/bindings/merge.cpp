@@ -42,6 +42,7 @@ void bind_merge(py::module_& m) {
       .def_readonly("formula", &MethodInfo::text)
       .def_readonly("needs_base", &MethodInfo::needs_base)
       .def_readonly("needs_fishers", &MethodInfo::needs_fishers)
+      .def_readonly("needs_subspace", &MethodInfo::needs_subspace)
       .def_readonly("needs_base_fisher", &MethodInfo::needs_base_fisher)
       .def_property_readonly("needs_grams", &MethodInfo::needs_grams)
       .def_property_readonly("needs_base_gram", &MethodInfo::needs_base_gram)

@@ -9,6 +9,7 @@
 #include "merganser/base/parallel.h"
 #include "merganser/merge/chunk_merger.h"
 #include "merganser/merge/measure_tensor.h"
+#include "merganser/plan/measured_rho.h"
 #include "merganser/recipe/layer_name.h"
 #include "merganser/recipe/methods.h"
 #include "merganser/recipe/read_options.h"
@@ -47,6 +48,11 @@ Settings parse(
     }
   }
   return settings;
+}
+
+// The name of model t's Fisher in errors.
+std::filesystem::path fisher_label(size_t t) {
+  return fmt::format("fishers[{}]", t);
 }
 
 // Refers to the data of `from`.
@@ -102,14 +108,34 @@ MemoryMerge::MemoryMerge(
       examples_(std::move(examples)),
       means_(examples_.fishers.size()),
       labels_(examples_.fishers.size()) {
+  if (method_.needs_subspace) {
+    throw InputError(fmt::format(
+        "{} takes its weights from a file: merge a recipe instead",
+        method_.name));
+  }
   check_count(method_, static_cast<int>(models.size()));
   parameters_ = parse(parameters, method_, ParameterInfo::Scope::kMerge);
   for (const YamlValue& model : models) {
     models_.push_back(parse(model, method_, ParameterInfo::Scope::kModel));
   }
   const std::vector<double> depths = layer_depths(names);
+  read_rhos();
   for (size_t i = 0; i < names.size(); ++i) {
     depths_.emplace(names[i], depths[i]);
+  }
+}
+
+// Statistics and Fishers begin with the base's.
+void MemoryMerge::read_rhos() {
+  rhos_.resize(models_.size());
+  for (size_t t = 0;
+       method_.find_parameter("rho") != nullptr && t < models_.size();
+       ++t) {
+    const auto& found = examples_.task_vectors;
+    if (t + 1 < found.size() && found[t + 1]) {
+      rhos_[t] =
+          measured_rho(*found[t + 1], num_examples(t + 1), num_examples(0));
+    }
   }
 }
 
@@ -124,7 +150,10 @@ TensorParameters MemoryMerge::parameters_of(const std::string& name) const {
   }
   const TensorPlace place = {
       name, std::vector<std::string>(models.size(), name), found->second};
-  return resolve_parameters(method_, parameters_, models, {}, place, 0);
+  TensorParameters parameters =
+      resolve_parameters(method_, parameters_, models, {}, place, 0);
+  replace_auto(parameters.rho, rhos_, fisher_label);
+  return parameters;
 }
 
 bool MemoryMerge::normalizes_fishers(const std::string& name) const {

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -34,6 +35,8 @@ struct MemorySources {
 struct MemoryExamples {
   std::vector<double> fishers;
   std::vector<double> grams;
+  // From the Fishers' metadata; empty: none has any.
+  std::vector<std::optional<TaskVectorStatistics>> task_vectors;
 };
 
 // Factors of a formula for one tensor; see MergeScalars.
@@ -78,6 +81,7 @@ class MERGANSER_API MemoryMerge {
       int threads = 0) const;
 
  private:
+  void read_rhos();
   TensorParameters parameters_of(const std::string& name) const;
   double num_examples(size_t fisher) const;
   TensorPlan plan(const TensorInfo& output, const MemorySources& from) const;
@@ -90,6 +94,7 @@ class MERGANSER_API MemoryMerge {
   MemoryExamples examples_;
   std::vector<FisherMean> means_; // by Fisher
   std::vector<std::filesystem::path> labels_; // by Fisher
+  std::vector<std::optional<Estimate>> rhos_; // by model
 };
 
 } // namespace merganser

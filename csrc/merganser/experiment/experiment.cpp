@@ -25,8 +25,9 @@ void create_models(Workplace& work) {
   for (const size_t data : e.experts.data) {
     const std::string& name = e.data[data].name;
     train_model(work, name, base, e.experts, {data});
-    estimate_model_fisher(work, name, layout::model(name), {data});
+    estimate_expert_fisher(work, data);
   }
+  estimate_subspace(work);
   if (e.target) {
     train_model(work, layout::kTarget, base, *e.target, e.target->data);
   }

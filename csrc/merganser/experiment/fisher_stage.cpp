@@ -7,6 +7,7 @@
 #include "merganser/fisher/gram.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/model/classifier.h"
+#include "merganser/objective/task_vector_statistics.h"
 #include "merganser/train/task.h"
 
 namespace merganser {
@@ -14,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A model and its training data.
+// A model and the training data on which something is estimated.
 class Estimation {
  public:
   Estimation(
@@ -46,10 +47,9 @@ class Estimation {
     return limit > 0 ? std::min(limit, INT64_MAX / sets) * sets : limit;
   }
 
-  // Writes the result of `estimate`.
+  // The result of `estimate` with the model's hash.
   template <typename Options, typename Result>
-  void write(
-      const fs::path& file,
+  Result run(
       Result (*estimate)(
           Encoder&,
           const Dataset&,
@@ -70,8 +70,7 @@ class Estimation {
         options,
         progress);
     result.model_hash = Checkpoint(model_).content_hash();
-    fs::create_directories(file.parent_path());
-    result.save(file);
+    return result;
   }
 
  private:
@@ -81,6 +80,70 @@ class Estimation {
   Json inputs_;
 };
 
+// Measures along the task vector from the base, which has one data set.
+TaskVectorStatistics measure_along(
+    const Workplace& work,
+    const fs::path& expert,
+    const fs::path& data,
+    const FisherOptions& fisher) {
+  return measure_task_vector(
+      {.base = work.in(layout::model(layout::kBase)),
+       .base_data = work.data[work.experiment.base.data.front()].train,
+       .expert = expert,
+       .data = data,
+       .limit = fisher.limit,
+       .seed = fisher.seed,
+       .batch_size = fisher.batch_size,
+       .max_length = work.experiment.max_length,
+       .bfloat16 = fisher.bfloat16});
+}
+
+void estimate(
+    Workplace& work,
+    const std::string& name,
+    const std::string& path,
+    const std::vector<size_t>& data,
+    bool along_task_vector) {
+  const Estimation estimation(work, path, data);
+  const fs::path file = work.in(layout::fisher(name));
+  FisherOptions options = work.experiment.fisher;
+  options.limit = estimation.limit_of_all(options.limit);
+  Json inputs = estimation.inputs(
+      {{"estimator", estimator_name(options.estimator)},
+       {"samples", options.samples},
+       {"limit", options.limit},
+       {"seed", options.seed},
+       {"batch_size", options.batch_size},
+       {"bfloat16", options.bfloat16}});
+  if (along_task_vector) {
+    const size_t base_data = work.experiment.base.data.front();
+    inputs["base"] = work.runner.hash(work.in(layout::model(layout::kBase)));
+    inputs["base_data"] = work.runner.hash(work.data[base_data].train);
+  }
+  work.runner.run(
+      {.name = "fisher " + name,
+       .unit = "examples",
+       .inputs = inputs,
+       .outputs = {file},
+       .work = [&](const ProgressCallback& progress) {
+         FisherResult fisher =
+             estimation.run(estimate_fisher, options, progress);
+         if (along_task_vector) {
+           fisher.task_vector = measure_along(
+               work, work.in(path), work.data[data.front()].train, options);
+         }
+         fs::create_directories(file.parent_path());
+         fisher.save(file);
+       }});
+}
+
+// True if a merge of the experts has the parameter rho.
+bool uses_rho(const Experiment& experiment) {
+  return std::ranges::any_of(experiment.merges, [](const auto& merge) {
+    return merge.recipe.method->find_parameter("rho") != nullptr;
+  });
+}
+
 } // namespace
 
 void estimate_model_fisher(
@@ -88,24 +151,17 @@ void estimate_model_fisher(
     const std::string& name,
     const std::string& path,
     const std::vector<size_t>& data) {
-  const Estimation estimation(work, path, data);
-  const fs::path file = work.in(layout::fisher(name));
-  FisherOptions options = work.experiment.fisher;
-  options.limit = estimation.limit_of_all(options.limit);
-  work.runner.run(
-      {.name = "fisher " + name,
-       .unit = "examples",
-       .inputs = estimation.inputs(
-           {{"estimator", estimator_name(options.estimator)},
-            {"samples", options.samples},
-            {"limit", options.limit},
-            {"seed", options.seed},
-            {"batch_size", options.batch_size},
-            {"bfloat16", options.bfloat16}}),
-       .outputs = {file},
-       .work = [&](const ProgressCallback& progress) {
-         estimation.write(file, estimate_fisher, options, progress);
-       }});
+  estimate(work, name, path, data, /*along_task_vector=*/false);
+}
+
+void estimate_expert_fisher(Workplace& work, size_t data) {
+  const std::string& name = work.experiment.data[data].name;
+  estimate(
+      work,
+      name,
+      layout::model(name),
+      {data},
+      /*along_task_vector=*/uses_rho(work.experiment));
 }
 
 void estimate_model_gram(
@@ -131,7 +187,10 @@ void estimate_model_gram(
             {"bfloat16", options.bfloat16}}),
        .outputs = {file},
        .work = [&](const ProgressCallback& progress) {
-         estimation.write(file, estimate_gram, options, progress);
+         const GramResult gram =
+             estimation.run(estimate_gram, options, progress);
+         fs::create_directories(file.parent_path());
+         gram.save(file);
        }});
 }
 

@@ -15,6 +15,7 @@ inline const std::string kRetrained = "retrained";
 inline const std::string kRemovalExpert = "removal_expert";
 
 inline const std::string kData = "data.json";
+inline const std::string kSubspace = "subspace.safetensors";
 inline const std::string kComparisons = "comparisons.json";
 inline const std::string kResults = "results.json";
 

@@ -129,6 +129,9 @@ ExperimentMerge parse_merge(
   if (method.needs_base_gram()) {
     recipe.base_gram = up + base.gram;
   }
+  if (method.needs_subspace) {
+    recipe.subspace = up + layout::kSubspace;
+  }
   const auto weight = entry.find("weight");
   if (weight && gives_experts(*weight)) {
     weight->expect_keys(
@@ -199,6 +202,9 @@ std::string recipe_text(const Recipe& recipe) {
   }
   if (recipe.base_gram) {
     text += fmt::format("base_gram: {}\n", recipe.base_gram->string());
+  }
+  if (recipe.subspace) {
+    text += fmt::format("subspace: {}\n", recipe.subspace->string());
   }
   text += "models:\n";
   for (const RecipeModel& model : recipe.models) {

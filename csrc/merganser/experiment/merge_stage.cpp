@@ -29,6 +29,9 @@ Json merge_inputs(Workplace& work, const Recipe& recipe) {
   if (recipe.base_gram) {
     inputs["base_gram"] = hash(recipe.base_gram);
   }
+  if (recipe.subspace) {
+    inputs["subspace"] = hash(recipe.subspace);
+  }
   for (const RecipeModel& model : recipe.models) {
     Json files = {{"model", hash(model.model)}, {"fisher", hash(model.fisher)}};
     if (model.gram) {

@@ -68,6 +68,14 @@ void estimate_model_fisher(
     const std::string& path,
     const std::vector<size_t>& data);
 
+// The same for the expert of one set; if a merge uses it, also measures the
+// expert's gradient along its task vector.
+void estimate_expert_fisher(Workplace& work, size_t data);
+
+// Estimates the subspace Fisher of base and experts, on the examples of their
+// Fishers, if a merge uses it.
+void estimate_subspace(Workplace& work);
+
 // Collects grams/NAME of a model on the examples of its Fisher.
 void estimate_model_gram(
     Workplace& work,

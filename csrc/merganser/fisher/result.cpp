@@ -47,7 +47,8 @@ FisherMetadata FisherResult::metadata() const {
       .samples = samples,
       .seed = seed,
       .labels = labels,
-      .base_model_hash = model_hash};
+      .base_model_hash = model_hash,
+      .task_vector = task_vector};
 }
 
 FisherResult FisherResult::load(const std::filesystem::path& path) {
@@ -67,7 +68,8 @@ FisherResult FisherResult::load(const std::filesystem::path& path) {
       .samples = metadata->samples,
       .seed = metadata->seed,
       .labels = metadata->labels,
-      .model_hash = metadata->base_model_hash};
+      .model_hash = metadata->base_model_hash,
+      .task_vector = metadata->task_vector};
   for (const TensorInfo& info : file.tensors()) {
     if (info.dtype != DType::kF32) {
       throw InputError(fmt::format(

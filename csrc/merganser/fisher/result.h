@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,6 +32,7 @@ struct MERGANSER_API FisherResult {
   uint64_t seed = 0;
   std::string labels; // "model", "data"
   std::string model_hash; // Checkpoint::content_hash() of the model
+  std::optional<TaskVectorStatistics> task_vector = std::nullopt;
 
   // See write_fisher_file.
   void save(const std::filesystem::path& file) const;

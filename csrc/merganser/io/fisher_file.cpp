@@ -10,6 +10,7 @@ namespace merganser {
 namespace {
 
 constexpr const char* kFormatVersion = "1";
+constexpr const char* kTaskVector = "task_vector";
 
 class Reader {
  public:
@@ -53,7 +54,7 @@ class Reader {
 } // namespace
 
 Metadata FisherMetadata::to_metadata() const {
-  return {
+  Metadata metadata = {
       {"format_version", kFormatVersion},
       {"estimator", estimator},
       {"num_examples", std::to_string(num_examples)},
@@ -63,6 +64,10 @@ Metadata FisherMetadata::to_metadata() const {
       {"labels", labels},
       {"base_model_hash", base_model_hash},
   };
+  if (task_vector) {
+    metadata.emplace(kTaskVector, task_vector->to_json());
+  }
+  return metadata;
 }
 
 std::optional<FisherMetadata> FisherMetadata::parse(
@@ -82,6 +87,7 @@ std::optional<FisherMetadata> FisherMetadata::parse(
   }
   const Reader reader(metadata, file);
   const auto hash = metadata.find("base_model_hash");
+  const auto along = metadata.find(kTaskVector);
   return FisherMetadata{
       .estimator = reader.text("estimator"),
       .num_examples = reader.integer<int64_t>("num_examples", 1),
@@ -89,7 +95,10 @@ std::optional<FisherMetadata> FisherMetadata::parse(
       .samples = reader.integer<int64_t>("samples", 0),
       .seed = reader.integer<uint64_t>("seed", 0),
       .labels = reader.text("labels"),
-      .base_model_hash = hash == metadata.end() ? "" : hash->second};
+      .base_model_hash = hash == metadata.end() ? "" : hash->second,
+      .task_vector = along == metadata.end()
+          ? std::nullopt
+          : std::optional(TaskVectorStatistics::parse(along->second, file))};
 }
 
 } // namespace merganser

@@ -7,6 +7,7 @@
 
 #include "merganser/base/api.h"
 #include "merganser/io/safetensors.h"
+#include "merganser/io/task_vector.h"
 
 namespace merganser {
 
@@ -26,6 +27,7 @@ struct MERGANSER_API FisherMetadata {
   std::string labels; // "model" or "data"
   std::string base_model_hash; // Checkpoint::content_hash() of its model;
                                // empty, or missing in the file: unknown
+  std::optional<TaskVectorStatistics> task_vector = std::nullopt;
 
   Metadata to_metadata() const;
 

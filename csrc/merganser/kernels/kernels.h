@@ -63,6 +63,7 @@ struct MergeArguments {
   Source fishers[kMaxMergeModels];
   T weights[kMaxMergeModels];
   T scales[kMaxMergeModels];
+  T rhos[kMaxMergeModels];
   MergeScalars<T> scalars;
   void* out;
   Type out_type;

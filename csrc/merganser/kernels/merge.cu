@@ -147,6 +147,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
   MergeScalars<T> scalars = a.scalars;
   scalars.weights = a.weights;
   scalars.scales = a.scales;
+  scalars.rhos = a.rhos;
   const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   const int64_t stride = int64_t{gridDim.x} * blockDim.x;
   for (int64_t i = thread * N; i < packed; i += stride * N) {

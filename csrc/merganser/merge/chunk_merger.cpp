@@ -55,10 +55,12 @@ void ChunkMerger<Compute>::set_scalars(
   for (size_t t = 0; tensor.has_fishers() && t < tensor.num_models; ++t) {
     scales_[t] = fisher_scale(tensor, tensor.fisher(t), tensor.num_examples[t]);
   }
+  rhos_.assign(p.rho.begin(), p.rho.end());
   scalars_ = {
       .count = static_cast<int>(weights_.size()),
       .weights = weights_.data(),
       .scales = scales_.data(),
+      .rhos = rhos_.empty() ? nullptr : rhos_.data(),
       .base_scale = tensor.has_base_fisher()
           ? fisher_scale(tensor, tensor.base_fisher(), tensor.base_num_examples)
           : Compute(0),

@@ -92,6 +92,7 @@ class ChunkMerger {
   ChunkReader<Compute> reader_;
   std::vector<Compute> weights_;
   std::vector<Compute> scales_;
+  std::vector<Compute> rhos_;
   bool normalize_fishers_ = false;
   MergeScalars<Compute> scalars_;
   std::vector<std::vector<Compute>> task_vectors_; // sparsified, per model

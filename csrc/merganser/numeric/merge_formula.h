@@ -38,6 +38,9 @@ struct MergeScalars {
   const T* weights = nullptr; // alpha_t, (count)
   // Factors of H_t = scale F_t: N_t, or the inverse of the mean of F_t.
   const T* scales = nullptr; // (count)
+  // gradient matching: rho_t in g_t = -rho_t H_0 tau_t, the gradient that
+  // expert t was left with (count); null: 1 each.
+  const T* rhos = nullptr;
   T base_scale = 0;
   T delta = 0; // H_0 = base_scale F_0 + delta
   // removal: the weight is alpha_t where the denominator is below this fraction
@@ -170,8 +173,8 @@ MERGANSER_FORMULA inline V merge_element(
     return sum;
   } else {
     // theta_0 +- sum alpha_t A_t tau_t / B with B = H_0 +- sum alpha_s H_s and
-    // A_t = H_0 + H_t (gradient matching, removal) or H_t (Fisher averaging
-    // with the base as one more model).
+    // A_t = rho_t H_0 + H_t: rho_t is 1 for removal and, unless given, gradient
+    // matching, 0 for Fisher averaging with the base as one more model.
     const V h0 = s.base_scale * base_fisher + s.delta;
     V total{};
     for (int t = 0; t < s.count; ++t) {
@@ -190,13 +193,23 @@ MERGANSER_FORMULA inline V merge_element(
     }
     V sum{};
     for (int t = 0; t < s.count; ++t) {
+      T rho = 1;
       const V h = s.scales[t] * fisher(t);
-      const V a = s.weights[t] * (M == MergeFormula::kFisherBase ? h : h0 + h);
-      // All Fishers zero, the limit of H_0 -> 0: task arithmetic (removal: its
-      // negation); for Fisher averaging the base, which is then the only model
-      // with a Fisher.
-      const V none =
-          broadcast<V>(M == MergeFormula::kFisherBase ? T(0) : s.weights[t]);
+      V a = h;
+      if constexpr (M == MergeFormula::kGradientMatching) {
+        if (s.rhos != nullptr) {
+          rho = s.rhos[t];
+        }
+        a = rho * h0 + h;
+      } else if constexpr (M == MergeFormula::kRemoval) {
+        a = h0 + h;
+      }
+      a = s.weights[t] * a;
+      // All Fishers zero, the limit of H_0 -> 0: rho_t times task arithmetic
+      // (removal: its negation). For Fisher averaging that is the base, which
+      // is then the only model with a Fisher.
+      const V none = broadcast<V>(
+          M == MergeFormula::kFisherBase ? T(0) : rho * s.weights[t]);
       const V weight = select(denominator == T(0), none, a / denominator);
       if constexpr (M == MergeFormula::kRemoval) {
         watch.weight(weight);

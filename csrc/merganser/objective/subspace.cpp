@@ -30,23 +30,6 @@ SubspaceStatistics zeros(int64_t columns) {
       at::zeros({columns}, options), at::zeros({columns, columns}, options)};
 }
 
-// Adds a batch: products u (B, K - 1, C), probabilities p and targets q (B, K).
-void add_batch(
-    SubspaceStatistics& sums,
-    const at::Tensor& u,
-    const at::Tensor& p,
-    const at::Tensor& q) {
-  const int64_t contrasts = u.size(1);
-  const at::Tensor difference = (p - q).narrow(1, 0, contrasts);
-  sums.gradient.add_((u * difference.unsqueeze(2)).sum({0, 1}));
-  const at::Tensor head = p.narrow(1, 0, contrasts);
-  // diag(p) - p p^T
-  const at::Tensor covariance =
-      at::diag_embed(head) - at::bmm(head.unsqueeze(2), head.unsqueeze(1));
-  const at::Tensor weighted = at::bmm(covariance, u);
-  sums.fisher.addmm_(u.flatten(0, 1).t(), weighted.flatten(0, 1));
-}
-
 // Elements that are converted to float64 at a time.
 constexpr int64_t kChunk = int64_t{1} << 20;
 
@@ -83,22 +66,52 @@ void add_quadratic(
 
 } // namespace
 
+void for_each_products(
+    JointObjective& objective,
+    const Subspace& subspace,
+    size_t task,
+    const std::vector<int64_t>& examples,
+    const UseProducts& use) {
+  const at::AutoGradMode with_gradients(true);
+  InnerProductSink sink(objective.model(), objective.arena(), subspace);
+  int64_t done = 0;
+  objective.for_each_batch(
+      task,
+      examples,
+      [&](const Batch& batch,
+          const at::Tensor& logits,
+          const at::Tensor& targets) {
+        const at::Tensor u = contrast_products(sink, logits);
+        const at::NoGradGuard no_grad;
+        const at::Tensor p = at::softmax(logits.detach().to(at::kDouble), 1);
+        const at::Tensor head = p.narrow(1, 0, u.size(1));
+        const at::Tensor difference = (p - targets).narrow(1, 0, u.size(1));
+        done += logits.size(0);
+        use({.jacobian = u,
+             .covariance = at::diag_embed(head) -
+                 at::bmm(head.unsqueeze(2), head.unsqueeze(1)),
+             .gradient = (u * difference.unsqueeze(2)).sum(1),
+             .indices = batch.indices},
+            done);
+      });
+}
+
 SubspaceStatistics subspace_statistics(
     JointObjective& objective,
     const Subspace& subspace,
     size_t task,
     const std::vector<int64_t>& examples) {
-  const at::AutoGradMode with_gradients(true);
   SubspaceStatistics sums = zeros(subspace.columns());
-  InnerProductSink sink(objective.model(), objective.arena(), subspace);
-  objective.for_each_batch(
+  for_each_products(
+      objective,
+      subspace,
       task,
       examples,
-      [&](const Batch&, const at::Tensor& logits, const at::Tensor& targets) {
-        const at::Tensor u = contrast_products(sink, logits);
-        const at::NoGradGuard no_grad;
-        const at::Tensor p = at::softmax(logits.detach().to(at::kDouble), 1);
-        add_batch(sums, u, p, targets);
+      [&](const ExampleProducts& batch, int64_t) {
+        sums.gradient.add_(batch.gradient.sum(0));
+        const at::Tensor weighted = at::bmm(batch.covariance, batch.jacobian);
+        sums.fisher.addmm_(
+            batch.jacobian.flatten(0, 1).t(), weighted.flatten(0, 1));
       });
   const double scale = objective.tasks()[task].scale(examples.size());
   sums.gradient.mul_(scale);

@@ -27,8 +27,9 @@ TORCH_LIBRARY(merganser, m) {
       "float fisher_weight) -> ()");
   m.def(
       "merge(Tensor? base, Tensor? base_fisher, Tensor[] models, "
-      "Tensor[] fishers, float[] weights, float[] scales, float base_scale, "
-      "int method, float delta, float clamp, float floor) -> Tensor");
+      "Tensor[] fishers, float[] weights, float[] scales, float[] rhos, "
+      "float base_scale, int method, float delta, float clamp, float floor) "
+      "-> Tensor");
   m.def(
       "linear_square_accumulate_(Tensor(a!) fisher, Tensor input, "
       "Tensor grad_output, float weight) -> ()");
@@ -145,6 +146,7 @@ at::Tensor merge(const TensorMerge& merge) {
       merge.fishers,
       merge.weights,
       merge.num_examples,
+      merge.rhos,
       merge.base_num_examples,
       merge.method,
       merge.delta,

@@ -109,6 +109,9 @@ void check_merge(const TensorMerge& merge) {
   check_count("fishers", merge.fishers.size(), models, method, needs_fishers);
   check_count(
       "scales", merge.num_examples.size(), models, method, needs_fishers);
+  const bool has_rhos =
+      !merge.rhos.empty() && method.formula == MergeFormula::kGradientMatching;
+  check_count("rhos", merge.rhos.size(), models, method, has_rhos);
   check_list("fishers", merge.fishers, first);
   check_optional("base", merge.base, first, method, method.needs_base);
   check_optional(
@@ -216,9 +219,11 @@ at::Tensor merge_cpu(const TensorMerge& merge) {
     const std::vector<T> alpha(merge.weights.begin(), merge.weights.end());
     const std::vector<T> n(
         merge.num_examples.begin(), merge.num_examples.end());
+    const std::vector<T> rho(merge.rhos.begin(), merge.rhos.end());
     MergeScalars<T> scalars = merge_scalars<T>(merge);
     scalars.weights = alpha.data();
     scalars.scales = n.data();
+    scalars.rhos = rho.empty() ? nullptr : rho.data();
     at::parallel_for(0, out.numel(), kGrain, [&](int64_t begin, int64_t end) {
       merge_range(
           static_cast<MergeFormula>(merge.method),

@@ -55,6 +55,8 @@ at::Tensor merge_cuda(const TensorMerge& merge) {
     for (size_t t = 0; t < models; ++t) {
       arguments.models[t] = source(merge.models[t]);
       arguments.weights[t] = static_cast<T>(merge.weights[t]);
+      arguments.rhos[t] =
+          merge.rhos.empty() ? T(1) : static_cast<T>(merge.rhos[t]);
     }
     for (size_t t = 0; t < merge.fishers.size(); ++t) {
       arguments.fishers[t] = source(merge.fishers[t]);

@@ -75,8 +75,11 @@ at::Tensor merge_reference(const TensorMerge& merge) {
     case MergeFormula::kRemoval: {
       const bool removal =
           merge.method == static_cast<int>(MergeFormula::kRemoval);
-      const bool fisher_base =
-          merge.method == static_cast<int>(MergeFormula::kFisherBase);
+      const auto rho = [&](int64_t t) {
+        const bool fisher_base =
+            merge.method == static_cast<int>(MergeFormula::kFisherBase);
+        return !merge.rhos.empty() ? merge.rhos[t] : fisher_base ? 0.0 : 1.0;
+      };
       const at::Tensor h0 = f0 * merge.base_num_examples + merge.delta;
       for (int64_t t = 0; t < n; ++t) {
         total = total + h(t) * merge.weights[t];
@@ -87,9 +90,8 @@ at::Tensor merge_reference(const TensorMerge& merge) {
         denominator = at::where(denominator < lowest, zero, denominator);
       }
       for (int64_t t = 0; t < n; ++t) {
-        const at::Tensor a = fisher_base ? h(t) : h0 + h(t);
-        const at::Tensor none =
-            at::full_like(zero, fisher_base ? 0.0 : merge.weights[t]);
+        const at::Tensor a = h0 * rho(t) + h(t);
+        const at::Tensor none = at::full_like(zero, rho(t) * merge.weights[t]);
         sum = sum +
             at::where(
                 denominator == 0, none, a * merge.weights[t] / denominator) *

@@ -70,6 +70,7 @@ struct TensorMerge {
   at::TensorList fishers = {}; // empty for methods without Fishers
   at::ArrayRef<double> weights = {}; // alpha_t
   at::ArrayRef<double> num_examples = {}; // N_t; `scales` in the schema
+  at::ArrayRef<double> rhos = {}; // gradient matching: rho_t; empty: 1 each
   double base_num_examples = 1; // N_0; `base_scale` in the schema
   int64_t method = 0; // a MergeFormula, up to kEwr
   double delta = 1e-12;
@@ -79,9 +80,9 @@ struct TensorMerge {
 
 // One merged tensor in one pass, with the shape and dtype of the first model.
 // Half types are merged in float32; float64 if any tensor is float64. Errors:
-// no models, a wrong number of weights, Fishers or num_examples, a missing base
-// or base_fisher. Values are not checked. Source: Daheim et al., arXiv
-// 2310.12808.
+// no models, a wrong number of weights, Fishers, num_examples or rhos, a
+// missing base or base_fisher. Values are not checked. Source: Daheim et al.,
+// arXiv 2310.12808.
 MERGANSER_API at::Tensor merge(const TensorMerge& merge);
 
 // Weight of a linear layer, squared per example: fisher (out, in) += weight *

@@ -51,42 +51,64 @@ bool needs_fisher(const MergePlan& plan, const std::string& name) {
              std::vector(models.models.size(), name));
 }
 
-// A Fisher or Gram file of the plan and its model, both positions in
-// MergePlan::inputs.
+// A Fisher or Gram file of the plan and a model that it was estimated on, both
+// positions in MergePlan::inputs.
 struct Statistic {
   size_t input;
   size_t model;
   bool adapter; // the model has one, so that its weights are not the model's
-  bool is_gram;
+  std::string_view remedy; // where the hashes differ
   std::string hash; // of the weights that it was estimated on; empty: unknown
 };
 
 template <typename Use>
 void for_each_statistic(const MergePlan& plan, const Use& use) {
-  const auto visit =
-      [&](std::optional<size_t> input, size_t model, bool adapter, bool gram) {
-        if (input) {
-          const Checkpoint& file = *plan.inputs[*input];
-          const auto metadata =
-              FisherMetadata::parse(file.metadata(), file.files().front());
-          use(Statistic{
-              *input,
-              model,
-              adapter,
-              gram,
-              metadata ? metadata->base_model_hash : ""});
-        }
-      };
+  const auto visit = [&](std::optional<size_t> input,
+                         size_t model,
+                         bool adapter,
+                         std::string_view remedy) {
+    if (input) {
+      const Checkpoint& file = *plan.inputs[*input];
+      const auto metadata =
+          FisherMetadata::parse(file.metadata(), file.files().front());
+      use(Statistic{
+          *input,
+          model,
+          adapter,
+          remedy,
+          metadata ? metadata->base_model_hash : ""});
+      if (metadata && metadata->task_vector && plan.base &&
+          plan.recipe.method->find_parameter("rho") != nullptr) {
+        use(Statistic{
+            *input,
+            *plan.base,
+            /*adapter=*/false,
+            "estimate the Fisher with this model as --base",
+            metadata->task_vector->base_model_hash});
+      }
+    }
+  };
+  constexpr std::string_view kFisher = "estimate the Fisher on this model";
+  constexpr std::string_view kGram = "estimate Gram matrices on this model";
   if (plan.base) {
-    visit(plan.base_fisher, *plan.base, /*adapter=*/false, /*gram=*/false);
-    visit(plan.base_gram, *plan.base, /*adapter=*/false, /*gram=*/true);
+    visit(plan.base_fisher, *plan.base, /*adapter=*/false, kFisher);
+    visit(plan.base_gram, *plan.base, /*adapter=*/false, kGram);
   }
   for (const PlanSlice& slice : plan.slices) {
     for (const PlanModel& model : slice.models) {
       const bool adapter = model.adapter != nullptr;
-      visit(model.fisher, model.weights, adapter, /*gram=*/false);
-      visit(model.gram, model.weights, adapter, /*gram=*/true);
+      visit(model.fisher, model.weights, adapter, kFisher);
+      visit(model.gram, model.weights, adapter, kGram);
     }
+  }
+  constexpr std::string_view kSubspace = "estimate the subspace Fisher again";
+  for (size_t i = 0; i < plan.subspace_hashes.size(); ++i) {
+    use(Statistic{
+        *plan.subspace,
+        i == 0 ? *plan.base : plan.slices.front().models[i - 1].weights,
+        /*adapter=*/false,
+        kSubspace,
+        plan.subspace_hashes[i]});
   }
 }
 
@@ -162,11 +184,11 @@ void check_hashes(
       return;
     }
     problems.add(fmt::format(
-        "{} was estimated on other weights than {} (its base_model_hash "
-        "differs); estimate {} on this model",
+        "{} was estimated on other weights than {} (the hash in its "
+        "metadata differs); {}",
         plan.inputs[statistic.input]->path().string(),
         plan.inputs[statistic.model]->path().string(),
-        statistic.is_gram ? "Gram matrices" : "the Fisher"));
+        statistic.remedy));
   });
 }
 

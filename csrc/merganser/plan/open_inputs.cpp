@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "merganser/io/fisher_file.h"
+#include "merganser/io/subspace_file.h"
 #include "merganser/plan/check_configs.h"
 
 namespace merganser {
@@ -49,6 +50,12 @@ size_t open_statistic(
   const size_t input = open_input(plan, path);
   const Metadata& metadata = plan.inputs[input]->metadata();
   const auto estimator = metadata.find("estimator");
+  if (estimator != metadata.end() && estimator->second == kSubspaceEstimator) {
+    throw InputError(fmt::format(
+        "{} contains a subspace Fisher; expected {}",
+        path.string(),
+        is_gram ? "Gram matrices" : "a diagonal Fisher"));
+  }
   if (estimator != metadata.end() &&
       (estimator->second == kGramEstimator) != is_gram) {
     throw InputError(fmt::format(
@@ -138,6 +145,10 @@ void open_inputs(MergePlan& plan, Problems& problems) {
       plan.base_gram =
           open_statistic(plan, *recipe.base_gram, /*is_gram=*/true);
     });
+  }
+  if (recipe.method->needs_subspace) {
+    problems.collect(
+        [&] { plan.subspace = open_input(plan, *recipe.subspace); });
   }
   std::vector<RecipeSlice> slices = recipe.slices;
   if (slices.empty()) {

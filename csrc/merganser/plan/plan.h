@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -10,7 +11,9 @@
 #include "merganser/base/api.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/io/model_dir.h"
+#include "merganser/io/task_vector.h"
 #include "merganser/plan/name_map.h"
+#include "merganser/plan/subspace_weights.h"
 #include "merganser/plan/tensor_plan.h"
 #include "merganser/recipe/recipe.h"
 
@@ -25,6 +28,7 @@ struct PlanModel {
   std::shared_ptr<const LoraAdapter> adapter;
   NameMap adapter_names; // of the adapter's tensors
   double num_examples = 1; // N_t
+  std::optional<Estimate> rho; // as measured, if the method uses it
   double gram_num_examples = 1; // N_t, as the Gram file has it
 };
 
@@ -55,6 +59,7 @@ struct MERGANSER_API MergePlan {
   std::optional<size_t> base; // input, if the recipe has a base
   std::optional<size_t> base_fisher; // input, if the method uses it
   std::optional<size_t> base_gram; // input, if the method uses it
+  std::optional<size_t> subspace; // input, if the method uses it
   double base_num_examples = 0; // N_0
   double base_gram_num_examples = 0; // N_0, as the Gram file has it
   // One for a recipe without slices. Models are sorted by their paths, so that
@@ -62,6 +67,14 @@ struct MERGANSER_API MergePlan {
   std::vector<PlanSlice> slices;
   // Directories below OUT, one per output; a single empty name without a sweep.
   std::vector<std::string> outputs;
+
+  // Data of a method that uses a subspace: the solution of each output, the
+  // content hashes of the base and then of each model that it was estimated on,
+  // the names of its groups, and the group of each tensor.
+  std::vector<SubspaceWeights> subspace_weights;
+  std::vector<std::string> subspace_hashes;
+  std::vector<std::string> subspace_groups;
+  std::map<std::string, size_t> subspace_group_of;
 
   std::vector<TensorPlan> tensors; // in the order of the output
   std::vector<TaskHead> heads; // one per model, or none

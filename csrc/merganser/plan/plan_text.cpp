@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/json_text.h"
@@ -26,6 +27,21 @@ std::string describe_weight(
   return setting == nullptr ? "" : setting->to_yaml();
 }
 
+// The setting, or the value that it stands for.
+std::string describe_rho(
+    const MergePlan& plan,
+    const PlanSlice& slice,
+    const PlanModel& model) {
+  const Setting* setting = find_setting(
+      "rho",
+      {&model.recipe.parameters, &slice.parameters, &plan.recipe.parameters});
+  const std::string given = setting == nullptr ? "auto" : setting->to_yaml();
+  return given == "auto" && model.rho
+      ? fmt::format(
+            "{:.3f} ± {:.3f}", model.rho->value, model.rho->standard_error)
+      : given;
+}
+
 Rows describe_inputs(const MergePlan& plan) {
   const Recipe& recipe = plan.recipe;
   const MethodInfo& method = *recipe.method;
@@ -35,6 +51,10 @@ Rows describe_inputs(const MergePlan& plan) {
       rows.front().insert(rows.front().end(), {"examples", files});
     }
   };
+  const bool has_rho = method.find_parameter("rho") != nullptr;
+  if (has_rho) {
+    rows.front().insert(rows.front().begin() + 2, "rho");
+  }
   add_columns(method.needs_fishers, "Fisher");
   add_columns(method.needs_grams(), "Gram matrices");
   const auto add_file = [&](bool used,
@@ -48,6 +68,9 @@ Rows describe_inputs(const MergePlan& plan) {
   };
   if (plan.base) {
     rows.push_back({"base", "", recipe.base_model->string()});
+    if (has_rho) {
+      rows.back().insert(rows.back().begin() + 2, "");
+    }
     add_file(method.needs_fishers, plan.base_fisher, plan.base_num_examples);
     add_file(method.needs_grams(), plan.base_gram, plan.base_gram_num_examples);
   }
@@ -67,6 +90,10 @@ Rows describe_inputs(const MergePlan& plan) {
           {fmt::format("model {}", rows.size() - !!plan.base),
            describe_weight(plan, slice, model),
            std::move(name)});
+      if (has_rho) {
+        rows.back().insert(
+            rows.back().begin() + 2, describe_rho(plan, slice, model));
+      }
       add_file(method.needs_fishers, model.fisher, model.num_examples);
       add_file(method.needs_grams(), model.gram, model.gram_num_examples);
     }
@@ -210,6 +237,11 @@ std::string plan_json(const MergePlan& plan, const BufferMemory& memory) {
             model.recipe.first_layer, model.recipe.last_layer};
       }
       entry["weight"] = describe_weight(plan, slice, model);
+      if (model.rho && std::isfinite(model.rho->value)) {
+        entry["rho_measured"] = {
+            {"value", model.rho->value},
+            {"standard_error", model.rho->standard_error}};
+      }
       json["models"].push_back(std::move(entry));
     }
   }

@@ -12,8 +12,10 @@
 #include "merganser/plan/check_inputs.h"
 #include "merganser/plan/fisher_notes.h"
 #include "merganser/plan/map_names.h"
+#include "merganser/plan/measured_rho.h"
 #include "merganser/plan/open_inputs.h"
 #include "merganser/plan/output_config.h"
+#include "merganser/plan/plan_subspace.h"
 #include "merganser/plan/plan_tensors.h"
 #include "merganser/plan/tensor_planner.h"
 
@@ -140,6 +142,7 @@ void note_unused(MergePlan& plan) {
   note(any(&RecipeModel::fisher), method.needs_fishers, "fisher");
   note(recipe.base_gram.has_value(), method.needs_base_gram(), "base_gram");
   note(any(&RecipeModel::gram), method.needs_grams(), "gram");
+  note(recipe.subspace.has_value(), method.needs_subspace, "subspace");
   note(
       any(&RecipeModel::num_examples) || recipe.base_num_examples,
       method.needs_num_examples,
@@ -266,6 +269,9 @@ MergePlan make_plan(Recipe recipe) {
   if (plan.recipe.heads == HeadMode::kPerTask) {
     plan_heads(plan, problems);
   }
+  problems.throw_if_any(source);
+  read_rhos(plan, problems);
+  plan_subspace(plan, problems);
   problems.throw_if_any(source);
   plan_tensors(plan, problems);
   problems.throw_if_any(source);

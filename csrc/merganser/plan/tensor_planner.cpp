@@ -7,6 +7,8 @@
 #include "merganser/base/error.h"
 #include "merganser/base/quote.h"
 #include "merganser/plan/check_tensors.h"
+#include "merganser/plan/measured_rho.h"
+#include "merganser/plan/plan_subspace.h"
 #include "merganser/recipe/methods.h"
 
 namespace merganser {
@@ -72,6 +74,9 @@ class TensorPlanner {
   // True for a tensor without a Fisher, which is equal in all models. (Where
   // some Fishers have it, check_inputs has compared whole models.)
   bool is_copied() const {
+    if (plan_.subspace && !plan_.subspace_group_of.contains(names_.output)) {
+      return is_unchanged(plan_, slice_, like_.tensor, names_.models);
+    }
     const auto [found, lacking] = count_fishers();
     if (lacking == 0 || has_a_gram()) {
       return false;
@@ -234,8 +239,10 @@ class TensorPlanner {
 
   void add_parameters(TensorPlan& tensor) const {
     std::vector<const Settings*> models;
+    std::vector<std::optional<Estimate>> rhos;
     for (const PlanModel& model : slice_.models) {
       models.push_back(&model.recipe.parameters);
+      rhos.push_back(model.rho);
     }
     const TensorPlace place = {names_.output, names_.models, names_.depth};
     for (size_t output = 0; output < plan_.outputs.size(); ++output) {
@@ -246,6 +253,13 @@ class TensorPlanner {
           slice_.parameters,
           place,
           output));
+      if (plan_.subspace) {
+        tensor.parameters.back().weights =
+            subspace_weights(plan_, names_.output, output);
+      }
+      replace_auto(tensor.parameters.back().rho, rhos, [&](size_t t) {
+        return slice_.models[t].recipe.fisher.value_or("");
+      });
     }
   }
 

@@ -10,6 +10,9 @@
 
 namespace merganser {
 
+// The value `auto` of a parameter.
+inline constexpr double kAuto = std::numeric_limits<double>::quiet_NaN();
+
 // A parameter of a merge method in recipes.
 struct ParameterInfo {
   enum class Scope {
@@ -20,6 +23,8 @@ struct ParameterInfo {
   Scope scope = Scope::kMerge;
   bool is_flag = false; // true or false, stored as 1 or 0
   bool is_whole = false; // an integer, not interpolated over the layers
+  bool may_be_auto =
+      false; // `auto`, stored as kAuto: the plan's measured value
   double min = std::numeric_limits<double>::lowest();
   double max = std::numeric_limits<double>::max();
   bool above_min = false; // `min` itself is not allowed
@@ -44,6 +49,7 @@ enum class WeightRule {
   kScale, // the parameter `scale` of the only model
   kSlerp, // the angle between the tensors of base and model
   kModelStock, // the angles between the task vectors of a tensor
+  kSubspace, // the optimum in the span of the task vectors, from a file
 };
 
 // The rule for weights of linear layers with Gram matrices of their inputs
@@ -68,6 +74,7 @@ struct MERGANSER_API MethodInfo {
   bool needs_fishers = false; // one per model
   bool needs_base_fisher = false;
   bool needs_num_examples = false; // N of Fishers and Grams: H = N F
+  bool needs_subspace = false; // a subspace Fisher, which gives the weights
   int min_models = 1; // without the base
   int max_models = 0; // 0: no limit
   std::span<const ParameterInfo> parameters = {};

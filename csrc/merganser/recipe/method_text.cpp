@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <vector>
@@ -22,7 +23,7 @@ std::string range(const ParameterInfo& parameter) {
     return "true, false";
   }
   if (parameter.min == -kLargest && parameter.max == kLargest) {
-    return "any number";
+    return parameter.may_be_auto ? "any number, auto" : "any number";
   }
   if (parameter.max == kLargest) {
     return fmt::format("{} {}", parameter.above_min ? ">" : "≥", parameter.min);
@@ -41,7 +42,9 @@ std::string fallback(const ParameterInfo& parameter) {
   if (parameter.is_flag) {
     return *parameter.fallback != 0 ? "true" : "false";
   }
-  return fmt::format("{}", *parameter.fallback);
+  return std::isnan(*parameter.fallback)
+      ? "auto"
+      : fmt::format("{}", *parameter.fallback);
 }
 
 std::vector<std::string> needs(const MethodInfo& method) {
@@ -54,6 +57,9 @@ std::vector<std::string> needs(const MethodInfo& method) {
   }
   if (method.needs_base_fisher) {
     keys.emplace_back("base_fisher");
+  }
+  if (method.needs_subspace) {
+    keys.emplace_back("subspace");
   }
   if (method.needs_grams()) {
     keys.emplace_back("gram");

@@ -15,11 +15,13 @@
 #include "merganser/recipe/methods/fisher_base.h"
 #include "merganser/recipe/methods/gradient_matching.h"
 #include "merganser/recipe/methods/linear.h"
+#include "merganser/recipe/methods/measured_gradient_matching.h"
 #include "merganser/recipe/methods/model_stock.h"
 #include "merganser/recipe/methods/passthrough.h"
 #include "merganser/recipe/methods/regmean.h"
 #include "merganser/recipe/methods/removal.h"
 #include "merganser/recipe/methods/slerp.h"
+#include "merganser/recipe/methods/subspace_gradient_matching.h"
 #include "merganser/recipe/methods/task_arithmetic.h"
 #include "merganser/recipe/methods/ties.h"
 
@@ -32,6 +34,8 @@ constexpr const MethodInfo* kMethods[] = {
     &methods::kFisher,
     &methods::kFisherBase,
     &methods::kGradientMatching,
+    &methods::kMeasuredGradientMatching,
+    &methods::kSubspaceGradientMatching,
     &methods::kRemoval,
     &methods::kEwr,
     &methods::kBlockGradientMatching,

@@ -21,6 +21,7 @@ constexpr ModelField kModelFields[] = {
     {"density", &TensorParameters::density},
     {"gamma", &TensorParameters::gamma},
     {"epsilon", &TensorParameters::epsilon},
+    {"rho", &TensorParameters::rho},
 };
 
 struct MergeField {
@@ -32,6 +33,7 @@ constexpr MergeField kMergeFields[] = {
     {"delta", &TensorParameters::delta},
     {"clamp", &TensorParameters::clamp},
     {"floor", &TensorParameters::floor},
+    {"shrink", &TensorParameters::shrink},
     {"lambda", &TensorParameters::lambda},
     {"off_diagonal", &TensorParameters::off_diagonal},
     {"ridge", &TensorParameters::ridge},

@@ -20,10 +20,12 @@ struct TensorParameters {
   std::vector<double> density;
   std::vector<double> gamma;
   std::vector<double> epsilon;
+  std::vector<double> rho; // kAuto until the plan replaces it
   // One value for the merge.
   double delta = 0;
   double clamp = 0;
   double floor = 0;
+  double shrink = 0;
   double lambda = 0;
   double off_diagonal = 0;
   double ridge = 0;

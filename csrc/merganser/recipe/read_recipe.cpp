@@ -24,6 +24,7 @@ constexpr std::string_view kKeys[] = {
     "base_model",
     "base_fisher",
     "base_gram",
+    "subspace",
     "base_num_examples",
     "models",
     "slices",
@@ -73,6 +74,7 @@ void parse_base(
   }
   take("base_fisher", method.needs_base_fisher, to(recipe.base_fisher));
   take("base_gram", method.needs_base_gram(), to(recipe.base_gram));
+  take("subspace", method.needs_subspace, to(recipe.subspace));
   take("base_num_examples", false, [&](const YamlValue& count) {
     recipe.base_num_examples = count.positive();
   });

@@ -56,6 +56,7 @@ struct MERGANSER_API Recipe {
   std::optional<std::filesystem::path> base_model;
   std::optional<std::filesystem::path> base_fisher;
   std::optional<std::filesystem::path> base_gram;
+  std::optional<std::filesystem::path> subspace; // a subspace Fisher
   std::optional<double> base_num_examples; // N_0
   std::vector<RecipeModel> models; // either these...
   std::vector<RecipeSlice> slices; // ...or these

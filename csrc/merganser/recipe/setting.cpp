@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/json_text.h"
@@ -12,6 +13,8 @@
 
 namespace merganser {
 namespace {
+
+constexpr const char* kAutoText = "auto";
 
 double parse_one(const YamlValue& value, const ParameterInfo& parameter) {
   if (parameter.is_flag) {
@@ -45,7 +48,11 @@ std::vector<double> parse_items(
 std::vector<double> parse_values(
     const YamlValue& value,
     const ParameterInfo& parameter) {
-  if (parameter.is_flag || parameter.is_whole || !value.is_list()) {
+  const bool is_list = value.is_list();
+  if (parameter.may_be_auto && !is_list && value.text() == kAutoText) {
+    return {kAuto};
+  }
+  if (parameter.is_flag || parameter.is_whole || !is_list) {
     return {parse_one(value, parameter)};
   }
   return parse_items(value, parameter);
@@ -81,9 +88,11 @@ Setting Setting::parse(const YamlValue& value, const ParameterInfo& parameter) {
 }
 
 std::string Setting::to_yaml() const {
-  const auto print = [](const std::vector<double>& values) {
-    return values.size() == 1 ? fmt::format("{}", values[0])
-                              : fmt::format("[{}]", fmt::join(values, ", "));
+  const auto print = [](const std::vector<double>& values) -> std::string {
+    if (values.size() > 1) {
+      return fmt::format("[{}]", fmt::join(values, ", "));
+    }
+    return std::isnan(values[0]) ? kAutoText : fmt::format("{}", values[0]);
   };
   const Rule& first = rules_.front();
   if (is_sweep_) {

@@ -22,7 +22,8 @@ class YamlValue;
 //   [{filter: mlp, value: 0.5}, {value: 1}]    the first rule whose filter
 //                                              occurs in the tensor's name
 //
-// as in mergekit; and, in Merganser only,
+// as in mergekit; and, in Merganser only, `auto` in place of a number where the
+// parameter allows it, and
 //
 //   {sweep: [0.2, 0.4]}                        one output per value
 class MERGANSER_API Setting {

@@ -91,10 +91,12 @@ class Stored:
 
 def is_of_other_model(fisher: FisherResult, model: Any) -> bool:
     """True if a Fisher is known to be that of other weights than a model's, by hash."""
-    return bool(fisher.base_model_hash) and not may_belong_to(fisher, _hash_of(model))
+    return bool(fisher.base_model_hash) and not may_belong_to(
+        fisher, content_hash_of(model)
+    )
 
 
-def _hash_of(model: Any) -> str:
+def content_hash_of(model: Any) -> str:
     """The hash of a checkpoint, given by its path or by a module that transformers
     loaded from it and that still has its weights; empty: unknown."""
     if isinstance(model, str | os.PathLike):

@@ -129,8 +129,78 @@ class _Span:
     """Directions, and the scores and Fisher factors as combinations of them."""
 
     directions: list[Tensor]
-    score: Tensor  # (B, directions)
-    factors: Tensor  # (B, Q, directions): Fisher = sum_q (factors_q . products)^2
+    shares: Tensor  # (B, scores and factors, directions)
+    scores: int  # 0 or 1
+
+
+class ExampleProducts:
+    """Products of each example's gradient, and of its Fisher's factors, with columns.
+
+    An example's Fisher in the columns' span is the sum of u u^T over its factors' u.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        columns: Columns,
+        loss: Callable[[], Loss],
+        receive: Callable[[Tensor, Tensor], None],
+        *,
+        gradient: bool = True,
+        fisher: bool = True,
+        estimator: str = "auto",
+        seed: int = 0,
+        unsupported: str = "per_example",
+    ):
+        """loss: returns the loss, which may be known only after a forward pass.
+        receive(gradients of the negative log-likelihood (B, 0 or 1, T G), factors
+        (B, Q, T G)). gradient, fisher: which of the two to compute.
+        estimator: "exact", "mc" (a label drawn per example or position) or "auto": mc
+        for sequences of labels only. A loss of unknown distribution gives the empirical
+        Fisher."""
+        self._loss = loss
+        self._gives = receive
+        self._gradient = gradient
+        self._fisher = fisher
+        self._estimator = estimator
+        self._seed = seed
+        self._span: _Span | None = None
+        self._products = PerExampleProducts(model, columns, self._receive, unsupported)
+
+    def add(self, outputs_of: Callable[[Batch], Tensor], batch: Batch) -> None:
+        self._products.add(outputs_of, batch, self._directions)
+
+    def _directions(self, outputs: Tensor, batch: Batch) -> Iterable[Tensor]:
+        self._span = self._find_span(outputs, batch)
+        return self._span.directions
+
+    def _find_span(self, outputs: Tensor, batch: Batch) -> _Span:
+        loss = self._loss()
+        scores = [loss.score(outputs, batch)] if self._gradient else []
+        factors = self._factors(loss, outputs, batch) if self._fisher else []
+        wanted = [*scores, *factors]
+        directions = loss.basis(outputs) if scores and factors else None
+        if directions is None:
+            shares = torch.eye(len(wanted), dtype=torch.float64, device=outputs.device)
+            return _Span(wanted, shares.expand(batch.size, -1, -1), len(scores))
+        basis = torch.stack([v.flatten(1).double() for v in directions], 2)
+        stacked = torch.stack([v.flatten(1).double() for v in wanted], 1)
+        return _Span(directions, stacked @ basis, len(scores))
+
+    def _factors(self, loss: Loss, outputs: Tensor, batch: Batch) -> list[Tensor]:
+        if not loss.has_distribution:
+            return [loss.score(outputs, batch)]
+        is_exact = self._estimator == "exact"
+        if self._estimator == "auto":
+            is_exact = loss.basis(outputs) is not None
+        if is_exact:
+            return list(loss.exact(outputs, batch))
+        return [loss.sampled(outputs, batch, self._seed, 0)]
+
+    def _receive(self, part: Batch, u: Tensor) -> None:
+        assert self._span is not None  # set with the directions
+        found = self._span.shares @ u.transpose(0, 1)  # (B, scores and factors, T G)
+        self._gives(found[:, : self._span.scores], found[:, self._span.scores :])
 
 
 class SubspaceFisher:
@@ -152,10 +222,8 @@ class SubspaceFisher:
         folds: int = 1,
         unsupported: str = "per_example",
     ):
-        """loss: returns the loss, which may be known only after a forward pass.
-        estimator: "exact", "mc" (a label drawn per example or position) or "auto": mc
-        for sequences of labels only. A loss of unknown distribution gives the empirical
-        Fisher. folds: number of parts of the examples, each with its own sums."""
+        """loss, estimator: as for ExampleProducts. folds: number of parts of the
+        examples, each with its own sums."""
         self.columns = columns
         device = next(iter(trainable_parameters(model).values())).device
         self._counts = [0] * folds
@@ -163,11 +231,15 @@ class SubspaceFisher:
             folds, columns.size, dtype=torch.float64, device=device
         )
         self._fishers = self._gradients.new_zeros(folds, columns.size, columns.size)
-        self._loss = loss
-        self._estimator = estimator
-        self._seed = seed
-        self._span: _Span | None = None
-        self._products = PerExampleProducts(model, columns, self._receive, unsupported)
+        self._products = ExampleProducts(
+            model,
+            columns,
+            loss,
+            self._receive,
+            estimator=estimator,
+            seed=seed,
+            unsupported=unsupported,
+        )
 
     @property
     def count(self) -> int:
@@ -188,7 +260,7 @@ class SubspaceFisher:
         return self._gradients[fold], self._fishers[fold], self._counts[fold]
 
     def add(self, outputs_of: Callable[[Batch], Tensor], batch: Batch) -> None:
-        self._products.add(outputs_of, batch, self._directions)
+        self._products.add(outputs_of, batch)
 
     def reset(self) -> None:
         """Begins again, at the model's current weights."""
@@ -196,47 +268,14 @@ class SubspaceFisher:
         self._gradients.zero_()
         self._fishers.zero_()
 
-    def _directions(self, outputs: Tensor, batch: Batch) -> Iterable[Tensor]:
-        self._span = self._find_span(outputs, batch)
-        return self._span.directions
-
-    def _find_span(self, outputs: Tensor, batch: Batch) -> _Span:
-        loss = self._loss()
-        score = loss.score(outputs, batch)
-        factors = self._factors(loss, outputs, batch)
-        directions = loss.basis(outputs)
-        if directions is None:
-            directions = [score, *factors]
-            identity = torch.eye(len(directions), dtype=torch.float64)
-            shares = identity.to(score.device).expand(batch.size, -1, -1)
-            return _Span(directions, shares[:, 0], shares[:, 1:])
-        basis = torch.stack([v.flatten(1).double() for v in directions], 2)
-        stacked = torch.stack([v.flatten(1).double() for v in factors], 1)
-        scores = score.flatten(1).double()[:, None] @ basis
-        return _Span(directions, scores[:, 0], stacked @ basis)
-
-    def _factors(self, loss: Loss, outputs: Tensor, batch: Batch) -> list[Tensor]:
-        if not loss.has_distribution:
-            return [loss.score(outputs, batch)]
-        is_exact = self._estimator == "exact"
-        if self._estimator == "auto":
-            is_exact = loss.basis(outputs) is not None
-        if is_exact:
-            return list(loss.exact(outputs, batch))
-        return [loss.sampled(outputs, batch, self._seed, 0)]
-
-    def _receive(self, part: Batch, u: Tensor) -> None:
-        assert self._span is not None  # set with the directions
-        by_example = u.transpose(0, 1)  # (B, directions, T G)
-        scores = torch.einsum("bp,bpc->bc", self._span.score, by_example)
-        factors = self._span.factors @ by_example
-        folds = len(self._counts)
-        for first in range(min(folds, part.size)):
+    def _receive(self, gradients: Tensor, factors: Tensor) -> None:
+        folds, size = len(self._counts), len(factors)
+        for first in range(min(folds, size)):
             fold = (self.count + first) % folds
             rows = slice(first, None, folds)
-            self._gradients[fold] += scores[rows].sum(0)
+            self._gradients[fold] += gradients[rows].sum((0, 1))
             some = factors[rows].flatten(0, 1)
             self._fishers[fold] += some.T @ some
         begun = self.count
-        for i in range(part.size):
+        for i in range(size):
             self._counts[(begun + i) % folds] += 1

@@ -28,6 +28,7 @@ class Part:
     tensors: dict[str, Tensor]
     num_examples: float = 1.0  # N, for Fishers and Gram matrices
     estimator: str = ""
+    task_vector: _C.TaskVectorStatistics | None = None
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
@@ -260,8 +261,15 @@ def assigned(
         own = name if name in statistic else _twin(name, statistic, model, equal)
         if own is not None:
             tensors[name] = statistic[own]
-    estimator = getattr(statistic, "estimator", "")
-    return Part(label, tensors, float(statistic.num_examples), estimator)
+    if not isinstance(statistic, FisherResult):
+        return Part(label, tensors, float(statistic.num_examples))
+    return Part(
+        label,
+        tensors,
+        float(statistic.num_examples),
+        statistic.estimator,
+        statistic.task_vector,
+    )
 
 
 def _twin(

@@ -27,6 +27,7 @@ def make_engine(inputs: Inputs, weights: Any, parameters: Any) -> _C.MemoryMerge
         list(inputs.reference.tensors),
         [part.num_examples for part in inputs.fishers],
         [part.num_examples for part in inputs.grams],
+        [part.task_vector for part in inputs.fishers],
     )
 
 

@@ -34,13 +34,15 @@ class Carrier:
     As a context it restores the module's own weights, whatever happens.
     """
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: nn.Module, label: str = "base"):
+        """label: names the module in errors."""
+        self._label = label
         self.module = unwrapped(module)
         self.device = device_of(self.module)
         self.parameters: dict[str, Tensor] = dict(trainable_parameters(self.module))
         if not self.parameters:
             raise InputError("the model has no trainable parameter")
-        self._tensors = state_of(self.module, "base")
+        self._tensors = state_of(self.module, label)
         self.own: State = {}
 
     def __enter__(self) -> Carrier:
@@ -85,7 +87,7 @@ class Carrier:
             state = self._completed(read_tensors(model))
         else:
             state = state_of(model, label)
-        check_state(state, self._tensors, label, "base")
+        check_state(state, self._tensors, label, self._label)
         for name, x in state.items():
             if x.dtype in FLOATS and not bool(x.isfinite().all()):
                 raise InputError(

@@ -100,6 +100,7 @@ void compare(const Case& c) {
         c.types[t % c.types.size()], c.n, t == 0 ? c.offset : 0, t + 1, -1, 1);
     a.models[t] = models[t].source();
     a.weights[t] = T(0.25) * static_cast<T>(t + 1);
+    a.rhos[t] = T(0.5) * static_cast<T>(t);
     if (uses_fishers(c.formula)) {
       fishers.emplace_back(c.fisher_type, c.n, 0, 50 + t, 0, 1e-3);
       a.fishers[t] = fishers[t].source();
@@ -136,6 +137,7 @@ void compare(const Case& c) {
   MergeScalars<T> scalars = a.scalars;
   scalars.weights = a.weights;
   scalars.scales = a.scales;
+  scalars.rhos = a.rhos;
   merge_elements(c.formula, scalars, arrays, c.n);
 
   AnyArray out = random_array(c.types[0], c.n, 0, 0, 0, 1);
@@ -168,7 +170,10 @@ Array<T> array_of(const test::Vector& values) {
 
 template <typename T>
 void compare_with_definition(MergeFormula formula, int64_t n, int count) {
-  const test::Problem p = test::random_problem(n, count);
+  test::Problem p = test::random_problem(n, count);
+  for (int t = 0; t < count; ++t) {
+    p.rhos.push_back(0.5 * t);
+  }
   const Type type = sizeof(T) == 4 ? Type::kFloat : Type::kDouble;
   std::vector<Array<T>> inputs;
   const auto source = [&](const test::Vector& values) {
@@ -179,6 +184,7 @@ void compare_with_definition(MergeFormula formula, int64_t n, int count) {
   for (int t = 0; t < count; ++t) {
     a.models[t] = source(p.models[t]);
     a.weights[t] = static_cast<T>(p.weights[t]);
+    a.rhos[t] = static_cast<T>(p.rhos[t]);
     if (uses_fishers(formula)) {
       a.fishers[t] = source(p.fishers[t]);
       a.scales[t] = static_cast<T>(p.scales[t]);

@@ -30,14 +30,20 @@ Elements<T> elements_of(const Problem& problem) {
     elements.weights.push_back(static_cast<T>(problem.weights[t]));
     elements.scales.push_back(static_cast<T>(problem.scales[t]));
   }
+  elements.rhos.assign(problem.rhos.begin(), problem.rhos.end());
   elements.base_scale = static_cast<T>(problem.base_scale);
   elements.delta = static_cast<T>(problem.delta);
   return elements;
 }
 
 template <typename T>
-void compare(MergeFormula method, size_t n, size_t count) {
-  const Problem problem = random_problem(n, count);
+void compare(
+    MergeFormula method,
+    size_t n,
+    size_t count,
+    const std::vector<double>& rhos = {}) {
+  Problem problem = random_problem(n, count);
+  problem.rhos = rhos;
   const Vector expected = oracle(method, problem);
   const std::vector<T> found = elements_of<T>(problem).merge(method);
   ASSERT_EQ(found.size(), n);
@@ -61,6 +67,38 @@ TEST(MergeElements, EqualTheDefinition) {
       }
     }
   }
+}
+
+TEST(MergeElements, GradientMatchingTakesTheExpertsGradients) {
+  for (const size_t n : {1, 257}) {
+    const std::vector<double> rhos = {0, 1, 0.3, -0.2, 1.5};
+    compare<float>(MergeFormula::kGradientMatching, n, 5, rhos);
+    compare<double>(MergeFormula::kGradientMatching, n, 5, rhos);
+  }
+}
+
+// rho 0 is Fisher averaging with the base, rho 1 gradient matching without rho,
+// in every bit; without Fishers task arithmetic scaled by rho.
+TEST(MergeElements, RhoHasItsLimits) {
+  Elements<double> elements = elements_of<double>(random_problem(257, 3));
+  const auto with = [&](MergeFormula formula, std::vector<double> rhos) {
+    elements.rhos = std::move(rhos);
+    return elements.merge(formula);
+  };
+  EXPECT_EQ(
+      with(MergeFormula::kGradientMatching, {0, 0, 0}),
+      with(MergeFormula::kFisherBase, {}));
+  EXPECT_EQ(
+      with(MergeFormula::kGradientMatching, {1, 1, 1}),
+      with(MergeFormula::kGradientMatching, {}));
+  Elements<double> none;
+  none.base = {1};
+  none.base_fisher = {0};
+  none.models = {{3}, {5}};
+  none.fishers = {{0}, {0}};
+  none.weights = none.scales = {1, 1};
+  none.rhos = {0.5, 0.25};
+  EXPECT_EQ(none.merge(MergeFormula::kGradientMatching)[0], 1 + 1 + 1);
 }
 
 // Parameters stored as BFloat16 are converted, merged and rounded.

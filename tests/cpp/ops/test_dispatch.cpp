@@ -92,7 +92,8 @@ TEST(Checks, OfMerge) {
                        std::vector<at::Tensor> models,
                        std::vector<at::Tensor> fishers,
                        std::vector<double> scales,
-                       int64_t method) {
+                       int64_t method,
+                       std::vector<double> rhos = {}) {
     return message([&] {
       merge(
           {.base = base,
@@ -101,10 +102,17 @@ TEST(Checks, OfMerge) {
            .fishers = fishers,
            .weights = std::vector<double>(models.size(), 1.0),
            .num_examples = scales,
+           .rhos = rhos,
            .method = method});
     });
   };
   EXPECT_EQ(run(x, {x, x}, {x, x}, {1, 1}, 4), "no error");
+  EXPECT_EQ(run(x, {x, x}, {x, x}, {1, 1}, 4, {0, 1}), "no error");
+  expect_contains(
+      run(x, {x, x}, {x, x}, {1, 1}, 4, {0}),
+      "needs rhos, one per model (2), got 1");
+  expect_contains(
+      run(x, {x}, {x}, {1}, 3, {0}), "fisher_base takes no rhos, got 1");
   expect_contains(run(x, {x}, {x}, {1}, 7), "unknown method number 7");
   expect_contains(run(x, {}, {}, {}, 0), "at least one model");
   expect_contains(run({}, {x}, {}, {}, 1), "task_arithmetic needs base");

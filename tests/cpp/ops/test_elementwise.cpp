@@ -150,6 +150,7 @@ struct MergeCase {
   std::vector<at::Tensor> fishers;
   std::vector<double> weights;
   std::vector<double> num_examples;
+  std::vector<double> rhos; // of gradient matching
 
   MergeCase(int64_t n, int64_t count, at::ScalarType type) {
     base = hard_numbers(n, type);
@@ -168,6 +169,7 @@ struct MergeCase {
     TensorMerge merge{
         .models = models,
         .weights = weights,
+        .rhos = rhos,
         .base_num_examples = 500,
         .method = static_cast<int64_t>(method.formula),
         .delta = 0, // coordinates without any Fisher are a case of their own
@@ -199,6 +201,18 @@ TEST(Merge, HasTheBitsOfItsDefinition) {
       }
     });
   }
+}
+
+TEST(Merge, TakesRhos) {
+  const MethodInfo& method = method_of(MergeFormula::kGradientMatching);
+  MergeCase given(1000, 3, at::kFloat);
+  const at::Tensor plain = given.run(merge, method);
+  given.rhos = {1, 1, 1};
+  EXPECT_TRUE(same_bits(given.run(merge, method), plain));
+  given.rhos = {0, 0.3, -0.2};
+  const at::Tensor merged = given.run(merge, method);
+  EXPECT_FALSE(same_bits(merged, plain));
+  EXPECT_TRUE(same_bits(merged, given.run(merge_reference, method)));
 }
 
 TEST(Merge, TakesManyModels) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "merganser/io/yaml_value.h"
 #include "support/expect_error.h"
 
@@ -16,6 +18,7 @@ constexpr ParameterInfo kPositiveShare = {
     .min = 0,
     .max = 1,
     .above_min = true};
+constexpr ParameterInfo kMeasured = {.name = "p", .may_be_auto = true};
 constexpr ParameterInfo kFlag = {.name = "p", .is_flag = true};
 constexpr ParameterInfo kWhole = {
     .name = "p",
@@ -58,6 +61,18 @@ TEST(Setting, TakesNumbers) {
   }
   EXPECT_EQ(parse("0.5").to_yaml(), "0.5");
   EXPECT_EQ(parse("1", kPositiveShare).at("t", 0), 1);
+}
+
+TEST(Setting, TakesAutoWhereTheParameterMayBe) {
+  const Setting setting = parse("auto", kMeasured);
+  EXPECT_TRUE(std::isnan(*setting.at("t", 0)));
+  EXPECT_TRUE(setting.is_constant());
+  EXPECT_EQ(setting.to_yaml(), "auto");
+  EXPECT_EQ(parse("0.5", kMeasured).at("t", 0), 0.5);
+  const Setting rules =
+      parse("[{filter: mlp, value: auto}, {value: 2}]", kMeasured);
+  EXPECT_TRUE(std::isnan(*rules.at("x.mlp", 0)));
+  EXPECT_EQ(rules.at("x", 0), 2);
 }
 
 TEST(Setting, KeepsFlagsAsNumbers) {
@@ -156,6 +171,9 @@ TEST(Setting, RefusesOtherValues) {
   const Bad bad[] = {
       {"much", kAny, "4", "p must be a number, not 'much'"},
       {".nan", kAny, "4", "p must be a number"},
+      {".nan", kMeasured, "4", "p must be a number"},
+      {"auto", kAny, "4", "p must be a number, not 'auto'"},
+      {"[auto, 1]", kMeasured, "5", "p[0] must be a number, not 'auto'"},
       {".inf", kAny, "4", "p must be a number"},
       {"[]",
        kAny,

@@ -15,6 +15,7 @@ struct Elements {
   std::vector<std::vector<P>> models;
   std::vector<std::vector<T>> fishers;
   std::vector<T> weights, scales;
+  std::vector<T> rhos = {}; // empty: null
   T base_scale = 1, delta = 0, clamp = T(0.05), floor = T(1e-6);
   T lambda = T(0.75);
   bool normalize = true;
@@ -34,6 +35,7 @@ struct Elements {
         .count = static_cast<int>(models.size()),
         .weights = weights.data(),
         .scales = scales.data(),
+        .rhos = rhos.empty() ? nullptr : rhos.data(),
         .base_scale = base_scale,
         .delta = delta,
         .clamp = clamp,

@@ -16,6 +16,7 @@ struct Problem {
   Vector base, base_fisher;
   std::vector<Vector> models, fishers;
   std::vector<double> weights, scales;
+  std::vector<double> rhos; // of gradient matching; empty: 1 each
   double base_scale = 100, delta = 1e-12, clamp = 0.05, floor = 1e-6;
   double lambda = 0.75;
   bool normalize = true;
@@ -98,7 +99,10 @@ inline Vector oracle(MergeFormula method, const Problem& p) {
           sum([&](size_t t) { return Vector(h(t) * tau(t)); }) / (h0 + sum_h);
     case MergeFormula::kGradientMatching:
       return p.base +
-          sum([&](size_t t) { return Vector((h0 + h(t)) * tau(t)); }) /
+          sum([&](size_t t) {
+            const double rho = p.rhos.empty() ? 1 : p.rhos[t];
+            return Vector((rho * h0 + h(t)) * tau(t));
+          }) /
           (h0 + sum_h);
     case MergeFormula::kRemoval: {
       const Vector exact = p.base -

@@ -29,6 +29,7 @@ METHODS = [
     "fisher",
     "fisher_base",
     "gradient_matching",
+    "measured_gradient_matching",
     "removal",
     "ewr",
 ]

@@ -118,7 +118,9 @@ def test_adam_step_without_fisher_moves_alike(device):
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
 
 
-def merged_float64(base, base_fisher, models, fishers, weights, scales, method):
+def merged_float64(
+    base, base_fisher, models, fishers, weights, scales, method, rhos=None
+):
     """The table in docs/method.md, section 2, in float64, with delta 1e-12."""
     base, f0 = base.double(), base_fisher.double()
     theta = [x.double() for x in models]
@@ -135,7 +137,9 @@ def merged_float64(base, base_fisher, models, fishers, weights, scales, method):
         top = sum(a * g * (x - base) for a, x, g in terms)
         return base + top / (h0 + sum(a * g for a, _, g in terms))
     if method == "gradient_matching":
-        top = sum(a * (h0 + g) * (x - base) for a, x, g in terms)
+        rhos = rhos or [1.0] * len(terms)
+        pairs = zip(rhos, terms, strict=True)
+        top = sum(a * (rho * h0 + g) * (x - base) for rho, (a, x, g) in pairs)
         return base + top / (h0 + sum(a * g for a, _, g in terms))
     if method == "removal":
         total = sum(a * g for a, _, g in terms)
@@ -190,6 +194,24 @@ def test_merge(device, size, count, dtype, method):
         torch.testing.assert_close(merged.double(), expected, rtol=1.3e-6, atol=5e-5)
     else:
         torch.testing.assert_close(merged, expected.to(dtype), check_dtype=True)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_merge_takes_the_experts_gradients(device, dtype):
+    rhos = [0.3, -0.2, 1.5]
+    given = merge_inputs(257, 3, dtype, device)
+    base, base_fisher, models, fishers, weights, scales = given
+    options = {"base_fisher": base_fisher, "weights": weights, "scales": scales}
+    options |= {"method": "measured_gradient_matching", "base_scale": 500}
+    merged = ops.merge(base, models, fishers, rhos=rhos, **options)
+    expected = merged_float64(*given, "gradient_matching", rhos)
+    close = {"rtol": 1.3e-6, "atol": 5e-5} if dtype == torch.float32 else {}
+    torch.testing.assert_close(merged, expected.to(dtype), **close)
+    ones = ops.merge(base, models, fishers, rhos=[1.0] * 3, **options)
+    plain = options | {"method": "gradient_matching"}
+    assert torch.equal(ones, ops.merge(base, models, fishers, **plain))
+    with pytest.raises(RuntimeError, match=r"needs rhos, one per model \(3\), got 1"):
+        ops.merge(base, models, fishers, rhos=[1.0], **options)
 
 
 def test_merge_refuses_unknown_methods():
@@ -374,14 +396,14 @@ def op_samples(device):
     ids = torch.randint(6, (2, 3), device=device)
     indices = torch.arange(2, device=device)
     probabilities = torch.full((2, 4), 0.25, device=device)
-    numbers = ([1.0, 1.0], [2.0, 2.0], 1.0, 4, 1e-12, 0.5, 1e-6)
+    numbers = ([1.0, 1.0], [2.0, 2.0], [0.5, 1.0], 1.0, 4, 1e-12, 0.5, 1e-6)
     vector = torch.zeros(5, device=device)
     yield op.square_accumulate_, (flat[0], flat[1], 0.5)
     yield op.square_accumulate_, (flat[0], flat[1].bfloat16(), 0.5)
     yield op.adam_fisher_step_, (*lists, *scalars)
     yield op.adam_fisher_step_, (*lists[:4], [], *scalars)
     yield op.merge, (flat[0], flat[1], flat[2:4], flat[3:5], *numbers)
-    yield op.merge, (None, None, [x.half()], [], [1.0], [], 1.0, 0, 0.0, 0.5, 0.0)
+    yield op.merge, (None, None, [x.half()], [], [1.0], [], [], 1.0, 0, 0.0, 0.5, 0.0)
     yield op.linear_square_accumulate_, (torch.zeros(5, 4, device=device), x, d, 1.0)
     halves = (x.bfloat16().repeat(1, 4, 1), d.bfloat16().repeat(1, 4, 1), 1.0)
     yield op.linear_square_accumulate_, (torch.zeros(5, 4, device=device), *halves)
@@ -454,7 +476,7 @@ def test_cuda_runs_on_the_current_stream():
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "measured_gradient_matching"])
 def test_cuda_merge_has_the_bits_of_the_cpu(method):
     given = merge_inputs(65537, 3, torch.float32, "cpu")
     base, base_fisher, models, fishers, weights, scales = given
@@ -468,6 +490,7 @@ def test_cuda_merge_has_the_bits_of_the_cpu(method):
             base_fisher=base_fisher.to(device),
             weights=weights,
             scales=scales if with_fishers else (),
+            rhos=[0.3, 0.0, 1.5] if method == "measured_gradient_matching" else None,
         ).cpu()
         for device in ("cpu", "cuda")
     ]

@@ -67,6 +67,7 @@ def run(name, tensors):
     if name == "merge":
         base_fisher, fishers = rest[0], [rest[2], rest[4]]
         options = {"base_fisher": base_fisher, "scales": [20.0, 30.0]}
+        options["rhos"] = [0.5, 0.25]
         return [
             ops.merge(
                 first,

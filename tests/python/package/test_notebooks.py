@@ -52,8 +52,26 @@ def test_uses_what_is_exported(path):
     assert used <= set(merganser.__all__)
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_headings(path):
+    """A heading has a line of its own, in front of its paragraphs."""
+    for cell in cells(path, "markdown"):
+        first, *rest = "".join(cell["source"]).splitlines()
+        assert not first.startswith("# #")
+        assert not [line for line in rest if line == "#" or line.startswith("# ")]
+
+
 # Sizes at the top of a notebook, and what the small experiment has instead.
-SMALLER = {"05_ridge_and_bayes": {"REPEATS = 20": "REPEATS = 3"}}
+SMALLER = {
+    "01_quickstart": {
+        'EXPERTS = "movie", ("amazon", "nyt", "tweets")': (
+            'EXPERTS = "movie", ("amazon", "nyt")'
+        ),
+        "FISHER_TEXTS = 100": "FISHER_TEXTS = 20",
+        "TEST_TEXTS = 200": "TEST_TEXTS = 20",
+    },
+    "05_ridge_and_bayes": {"REPEATS = 20": "REPEATS = 3"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +80,7 @@ def small_clone(tmp_path_factory):
     root = tmp_path_factory.mktemp("clone")
     folder = root / "examples"
     folder.mkdir()
+    shutil.copy(EXAMPLES / "finished_run.py", folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(tiny_models.SIZE, "max_position_embeddings", 128)
         run("run", tiny_experiment.make(folder), root / "out/snippets")

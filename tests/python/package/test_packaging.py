@@ -12,6 +12,8 @@ from pathlib import Path
 
 import merganser
 import pytest
+import tiny_experiment
+import tiny_models
 import torch
 from repository import ROOT
 from safetensors.torch import load_file, save_file
@@ -61,6 +63,49 @@ def expect_merged(folder):
     torch.testing.assert_close(merged["b"], torch.tensor([4.75]))
 
 
+def expect_fine_tuned(examples, prefix, folder):
+    """The C++ example that trains, on a model of 16 dimensions: the merge and its
+    accuracies are those of the package and the executable from the same files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tiny_models.SIZE, "max_position_embeddings", 64)
+        tiny_experiment.make(folder)
+    data = [folder / "data" / name for name in tiny_experiment.SETS]
+    for path in data:
+        path.mkdir(parents=True)
+        for part in ("train", "test"):
+            (folder / f"{path.name}-{part}.jsonl").rename(path / f"{part}.jsonl")
+    base, out = folder / "fine_tuned", folder / "by_fine_tuning"
+    start = (folder / "encoder", data[0] / "train.jsonl", base)
+    merganser.Trainer(*start, num_labels=2, lr=0.003, max_length=64).train()
+    program = examples / "fine_tune_and_merge"
+    printed = run(program, base, out, *data, env=clean_environment())
+
+    experts = [
+        {"model": f"expert{i}", "fisher": f"expert{i}.safetensors"} for i in (1, 2)
+    ]
+    recipe = {
+        "merge_method": "gradient_matching",
+        "base_model": str(base),
+        "base_fisher": "base.safetensors",
+        "models": [m | {"parameters": {"weight": 0.5}} for m in experts],
+    }
+    (out / "recipe.yaml").write_text(json.dumps(recipe))  # JSON is YAML
+    merganser.merge_recipe(out / "recipe.yaml", out / "by_python")
+    merged = load_file(out / "merged/model.safetensors")
+    expected = load_file(out / "by_python/model.safetensors")
+    torch.testing.assert_close(merged, expected, rtol=0, atol=0)
+    assert any(
+        x.ne(merged[n]).any() for n, x in load_file(base / "model.safetensors").items()
+    )
+
+    options = [part for path in data for part in ("--data", path / "test.jsonl")]
+    evaluate = (prefix / "bin/merganser", "eval", "--json", "--max-length", 64)
+    for model in (base, out / "expert1", out / "expert2", out / "merged"):
+        found = json.loads(run(*evaluate, "--model", model, *options))
+        for path, scores in zip(data, found, strict=True):
+            assert f"{scores['accuracy']:.4f}  {model}  {path}\n" in printed
+
+
 @pytest.mark.slow
 def test_cmake_install(tmp_path, recipe):
     """cmake --install, the C++ example on it, the installed executables."""
@@ -72,6 +117,7 @@ def test_cmake_install(tmp_path, recipe):
     run(
         *("cmake", "-S", ROOT / "examples/cpp", "-B", example),
         f"-DCMAKE_PREFIX_PATH={prefix}",
+        f"-DPython_EXECUTABLE={sys.executable}",
         env=environment,
     )
     run("cmake", "--build", example, env=environment)
@@ -81,6 +127,7 @@ def test_cmake_install(tmp_path, recipe):
     # |0.75 * (1, 1, 1)| / |(1, 2, 2)| and 0.75 / 4
     assert "4.33e-01  w" in printed
     assert "1.88e-01  b" in printed
+    expect_fine_tuned(example, prefix, tmp_path)
 
     program = prefix / "bin/merganser"
     assert VERSION in run(program, "--version", env=environment)

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 NUM_EXAMPLES = {"base": 1000, "a": 200, "b": 300}
 WEIGHTS = {"a": 1.0, "b": 0.5}
+RHO = {"a": 0.3, "b": -0.1}  # as measured, of measured_gradient_matching
 DELTA, CLAMP, FLOOR = 1e-12, 0.05, 1e-6
 
 
@@ -61,7 +62,25 @@ def make_fisher(folder: Path, name: str, change=lambda tensors: None):
         "labels": "model",
         "base_model_hash": content_hash(folder / name),
     }
+    if name in RHO:
+        metadata["task_vector"] = json.dumps(task_vector(folder, name))
     save_file(tensors, folder / f"{name}_fisher.safetensors", metadata)
+
+
+def task_vector(folder: Path, name: str) -> dict:
+    """Statistics from which the model's rho follows, with a standard error of 0.05."""
+    curvature = 2.0
+    scale = NUM_EXAMPLES[name] / (NUM_EXAMPLES["base"] * curvature)
+    return {
+        "base_model_hash": content_hash(folder / "base"),
+        "num_examples_used": 10,
+        "base_num_examples_used": 20,
+        "slope": -RHO[name] / scale,
+        "slope_standard_error": 0.05 / scale,
+        "curvature": curvature,
+        "curvature_standard_error": 0.0,
+        "groups": {},
+    }
 
 
 def load_model(folder: Path):
@@ -130,6 +149,10 @@ def _merge(method, theta_0, f_0, thetas, f):
         return total([x * y for x, y in zip(h, thetas, strict=True)]) / total(h)
     if method == "fisher_base":
         update = total([x * y for x, y in zip(h, tau, strict=True)])
+        return theta_0 + update / (h_0 + total(h))
+    if method == "measured_gradient_matching":
+        a = [r * h_0 + x for r, x in zip(RHO.values(), h, strict=True)]
+        update = total([x * y for x, y in zip(a, tau, strict=True)])
         return theta_0 + update / (h_0 + total(h))
     if method == "ewr":
         g_0 = numpy.maximum(f_0, FLOOR)

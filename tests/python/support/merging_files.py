@@ -5,6 +5,7 @@ import json
 import merganser
 import tiny_models
 import torch
+from merganser._C import AlongTaskVector, Estimate, TaskVectorStatistics
 from safetensors.torch import load_file
 
 ELEMENTWISE = [
@@ -15,6 +16,7 @@ ELEMENTWISE = [
     "gradient_matching",
     "removal",
     "ewr",
+    "measured_gradient_matching",
 ]
 GRAMS = ["regmean", "block_gradient_matching"]
 WITH_FISHERS = [*ELEMENTWISE[2:], "block_gradient_matching"]
@@ -58,7 +60,21 @@ class Files:
             num_examples=num_examples,
             num_examples_used=num_examples,
             estimator="exact",
-            base_model_hash=merganser.inspect(self.folder / name)["content_hash"],
+            base_model_hash=self.content_hash(name),
+            task_vector=self.statistics(0.01 * num_examples),
+        )
+
+    def content_hash(self, name):
+        return merganser.inspect(self.folder / name)["content_hash"]
+
+    def statistics(self, slope):
+        along = AlongTaskVector(Estimate(-slope, 0.1), Estimate(1.5, 0.1))
+        return TaskVectorStatistics(
+            base_model_hash=self.content_hash("base"),
+            num_examples_used=50,
+            base_num_examples_used=50,
+            total=along,
+            groups=[("head", along)],
         )
 
     def random_gram(self, name, num_examples):

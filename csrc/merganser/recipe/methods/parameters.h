@@ -67,6 +67,16 @@ inline constexpr ParameterInfo kDelta = {
     .fallback = 1e-12,
     .meaning = "delta in H_0 = N_0 F_0 + delta, the weight decay of the base"};
 
+inline constexpr ParameterInfo kRho = {
+    .name = "rho",
+    .scope = ParameterInfo::Scope::kModel,
+    .may_be_auto = true,
+    .fallback = kAuto,
+    .meaning =
+        "rho_t in g_t = -rho_t H_0 tau_t, the gradient of the model's loss at "
+        "its end of training; auto: as measured, from the metadata of the "
+        "model's Fisher"};
+
 inline constexpr ParameterInfo kDensity = {
     .name = "density",
     .scope = ParameterInfo::Scope::kModel,

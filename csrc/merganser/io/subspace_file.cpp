@@ -1,0 +1,190 @@
+#include "merganser/io/subspace_file.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <set>
+#include <span>
+
+#include "merganser/base/error.h"
+#include "merganser/base/json_text.h"
+
+namespace merganser {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr const char* kFormatVersion = "1";
+constexpr const char* kKey = "subspace";
+
+ordered_json describe(const SubspaceFisher::Loss& loss) {
+  return {
+      {"model_hash", loss.model_hash},
+      {"num_examples", loss.num_examples},
+      {"counts", loss.counts}};
+}
+
+SubspaceFisher::Loss parse_loss(const ordered_json& json) {
+  return {
+      .model_hash = json.at("model_hash").get<std::string>(),
+      .num_examples = json.at("num_examples").get<int64_t>(),
+      .counts = json.at("counts").get<std::vector<int64_t>>(),
+      .fisher = {},
+      .gradient = {}};
+}
+
+int64_t folds_of(const SubspaceFisher::Loss& loss) {
+  return static_cast<int64_t>(loss.counts.size());
+}
+
+bool is_sound(const SubspaceFisher::Loss& loss) {
+  return loss.counts.size() >= 2 && std::ranges::min(loss.counts) >= 1 &&
+      loss.num_examples >=
+      std::accumulate(loss.counts.begin(), loss.counts.end(), int64_t{0});
+}
+
+bool is_sound(const SubspaceFisher& fisher) {
+  std::set<std::string> tensors;
+  size_t named = 0;
+  for (const SubspaceFisher::Group& group : fisher.groups) {
+    tensors.insert(group.tensors.begin(), group.tensors.end());
+    named += group.tensors.size();
+  }
+  return !fisher.groups.empty() && !fisher.experts.empty() &&
+      fisher.points >= 1 && tensors.size() == named && is_sound(fisher.base) &&
+      std::ranges::all_of(
+          fisher.experts, [](const auto& expert) { return is_sound(expert); });
+}
+
+std::string name_of(size_t expert, const char* what) {
+  return fmt::format("experts.{}.{}", expert, what);
+}
+
+std::vector<double> read(
+    const Checkpoint& file,
+    const std::string& name,
+    const std::vector<int64_t>& shape) {
+  const TensorInfo* info = file.find(name) ? &file.at(name).info() : nullptr;
+  if (info == nullptr || info->dtype != DType::kF64 || info->shape != shape) {
+    throw InputError(fmt::format(
+        "{}: expected a float64 tensor '{}' of shape [{}], got {}; estimate "
+        "the subspace Fisher again",
+        file.path().string(),
+        name,
+        fmt::join(shape, ", "),
+        info == nullptr
+            ? "none"
+            : fmt::format(
+                  "{} {}", dtype_name(info->dtype), info->shape_text())));
+  }
+  std::vector<double> values(static_cast<size_t>(info->numel()));
+  file.read(name, std::as_writable_bytes(std::span(values)));
+  if (!std::ranges::all_of(values, [](double x) { return std::isfinite(x); })) {
+    throw InputError(fmt::format(
+        "{}: tensor '{}' has values that are not finite",
+        file.path().string(),
+        name));
+  }
+  return values;
+}
+
+SubspaceFisher parse_metadata(const std::string& text) {
+  const ordered_json json = ordered_json::parse(text);
+  SubspaceFisher found;
+  found.points = json.at("points").get<int64_t>();
+  found.seed = json.at("seed").get<uint64_t>();
+  for (const ordered_json& group : json.at("groups")) {
+    found.groups.push_back(
+        {group.at("name").get<std::string>(),
+         group.at("tensors").get<std::vector<std::string>>()});
+  }
+  found.base = parse_loss(json.at("base"));
+  for (const ordered_json& expert : json.at("experts")) {
+    found.experts.push_back(parse_loss(expert));
+  }
+  return found;
+}
+
+} // namespace
+
+void SubspaceFisher::save(const std::filesystem::path& file) const {
+  ordered_json json = {
+      {"points", points},
+      {"seed", seed},
+      {"groups", ordered_json::array()},
+      {"base", describe(base)},
+      {"experts", ordered_json::array()}};
+  for (const Group& group : groups) {
+    json["groups"].push_back(
+        {{"name", group.name}, {"tensors", group.tensors}});
+  }
+  for (const Loss& expert : experts) {
+    json["experts"].push_back(describe(expert));
+  }
+  const auto width = static_cast<int64_t>(columns());
+  std::vector<TensorInfo> tensors;
+  std::vector<const std::vector<double>*> values;
+  const auto add = [&](std::string name,
+                       std::vector<int64_t> shape,
+                       const std::vector<double>& from) {
+    tensors.push_back({std::move(name), DType::kF64, std::move(shape)});
+    values.push_back(&from);
+  };
+  add("base.fisher", {folds_of(base), width, width}, base.fisher);
+  for (size_t t = 0; t < experts.size(); ++t) {
+    const int64_t folds = folds_of(experts[t]);
+    add(name_of(t, "fisher"), {folds, width, width}, experts[t].fisher);
+    add(name_of(t, "gradient"), {folds, width}, experts[t].gradient);
+  }
+  SafetensorsWriter writer(
+      file,
+      tensors,
+      {{"format_version", kFormatVersion},
+       {"estimator", kSubspaceEstimator},
+       {kKey, json_text(json)}});
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    writer.write(tensors[i].name, std::as_bytes(std::span(*values[i])));
+  }
+  writer.finish();
+}
+
+SubspaceFisher SubspaceFisher::load(const Checkpoint& file) {
+  const Metadata& metadata = file.metadata();
+  const auto text = metadata.find(kKey);
+  const auto version = metadata.find("format_version");
+  if (text == metadata.end() || version == metadata.end() ||
+      version->second != kFormatVersion) {
+    throw InputError(fmt::format(
+        "{}: expected a subspace Fisher, as merganser subspace writes it",
+        file.path().string()));
+  }
+  SubspaceFisher found;
+  try {
+    found = parse_metadata(text->second);
+  } catch (const nlohmann::json::exception&) {
+    found = {}; // not sound
+  }
+  if (!is_sound(found)) {
+    throw InputError(fmt::format(
+        "{}: the metadata key '{}' is damaged; estimate the subspace Fisher "
+        "again",
+        file.path().string(),
+        kKey));
+  }
+  const auto width = static_cast<int64_t>(found.columns());
+  found.base.fisher =
+      read(file, "base.fisher", {folds_of(found.base), width, width});
+  for (size_t t = 0; t < found.experts.size(); ++t) {
+    SubspaceFisher::Loss& expert = found.experts[t];
+    const int64_t folds = folds_of(expert);
+    expert.fisher = read(file, name_of(t, "fisher"), {folds, width, width});
+    expert.gradient = read(file, name_of(t, "gradient"), {folds, width});
+  }
+  return found;
+}
+
+} // namespace merganser

@@ -1,0 +1,164 @@
+#include "merganser/plan/plan_subspace.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "merganser/base/error.h"
+#include "merganser/base/quote.h"
+
+namespace merganser {
+namespace {
+
+const std::string& file_of(const MergePlan& plan) {
+  return plan.inputs[*plan.subspace]->path().native();
+}
+
+// Positions of the plan's models among the file's experts, by the first halves
+// of their content hashes.
+std::vector<size_t> find_experts(
+    const MergePlan& plan,
+    const SubspaceFisher& fisher) {
+  std::vector<size_t> found;
+  for (const PlanModel& model : plan.slices.front().models) {
+    const std::string hash = plan.inputs[model.weights]->head_hash();
+    const auto expert =
+        std::ranges::find_if(fisher.experts, [&](const auto& loss) {
+          const auto t = static_cast<size_t>(&loss - fisher.experts.data());
+          return loss.model_hash.starts_with(hash) &&
+              std::ranges::find(found, t) == found.end();
+        });
+    if (model.adapter || expert == fisher.experts.end()) {
+      throw InputError(fmt::format(
+          "{}: has no Fisher of {}{}, or fewer than the recipe lists; estimate "
+          "it with merganser subspace --expert",
+          file_of(plan),
+          model.recipe.model.string(),
+          model.adapter ? " with its adapter" : ""));
+    }
+    found.push_back(static_cast<size_t>(expert - fisher.experts.begin()));
+  }
+  return found;
+}
+
+void check(const MergePlan& plan, const SubspaceFisher& fisher) {
+  if (!plan.recipe.slices.empty() || plan.recipe.heads != HeadMode::kMerge) {
+    throw InputError(fmt::format(
+        "{} expects whole models and heads: merge", plan.recipe.method->name));
+  }
+  if (!fisher.base.model_hash.starts_with(
+          plan.inputs[*plan.base]->head_hash())) {
+    throw InputError(fmt::format(
+        "{}: was estimated with another base than {}; estimate it with this "
+        "model as --base",
+        file_of(plan),
+        plan.recipe.base_model->string()));
+  }
+}
+
+// The value of a parameter that no tensor may change.
+double constant(
+    const MergePlan& plan,
+    const PlanModel* model,
+    std::string_view name,
+    size_t output) {
+  static const Settings kNone;
+  const Setting* setting = find_setting(
+      name,
+      {model == nullptr ? &kNone : &model->recipe.parameters,
+       &plan.recipe.parameters});
+  if (setting == nullptr) {
+    return plan.recipe.method->fallback(name);
+  }
+  if (!setting->is_constant() && !setting->is_sweep()) {
+    throw InputError(fmt::format(
+        "{}: the method {} expects one {} for all tensors",
+        setting->to_yaml(),
+        plan.recipe.method->name,
+        name));
+  }
+  return *setting->at("", 0, output);
+}
+
+void note_weights(MergePlan& plan, size_t output) {
+  const SubspaceWeights& solution = plan.subspace_weights[output];
+  const auto largest = std::ranges::max_element(
+      solution.weights, {}, [](double x) { return std::abs(x); });
+  const auto column = static_cast<size_t>(largest - solution.weights.begin());
+  const size_t groups = plan.subspace_groups.size();
+  const PlanModel& model = plan.slices.front().models[column / groups];
+  plan.notes.push_back(fmt::format(
+      "{}shrink {}; expected change of the objective {:.4g} ± {:.2g} by "
+      "cross-validation; largest weight {:.3g}, of {} in {}",
+      plan.outputs[output].empty() ? "" : plan.outputs[output] + ": ",
+      solution.shrink,
+      solution.expected.value,
+      solution.expected.standard_error,
+      *largest,
+      model.recipe.model.filename().string(),
+      quote(plan.subspace_groups[column % groups])));
+  const Estimate& expected = solution.expected;
+  const bool moves = expected.value != 0 || expected.standard_error != 0;
+  if (moves && !(expected.value + expected.standard_error < 0)) {
+    plan.notes.push_back(
+        "the subspace Fisher has too few examples for stable weights; estimate "
+        "it with a larger --limit or with --groups global");
+  }
+}
+
+void solve(MergePlan& plan) {
+  const SubspaceFisher fisher =
+      SubspaceFisher::load(*plan.inputs[*plan.subspace]);
+  check(plan, fisher);
+  const std::vector<size_t> experts = find_experts(plan, fisher);
+  plan.subspace_hashes = {fisher.base.model_hash};
+  for (const size_t t : experts) {
+    plan.subspace_hashes.push_back(fisher.experts[t].model_hash);
+  }
+  for (size_t g = 0; g < fisher.groups.size(); ++g) {
+    plan.subspace_groups.push_back(fisher.groups[g].name);
+    for (const std::string& tensor : fisher.groups[g].tensors) {
+      plan.subspace_group_of[tensor] = g;
+    }
+  }
+  for (size_t output = 0; output < plan.outputs.size(); ++output) {
+    std::vector<double> alphas;
+    for (const PlanModel& model : plan.slices.front().models) {
+      alphas.push_back(constant(plan, &model, "weight", output));
+    }
+    plan.subspace_weights.push_back(solve_subspace(
+        fisher, experts, alphas, constant(plan, nullptr, "shrink", output)));
+    note_weights(plan, output);
+  }
+}
+
+} // namespace
+
+void plan_subspace(MergePlan& plan, Problems& problems) {
+  if (plan.subspace) {
+    problems.collect([&] { solve(plan); });
+  }
+}
+
+std::vector<double> subspace_weights(
+    const MergePlan& plan,
+    const std::string& tensor,
+    size_t output) {
+  const auto group = plan.subspace_group_of.find(tensor);
+  if (group == plan.subspace_group_of.end()) {
+    throw InputError(fmt::format(
+        "{}: lacks tensor {}; estimate it on these models",
+        file_of(plan),
+        quote(tensor)));
+  }
+  std::vector<double> weights;
+  const size_t groups = plan.subspace_groups.size();
+  for (size_t t = 0; t < plan.slices.front().models.size(); ++t) {
+    weights.push_back(
+        plan.subspace_weights[output].weights[t * groups + group->second]);
+  }
+  return weights;
+}
+
+} // namespace merganser

@@ -1,0 +1,227 @@
+#include "merganser/plan/subspace_weights.h"
+
+#include <Eigen/Cholesky>
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "merganser/base/error.h"
+
+namespace merganser {
+namespace {
+
+using Matrix =
+    Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using Vector = Eigen::VectorXd;
+
+// Rounding errors, relative to the largest curvature of a column.
+constexpr double kRounding = 1e-12;
+
+constexpr std::array kShrinks =
+    {0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0};
+
+// 1/2 v^T A v - b^T v
+struct Quadratic {
+  Matrix a;
+  Vector b;
+
+  double at(const Vector& v) const {
+    return 0.5 * v.dot(a * v) - b.dot(v);
+  }
+
+  Vector minimum(double shrink) const {
+    Matrix shrunk = (1 - shrink) * a;
+    shrunk.diagonal() = a.diagonal();
+    Vector pull = b;
+    // A column that no output depends on, as of a zero task vector or of
+    // attention's key biases, has curvature and gradient of rounding errors
+    // only: a weight of 0.
+    const double least = kRounding * a.diagonal().maxCoeff();
+    for (Eigen::Index c = 0; c < shrunk.rows(); ++c) {
+      if (a(c, c) <= least) {
+        shrunk.row(c).setZero();
+        shrunk.col(c).setZero();
+        shrunk(c, c) = 1;
+        pull(c) = 0;
+      }
+    }
+    return shrunk.ldlt().solve(pull);
+  }
+};
+
+class Problem {
+ public:
+  Problem(
+      const SubspaceFisher& fisher,
+      const std::vector<size_t>& experts,
+      const std::vector<double>& alphas)
+      : fisher_(fisher), experts_(experts), alphas_(alphas) {
+    const size_t groups = fisher.groups.size();
+    for (const size_t t : experts) {
+      for (size_t g = 0; g < groups; ++g) {
+        columns_.push_back(t * groups + g);
+      }
+    }
+    for (const SubspaceFisher::Loss* loss : losses()) {
+      folds_ = std::min(folds_, loss->counts.size());
+    }
+  }
+
+  size_t folds() const {
+    return folds_;
+  }
+
+  // From the folds that `uses` accepts. Losses may have different numbers of
+  // folds: those beyond the smallest number count as the last.
+  template <typename Uses>
+  Quadratic from(const Uses& uses) const {
+    const auto width = static_cast<Eigen::Index>(columns_.size());
+    Quadratic sum{Matrix::Zero(width, width), Vector::Zero(width)};
+    add(sum, fisher_.base, 1, nullptr, uses);
+    for (size_t t = 0; t < experts_.size(); ++t) {
+      add(sum, fisher_.experts[experts_[t]], alphas_[t], &t, uses);
+    }
+    return sum;
+  }
+
+ private:
+  std::vector<const SubspaceFisher::Loss*> losses() const {
+    std::vector<const SubspaceFisher::Loss*> all = {&fisher_.base};
+    for (const size_t t : experts_) {
+      all.push_back(&fisher_.experts[t]);
+    }
+    return all;
+  }
+
+  // Adds alpha times a loss of N examples; `expert`: the position among those
+  // used, null for the base.
+  template <typename Uses>
+  void add(
+      Quadratic& sum,
+      const SubspaceFisher::Loss& loss,
+      double alpha,
+      const size_t* expert,
+      const Uses& uses) const {
+    const auto width = static_cast<Eigen::Index>(columns_.size());
+    const size_t all = fisher_.columns();
+    Matrix h = Matrix::Zero(width, width);
+    Vector g = Vector::Zero(width);
+    int64_t count = 0;
+    for (size_t fold = 0; fold < loss.counts.size(); ++fold) {
+      if (!uses(std::min(fold, folds_ - 1))) {
+        continue;
+      }
+      count += loss.counts[fold];
+      const double* f = loss.fisher.data() + fold * all * all;
+      for (Eigen::Index i = 0; i < width; ++i) {
+        for (Eigen::Index j = 0; j < width; ++j) {
+          h(i, j) += f[columns_[i] * all + columns_[j]];
+        }
+        if (expert != nullptr) {
+          g(i) += loss.gradient[fold * all + columns_[i]];
+        }
+      }
+    }
+    const double scale = alpha * static_cast<double>(loss.num_examples) /
+        static_cast<double>(count);
+    sum.a += scale * h;
+    if (expert != nullptr) {
+      const auto groups = static_cast<Eigen::Index>(fisher_.groups.size());
+      const auto own = static_cast<Eigen::Index>(*expert) * groups;
+      sum.b += scale * (h.middleCols(own, groups).rowwise().sum() - g);
+    }
+  }
+
+  const SubspaceFisher& fisher_;
+  const std::vector<size_t>& experts_;
+  const std::vector<double>& alphas_;
+  std::vector<size_t> columns_; // of `fisher_`, that the experts have
+  size_t folds_ = std::numeric_limits<size_t>::max();
+};
+
+// The parts of a cross-validation, which no shrinkage changes.
+struct Split {
+  Quadratic others;
+  Quadratic held_out;
+};
+
+std::vector<Split> split(const Problem& problem) {
+  std::vector<Split> splits;
+  for (size_t k = 0; k < problem.folds(); ++k) {
+    splits.push_back(
+        {problem.from([&](size_t fold) { return fold != k; }),
+         problem.from([&](size_t fold) { return fold == k; })});
+  }
+  return splits;
+}
+
+// The objective on each fold of the minimum on all others.
+std::vector<double> cross_validate(
+    const std::vector<Split>& splits,
+    double shrink) {
+  std::vector<double> values;
+  for (const auto& [others, held_out] : splits) {
+    values.push_back(held_out.at(others.minimum(shrink)));
+  }
+  return values;
+}
+
+// Mean and standard error of x - y; without y, of x.
+Estimate difference(
+    const std::vector<double>& x,
+    const std::vector<double>& y = {}) {
+  const auto n = static_cast<double>(x.size());
+  double sum = 0;
+  double squares = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double d = x[i] - (y.empty() ? 0 : y[i]);
+    sum += d;
+    squares += d * d;
+  }
+  const double variance = std::max(0.0, squares / n - sum / n * (sum / n));
+  return {sum / n, std::sqrt(variance / (n - 1))};
+}
+
+// The one-standard-error rule: the most regular solution that is not noticeably
+// worse than the best. The folds are the same for all, so that the error is
+// that of their differences.
+double choose_shrink(const std::vector<Split>& splits) {
+  std::vector<std::vector<double>> scores;
+  size_t best = 0;
+  for (const double candidate : kShrinks) {
+    scores.push_back(cross_validate(splits, candidate));
+    if (difference(scores.back()).value < difference(scores[best]).value) {
+      best = scores.size() - 1;
+    }
+  }
+  size_t chosen = best;
+  for (size_t i = best + 1; i < scores.size(); ++i) {
+    const Estimate worse = difference(scores[i], scores[best]);
+    if (worse.value <= worse.standard_error) {
+      chosen = i;
+    }
+  }
+  return kShrinks[chosen];
+}
+
+} // namespace
+
+SubspaceWeights solve_subspace(
+    const SubspaceFisher& fisher,
+    const std::vector<size_t>& experts,
+    const std::vector<double>& alphas,
+    double shrink) {
+  const Problem problem(fisher, experts, alphas);
+  const std::vector<Split> splits = split(problem);
+  if (std::isnan(shrink)) {
+    shrink = choose_shrink(splits);
+  }
+  const Estimate expected = difference(cross_validate(splits, shrink));
+  const Vector v = problem.from([](size_t) { return true; }).minimum(shrink);
+  return {
+      .weights = {v.data(), v.data() + v.size()},
+      .shrink = shrink,
+      .expected = expected};
+}
+
+} // namespace merganser

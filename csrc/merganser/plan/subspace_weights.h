@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "merganser/base/api.h"
+#include "merganser/io/subspace_file.h"
+#include "merganser/io/task_vector.h"
+
+namespace merganser {
+
+// A step of the rule of gradient matching in the span of the task vectors.
+struct SubspaceWeights {
+  std::vector<double> weights; // v_tg at t * G + g, for the experts used
+  double shrink = 0;
+  // The change of the objective from the base that cross-validation expects,
+  // with the standard error over the folds: negative is better.
+  Estimate expected;
+};
+
+// Solves (H_0 + sum_t a_t H_t) v = sum_t a_t (H_t e_t - g_t) in the span of the
+// task vectors of some experts, with H = N F and e_t = 1 on the columns of
+// expert t: the minimum of the sum of a_t times the quadratic expansions of the
+// experts' losses at theta_t, and of the base's at theta_0 without its
+// gradient. docs/method.md, "The subspace of the task vectors".
+//
+// The off-diagonals are multiplied by 1 - shrink. `shrink` kAuto: the largest
+// of a few values whose cross-validated objective exceeds the best by at most
+// one standard error of the difference. A column without curvature, as of a
+// zero task vector, has weight 0. `experts`: positions in fisher.experts;
+// `alphas`: one each.
+MERGANSER_API SubspaceWeights solve_subspace(
+    const SubspaceFisher& fisher,
+    const std::vector<size_t>& experts,
+    const std::vector<double>& alphas,
+    double shrink);
+
+} // namespace merganser

@@ -1,0 +1,179 @@
+// The optimum in the span of task vectors, on quadratic losses in two
+// dimensions that two task vectors span.
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <random>
+
+#include "merganser/plan/subspace_weights.h"
+#include "merganser/recipe/method.h"
+
+namespace merganser {
+namespace {
+
+using Vec = std::array<double, 2>;
+using Mat = std::array<Vec, 2>;
+
+Vec operator*(const Mat& a, const Vec& x) {
+  return {a[0][0] * x[0] + a[0][1] * x[1], a[1][0] * x[0] + a[1][1] * x[1]};
+}
+
+Mat sum(const Mat& a, double factor, const Mat& b) {
+  Mat c = a;
+  for (int i = 0; i < 2; ++i) {
+    for (int j = 0; j < 2; ++j) {
+      c[i][j] += factor * b[i][j];
+    }
+  }
+  return c;
+}
+
+Vec solve(const Mat& a, const Vec& b) {
+  const double det = a[0][0] * a[1][1] - a[0][1] * a[1][0];
+  return {
+      (b[0] * a[1][1] - a[0][1] * b[1]) / det,
+      (a[0][0] * b[1] - a[1][0] * b[0]) / det};
+}
+
+double dot(const Vec& x, const Vec& y) {
+  return x[0] * y[0] + x[1] * y[1];
+}
+
+Mat random_curvature(std::mt19937& random) {
+  std::normal_distribution<double> normal;
+  Mat a{};
+  for (int row = 0; row < 5; ++row) {
+    const Vec x = {normal(random), normal(random)};
+    for (int i = 0; i < 2; ++i) {
+      for (int j = 0; j < 2; ++j) {
+        a[i][j] += x[i] * x[j];
+      }
+    }
+  }
+  return a;
+}
+
+// One group, so that the columns are the task vectors. Each of two folds has
+// half of the examples and the same mean.
+SubspaceFisher::Loss loss_of(
+    const Mat& h,
+    const Vec& gradient,
+    const std::vector<Vec>& taus,
+    int64_t num_examples) {
+  SubspaceFisher::Loss loss;
+  loss.num_examples = num_examples;
+  loss.counts = {3, 3};
+  const double scale = 3.0 / static_cast<double>(num_examples);
+  for (int fold = 0; fold < 2; ++fold) {
+    for (const Vec& a : taus) {
+      loss.gradient.push_back(scale * dot(a, gradient));
+      for (const Vec& b : taus) {
+        loss.fisher.push_back(scale * dot(a, h * b));
+      }
+    }
+  }
+  return loss;
+}
+
+// For experts trained with rho times the proximal term, with weights alpha.
+void expect_joint_optimum(double rho) {
+  std::mt19937 random(7);
+  std::normal_distribution<double> normal;
+  const Mat h0 = random_curvature(random);
+  const Vec alphas = {0.7, 1.3};
+  std::vector<Mat> h;
+  std::vector<Vec> taus; // theta_0 = 0
+  std::vector<Vec> gradients;
+  Mat total = h0;
+  Vec moment{};
+  for (int t = 0; t < 2; ++t) {
+    h.push_back(random_curvature(random));
+    const Vec mean = {normal(random), normal(random)};
+    const Vec pull = h[t] * mean;
+    taus.push_back(solve(sum(h[t], rho, h0), pull));
+    const Vec at = h[t] * taus[t];
+    gradients.push_back({at[0] - pull[0], at[1] - pull[1]});
+    total = sum(total, alphas[t], h[t]);
+    for (int i = 0; i < 2; ++i) {
+      moment[i] += alphas[t] * pull[i];
+    }
+  }
+  SubspaceFisher fisher;
+  fisher.groups = {{"all", {}}};
+  fisher.base = loss_of(h0, {}, taus, 40);
+  for (int t = 0; t < 2; ++t) {
+    fisher.experts.push_back(loss_of(h[t], gradients[t], taus, 10 * (t + 1)));
+  }
+  const SubspaceWeights found =
+      solve_subspace(fisher, {0, 1}, {alphas[0], alphas[1]}, 0);
+  const Vec expected = solve(total, moment);
+  for (int i = 0; i < 2; ++i) {
+    const double merged =
+        found.weights[0] * taus[0][i] + found.weights[1] * taus[1][i];
+    EXPECT_NEAR(merged, expected[i], 1e-10) << rho;
+  }
+  EXPECT_LT(found.expected.value, 0);
+  EXPECT_NEAR(found.expected.standard_error, 0, 1e-9); // equal folds
+  // Without noise nothing is gained by shrinking.
+  EXPECT_EQ(
+      solve_subspace(fisher, {0, 1}, {alphas[0], alphas[1]}, kAuto).shrink, 0);
+}
+
+TEST(SubspaceWeights, AreTheJointOptimumWhateverTheExpertsTraining) {
+  expect_joint_optimum(0);
+  expect_joint_optimum(0.5);
+  expect_joint_optimum(1);
+}
+
+// Two columns of two experts; `off` is the base's off-diagonal in each fold.
+SubspaceFisher two_columns(const Vec& off) {
+  SubspaceFisher fisher;
+  fisher.groups = {{"all", {}}};
+  fisher.base.num_examples = 2;
+  fisher.base.counts = {1, 1};
+  for (const double x : off) {
+    fisher.base.fisher.insert(fisher.base.fisher.end(), {1, x, x, 1});
+  }
+  for (int t = 0; t < 2; ++t) {
+    SubspaceFisher::Loss expert;
+    expert.num_examples = 2;
+    expert.counts = {1, 1};
+    for (int fold = 0; fold < 2; ++fold) {
+      expert.fisher.insert(
+          expert.fisher.end(), {t == 0 ? 1.0 : 0.0, 0, 0, t == 1 ? 1.0 : 0.0});
+      expert.gradient.insert(expert.gradient.end(), {0, 0});
+    }
+    fisher.experts.push_back(std::move(expert));
+  }
+  return fisher;
+}
+
+TEST(SubspaceWeights, OffDiagonalsThatAreNoiseAreShrunk) {
+  const SubspaceFisher fisher = two_columns({1.9, -1.9});
+  const SubspaceWeights found = solve_subspace(fisher, {0, 1}, {1, 1}, kAuto);
+  EXPECT_EQ(found.shrink, 1);
+  // (1 + 1) v = 1 on the diagonal
+  EXPECT_NEAR(found.weights[0], 0.5, 1e-12);
+  EXPECT_NEAR(found.weights[1], 0.5, 1e-12);
+}
+
+TEST(SubspaceWeights, OneOfTheExperts) {
+  const SubspaceFisher fisher = two_columns({0.3, 0.3});
+  const SubspaceWeights found = solve_subspace(fisher, {1}, {3}, 0);
+  ASSERT_EQ(found.weights.size(), 1U);
+  EXPECT_NEAR(found.weights[0], 3.0 / 4.0, 1e-12); // (1 + 3) v = 3
+}
+
+TEST(SubspaceWeights, AColumnThatMovesNothingHasWeightZero) {
+  SubspaceFisher fisher = two_columns({0, 0});
+  for (SubspaceFisher::Loss* loss : {&fisher.base, &fisher.experts[1]}) {
+    loss->fisher[3] = loss->fisher[7] = 0;
+  }
+  const SubspaceWeights found = solve_subspace(fisher, {0, 1}, {1, 1}, kAuto);
+  EXPECT_EQ(found.weights[1], 0);
+  EXPECT_NEAR(found.weights[0], 0.5, 1e-12);
+}
+
+} // namespace
+} // namespace merganser
