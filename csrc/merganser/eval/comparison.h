@@ -50,6 +50,6 @@ MERGANSER_API Comparison compare(
     const std::vector<Predictions>& b,
     uint64_t seed);
 
-nlohmann::ordered_json to_json(const Comparison& comparison);
+MERGANSER_API nlohmann::ordered_json to_json(const Comparison& comparison);
 
 } // namespace merganser
