@@ -79,7 +79,7 @@ def parse_arguments():
 
 
 def make_inputs(model, dtype, folder):
-    """As many as the disk has room for; the methods that they suffice for."""
+    """Makes the inputs that fit on the disk; returns the methods they suffice for."""
     values = MODELS[model][0]
     models = 7 * values * (2 if dtype == "bfloat16" else 4)  # 5 and 2 results
     fishers = 5 * values * 4
@@ -134,7 +134,7 @@ def measure(cell, arguments):
         remove(out)
     remove(first)
     for i in range(arguments.rounds):
-        # In every other round the order is turned around, so that nobody always
+        # Every other round runs in reverse order, so that no contestant always
         # comes after the same one.
         order = [name for name in contestants if name not in errors]
         for name in order if i % 2 == 0 else reversed(order):

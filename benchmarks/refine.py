@@ -1,4 +1,4 @@
-"""What refinement of a one-shot merge brings: the share of the gap to joint training
+"""Benefit of refining a one-shot merge: the share of the gap to joint training
 that it closes, by solver, number of examples and targets.
 
     PYTHONPATH=build/cpu/python python benchmarks/refine.py

@@ -8,7 +8,7 @@ include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/Merganser)
 set(libexec_dir ${CMAKE_INSTALL_LIBEXECDIR}/merganser)
 
-# From a folder of the prefix to its libraries.
+# Sets `result` to the runpath from a directory of the prefix to its libraries.
 function(relative_rpath result from)
   file(RELATIVE_PATH path /prefix/${from} /prefix/${CMAKE_INSTALL_LIBDIR})
   set(${result} "\$ORIGIN/${path}" PARENT_SCOPE)

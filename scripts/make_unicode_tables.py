@@ -32,7 +32,7 @@ def select(test):
 
 
 def byte_level_class(ch):
-    """Which alternative of the byte-level pattern takes the character."""
+    """Returns the alternative of the byte-level pattern that takes the character."""
     pieces = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
     for name, friend in {"letter": "a", "number": "1", "other": "!"}.items():
         if len(pieces(friend + ch)) == 1:

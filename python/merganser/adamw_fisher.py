@@ -93,7 +93,7 @@ class AdamWFisher(torch.optim.AdamW):
         super().__init__(params, lr, betas, eps, weight_decay)
 
     def add_param_group(self, param_group: dict) -> None:
-        """As in torch; raises InputError with the name of an unsupported parameter."""
+        """Adds a group; raises InputError with the name of an unsupported parameter."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:

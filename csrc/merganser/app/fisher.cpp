@@ -114,7 +114,7 @@ Work define_fisher(CLI::App& parser, const CommonOptions& common) {
           [&o](const std::string& name) {
             o.estimator = parse_estimator(name);
           },
-          "Estimator: exact, mc, empirical or mc_batch")
+          "Estimator: " + estimator_names())
       ->default_str(estimator_name(o.estimator));
   parser
       .add_option(

@@ -19,8 +19,8 @@ inline std::optional<uint64_t> parse_whole_number(const std::string& text) {
                                              : std::nullopt;
 }
 
-// Checks an option's value; from_chars also refuses what strtoull takes for
-// another number, as -1.
+// Checks an option's value; from_chars also refuses what strtoull reads as
+// another number, such as -1.
 inline CLI::Validator whole_number(uint64_t min, uint64_t max) {
   const std::string range = max == UINT64_MAX
       ? fmt::format("of at least {}", min)

@@ -10,7 +10,7 @@
 // seconds to compile in every file that instantiates them.
 namespace merganser {
 
-// As nlohmann::ordered_json::parse: throws nlohmann's parse_error.
+// Parses as nlohmann::ordered_json::parse does; throws its parse_error.
 MERGANSER_API nlohmann::ordered_json parse_json(std::string_view text);
 
 // A discarded value (no object, array, ...) instead of an exception.
@@ -21,7 +21,7 @@ MERGANSER_API nlohmann::ordered_json parse_json_or_discard(
 MERGANSER_API nlohmann::json parse_sorted_json_or_discard(
     std::string_view text);
 
-// As dump of nlohmann's classes; indent -1: one line.
+// Serializes as dump of nlohmann's classes does; indent -1: one line.
 MERGANSER_API std::string json_text(
     const nlohmann::ordered_json& json,
     int indent = -1);

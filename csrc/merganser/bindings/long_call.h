@@ -4,7 +4,7 @@
 
 namespace merganser::bindings {
 
-// For long-running functions:
+// Call guard of long-running functions:
 //   m.def("f", &f, py::call_guard<LongCall>());
 // Releases the GIL during the call and lets Ctrl-C end it. A ProgressCallback
 // argument acquires the GIL whenever it is called (pybind11/functional.h); an

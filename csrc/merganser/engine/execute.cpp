@@ -243,7 +243,7 @@ fs::path output_folder(const fs::path& given) {
   }
   if (!fs::exists(out)) {
     throw InputError(fmt::format(
-        "{}: is a link to a path that does not exist", out.string()));
+        "{}: symbolic link to a path that does not exist", out.string()));
   }
   return fs::canonical(out);
 }

@@ -110,7 +110,8 @@ MemoryMerge::MemoryMerge(
       labels_(examples_.fishers.size()) {
   if (method_.needs_subspace) {
     throw InputError(fmt::format(
-        "{} takes its weights from a file: merge a recipe instead",
+        "method {} reads its weights from a file, which in-memory merges do "
+        "not support; use a recipe",
         method_.name));
   }
   check_count(method_, static_cast<int>(models.size()));

@@ -35,7 +35,7 @@ struct MemorySources {
 struct MemoryExamples {
   std::vector<double> fishers;
   std::vector<double> grams;
-  // From the Fishers' metadata; empty: none has any.
+  // Statistics in the Fishers' metadata; empty if none has any.
   std::vector<std::optional<TaskVectorStatistics>> task_vectors;
 };
 

@@ -27,13 +27,13 @@ std::vector<ExperimentData> parse_data(
     layout::check_name(value, name);
     if (name == layout::kBase || name == layout::kTarget) {
       value.fail(fmt::format(
-          "'{}' is the name of a model; choose another for the data set",
+          "'{}' is reserved for a model; choose another name for the data set",
           name));
     }
     if (name.ends_with(".labels")) {
       value.fail(fmt::format(
-          "'{}' is a name in files of predictions; choose another for the data "
-          "set",
+          "'{}' is reserved in prediction files; choose another name for the "
+          "data set",
           name));
     }
     value.expect_keys({"train", "test", "limit_train", "limit_test"});

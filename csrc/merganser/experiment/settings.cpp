@@ -257,7 +257,9 @@ Experiment Experiment::load(
   }
   if (const auto seeds = root.given("seeds")) {
     if (root.given("seed")) {
-      seeds->fail("expected seed or seeds, got both; one can be null");
+      seeds->fail(
+          "seed and seeds are mutually exclusive; remove one or set it to "
+          "null");
     }
     for (const int64_t seed : parse_seeds(*seeds)) {
       std::vector<std::string> with_seed = assignments;

@@ -1,10 +1,13 @@
 #include "merganser/fisher/fisher_options.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <array>
 #include <stdexcept>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "merganser/base/error.h"
 
@@ -39,8 +42,7 @@ Estimator parse_estimator(const std::string& name) {
     }
   }
   throw InputError(fmt::format(
-      "unknown estimator '{}'; expected exact, mc, empirical or mc_batch",
-      name));
+      "unknown estimator '{}'; available: {}", name, estimator_names()));
 }
 
 std::string estimator_name(Estimator estimator) {
@@ -50,6 +52,14 @@ std::string estimator_name(Estimator estimator) {
     }
   }
   throw std::logic_error("an estimator without a name");
+}
+
+std::string estimator_names() {
+  std::vector<std::string_view> names;
+  for (const auto& row : kNames) {
+    names.push_back(row.second);
+  }
+  return fmt::format("{}", fmt::join(names, ", "));
 }
 
 void check_examples(int64_t limit, int64_t batch_size) {

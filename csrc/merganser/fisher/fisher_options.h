@@ -9,10 +9,11 @@ namespace merganser {
 
 enum class Estimator { kExact, kMc, kEmpirical, kMcBatch };
 
-// Parses exact, mc, empirical or mc_batch. Throws InputError for any other
-// name.
+// Throws InputError for an unknown name.
 MERGANSER_API Estimator parse_estimator(const std::string& name);
 MERGANSER_API std::string estimator_name(Estimator estimator);
+// All names, separated by commas.
+MERGANSER_API std::string estimator_names();
 
 struct FisherOptions {
   Estimator estimator = Estimator::kExact;

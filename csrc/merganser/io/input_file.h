@@ -22,7 +22,7 @@ class MERGANSER_API InputFile {
   const std::filesystem::path& path() const {
     return path_;
   }
-  // The size at the time it was opened.
+  // Size when the file was opened.
   uint64_t size() const {
     return size_;
   }

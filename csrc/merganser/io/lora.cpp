@@ -162,7 +162,9 @@ Config read_config(const fs::path& file) {
         json_text(*given)));
   }
   if (config.value("bias", json("none")) != "none") {
-    refuse("trains biases; merge it into its model with PEFT first");
+    refuse(
+        "has trained biases, which are not supported; merge it into its model "
+        "with PEFT first");
   }
   Config found;
   try {

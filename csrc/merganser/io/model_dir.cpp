@@ -76,7 +76,8 @@ bool is_left_out(const fs::path& file) {
 bool is_file(const fs::directory_entry& entry) {
   if (entry.is_symlink() && !entry.exists()) {
     throw InputError(fmt::format(
-        "{}: is a link to a file that does not exist", entry.path().string()));
+        "{}: symbolic link to a file that does not exist",
+        entry.path().string()));
   }
   return entry.is_regular_file();
 }

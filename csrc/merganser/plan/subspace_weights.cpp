@@ -33,9 +33,9 @@ struct Quadratic {
     Matrix shrunk = (1 - shrink) * a;
     shrunk.diagonal() = a.diagonal();
     Vector pull = b;
-    // A column that no output depends on, as of a zero task vector or of
-    // attention's key biases, has curvature and gradient of rounding errors
-    // only: a weight of 0.
+    // A column that no output depends on (a zero task vector, attention's key
+    // biases) has only rounding errors as its curvature and gradient: its
+    // weight is 0.
     const double least = kRounding * a.diagonal().maxCoeff();
     for (Eigen::Index c = 0; c < shrunk.rows(); ++c) {
       if (a(c, c) <= least) {
@@ -71,8 +71,8 @@ class Problem {
     return folds_;
   }
 
-  // From the folds that `uses` accepts. Losses may have different numbers of
-  // folds: those beyond the smallest number count as the last.
+  // Sum over the folds that `uses` accepts. Losses may have different numbers
+  // of folds: those beyond the smallest number count as its last fold.
   template <typename Uses>
   Quadratic from(const Uses& uses) const {
     const auto width = static_cast<Eigen::Index>(columns_.size());

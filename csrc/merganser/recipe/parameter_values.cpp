@@ -123,7 +123,7 @@ std::vector<double> formula_weights(
   if (method.formula == MergeFormula::kSignElection) {
     return weights;
   }
-  // As in mergekit: no division by a sum close to 0.
+  // mergekit does not divide by a sum close to 0, either.
   constexpr double kNothing = 1e-8;
   const double sum = sum_of(weights);
   const bool divides = normalize &&

@@ -32,9 +32,9 @@ size_t room_for_text(const Template& pieces, int64_t max_length) {
   return static_cast<size_t>(max_length) - special;
 }
 
-// Cuts the ends of the texts to `room` tokens together: first of the longer
-// one, then of both alike; of an odd number the longer one keeps one more, the
-// second one if they are equal.
+// Truncates the texts to `room` tokens in total: first the longer one, then
+// both to half of the room each. The odd token goes to the longer one, or to
+// the second if they are equally long.
 void cut_longest_first(
     std::vector<int32_t>& first,
     std::vector<int32_t>& second,

@@ -57,7 +57,7 @@ class PerExampleUses:
         self._unproven: dict[str, str] = {}
         self._watch = Watch(self._parameters, self._by_example)
 
-    # For derived classes
+    # Methods of derived classes
 
     def _add_uses(self, place: Place, uses: list[Use]) -> None:
         """Takes gradients of the current direction."""
@@ -68,13 +68,13 @@ class PerExampleUses:
         raise NotImplementedError
 
     def _begin(self, batch: Batch) -> None:
-        """Is called before the gradients of a batch or of a part of one."""
+        """Called before the gradients of a batch or of a part of one."""
 
     def _begin_direction(self, number: int) -> None:
-        """Is called before the gradients of a direction."""
+        """Called before the gradients of a direction."""
 
     def _end(self, batch: Batch) -> None:
-        """Is called after all gradients of a batch; not if they are found again."""
+        """Called after all gradients of a batch; not if they are found again."""
 
     def add(
         self,

@@ -113,7 +113,7 @@ class ProximalCallback(TrainerCallback):
         if self.start is None and state.global_step > 0:
             raise InputError(
                 f"training resumes at step {state.global_step}: pass start to "
-                "ProximalCallback, the model that it began with"
+                "ProximalCallback, the model that training started from"
             )
         count = self.num_examples or count_examples(
             train_dataloader,

@@ -94,7 +94,7 @@ class ProximalTerm:
             if rates.get(p, 0.0) * most > 1:
                 raise InputError(
                     f"lr * weight * H / N is {rates[p] * most:.3g} in tensor {name!r}, "
-                    "so that a decoupled step would pass theta_0: use decoupled=False, "
+                    "so a decoupled step would overshoot theta_0: use decoupled=False, "
                     "or a smaller weight"
                 )
 

@@ -51,8 +51,8 @@ def steps_per_epoch(args, train_dataloader) -> int:
         batches = len(train_dataloader)
     except TypeError:
         raise InputError(
-            "the data have no length: pass window to FisherCallback, the number of "
-            "steps to collect"
+            "the data loader has no length; pass window to FisherCallback, the number "
+            "of steps to collect"
         ) from None
     return math.ceil(batches / args.gradient_accumulation_steps)
 
@@ -61,7 +61,7 @@ def count_examples(train_dataloader, remedy: str) -> int:
     try:
         return len(train_dataloader.dataset)
     except TypeError:
-        raise InputError(f"the data have no length: {remedy}") from None
+        raise InputError(f"the data set has no length; {remedy}") from None
 
 
 def find_adamw_fisher(args, optimizer) -> AdamWFisher | None:

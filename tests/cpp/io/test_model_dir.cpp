@@ -127,7 +127,7 @@ TEST(ModelDir, RefusesLinksToNothing) {
   fs::create_symlink("blob", folder / "spm.model");
   test::expect_error<InputError>(
       [&] { ModelDir(folder.path()).companions(); },
-      {"spm.model", "is a link to a file that does not exist"});
+      {"spm.model", "symbolic link to a file that does not exist"});
 }
 
 TEST(ModelDir, RefusesModulesElsewhere) {

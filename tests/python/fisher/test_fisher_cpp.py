@@ -257,7 +257,7 @@ def test_a_fisher_that_is_not_finite_is_not_written(bert, tmp_path):
 
 
 REFUSED = [
-    (dict(estimator="exct"), "'exct'; expected exact, mc, empirical or mc_batch"),
+    (dict(estimator="exct"), "'exct'; available: exact, mc, empirical, mc_batch"),
     (dict(batch_size=0), "batch_size must be at least 1, got 0"),
     (dict(limit=0), "limit must be at least 1"),
     (dict(estimator="mc", samples=1000001), "samples must be between 1 and 1000000"),

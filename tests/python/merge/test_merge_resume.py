@@ -189,7 +189,7 @@ def test_links_and_folders_of_others(tmp_path):
     process = merge(folder, out="nothing")
     assert (
         process.returncode == 2
-        and "is a link to a path that does not exist" in process.stderr
+        and "symbolic link to a path that does not exist" in process.stderr
     )
     (folder / "target").mkdir()
     (folder / "link").symlink_to("target")

@@ -150,12 +150,55 @@ def test_site_has_every_page():
     assert sorted(nav_pages(site["nav"])) == pages
 
 
-def test_every_method_has_advice():
-    """docs/choose-a-method.md names all methods of docs/recipes.md in every table."""
+def method_needs():
+    """{method: what it needs}, from docs/recipes.md."""
     recipes = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     table = recipes.split("| `merge_method` | result |")[1].split("\n\n")[0]
-    methods = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
-    assert len(methods) >= 19
+    rows = re.findall(r"^\| `(\w+)` \| `.*?` \|([^|]*)\|", table, re.MULTILINE)
+    return {method: re.findall(r"\w+", needs) for method, needs in rows}
+
+
+def test_methods_table_is_complete():
+    """docs/recipes.md has the methods of the sources, in their order."""
+    sources = ROOT / "csrc" / "merganser" / "recipe"
+    names = {}
+    for header in (sources / "methods").glob("*.h"):
+        text = header.read_text(encoding="utf-8")
+        names |= re.findall(r'MethodInfo (k\w+) = \{\s*\.name = "(\w+)"', text)
+    rows = (sources / "methods.cpp").read_text(encoding="utf-8")
+    assert list(method_needs()) == [
+        names[row] for row in re.findall(r"&methods::(k\w+),", rows)
+    ]
+
+
+NUMBERS = "zero one two three four five six seven eight nine ten".split()
+
+
+def test_counts_of_methods():
+    """README.md and CHANGELOG.md count the methods as docs/recipes.md lists them."""
+    needs = method_needs()
+    curvature = {m for m, n in needs.items() if {"fisher", "gram", "subspace"} & {*n}}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    point = re.search(r"^- \*\*mergekit's recipes.*?(?=^- )", readme, re.M | re.S)
+    for counted, sentence in {
+        frozenset(needs) - curvature: r"Fisher methods\.\*\*(.*?) and (\w+) more read",
+        frozenset(curvature): r"\)\);(.*?) and (\w+) others use curvature",
+    }.items():
+        names, number = re.search(sentence, point[0], re.DOTALL).groups()
+        named = re.findall(r"`(\w+)`", names)
+        assert set(named) <= counted
+        assert len(named) + NUMBERS.index(number) == len(counted)
+
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    number, names = re.search(
+        r"(\d+) merge methods: (.*?)\.$", changes, re.M | re.S
+    ).groups()
+    assert re.findall(r"`(\w+)`", names) == list(needs)
+    assert int(number) == len(needs)
+
+
+def test_every_method_has_advice():
+    """docs/choose-a-method.md names all methods of docs/recipes.md in every table."""
     page = (ROOT / "docs" / "choose-a-method.md").read_text(encoding="utf-8")
     parts = {
         "decisions": page.split("\n## ")[0],
@@ -168,7 +211,7 @@ def test_every_method_has_advice():
     missing = [
         (name, method)
         for name, text in parts.items()
-        for method in methods
+        for method in method_needs()
         if f"`{method}`" not in text
     ]
     assert not missing

@@ -1,4 +1,4 @@
-"""What the page says, and the command that writes it."""
+"""Contents of the report page, and the command that writes it."""
 
 import html
 import json
@@ -155,7 +155,7 @@ def report(*arguments):
 
 @pytest.mark.slow
 def test_command(tmp_path):
-    """Of the executable, which starts Python with the package, from any directory."""
+    """The executable starts Python with the package, from any directory."""
     report_runs.make(tmp_path / "out", full=False)
     path = tmp_path / "out" / "report.html"
     done = command.run("report", tmp_path / "out")

@@ -146,7 +146,7 @@ def _scores(probabilities, labels, full):
 
 
 def calibration_error(probabilities, labels):
-    """By its definition: one bin (lower, upper] after the other."""
+    """Computes it by definition: one bin (lower, upper] after the other."""
     confidence = probabilities.max(1)
     correct = probabilities.argmax(1) == labels
     error = 0.0

@@ -286,12 +286,12 @@ BAD = {
         "method: linear}", "method: linear, choose: loss}", "has none"),
     "unknown choice": ("choose: loss", "choose: luck", "accuracy or loss, got 'luck'"),
     "value twice": ("[0.25, 0.5, 2]", "[0.25, 0.25]", "given twice"),
-    "seed and seeds": ("seeds:", "seed: 1\nseeds:", "got both"),
+    "seed and seeds": ("seeds:", "seed: 1\nseeds:", "mutually exclusive"),
     "seed twice": ("[4, 7]", "[4, 4]", "given twice"),
     "no share": ("validation: 0.25", "validation: 1.5", "an integer"),
     "refine nothing": ("from: best", "from: worst", "unknown model 'worst'"),
     "target of an expert": ("without_movie:", "amazon:", "another model"),
-    "set of labels": ("  movie: {train", "  x.labels: {train", "files of predictions"),
+    "set of labels": ("  movie: {train", "  x.labels: {train", "prediction files"),
 }  # fmt: skip
 
 

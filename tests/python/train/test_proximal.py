@@ -331,7 +331,7 @@ def test_refuses_steps_that_overshoot(tmp_path):
     trainer = make_trainer(
         tmp_path, bert(), examples(8), [callback], learning_rate=1e-2
     )
-    with pytest.raises(InputError, match="decoupled step would pass theta_0"):
+    with pytest.raises(InputError, match="decoupled step would overshoot theta_0"):
         trainer.train()
 
 
