@@ -10,8 +10,10 @@ namespace merganser {
 
 void FisherResult::save(const std::filesystem::path& file) const {
   std::vector<TensorInfo> tensors;
+  std::vector<at::Tensor> rounded;
   for (const auto& [name, values] : diagonal) {
-    if (!values.isfinite().all().item<bool>()) {
+    rounded.push_back(values.to(at::kCPU, at::kFloat).contiguous());
+    if (!rounded.back().isfinite().all().item<bool>()) {
       throw Error(fmt::format(
           "the Fisher of {} is not finite, so {} was not written; check that "
           "the model's outputs are finite",
@@ -21,10 +23,10 @@ void FisherResult::save(const std::filesystem::path& file) const {
     tensors.push_back({name, DType::kF32, values.sizes().vec()});
   }
   SafetensorsWriter writer(file, std::move(tensors), metadata().to_metadata());
-  for (const auto& [name, values] : diagonal) {
-    const at::Tensor flat = values.to(at::kCPU, at::kFloat).contiguous();
+  for (size_t i = 0; i < rounded.size(); ++i) {
+    const at::Tensor& flat = rounded[i];
     writer.write(
-        name,
+        diagonal[i].first,
         std::as_bytes(std::span(
             flat.data_ptr<float>(), static_cast<size_t>(flat.numel()))));
   }
