@@ -68,10 +68,10 @@ class PerExampleUses:
         raise NotImplementedError
 
     def _begin(self, batch: Batch) -> None:
-        """Is called before the gradients of a batch or of a part of one."""
+        """Called before the gradients of a batch or of a part of one."""
 
     def _begin_direction(self, number: int) -> None:
-        """Is called before the gradients of a direction."""
+        """Called before the gradients of a direction."""
 
     def _end(self, batch: Batch) -> None:
         """Is called after all gradients of a batch; not if they are found again."""
