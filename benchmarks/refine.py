@@ -4,14 +4,15 @@ that it closes, by solver, number of examples and targets.
     PYTHONPATH=build/cpu/python python benchmarks/refine.py
 
 Needs what scripts/demo leaves behind. Starts from the merge with the lowest test loss
-of out/snippets/results.json. The base's own data are a task too, with the base as its
-expert, in place of the base's diagonal Fisher. Runs `merganser refine` and
-`merganser eval`, keeps every outcome under out/refine and runs what is missing. A step
-is chosen on held-out training examples; test sets are only measured. Prints a Markdown
-table and draws out/refine/refine.png.
+of out/snippets/results.json, or from --start. The base's own data are a task too, with
+the base as its expert, in place of the base's diagonal Fisher. Runs `merganser refine`
+and `merganser eval`, keeps every outcome under out/refine and runs what is missing. A
+step is chosen on held-out training examples; test sets are only measured. Prints a
+Markdown table and draws out/refine/refine.png.
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import subprocess
@@ -47,14 +48,25 @@ def cached(file, compute):
 class Snippets:
     """A finished run of examples/snippets.yaml and its data."""
 
-    def __init__(self, out, data):
+    def __init__(self, out, data, start=None):
         self.out = out
         self.data = data
         results = json.loads((out / "results.json").read_text())
         self.models = {model["name"]: model for model in results["models"]}
-        self.start = results["best"]["loss"]
+        self.start = start or results["best"]["loss"]
+        if self.start not in self.models:
+            raise SystemExit(f"--start must be one of {', '.join(self.models)}")
         self.experts = [m["name"] for m in results["models"] if m["kind"] == "expert"]
         self.sets = results["sets"]
+
+    @property
+    def start_id(self):
+        """The start's name and a hash of its weights: those of another are new."""
+        folder = self.out / self.models[self.start]["path"]
+        digest = hashlib.sha256()
+        for file in sorted(folder.glob("*.safetensors")):
+            digest.update(file.read_bytes())
+        return f"{self.start}_{digest.hexdigest()[:8]}"
 
     def refine(self, out, solver, targets, limit):
         arguments = ["--model", self.out / self.models[self.start]["path"]]
@@ -86,7 +98,7 @@ class Snippets:
 
 
 def measure(snippets, out, targets, solver, limit):
-    name = f"{solver}_{targets}_{limit}"
+    name = f"{snippets.start_id}_{solver}_{targets}_{limit}"
     report = cached(
         out / f"{name}.json",
         lambda: snippets.refine(out / name, solver, targets, limit),
@@ -123,8 +135,9 @@ def main():
     parser.add_argument("--data", type=Path, default=Path("data/snippets"))
     parser.add_argument("--snippets", type=Path, default=Path("out/snippets"))
     parser.add_argument("--out", type=Path, default=Path("out/refine"))
+    parser.add_argument("--start", help="model to start from; default: best merge")
     arguments = parser.parse_args()
-    snippets = Snippets(arguments.snippets, arguments.data)
+    snippets = Snippets(arguments.snippets, arguments.data, arguments.start)
     accuracy, loss = snippets.average(snippets.start)
     best_accuracy, target = snippets.average("target")
     print("| targets | solver | examples | kept step | accuracy | loss | share | s |")

@@ -134,8 +134,8 @@ def refine(
             0.999 quantile, added to the diagonal, and raised likewise; None: 1.
         shrink: for "subspace": factor of the off-diagonals of the estimated Fisher.
         refresh: for "newton": estimate the Fishers again at the start of each step.
-        held_out: share of the examples that no step sees: above 0 and below 1, at least
-            one example of each task.
+        held_out: share of the examples that no step sees: between 0 and 1 (exclusive),
+            at least one example of each task.
         limit: max number of examples per task: a random subset, as in
             `merganser.fisher`.
         seed: random seed for that subset, for the examples held out and for the order
@@ -252,6 +252,6 @@ def _number(name: str, value: Any, maximum: float = math.inf) -> float:
 def _share(held_out: Any) -> float:
     if not isinstance(held_out, Real) or not 0 < float(held_out) < 1:
         raise InputError(
-            f"held_out must be a number above 0 and below 1, not {held_out!r}"
+            f"held_out must be between 0 and 1 (exclusive), got {held_out!r}"
         )
     return float(held_out)

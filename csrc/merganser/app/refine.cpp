@@ -84,7 +84,7 @@ Work define_refine(CLI::App& parser, const CommonOptions& common) {
   parser.add_flag(
       "--refresh",
       o.refresh,
-      "newton: estimate the experts' Fishers again at every step");
+      "newton: estimate the experts' Fishers at every step");
   parser.add_flag("--resume", o.resume, "Resume an interrupted run");
   return [options, &common] { refine(*options, common); };
 }

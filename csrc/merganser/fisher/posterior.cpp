@@ -39,7 +39,7 @@ const at::Tensor& find(
 void check_delta(double delta) {
   if (!std::isfinite(delta) || delta < 0) {
     throw InputError(
-        fmt::format("delta must be finite and not negative, got {}", delta));
+        fmt::format("delta must be finite and non-negative, got {}", delta));
   }
 }
 
@@ -88,7 +88,7 @@ void check_weights(const std::vector<double>& weights, size_t count) {
   for (const double weight : weights) {
     if (!std::isfinite(weight) || weight < 0) {
       throw InputError(fmt::format(
-          "weights must be finite and not negative, got {}", weight));
+          "weights must be finite and non-negative, got {}", weight));
     }
   }
 }
@@ -111,9 +111,12 @@ Posterior::Posterior(const Tensors& mean, const Tensors& precision) {
       throw InputError(
           fmt::format("tensor {} has a precision, but is not floating", name));
     }
-    if (!(x.isfinite() & (x >= 0)).all().item<bool>()) {
+    const at::Tensor valid = x.isfinite() & (x >= 0);
+    if (!valid.all().item<bool>()) {
       throw InputError(fmt::format(
-          "the precision of tensor {} must be finite and not negative", name));
+          "the precision of tensor {} must be finite and non-negative, got {}",
+          name,
+          x.masked_select(~valid)[0].item<double>()));
     }
     precision_.emplace(name, x.detach().cpu().contiguous().clone());
   }

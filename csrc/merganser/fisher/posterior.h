@@ -19,7 +19,8 @@ namespace merganser {
 // With a precision of 0 it is not a distribution: products take it, but
 // log_density and sample throw InputError; with_prior adds a precision
 // everywhere. python/merganser/posterior.py is the same for any PyTorch module,
-// and reads and writes the same files.
+// and reads and writes the same files; it also knows tied tensors, which have
+// one precision: here each name has a tensor of its own.
 class MERGANSER_API Posterior {
  public:
   using Tensors = std::map<std::string, at::Tensor>; // by parameter name
@@ -73,7 +74,9 @@ class MERGANSER_API Posterior {
   // Writes the mean to model.safetensors and the precision to
   // posterior.safetensors, a Fisher file with N = 1: with the config.json of
   // the model, the directory is an ordinary model directory, and merges take
-  // the second file as a Fisher.
+  // the second file as a Fisher. Throws InputError, before anything is written,
+  // for a precision that float32 cannot hold: too large, or so small that it
+  // becomes 0.
   void save(const std::filesystem::path& folder) const;
   // Throws InputError for a mean that is not the one of the precision.
   static Posterior load(const std::filesystem::path& folder);

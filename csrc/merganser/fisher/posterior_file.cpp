@@ -63,11 +63,18 @@ DType dtype_of(const at::Tensor& tensor) {
   return found->first;
 }
 
-void write_tensors(const fs::path& folder, const Posterior::Tensors& tensors) {
+std::vector<TensorInfo> infos_of(const Posterior::Tensors& tensors) {
   std::vector<TensorInfo> infos;
   for (const auto& [name, tensor] : tensors) {
     infos.push_back({name, dtype_of(tensor), tensor.sizes().vec()});
   }
+  return infos;
+}
+
+void write_tensors(
+    const fs::path& folder,
+    std::vector<TensorInfo> infos,
+    const Posterior::Tensors& tensors) {
   CheckpointWriter writer(folder, std::move(infos), {});
   for (const auto& [name, tensor] : tensors) {
     writer.write(
@@ -76,6 +83,20 @@ void write_tensors(const fs::path& folder, const Posterior::Tensors& tensors) {
          tensor.nbytes()});
   }
   writer.finish();
+}
+
+at::Tensor as_float32(const std::string& name, const at::Tensor& precision) {
+  at::Tensor rounded = precision.to(at::kFloat);
+  const at::Tensor lost =
+      rounded.isinf().logical_or_(rounded.eq(0).logical_and_(precision.gt(0)));
+  if (lost.any().item<bool>()) {
+    throw InputError(fmt::format(
+        "cannot save the precision of tensor {}: {:g} is out of float32's "
+        "range",
+        name,
+        precision.masked_select(lost)[0].item<double>()));
+  }
+  return rounded;
 }
 
 // False: the Fisher is known to be another model's.
@@ -110,10 +131,13 @@ void Posterior::save(const fs::path& folder) const {
     throw InputError(fmt::format(
         "{} has a sharded model; choose another output path", folder.string()));
   }
-  fs::create_directories(folder);
-  write_tensors(folder, mean_);
   FisherResult fisher;
-  fisher.diagonal = {precision_.begin(), precision_.end()};
+  for (const auto& [name, values] : precision_) {
+    fisher.diagonal.emplace_back(name, as_float32(name, values));
+  }
+  std::vector<TensorInfo> infos = infos_of(mean_);
+  fs::create_directories(folder); // not before: a refusal leaves nothing there
+  write_tensors(folder, std::move(infos), mean_);
   fisher.estimator = kEstimator;
   fisher.num_examples = 1;
   fisher.num_examples_used = 1;

@@ -13,8 +13,10 @@ void write_fisher_file(
     const std::vector<std::pair<std::string, at::Tensor>>& tensors,
     const FisherMetadata& metadata) {
   std::vector<TensorInfo> infos;
+  std::vector<at::Tensor> rounded;
   for (const auto& [name, values] : tensors) {
-    if (!values.isfinite().all().item<bool>()) {
+    rounded.push_back(values.to(at::kCPU, at::kFloat).contiguous());
+    if (!rounded.back().isfinite().all().item<bool>()) {
       throw Error(fmt::format(
           "the {} of {} is not finite, so {} was not written; check that "
           "the model's outputs are finite",
@@ -25,10 +27,10 @@ void write_fisher_file(
     infos.push_back({name, DType::kF32, values.sizes().vec()});
   }
   SafetensorsWriter writer(file, std::move(infos), metadata.to_metadata());
-  for (const auto& [name, values] : tensors) {
-    const at::Tensor flat = values.to(at::kCPU, at::kFloat).contiguous();
+  for (size_t i = 0; i < rounded.size(); ++i) {
+    const at::Tensor& flat = rounded[i];
     writer.write(
-        name,
+        tensors[i].first,
         std::as_bytes(std::span(
             flat.data_ptr<float>(), static_cast<size_t>(flat.numel()))));
   }

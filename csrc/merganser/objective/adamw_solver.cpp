@@ -36,7 +36,7 @@ class AdamWSolver : public Solver {
     const double norm = flat_norm(objective_.arena().gradients) / weight;
     if (!std::isfinite(objective) || !std::isfinite(norm)) {
       learning_rate_ /= 2;
-      return {.rejected = 1, .diverged = true};
+      return {.rejected = 1, .not_finite = 1, .diverged = true};
     }
     const double warmup =
         kWarmup * static_cast<double>(options_.steps_or_default());

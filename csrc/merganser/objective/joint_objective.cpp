@@ -70,6 +70,8 @@ JointObjective::JointObjective(const ObjectiveOptions& options)
 JointObjective::Task JointObjective::load_task(
     const ObjectiveTask& task) const {
   const Classifier expert(task.expert);
+  // Not every solver reads the experts' values; a wrong expert is refused.
+  flat_parameters(expert, task.expert, arena_, options_.base);
   Task loaded;
   loaded.data = expert.load(
       task.data,

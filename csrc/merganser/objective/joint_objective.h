@@ -37,8 +37,8 @@ class MERGANSER_API JointObjective {
   };
 
   // Reads base, data and Fishers; the parameters are the base's.
-  // Throws InputError for invalid options, models or data, and for fewer
-  // examples than classes.
+  // Throws InputError for invalid options, models or data, for an expert of
+  // other shapes than the base's, and for fewer examples than classes.
   explicit JointObjective(const ObjectiveOptions& options);
 
   // Parameters of a model of the base's shapes, as a flat array like the

@@ -15,7 +15,8 @@ constexpr int64_t kSample = 1'000'000; // elements that the quantile looks at
 constexpr int64_t kTrials = 20;
 constexpr double kFactor = 4; // between the dampings of two trials
 // Share of the decrease along the gradient that a step must bring. The
-// quadratic model promises at least one half; a step with less overshoots.
+// quadratic model promises at least one half; a step with a smaller ratio has
+// overshot.
 constexpr double kDecrease = 0.25;
 
 double upper_quantile(const at::Tensor& diagonal) {
@@ -74,6 +75,7 @@ class NewtonSolver : public Solver {
         result.objective = now;
         return result;
       }
+      result.not_finite += std::isfinite(now) ? 0 : 1;
       damping_ *= kFactor;
     }
     arena.parameters.copy_(start);

@@ -89,7 +89,7 @@ class Refinement {
       before_ = state_.seconds;
       return;
     }
-    const RefineStep start = evaluate(0, objective_.gradient(), 0);
+    const RefineStep start = evaluate(0, {.objective = objective_.gradient()});
     if (!std::isfinite(start.objective) || !std::isfinite(start.held_out) ||
         !objective_.arena().gradients.isfinite().all().item<bool>()) {
       throw InputError(fmt::format(
@@ -102,17 +102,18 @@ class Refinement {
     record(start);
   }
 
-  RefineStep evaluate(
-      int64_t step,
-      std::optional<double> objective,
-      int64_t rejected) {
+  // found: the outcome of the steps since the evaluation before.
+  RefineStep evaluate(int64_t step, const SolverStep& found) {
     const double weight = objective_.total_weight();
+    const double objective =
+        found.objective ? *found.objective : objective_.training();
     return {
         .step = step,
-        .objective = (objective ? *objective : objective_.training()) / weight,
+        .objective = objective / weight,
         .held_out = objective_.held_out() / weight,
         .setting = solver_->setting(),
-        .rejected = rejected};
+        .rejected = found.rejected,
+        .not_finite = found.not_finite};
   }
 
   // The steps up to the next evaluation; false: no more.
@@ -121,21 +122,24 @@ class Refinement {
     const int64_t first = state_.steps.back().step + 1;
     const int64_t end =
         std::min(last + 1, first + solver_->steps_per_evaluation());
-    if (first > last) {
+    if (state_.stopped || first > last) {
       return false;
     }
-    SolverStep outcome;
-    int64_t rejected = 0;
-    for (int64_t step = first; step < end && !outcome.stopped; ++step) {
-      outcome = solver_->step(step);
-      rejected += outcome.rejected;
-      if (outcome.diverged) {
+    SolverStep all;
+    for (int64_t step = first; step < end && !all.stopped; ++step) {
+      const SolverStep found = solver_->step(step);
+      all.rejected += found.rejected;
+      all.not_finite += found.not_finite;
+      all.stopped = found.stopped;
+      all.objective = found.objective;
+      if (found.diverged) {
         objective_.arena().parameters.copy_(best_);
       }
     }
-    record(evaluate(end - 1, outcome.objective, rejected));
-    stopped_ = outcome.stopped;
-    return !stopped_;
+    const RefineStep step = evaluate(end - 1, all);
+    state_.stopped = all.stopped;
+    record(step);
+    return true;
   }
 
   void record(const RefineStep& step) {
@@ -175,7 +179,7 @@ class Refinement {
     result.steps = state_.steps;
     result.kept = state_.kept;
     result.completed = completed;
-    result.stopped = stopped_;
+    result.stopped = state_.stopped;
     result.seconds = seconds();
     return result;
   }
@@ -206,7 +210,6 @@ class Refinement {
   at::Tensor best_;
   std::unique_ptr<Solver> solver_;
   RefineState state_;
-  std::optional<std::string> stopped_;
 };
 
 } // namespace

@@ -67,8 +67,8 @@ std::string refine_targets_name(RefineTargets targets) {
 }
 
 int64_t RefineOptions::steps_or_default() const {
-  if (steps > 0) {
-    return steps;
+  if (steps) {
+    return *steps;
   }
   switch (solver) {
     case RefineSolver::kAdamW:
@@ -82,13 +82,20 @@ int64_t RefineOptions::steps_or_default() const {
 
 void check_options(const RefineOptions& options) {
   check_options(options.objective);
-  if (options.steps < 0 || options.steps > kMaxSteps) {
+  const int64_t steps = options.steps_or_default();
+  if (steps < 1 || steps > kMaxSteps) {
     throw InputError(fmt::format(
-        "steps must be between 1 and {}, got {}", kMaxSteps, options.steps));
+        "steps must be between 1 and {}, got {}", kMaxSteps, steps));
+  }
+  if (options.refresh && options.solver != RefineSolver::kNewton) {
+    throw InputError(fmt::format(
+        "refresh applies to newton, not to {}",
+        refine_solver_name(options.solver)));
   }
   if (!(options.held_out > 0 && options.held_out < 1)) {
     throw InputError(fmt::format(
-        "held-out must be above 0 and below 1, got {}", options.held_out));
+        "held-out must be between 0 and 1 (exclusive), got {}",
+        options.held_out));
   }
   if (!(std::isfinite(options.learning_rate) && options.learning_rate > 0)) {
     throw InputError(fmt::format(

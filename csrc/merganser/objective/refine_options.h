@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "merganser/base/api.h"
@@ -26,11 +27,11 @@ struct RefineOptions {
   std::filesystem::path out;
   RefineSolver solver = RefineSolver::kSubspace;
   RefineTargets targets = RefineTargets::kLabels;
-  int64_t steps = 0; // 0: the solver's default
+  std::optional<int64_t> steps = {}; // the solver's default otherwise
   double learning_rate = 1e-5; // adamw
   double held_out = 0.2; // share of the examples that selects the step
   Grouping groups = Grouping::kBlock; // subspace
-  bool refresh = false; // newton: estimate the Fishers again at every step
+  bool refresh = false; // newton: estimate the Fishers at every step
   bool resume = false; // continue an interrupted run
 
   int64_t steps_or_default() const;

@@ -52,7 +52,8 @@ nlohmann::ordered_json to_json(const RefineStep& step) {
       {"objective", step.objective},
       {"held_out", step.held_out},
       {"setting", step.setting},
-      {"rejected", step.rejected}};
+      {"rejected", step.rejected},
+      {"not_finite", step.not_finite}};
 }
 
 RefineStep refine_step_from_json(const nlohmann::ordered_json& json) {
@@ -62,6 +63,7 @@ RefineStep refine_step_from_json(const nlohmann::ordered_json& json) {
   step.held_out = number_from_json(json.at("held_out"));
   json.at("setting").get_to(step.setting);
   json.at("rejected").get_to(step.rejected);
+  json.at("not_finite").get_to(step.not_finite);
   return step;
 }
 
@@ -72,6 +74,7 @@ std::string RefineResult::to_text() const {
        "held out",
        setting_name(options.solver),
        "rejected",
+       "not finite",
        ""}};
   for (size_t i = 0; i < steps.size(); ++i) {
     const RefineStep& step = steps[i];
@@ -81,6 +84,7 @@ std::string RefineResult::to_text() const {
          fmt::format("{:.5f}", step.held_out),
          fmt::format("{:.3g}", step.setting),
          std::to_string(step.rejected),
+         std::to_string(step.not_finite),
          i == kept ? "kept" : ""});
   }
   return format_table(rows) +

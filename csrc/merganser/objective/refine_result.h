@@ -20,6 +20,7 @@ struct RefineStep {
   // The solver's choice: the learning rate (adamw) or the damping.
   double setting = 0;
   int64_t rejected = 0; // trials since the row before that were rejected
+  int64_t not_finite = 0; // of these, trials that were not finite
 };
 
 MERGANSER_API nlohmann::ordered_json to_json(const RefineStep& step);

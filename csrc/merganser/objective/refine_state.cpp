@@ -60,7 +60,10 @@ void save_refine_state(
     const RefineState& state,
     const std::string& fingerprint,
     const FlatArrays& arrays) {
-  Json json = {{"kept", state.kept}, {"seconds", state.seconds}};
+  Json json = {
+      {"kept", state.kept},
+      {"seconds", state.seconds},
+      {"stopped", state.stopped ? Json(*state.stopped) : Json()}};
   for (const RefineStep& step : state.steps) {
     json["steps"].push_back(to_json(step));
   }
@@ -79,6 +82,9 @@ RefineState load_refine_state(
   RefineState state;
   json.at("kept").get_to(state.kept);
   json.at("seconds").get_to(state.seconds);
+  if (const Json& stopped = json.at("stopped"); !stopped.is_null()) {
+    state.stopped = stopped.get<std::string>();
+  }
   for (const Json& step : json.at("steps")) {
     state.steps.push_back(refine_step_from_json(step));
   }

@@ -16,6 +16,7 @@ struct RefineState {
   std::vector<RefineStep> steps;
   size_t kept = 0;
   double seconds = 0;
+  std::optional<std::string> stopped = {}; // why no further step is taken
 };
 
 // A JSON object of everything that a refinement's steps depend on.

@@ -14,6 +14,7 @@ namespace merganser {
 // Outcome of a solver's step.
 struct SolverStep {
   int64_t rejected = 0; // trials that were not finite or not lower
+  int64_t not_finite = 0; // of these, trials that were not finite
   bool diverged = false; // the next step begins at the best point so far
   // Why no trial was accepted; the parameters are then as before.
   std::optional<std::string> stopped = {};

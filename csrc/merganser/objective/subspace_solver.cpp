@@ -101,6 +101,7 @@ class SubspaceSolver : public Solver {
         result.objective = now;
         return result;
       }
+      result.not_finite += std::isfinite(now) ? 0 : 1;
       arena.parameters.copy_(start);
       damping_ = std::max(4 * damping_, 1e-3);
       length /= 2;

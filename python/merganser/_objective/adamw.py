@@ -50,7 +50,7 @@ class AdamW:
         return math.ceil(self._steps / ROUND)
 
     def reset(self) -> None:
-        """Forgets the moments and begins the warm-up again."""
+        """Resets the moments and restarts the warm-up."""
         # The optimizer's own views: it must not touch the caller's .grad.
         self._views = {
             name: p.detach().requires_grad_()

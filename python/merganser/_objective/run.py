@@ -9,7 +9,7 @@ from typing import Any
 
 from .._C import InputError
 from .checkpoint import Checkpoint
-from .joint import JointObjective
+from .joint import JointObjective, are_finite
 from .solvers import NoStep, NotFinite, Solver
 from .states import Carrier, Tensors
 
@@ -41,7 +41,7 @@ class Run:
         self.resumed_after: int | None = None
 
     def go(self) -> None:
-        """After Ctrl-C, `best` is that of the steps before."""
+        """After Ctrl-C, `best` is the best of the completed steps."""
         try:
             self._begin()
             while self.steps[-1]["step"] < self._solver.rounds and not self.stopped:
@@ -68,6 +68,8 @@ class Run:
         held = self._held_out.value()
         if not (math.isfinite(value) and math.isfinite(held)):
             raise InputError("the objective of the start is not finite")
+        if not are_finite(self._train.gradient()):
+            raise InputError("the gradient of the objective of the start is not finite")
         self._record(0, {"objective": value}, held, start)
 
     def _take(self, number: int) -> None:

@@ -45,7 +45,7 @@ class Solver(Protocol):
         ...
 
     def reject(self) -> None:
-        """Is called after a step that raised NotFinite was undone."""
+        """Called after a step that raised NotFinite was undone."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Memoryless:
     """A solver whose steps depend on the parameters only."""
 
     def reject(self) -> None:
-        """Is never called: the line search rejects such steps."""
+        """Never called: the line search rejects such steps."""
 
     def state(self) -> dict[str, Any]:
         return {}

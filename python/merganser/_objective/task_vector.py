@@ -36,7 +36,7 @@ class TaskVectorPass:
         seed: int,
         unsupported: str,
     ):
-        """The carrier must have been entered. forward: runs its module."""
+        """carrier: entered. forward: runs its module."""
         self._carrier = carrier
         self._origin = carrier.read(base, "base")
         self._base_hash = content_hash_of(base)

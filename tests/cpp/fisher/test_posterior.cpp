@@ -309,6 +309,29 @@ TEST(Posterior, FilesHaveTheBytesOfPython) {
   expect_equal(loaded.precision(), precision);
 }
 
+TEST(Posterior, SaveRefusesWhatFloat32CannotHold) {
+  const test::TemporaryFolder folder;
+  const Tensors mean = draw_model(1);
+  for (const double value : {1e50, 1e-50}) {
+    const Posterior posterior(
+        mean, {{"b", at::full({kSize}, value, at::kDouble)}});
+    test::expect_error<InputError>(
+        [&] { posterior.save(folder / "out"); },
+        {"precision of tensor b", "e", "is out of float32's range"});
+    EXPECT_FALSE(std::filesystem::exists(folder / "out"));
+  }
+}
+
+TEST(FisherResult, SaveRefusesWhatOverflowsFloat32) {
+  const test::TemporaryFolder folder;
+  FisherResult fisher = draw_fisher(1);
+  fisher.diagonal[0].second.mul_(1e50);
+  test::expect_error<Error>(
+      [&] { fisher.save(folder / "f.safetensors"); },
+      {"the Fisher of w is not finite"});
+  EXPECT_FALSE(std::filesystem::exists(folder / "f.safetensors"));
+}
+
 TEST(Posterior, BadInputs) {
   const Tensors mean = draw_model(1);
   const at::Tensor ones = at::ones({kSize});
@@ -326,7 +349,7 @@ TEST(Posterior, BadInputs) {
       [&] {
         Posterior(mean, {{"b", -ones}});
       },
-      "finite and not negative");
+      "b must be finite and non-negative, got -1");
   expect_input_error(
       [&] {
         Posterior(mean, {{"count", at::ones({1})}});
@@ -353,7 +376,7 @@ TEST(Posterior, BadInputs) {
       },
       "one weight per");
   expect_input_error(
-      [&] { Posterior::product({base}, base, {-1}); }, "not negative");
+      [&] { Posterior::product({base}, base, {-1}); }, "non-negative");
   expect_input_error([&] { base.with_prior(-1); }, "delta");
   other = mean;
   other["scale"] = mean.at("scale") + 1;

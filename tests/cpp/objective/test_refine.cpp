@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
 #include "merganser/base/interrupt.h"
 #include "merganser/objective/map_objective.h"
@@ -128,6 +130,71 @@ TEST_P(RefineAdamW, ResumesAfterAStepThatIsNotFinite) {
   }
 }
 
+using RefineNotFinite = Refine;
+
+TEST_P(RefineNotFinite, CountsTheTrials) {
+  // Probabilities are 0 or 1 to rounding: a curvature of about 1e-24 asks for
+  // steps as long as its inverse.
+  const Classifier saturated(options_.model);
+  saturated.encoder->named_parameters()["classifier.bias"].detach()[0] = 55;
+  models_.save("saturated", saturated.encoder);
+  options_.model = models_.in("saturated");
+  options_.targets = RefineTargets::kPredictions;
+  options_.objective.base_fisher.reset();
+  options_.learning_rate = 1e30;
+  const RefineResult result = refine(options_);
+  int64_t rejected = 0;
+  int64_t not_finite = 0;
+  for (const RefineStep& step : result.steps) {
+    rejected += step.rejected;
+    not_finite += step.not_finite;
+    EXPECT_EQ(to_json(step)["not_finite"], step.not_finite);
+  }
+  EXPECT_GT(not_finite, 0) << result.to_text();
+  EXPECT_GE(rejected, not_finite);
+  EXPECT_TRUE(std::isfinite(result.steps[result.kept].held_out));
+}
+
+TEST_P(Refine, RefusesExpertsOfOtherShapesAndValuesThatAreNotFinite) {
+  for (const RefineTargets targets :
+       {RefineTargets::kLabels, RefineTargets::kPredictions}) {
+    options_.targets = targets;
+    for (const auto& [name, message] : std::map<std::string, std::string>{
+             {"wide",
+              "intermediate.dense.weight has shape [16, 8]; expected [12, 8]"},
+             {"classes", "classifier.weight has shape [4, 8]; expected [3, 8]"},
+             {"nan", "classifier.bias has values that are not finite"}}) {
+      models_.save_bad(name);
+      options_.objective.tasks[1].expert = models_.in(name);
+      test::expect_error<InputError>([&] { refine(options_); }, {message});
+      EXPECT_FALSE(std::filesystem::exists(models_.in("out.partial")));
+    }
+  }
+}
+
+using RefineSubspace = Refine;
+
+TEST_P(RefineSubspace, ARunKilledAfterItsLastStepTakesNoOther) {
+  // With the base as expert no task vector is left to move along.
+  for (ObjectiveTask& task : options_.objective.tasks) {
+    task.expert = models_.in("base");
+  }
+  const RefineResult whole = refine(options_);
+  ASSERT_EQ(whole.steps.size(), 2);
+  ASSERT_TRUE(whole.stopped);
+  options_.out = models_.in("other");
+  const auto kill = [](int64_t step, int64_t, const std::string&) {
+    if (step == 1) {
+      throw std::runtime_error("killed");
+    }
+  };
+  EXPECT_THROW(refine(options_, kill), std::runtime_error);
+  options_.resume = true;
+  const RefineResult resumed = refine(options_);
+  EXPECT_EQ(resumed.steps.size(), 2);
+  EXPECT_EQ(resumed.stopped, whole.stopped);
+}
+
 TEST_P(Refine, NeverEndsWorseThanItBegan) {
   // The held-out objective of the start is that of a minimum: the expert's own
   // predictions are its targets.
@@ -149,6 +216,16 @@ INSTANTIATE_TEST_SUITE_P(
     Solvers,
     RefineAdamW,
     testing::Values(RefineSolver::kAdamW));
+
+INSTANTIATE_TEST_SUITE_P(
+    Solvers,
+    RefineNotFinite,
+    testing::Values(RefineSolver::kAdamW, RefineSolver::kNewton));
+
+INSTANTIATE_TEST_SUITE_P(
+    Solvers,
+    RefineSubspace,
+    testing::Values(RefineSolver::kSubspace));
 
 INSTANTIATE_TEST_SUITE_P(
     Solvers,

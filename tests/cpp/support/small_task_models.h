@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <cmath>
 #include <map>
 #include <string>
 #include <utility>
@@ -52,6 +53,25 @@ class TaskModels {
   void save(const std::string& name, const Encoder& model) const {
     std::filesystem::create_directories(folder_ / name);
     save_encoder(model, folder_ / "source", folder_ / name);
+  }
+
+  // A model of other shapes ("wide", "classes") or with a NaN ("nan").
+  void save_bad(const std::string& name) const {
+    EncoderConfig config = config_;
+    config.intermediate_size += name == "wide" ? 4 : 0;
+    config.num_labels += name == "classes" ? 1 : 0;
+    Encoder model(config);
+    model->initialize(1);
+    if (name == "nan") {
+      model->named_parameters()["classifier.bias"].detach().fill_(NAN);
+    }
+    save(name, model);
+    std::string text = read_file(in(name) / "config.json");
+    if (name == "wide") {
+      const std::string key = "\"intermediate_size\": 12";
+      text.replace(text.find(key), key.size(), "\"intermediate_size\": 16");
+      write_text(in(name) / "config.json", text);
+    }
   }
 
   // Values of |N(0, 1)|, with zeros in every third place.

@@ -381,8 +381,8 @@ BAD = {
     "steps": ({"steps": 0}, "steps must be at least 1"),
     "lr": ({"lr": -1}, "lr must be a number of at least 0, not -1"),
     "shrink": ({"shrink": 2}, "shrink must be a number of at least 0 and at most 1"),
-    "held_out": ({"held_out": 1}, "held_out must be a number above 0 and below 1"),
-    "held_out 0": ({"held_out": 0}, "held_out must be a number above 0 and below 1"),
+    "held_out": ({"held_out": 1}, r"held_out must be between 0 and 1 \(exclusive\)"),
+    "held_out 0": ({"held_out": 0}, r"held_out must be between 0 and 1 \(exclusive\)"),
     "no Fisher": ({"solver": "newton"}, "solver='newton' needs fishers, or refresh"),
     "refresh": ({"refresh": True}, "refresh applies to newton, not to subspace"),
     "weights": ({"weights": [1.0]}, "weights must have 2 items"),
@@ -428,3 +428,31 @@ def test_bad_models_and_data(shared):
         "the objective of the start is not finite",
         start | {"classifier.weight": torch.full((3, 16), 3e38)},
     )
+    # The pooler's large input times a large gradient of its output.
+    with torch.no_grad():
+        spoiled = {name: x.clone() for name, x in start.items()}
+        layer = max(
+            name.rsplit(".", 1)[0]
+            for name in start
+            if name.endswith(".output.LayerNorm.weight") and "attention" not in name
+        )
+        for kind in ("weight", "bias"):
+            spoiled[f"{layer}.{kind}"] *= 1e25
+        spoiled["bert.pooler.dense.weight"] *= 1e-25
+        spoiled["classifier.weight"] *= 1e25
+    refused("the gradient of the objective of the start is not finite", spoiled)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_refuses_a_wrong_expert(solver, shared):
+    wrong = shared.experts[1].state_dict()
+    for value, message in (
+        (torch.ones(4), r"experts\[1\]: tensor 'classifier.bias' has shape \[4\]"),
+        (torch.full((3,), torch.nan), "values that are not finite"),
+    ):
+        experts = [shared.experts[0], wrong | {"classifier.bias": value}]
+        with pytest.raises(merganser.InputError, match=message):
+            merganser.refine(
+                *(shared.base.state_dict(), shared.base, experts, shared.data),
+                **SOLVERS[solver],
+            )

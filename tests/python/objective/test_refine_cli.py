@@ -135,6 +135,7 @@ def test_a_step_that_explodes_is_not_kept(folder, tmp_path):
     report = refine(folder, tmp_path / "out", *options)
     assert report["kept_step"] == 0
     assert sum(step["rejected"] for step in report["steps"]) > 0
+    assert sum(step["not_finite"] for step in report["steps"]) > 0
     mine = safetensors.torch.load_file(tmp_path / "out" / "model.safetensors")
     start = safetensors.torch.load_file(folder / "merged" / "model.safetensors")
     assert all(torch.equal(mine[name], start[name]) for name in start)
@@ -247,9 +248,11 @@ def test_bad_input(copy, tmp_path, spoil):
     [
         (["--solver", "sgd"], "unknown solver 'sgd'"),
         (["--targets", "logits"], "unknown targets 'logits'"),
-        (["--held-out", "1"], "held-out must be above 0 and below 1"),
+        (["--held-out", "1"], "held-out must be between 0 and 1 (exclusive), got 1"),
         (["--lr", "0"], "lr must be a positive number"),
         (["--steps", "-1"], "steps must be between 1"),
+        (["--steps", "0"], "steps must be between 1 and 1000000, got 0"),
+        (["--refresh"], "refresh applies to newton, not to subspace"),
     ],
 )
 def test_bad_options(folder, tmp_path, more, message):
