@@ -8,7 +8,7 @@ the work. Invalid files and options raise InputError.
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import TypeAlias
 
 from torch import Tensor
@@ -328,6 +328,9 @@ class MethodInfo:
 
 def find_method(name: str) -> MethodInfo:
     """Finds a method by its name in recipes; InputError lists the available names."""
+
+def different_scales(estimators: Set[str], method: MethodInfo) -> str | None:
+    """A sentence if the estimators' Fishers are on different scales."""
 
 class MemoryMerge:
     """Merges in memory, one tensor at a time, with the engine that merges files.

@@ -117,7 +117,8 @@ def fisher(
             path of a checkpoint. Also measures the model's gradient and the base's
             exact curvature along the task vector (`task_vector` of the result), for
             measured_gradient_matching. Takes one more forward and backward pass over
-            `data`, which needs labels, and the estimate of a Fisher on `base_data`.
+            `data`, which needs labels, and a forward pass and, for K classes, K - 1
+            backward passes over `base_data`.
         base_data: data that the base was trained on, with `base`; read as `data`, with
             the same `limit`, `seed`, `collator` and `batch_size`.
         progress: called after each batch with the number of examples done, the total

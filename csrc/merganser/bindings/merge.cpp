@@ -1,6 +1,7 @@
 #include "merganser/bindings/long_call.h"
 #include "merganser/bindings/module.h"
 #include "merganser/engine/execute.h"
+#include "merganser/plan/fisher_notes.h"
 #include "merganser/plan/plan_text.h"
 #include "merganser/provenance/inspect.h"
 #include "merganser/provenance/verify.h"
@@ -53,6 +54,11 @@ void bind_merge(py::module_& m) {
       &find_method,
       py::arg("name"),
       py::return_value_policy::reference);
+  m.def(
+      "different_scales",
+      &different_scales,
+      py::arg("estimators"),
+      py::arg("method"));
   m.def("canonical_name", &canonical_name, py::arg("tied"));
   m.def("check_count", &check_count, py::arg("method"), py::arg("models"));
   m.def(

@@ -49,8 +49,9 @@ Json model_to_json(
   for (size_t i = 0; i < sets.size(); ++i) {
     json["sets"][sets[i]] = means_to_json(mean_over(model, i, false));
   }
-  if (model.clamped_fraction) {
-    json["clamped_fraction"] = *model.clamped_fraction;
+  if (model.denominators) {
+    json["clamped_fraction"] = model.denominators->clamped_fraction;
+    json["largest_weight"] = model.denominators->largest_weight;
   }
   return json;
 }

@@ -106,8 +106,8 @@ class Comparison {
   std::vector<SetPredictions> expected_;
 };
 
-// The share of clamped denominators; nothing for rules without a clamp.
-std::optional<double> clamped_fraction(
+// Nothing for rules without a clamp.
+std::optional<RemovalDenominators> denominators(
     const Workplace& work,
     const ExperimentMerge& merge) {
   if (merge.recipe.method->formula != MergeFormula::kRemoval) {
@@ -125,8 +125,10 @@ std::optional<double> clamped_fraction(
   if (!provenance || elements == 0) {
     return std::nullopt;
   }
-  return static_cast<double>(provenance->clamped) /
-      static_cast<double>(elements);
+  return RemovalDenominators{
+      .clamped_fraction = static_cast<double>(provenance->clamped) /
+          static_cast<double>(elements),
+      .largest_weight = provenance->largest_weight};
 }
 
 } // namespace
@@ -149,8 +151,7 @@ RemovalResults remove_data(
          std::nullopt});
   }
   for (size_t i = 0; i < removal.merges.size(); ++i) {
-    results.models[i + 2].clamped_fraction =
-        clamped_fraction(work, removal.merges[i]);
+    results.models[i + 2].denominators = denominators(work, removal.merges[i]);
   }
   return results;
 }

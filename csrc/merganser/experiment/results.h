@@ -30,13 +30,19 @@ struct ModelResult {
   std::string mismatch = {}; // JSON; empty: not measured
 };
 
+// As a merge by the removal rule reports them.
+struct RemovalDenominators {
+  double clamped_fraction = 0;
+  double largest_weight = 0;
+};
+
 // A model before or after the removal of a data set, or retrained without it.
 struct RemovalModel {
   ModelResult result;
   // Mean total variation between its class probabilities and those of the
   // retrained model, on every test set.
   std::vector<double> distances;
-  std::optional<double> clamped_fraction; // of the removal rule's denominators
+  std::optional<RemovalDenominators> denominators; // of the removal rule
 };
 
 struct RemovalResults {

@@ -117,15 +117,21 @@ std::string removal_text(const Json& removal) {
        "other sets: accuracy, %",
        "loss",
        "distance",
-       "clamped, %"}};
+       "clamped, %",
+       "largest weight"}};
   for (const Json& model : models) {
     Row row = {model.at("name")};
     add_means(row, model.at("removed"));
     add_means(row, model.at("rest"));
+    const bool has_denominators = model.contains("clamped_fraction");
     row.push_back(
-        model.contains("clamped_fraction")
+        has_denominators
             ? fmt::format(
                   "{:.2f}", 100 * model["clamped_fraction"].get<double>())
+            : "");
+    row.push_back(
+        has_denominators
+            ? fmt::format("{:.3g}", model["largest_weight"].get<double>())
             : "");
     rows.push_back(std::move(row));
   }

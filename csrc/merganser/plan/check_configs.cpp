@@ -69,6 +69,22 @@ constexpr const char* kQuantization[] = {
       what));
 }
 
+// Checks a configuration and those inside it (text_config, decoder).
+void check_not_quantized(
+    const json& config,
+    const std::string& prefix,
+    const fs::path& file) {
+  for (const auto& [key, value] : config.items()) {
+    if (!value.is_object()) {
+      continue;
+    }
+    if (key == "quantization_config" || key == "compression_config") {
+      refuse_quantized(file, fmt::format("has {}{}", prefix, key));
+    }
+    check_not_quantized(value, prefix + key + ".", file);
+  }
+}
+
 // Compares vocabularies, and weights outside the merge: those of the modules of
 // sentence-transformers, which are copied.
 void check_companions(
@@ -97,9 +113,10 @@ void check_companions(
   }
 }
 
-// Settings of a tokenizer, which versions of transformers write differently.
-bool is_tokenizer_settings(const fs::path& file) {
-  return file == "tokenizer_config.json" || file == "special_tokens_map.json";
+// Settings that versions of transformers write differently.
+bool is_settings_file(const fs::path& file) {
+  return file == "tokenizer_config.json" || file == "special_tokens_map.json" ||
+      file == "generation_config.json";
 }
 
 bool is_code_or_template(const fs::path& file) {
@@ -118,6 +135,7 @@ std::vector<std::string> differing_settings(
     const fs::path& a,
     const fs::path& b) {
   constexpr std::string_view kOfTheVersion[] = {
+      "_from_model_config",
       "added_tokens_decoder", // with tokenizer.json
       "auto_map",
       "backend",
@@ -126,7 +144,8 @@ std::vector<std::string> differing_settings(
       "processor_class",
       "special_tokens_map_file",
       "tokenizer_class",
-      "tokenizer_file"};
+      "tokenizer_file",
+      "transformers_version"};
   const json ours = parse_object(read_file(a), a);
   const json theirs = parse_object(read_file(b), b);
   std::vector<std::string> keys;
@@ -141,6 +160,50 @@ std::vector<std::string> differing_settings(
     }
   }
   return keys;
+}
+
+void note_values(
+    const ModelDir& model,
+    const ModelDir& reference,
+    bool any_depth,
+    std::vector<std::string>& notes) {
+  const std::string here = (model.path() / "config.json").string();
+  const std::string there = (reference.path() / "config.json").string();
+  std::vector<std::string> only_here, only_there;
+  for (const ConfigDifference& d : compare_configs(
+           parse_sorted_json_or_discard(model.config_text()),
+           parse_sorted_json_or_discard(reference.config_text()),
+           any_depth)) {
+    if (d.other_value.is_discarded()) {
+      only_here.push_back(d.key + " " + json_text(d.value));
+    } else if (d.value.is_discarded()) {
+      only_there.push_back(d.key + " " + json_text(d.other_value));
+    } else if (!d.refused) {
+      notes.push_back(fmt::format(
+          "{} has {} {}, but {}, which the output gets, has {}",
+          here,
+          d.key,
+          json_text(d.value),
+          there,
+          json_text(d.other_value)));
+    }
+  }
+  if (!only_here.empty()) {
+    notes.push_back(fmt::format(
+        "{} has {}, but {}, which the output gets, has the architecture's "
+        "defaults",
+        here,
+        list_some(only_here),
+        there));
+  }
+  if (!only_there.empty()) {
+    notes.push_back(fmt::format(
+        "{} has {} and is what the output gets, but {} has the architecture's "
+        "defaults",
+        there,
+        list_some(only_there),
+        here));
+  }
 }
 
 } // namespace
@@ -186,17 +249,7 @@ void check_configs(
 void check_not_quantized(const ModelDir& model) {
   const fs::path file = model.path() / "config.json";
   const json config = parse_sorted_json_or_discard(model.config_text());
-  const auto check = [&](const json& part) {
-    for (const char* key : {"quantization_config", "compression_config"}) {
-      if (part.is_object() && part.contains(key) && !part[key].is_null()) {
-        refuse_quantized(file, fmt::format("has {}", key));
-      }
-    }
-  };
-  check(config);
-  if (config.is_object() && config.contains("text_config")) {
-    check(config["text_config"]);
-  }
+  check_not_quantized(config, "", file);
   for (const char* name : kQuantization) {
     if (fs::exists(model.path() / name)) {
       refuse_quantized(model.path(), fmt::format("has {}", name));
@@ -209,26 +262,13 @@ void note_differences(
     const ModelDir& reference,
     bool any_depth,
     std::vector<std::string>& notes) {
-  const json config = parse_sorted_json_or_discard(model.config_text());
-  const json expected = parse_sorted_json_or_discard(reference.config_text());
-  for (const ConfigDifference& d :
-       compare_configs(config, expected, any_depth)) {
-    if (!d.refused) {
-      notes.push_back(fmt::format(
-          "{} has {} {}, but {}, which the output gets, has {}",
-          (model.path() / "config.json").string(),
-          d.key,
-          json_text(d.value),
-          (reference.path() / "config.json").string(),
-          json_text(d.other_value)));
-    }
-  }
+  note_values(model, reference, any_depth, notes);
   const std::vector<fs::path> files = reference.companions();
   std::vector<std::string> left_out;
   for (const fs::path& file : model.companions()) {
     const fs::path ours = model.path() / file;
     const fs::path theirs = reference.path() / file;
-    const bool is_settings = is_tokenizer_settings(file);
+    const bool is_settings = is_settings_file(file);
     const bool is_other = is_code_or_template(file);
     if (std::ranges::find(files, file) == files.end()) {
       if (is_settings || is_other || is_vocabulary(file)) {

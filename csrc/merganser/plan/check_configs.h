@@ -25,8 +25,9 @@ void check_not_quantized(const ModelDir& model);
 
 // Adds a note per file, and per other value of config.json, that differs
 // between two models and that the output gets from the reference: code, chat
-// templates, settings of tokenizers and processors. One more note lists such
-// files, and vocabularies, that the reference lacks.
+// templates, settings of tokenizers, processors and generation. One more note
+// each lists such files, and vocabularies, that the reference lacks, and values
+// that give tensors their meaning and that one config.json lacks.
 void note_differences(
     const ModelDir& model,
     const ModelDir& reference,

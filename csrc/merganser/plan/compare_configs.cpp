@@ -227,10 +227,38 @@ void read_values(
   }
 }
 
+bool has_meaning(std::string_view last) {
+  return is_in(kRefused, last) || is_in(kActivationKeys, last);
+}
+
 bool gives_meaning(const std::string& name, std::string_view last) {
-  return name == "model_type" || is_in(kRefused, last) ||
-      is_in(kActivationKeys, last) ||
+  return name == "model_type" || has_meaning(last) ||
       name.find("rope_parameters.") != name.npos;
+}
+
+std::string last_part(const std::string& name) {
+  return name.substr(name.rfind('.') + 1);
+}
+
+bool is_depth(std::string_view last, const json& value) {
+  return last == "num_hidden_layers" ||
+      (value.is_array() && last.find("layer") != last.npos);
+}
+
+// Values with a meaning that `other` lacks.
+std::vector<Value> lacking(
+    const Values& values,
+    const Values& other,
+    bool any_depth) {
+  std::vector<Value> found;
+  for (const auto& [name, value] : values) {
+    const std::string last = last_part(name);
+    if (!other.contains(name) && has_meaning(last) && !value.value.is_null() &&
+        !(any_depth && is_depth(last, value.value))) {
+      found.push_back(value);
+    }
+  }
+  return found;
 }
 
 } // namespace
@@ -249,16 +277,21 @@ std::vector<ConfigDifference> compare_configs(
       continue;
     }
     const Value& b = found->second;
-    const std::string last = name.substr(name.rfind('.') + 1);
-    const bool depth = last == "num_hidden_layers" ||
-        (a.value.is_array() && last.find("layer") != last.npos);
+    const std::string last = last_part(name);
     const bool refused = gives_meaning(name, last);
-    if ((any_depth && depth) ||
+    if ((any_depth && is_depth(last, a.value)) ||
         (refused && (a.value.is_null() || b.value.is_null())) ||
         unified(last, a.value) == unified(last, b.value)) {
       continue;
     }
     differences.push_back({a.key, a.value, b.value, refused});
+  }
+  const json absent(json::value_t::discarded);
+  for (const Value& value : lacking(ours, theirs, any_depth)) {
+    differences.push_back({value.key, value.value, absent, false});
+  }
+  for (const Value& value : lacking(theirs, ours, any_depth)) {
+    differences.push_back({value.key, absent, value.value, false});
   }
   return differences;
 }

@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <set>
 #include <span>
 #include <vector>
 
@@ -89,11 +88,9 @@ void note_estimators(MergePlan& plan) {
       estimators.insert(found->second);
     }
   }
-  if (estimators.size() > 1 && !normalizes_fishers(plan)) {
-    plan.notes.push_back(fmt::format(
-        "the Fishers come from different estimators ({}), whose scales differ; "
-        "use one, or normalize_fishers",
-        fmt::join(estimators, ", ")));
+  const auto note = different_scales(estimators, *plan.recipe.method);
+  if (note && !normalizes_fishers(plan)) {
+    plan.notes.push_back(*note);
   }
 }
 
@@ -127,6 +124,27 @@ void note_removed(MergePlan& plan) {
 }
 
 } // namespace
+
+std::optional<std::string> different_scales(
+    const std::set<std::string>& estimators,
+    const MethodInfo& method) {
+  std::set<std::string_view> scales;
+  for (const std::string& name : estimators) {
+    // Unbiased estimates of one quantity.
+    const bool unbiased = name == "mc" || name == "mc_batch";
+    scales.insert(unbiased ? std::string_view("exact") : name);
+  }
+  if (scales.size() < 2) {
+    return std::nullopt;
+  }
+  return fmt::format(
+      "the Fishers come from different estimators ({}), whose scales differ; "
+      "use one{}",
+      fmt::join(estimators, ", "),
+      method.find_parameter("normalize_fishers") != nullptr
+          ? ", or normalize_fishers"
+          : "");
+}
 
 void note_fishers(MergePlan& plan) {
   note_averages(plan);

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from .._arguments import check_count
 from .._C import InputError, draw_subset
+from .caller import warn
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -77,12 +78,18 @@ class Data:
         # Positions of the sample; None: the first examples.
         self._sample: Tensor | None = None
         self._is_sampled = False  # the batches have the sample only
-        if limit is not None and self._total is not None and limit < self._total:
+        if limit is None:
+            return
+        if self._total is None:
+            if num_examples is None or limit < num_examples:
+                _warn_of_first(limit)
+        elif limit < self._total:
             self._draw(self._total, limit, seed)
 
     def _draw(self, total: int, limit: int, seed: int) -> None:
         self._is_sampled = _has_positions(self._batches)
         if not self._is_sampled and not isinstance(self._batches, list | tuple):
+            _warn_of_first(limit)
             return
         sample = draw_subset(total, limit, seed)
         if self._is_sampled:
@@ -135,6 +142,13 @@ class Data:
     def num_examples(self) -> int:
         """N, by which a merge scales; known once all data are read."""
         return self._num_examples or self._total or self.used
+
+
+def _warn_of_first(limit: int) -> None:
+    warn(
+        f"limit takes the first {limit} examples of data without positions, such as a "
+        "generator; shuffle data sorted by label, or pass a DataLoader of a data set"
+    )
 
 
 def _make_loader(

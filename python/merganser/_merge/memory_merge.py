@@ -70,14 +70,9 @@ def measure_fishers(engine: _C.MemoryMerge, inputs: Inputs) -> None:
 
 def _warn_of_scales(inputs: Inputs) -> None:
     """The note of `merganser plan`, as a warning."""
-    estimators = sorted({part.estimator for part in inputs.fishers} - {""})
-    if len(estimators) > 1:
-        warnings.warn(
-            "the Fishers come from different estimators "
-            f"({', '.join(estimators)}), whose scales differ; use one, or "
-            "normalize_fishers",
-            stacklevel=4,
-        )
+    estimators = {part.estimator for part in inputs.fishers} - {""}
+    if note := _C.different_scales(estimators, inputs.method):
+        warnings.warn(note, stacklevel=4)
 
 
 def merge_tensor(engine: _C.MemoryMerge, inputs: Inputs, name: str) -> Tensor:

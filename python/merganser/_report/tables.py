@@ -202,7 +202,10 @@ def removal_table(removal: Results) -> Table:
             ("loss", "nats"),
             ("distance", "total variation from the retrained model's predictions"),
         ]
-    table.titles.append(("clamped", "share of denominators that were clamped, %"))
+    table.titles += [
+        ("clamped", "share of denominators below clamp, %: task negation there"),
+        ("largest weight", "of an element of the task vector"),
+    ]
     for model in removal["models"]:
         row = [Cell(model["name"]), Cell(model["kind"])]
         for part in ("removed", "rest"):
@@ -210,6 +213,7 @@ def removal_table(removal: Results) -> Table:
             row += [number(model[part][key], 3) for key in ("loss", "distance")]
         clamped = model.get("clamped_fraction")
         row.append(number(None if clamped is None else 100 * clamped, 2))
+        row.append(significant(model.get("largest_weight")))
         table.rows.append(row)
     return table
 

@@ -117,10 +117,27 @@ TEST(CompareConfigs, ListsOtherKeysThatMayChangeTheFunction) {
   }
 }
 
+TEST(CompareConfigs, ListsKeysWithAMeaningThatOneLacks) {
+  for (const char* key : {"layer_norm_epsilon", "hidden_act", "head_dim"}) {
+    const auto found = compare_configs({{key, 1}}, json::object(), false);
+    ASSERT_EQ(found.size(), 1) << key;
+    EXPECT_EQ(found[0].key, key);
+    EXPECT_EQ(found[0].value, 1);
+    EXPECT_TRUE(found[0].other_value.is_discarded());
+    EXPECT_FALSE(found[0].refused);
+    const auto turned = compare_configs(json::object(), {{key, 1}}, false);
+    ASSERT_EQ(turned.size(), 1) << key;
+    EXPECT_TRUE(turned[0].value.is_discarded());
+    EXPECT_EQ(turned[0].other_value, 1);
+  }
+  EXPECT_TRUE(compare(R"({"head_dim": null, "new_key": 1})", "{}").empty());
+}
+
 TEST(CompareConfigs, TakesAnyDepthForSlices) {
   for (const auto& [a, b] :
        std::initializer_list<std::pair<const char*, const char*>>{
            {R"({"n_layer": 2})", R"({"n_layer": 3})"},
+           {R"({"n_layer": 2})", "{}"},
            {R"({"layer_types": ["x"]})", R"({"layer_types": ["x", "x"]})"}}) {
     EXPECT_EQ(compare(a, b).size(), 1) << a;
     EXPECT_TRUE(compare(a, b, /*any_depth=*/true).empty()) << a;

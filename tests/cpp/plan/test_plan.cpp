@@ -322,21 +322,25 @@ TEST_F(Plan, NotesWhatIsReadBefore) {
 }
 
 TEST_F(Plan, NotesFishersOfDifferentEstimators) {
-  const Checkpoint file(folder_ / "b_fisher.safetensors");
-  Metadata metadata = file.metadata();
-  metadata["estimator"] = "adam";
-  SafetensorsWriter writer(
-      folder_ / "b_fisher.safetensors", file.tensors(), metadata);
-  for (const TensorInfo& tensor : file.tensors()) {
-    std::vector<std::byte> data(tensor.bytes());
-    file.read(tensor.name, data);
-    writer.write(tensor.name, data);
-  }
-  writer.finish();
-  const auto notes = plan().notes;
-  ASSERT_EQ(notes.size(), 1u);
-  EXPECT_NE(
-      notes[0].find("different estimators (adam, exact)"), std::string::npos);
+  const std::string file = path("b_fisher.safetensors");
+  Metadata metadata = Checkpoint(file).metadata();
+  const auto notes_with = [&](const char* estimator) {
+    metadata["estimator"] = estimator;
+    write_tensors(file, fishers_, metadata);
+    return plan().notes;
+  };
+  // Unbiased as `exact` is.
+  EXPECT_TRUE(notes_with("mc").empty());
+  EXPECT_TRUE(notes_with("mc_batch").empty());
+  const std::string note =
+      "the Fishers come from different estimators (adam, exact), whose scales "
+      "differ; use one";
+  EXPECT_EQ(
+      notes_with("adam"),
+      std::vector<std::string>{note + ", or normalize_fishers"});
+  recipe_.replace(recipe_.find("gradient_matching"), 17, "ewr");
+  const auto notes = plan("parameters: {weight: 0.1}\n").notes;
+  EXPECT_TRUE(std::ranges::find(notes, note) != notes.end());
 }
 
 TEST_F(Plan, AveragesWhatNoFisherCovers) {
@@ -478,7 +482,7 @@ TEST_F(Plan, NotesFilesThatTheOutputLacks) {
           "'special_tokens_map.json', 'tokenizer.json'"});
 }
 
-TEST_F(Plan, NotesOtherSettingsOfTokenizers) {
+TEST_F(Plan, NotesOtherSettings) {
   const auto write = [&](const char* file, const char* a, const char* base) {
     write_text(folder_ / "a" / file, a);
     write_text(folder_ / "base" / file, base);
@@ -500,6 +504,13 @@ TEST_F(Plan, NotesOtherSettingsOfTokenizers) {
   const char* tokens = "special_tokens_map.json";
   write(tokens, R"({"pad_token": {"content": "x"}})", R"({"pad_token": "y"})");
   expect_note(tokens, "pad_token");
+  const char* generation = "generation_config.json";
+  write(generation, R"({"eos_token_id": 1})", R"({"eos_token_id": 2})");
+  expect_note(generation, "eos_token_id");
+  write(
+      generation,
+      R"({"transformers_version": "4"})",
+      R"({"transformers_version": "5"})");
   // Other ways of writing the same, and what only a version says.
   write(tokens, R"({"pad_token": {"content": "x"}})", R"({"pad_token": "x"})");
   write(settings, R"({"name_or_path": "a"})", R"({"name_or_path": "b"})");
@@ -519,11 +530,32 @@ TEST_F(Plan, NotesOtherValuesOfConfigurations) {
           path("base/config.json") + ", which the output gets, has 4"});
 }
 
+TEST_F(Plan, NotesValuesThatOneConfigurationLacks) {
+  const char* values = R"({"layer_norm_eps": 1e-05, "hidden_act": "relu"})";
+  for (const bool by_base : {false, true}) {
+    for (const char* name : {"base", "a", "b"}) {
+      const bool has = (name != std::string("a")) == by_base;
+      write_model(folder_ / name, tensors_, has ? values : "{}");
+      fisher(name, fishers_);
+    }
+    const auto notes = plan().notes;
+    ASSERT_EQ(notes.size(), 1u);
+    EXPECT_TRUE(notes[0].starts_with(
+        path(by_base ? "base" : "a") +
+        R"(/config.json has hidden_act "relu", layer_norm_eps 1e-05)"))
+        << notes[0];
+    EXPECT_NE(
+        notes[0].find(path(by_base ? "a" : "base") + "/config.json"),
+        std::string::npos);
+  }
+}
+
 TEST_F(Plan, RefusesQuantizedModels) {
   for (const char* config :
        {R"({"quantization_config": {"quant_method": "gptq"}})",
         R"({"text_config": {"quantization_config": {"bits": 4}}})",
-        R"({"compression_config": {}})"}) {
+        R"({"compression_config": {}})",
+        R"({"vision_config": {"encoder": {"quantization_config": {}}}})"}) {
     write_model(folder_ / "a", tensors_, config);
     expect_problem({path("a/config.json"), "quantized", "dequantize"});
   }

@@ -15,6 +15,7 @@ from fisher_oracle import (
 from merganser import _C
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import LlamaConfig, LlamaForCausalLM
 
 LENGTHS = [[5, 1, 9], [12, 12], [3, 7, 2, 10]]
 COUNT = 9
@@ -372,6 +373,35 @@ def test_weight_gradients_are_not_computed():
     assert fisher.count == (2 + 1) * (layers - 1)
 
 
+def tied_llama():
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=43,
+            hidden_size=16,
+            intermediate_size=28,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            tie_word_embeddings=True,
+        )
+    )
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    ids = torch.randint(2, 43, (5, 6))
+    return model, {"input_ids": ids, "labels": ids}
+
+
+@pytest.mark.parametrize(
+    "make", [tied_llama, lambda: (mlp(), mlp_batches(5)[0])], ids=["llama", "mlp"]
+)
+@pytest.mark.parametrize("batches", [1, 3])
+def test_a_graph_is_probed_once(make, batches):
+    """By a pass over three examples and one over each of them."""
+    model, batch = make()
+    passes = []
+    model.register_forward_pre_hook(lambda *_: passes.append(1))
+    merganser.fisher(model, [batch] * batches, "empirical")
+    assert len(passes) == 1 + 3 + batches
+
+
 def test_limit():
     model = tiny_models.bert()
     batches = batches_for("bert")
@@ -381,7 +411,9 @@ def test_limit():
     assert_fishers_close(result, define_fisher(model, chosen, lambda i, p: p))
     assert (result.num_examples, result.num_examples_used) == (COUNT, 4)
     expected = define_fisher(model, examples[:4], lambda i, p: p)
-    result = merganser.fisher(model, iter(batches), limit=4, num_examples=700)
+    with pytest.warns(match="takes the first 4 examples") as caught:
+        result = merganser.fisher(model, iter(batches), limit=4, num_examples=700)
+    assert [warning.filename for warning in caught] == [__file__]
     assert_fishers_close(result, expected)
     assert (result.num_examples, result.num_examples_used) == (700, 4)
     with pytest.raises(merganser.InputError, match="num_examples"):

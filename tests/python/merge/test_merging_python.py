@@ -561,14 +561,14 @@ def test_estimators_of_other_scales_are_named():
         merganser.FisherResult(
             {"w": torch.ones(2)}, num_examples=1, num_examples_used=1, estimator=name
         )
-        for name in ("exact", "adam")
+        for name in ("exact", "adam", "mc")
     ]
     words = r"different estimators \(adam, exact\), whose scales differ; use one"
     with pytest.warns(UserWarning, match=words) as caught:
-        merganser.merge(None, models, fishers, method="fisher")
+        merganser.merge(None, models, fishers[:2], method="fisher")
     assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        merganser.merge(None, models, fishers[:1] * 2, method="fisher")
-        parameters = {"normalize_fishers": True}
-        merganser.merge(None, models, fishers, method="fisher", parameters=parameters)
+        merganser.merge(None, models, fishers[::2], method="fisher")
+        options = {"parameters": {"normalize_fishers": True}}
+        merganser.merge(None, models, fishers[:2], method="fisher", **options)

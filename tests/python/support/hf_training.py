@@ -5,7 +5,13 @@ import copy
 import tiny_models
 import torch
 from torch.nn import functional
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+from transformers import (
+    BertForTokenClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Trainer,
+    TrainingArguments,
+)
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 # Splits of a step of 8 examples into micro-batches.
@@ -65,6 +71,14 @@ def with_labels(data, shape, real):
         value = torch.randn(shape, generator=generator)
         row["labels"] = value if real else (value > 0).float()
     return data
+
+
+def token_classification():
+    """A label per token except padding; some do not count."""
+    data = sentences(16)
+    for row in data:
+        row["labels"] = torch.where(row["labels"] > 5, row["labels"] % 3, -100)
+    return BertForTokenClassification(bert().config), data
 
 
 def make_trainer(

@@ -4,8 +4,17 @@ import gc
 import sys
 from pathlib import Path
 
+import pytest
 import torch
-from hf_training import bert, examples, gpt2, make_trainer, sentences
+from hf_training import (
+    bert,
+    examples,
+    gpt2,
+    make_trainer,
+    sentences,
+    token_classification,
+)
+from merganser import InputError
 from merganser.adamw_fisher import AdamWFisher
 from merganser.hf import FisherCallback
 
@@ -32,6 +41,9 @@ def main(folder):
     run("gpt2", gpt2(), sentences(24), FisherCallback(), **ACCUMULATED)
     for name in ("online_mc", "online_mc_eval"):
         run(name, bert(), examples(24), FisherCallback(name, interval=1))
+    model, data = token_classification()
+    with pytest.raises(InputError, match="mean over the tokens"):
+        run("tokens", model, data, FisherCallback())
     torch.distributed.destroy_process_group()
 
 

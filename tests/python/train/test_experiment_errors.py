@@ -51,6 +51,11 @@ CASES = {
         "'nyt' is missing",
     ),
     "negative weight": ("nyt: 0.5", f"nyt: {MARK}-0.5", "at least 0"),
+    "ewr without weight": (
+        "{name: task_arithmetic, method: task_arithmetic, weight: 0.5}",
+        f"{MARK}{{name: ewr, method: ewr}}",
+        "needs the parameter weight",
+    ),
     "weights of 0": (
         "{name: task_arithmetic, method: task_arithmetic, weight: 0.5}",
         f"{MARK}{{name: zero, method: linear, weight: 0}}",

@@ -18,13 +18,14 @@ from hf_training import (
     gpt2,
     make_trainer,
     sentences,
+    token_classification,
 )
 from merganser import FisherResult, InputError
 from merganser._hf.trainer import check_trainer
 from merganser.adamw_fisher import AdamWFisher
 from merganser.hf import ESTIMATORS, FisherCallback
 from processes import run_twice
-from transformers import BertForTokenClassification, TrainerCallback
+from transformers import TrainerCallback
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
@@ -85,15 +86,6 @@ def regression(outputs):
     shape = (outputs,) if outputs > 1 else ()
     data = hf_training.with_labels(examples(16), shape, real=True)
     return bert(num_labels=outputs, problem_type="regression"), data
-
-
-def token_classification():
-    """A label per token except padding; some do not count."""
-    data = sentences(16)
-    for row in data:
-        row["labels"] = torch.where(row["labels"] > 5, row["labels"] % 3, -100)
-    config = bert().config
-    return BertForTokenClassification(config), data
 
 
 LOSSES = {

@@ -109,19 +109,21 @@ def test_removal_takes_fishers_of_all_data_and_of_the_removed(experiment):
     start = state(folder, "models/target")
     expert = state(folder, "models/removal_expert")
     found = state(folder, "merges/removal/model")
-    clamped = elements = 0
+    clamped = elements = largest = 0
     for name, theta in start.items():
         h0, h = base.H[name].double() + 1e-12, own.H[name].double()
         low = h0 - 0.5 * h < 0.05 * (h0 + 0.5 * h)
         clamped += low.sum().item()
         elements += low.numel()
         weight = torch.where(low, 0.5, 0.5 * (h0 + h) / (h0 - 0.5 * h))
+        largest = max(largest, weight.max().item())
         expected = theta - weight * (expert[name] - theta).double()
         torch.testing.assert_close(found[name], expected.float(), rtol=1e-5, atol=1e-5)
     results = json.loads((folder / "out" / "results.json").read_text())
     (row,) = (r for r in results["removal"]["models"] if "clamped_fraction" in r)
     assert row["name"] == "removal"
     assert row["clamped_fraction"] == pytest.approx(clamped / elements, abs=1e-3)
+    assert row["largest_weight"] == pytest.approx(largest, rel=1e-4)
 
 
 @pytest.mark.slow
@@ -181,6 +183,7 @@ def test_table(experiment, rows):
             expected += [f"{row[part][key]:.3f}" for key in ("loss", "distance")]
         if "clamped_fraction" in row:
             expected.append(f"{100 * row['clamped_fraction']:.2f}")
+            expected.append(f"{row['largest_weight']:.3g}")
         assert table[name][1:] == expected
 
 
