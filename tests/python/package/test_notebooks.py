@@ -70,7 +70,17 @@ SMALLER = {
         "FISHER_TEXTS = 100": "FISHER_TEXTS = 20",
         "TEST_TEXTS = 200": "TEST_TEXTS = 20",
     },
+    "03_mismatch_and_target": {"LIMIT = 25": "LIMIT = 10"},
+    "04_removal": {
+        "TRAIN_TEXTS = 400": "TRAIN_TEXTS = 40",
+        "FISHER_TEXTS = 60": "FISHER_TEXTS = 10",
+    },
     "05_ridge_and_bayes": {"REPEATS = 20": "REPEATS = 3"},
+    "06_beyond_one_step": {
+        "REFINE_TEXTS = 50": "REFINE_TEXTS = 10",
+        "ADAMW_STEPS = 30": "ADAMW_STEPS = 5",
+        "TRAIN_TEXTS = 150": "TRAIN_TEXTS = 40",
+    },
 }
 
 
