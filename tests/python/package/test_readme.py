@@ -156,3 +156,41 @@ def test_tangent_space(folder):
     merged = load_file("merged/model.safetensors")
     tangent = load_file("tangent-tweets/model.safetensors")
     assert set(merged) == set(tangent)
+
+
+@pytest.fixture
+def models(folder):
+    """Models, Fishers, merges and data of the names that docs/cli.md uses."""
+    for seed, (name, data) in enumerate(
+        {"base": "movie", "amazon": "amazon", "nyt": "nyt"}.items()
+    ):
+        torch.manual_seed(seed)
+        tiny_models.bert(num_labels=2).save_pretrained(f"models/{name}")
+        for file in ("vocab.txt", "tokenizer_config.json"):
+            shutil.copy(Path("encoder") / file, Path("models") / name)
+        shutil.copy(f"{data}-train.jsonl", f"{data}.jsonl")
+        options = ["--model", f"models/{name}", "--data", f"{data}.jsonl"]
+        run("fisher", *options, "--out", f"fishers/{name}.safetensors", "--limit", 20)
+    for method, out in {"linear": "merges/linear", "task_arithmetic": "merged"}.items():
+        Path("recipe.yaml").write_text(
+            f"{{merge_method: {method}, base_model: models/base,"
+            " models: [{model: models/amazon}, {model: models/nyt}]}"
+        )
+        run("merge", "recipe.yaml", out)
+    return Path("models")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command, output",
+    [
+        ("train", "continued/model.safetensors"),
+        ("subspace", "subspace.safetensors"),
+        ("mismatch", None),
+        ("refine", "refined/refine.json"),
+    ],
+)
+def test_command(command, output, models):
+    (commands,) = blocks(ROOT / "docs" / "cli.md", f"merganser {command}", "sh")
+    run_shell(commands)
+    assert output is None or Path(output).exists()
