@@ -57,7 +57,7 @@ class Refinement {
       completed = false;
       why = interrupted.what();
     }
-    const RefineResult result = publish(completed);
+    RefineResult result = publish(completed);
     if (!completed) {
       throw Interrupted(fmt::format(
           "{}; {} has the best step so far; rerun with --resume to continue",
@@ -187,7 +187,7 @@ class Refinement {
   RefineResult publish(bool completed) {
     const at::NoGradGuard no_grad;
     objective_.arena().parameters.copy_(best_);
-    const RefineResult done = result(completed);
+    RefineResult done = result(completed);
     AtomicDirectory out(options_.out, replaces_out(options_));
     save_encoder(objective_.joint().model(), options_.model, out.path());
     write_file(out.path() / "refine.json", done.to_json() + "\n");
