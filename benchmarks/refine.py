@@ -12,6 +12,7 @@ Markdown table and draws out/refine/refine.png.
 """
 
 import argparse
+import functools
 import hashlib
 import itertools
 import json
@@ -59,7 +60,7 @@ class Snippets:
         self.experts = [m["name"] for m in results["models"] if m["kind"] == "expert"]
         self.sets = results["sets"]
 
-    @property
+    @functools.cached_property
     def start_id(self):
         """The start's name and a hash of its weights: those of another are new."""
         folder = self.out / self.models[self.start]["path"]

@@ -31,17 +31,29 @@ void check_output(
     std::string_view kind,
     const std::function<bool(std::string_view estimator)>& is_ours);
 
-// Returns estimate(classifier, data, progress) with the model's hash.
-template <typename Estimate>
-auto estimate_on_data(
+// Returns the result of `estimate` (estimate_fisher, estimate_gram) with the
+// model's hash.
+template <typename Options, typename Result>
+Result estimate_on_data(
     const EstimateArguments& arguments,
     const char* title,
     const CommonOptions& common,
-    const Estimate& estimate) {
+    Result (*estimate)(
+        Encoder&,
+        const Dataset&,
+        int32_t,
+        const Options&,
+        const ProgressCallback&),
+    const Options& options) {
   Classifier classifier(arguments.model);
   const Dataset data = classifier.load(arguments.data, arguments.max_length);
   ProgressBar bar(title, "examples", common.quiet);
-  auto result = estimate(classifier, data, bar.callback());
+  Result result = estimate(
+      classifier.encoder,
+      data,
+      classifier.tokenizer->pad_id(),
+      options,
+      bar.callback());
   result.model_hash = Checkpoint(arguments.model).content_hash();
   return result;
 }

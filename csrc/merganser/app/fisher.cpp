@@ -60,19 +60,7 @@ void fisher(const Options& options, const CommonOptions& common) {
     task_vector = measure_along(options, common);
   }
   FisherResult result = estimate_on_data(
-      files,
-      "fisher",
-      common,
-      [&](Classifier& classifier,
-          const Dataset& data,
-          const ProgressCallback& progress) {
-        return estimate_fisher(
-            classifier.encoder,
-            data,
-            classifier.tokenizer->pad_id(),
-            options.fisher,
-            progress);
-      });
+      files, "fisher", common, estimate_fisher, options.fisher);
   result.task_vector = task_vector;
   result.save(files.out);
   if (common.json) {

@@ -27,20 +27,8 @@ void gram(const Options& options, const CommonOptions& common) {
   check_output(files.out, "Gram file", [](std::string_view estimator) {
     return estimator == kGramEstimator;
   });
-  const GramResult result = estimate_on_data(
-      files,
-      "gram",
-      common,
-      [&](Classifier& classifier,
-          const Dataset& data,
-          const ProgressCallback& progress) {
-        return estimate_gram(
-            classifier.encoder,
-            data,
-            classifier.tokenizer->pad_id(),
-            options.gram,
-            progress);
-      });
+  const GramResult result =
+      estimate_on_data(files, "gram", common, estimate_gram, options.gram);
   result.save(files.out);
   if (common.json) {
     const nlohmann::ordered_json json = {

@@ -58,7 +58,7 @@ class GramSums {
     last_input_.reset();
   }
 
-  // By name of the parameter; undefined for all but weights of linear layers.
+  // Sums by parameter name; undefined for all but weights of linear layers.
   const std::vector<std::pair<std::string, at::Tensor>>& sums() const {
     return sums_;
   }

@@ -36,7 +36,7 @@ class TaskVectorPass:
         seed: int,
         unsupported: str,
     ):
-        """carrier: entered. forward: runs its module."""
+        """Expects an entered carrier; `forward` runs its module."""
         self._carrier = carrier
         self._origin = carrier.read(base, "base")
         self._base_hash = content_hash_of(base)
