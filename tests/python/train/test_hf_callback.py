@@ -185,6 +185,7 @@ def of_its_own_distribution(model, count):
     return [row | {"labels": y} for row, y in zip(data, draws[:, 0], strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator, dropout, low, high",
     [
