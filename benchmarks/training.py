@@ -46,7 +46,7 @@ class Peer:
         order = batch_order([len(ids) for ids in encoded], BATCH_SIZE, 0, 0)
         order = order[:steps]
         self.batches = [self.pad(encoded, rows, batch) for batch in order]
-        # As a Fisher of the same texts takes them: longest first.
+        # The order in which a Fisher takes the same texts: longest first.
         texts = sorted(sum(order, []), key=lambda i: -len(encoded[i]))
         self.ids = [encoded[i] for i in texts]
         self.labels = [rows[i]["label"] for i in texts]

@@ -67,7 +67,7 @@ def opacus(model, batches, autocast):
         losses_of(sampled, batch, autocast).sum().backward()
         with torch.no_grad():
             for name, p in model.named_parameters():
-                # In place, to spare Opacus a second copy.
+                # Squares in place, to spare Opacus a second copy.
                 squares = p.grad_sample.square_()
                 sums[name] += squares.sum(0, dtype=torch.float32)
         sampled.zero_grad()

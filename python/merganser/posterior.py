@@ -60,7 +60,7 @@ class Posterior:
 
     mean: State
     precision: dict[str, Tensor]
-    # For names without a precision: the tied tensor that has one.
+    # The tied tensor that has a precision, for each name without one.
     _ties: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:

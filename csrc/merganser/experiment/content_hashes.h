@@ -4,11 +4,13 @@
 #include <map>
 #include <string>
 
+#include "merganser/base/api.h"
+
 namespace merganser {
 
 // Content hashes of files, cached in a file by (path, size, time of last
 // change), so that a second run reads no large file again.
-class ContentHashes {
+class MERGANSER_API ContentHashes {
  public:
   explicit ContentHashes(std::filesystem::path cache);
 

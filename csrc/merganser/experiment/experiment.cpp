@@ -93,7 +93,8 @@ std::vector<ModelResult> evaluate_models(Workplace& work) {
   return results;
 }
 
-// From the sum of task vectors to joint training, if both are in the table.
+// The gap from the sum of task vectors to joint training, if the table has
+// both.
 std::optional<Gap> find_gap(const Experiment& e) {
   const auto merge = std::ranges::find_if(e.merges, [](const auto& merge) {
     return is_sum_of_task_vectors(merge.recipe);

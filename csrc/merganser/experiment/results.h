@@ -30,7 +30,7 @@ struct ModelResult {
   std::string mismatch = {}; // JSON; empty: not measured
 };
 
-// As a merge by the removal rule reports them.
+// Denominators that a merge by the removal rule reports.
 struct RemovalDenominators {
   double clamped_fraction = 0;
   double largest_weight = 0;

@@ -117,8 +117,8 @@ void StageRunner::run(const Stage& stage) {
   const bool same = stamp.inputs == inputs;
   const bool cached = same && holds(stage.outputs, stamp.output);
   if (!cached) {
-    // In this order: a partial output found later belongs to the inputs in the
-    // stamp, and can be resumed if they are unchanged.
+    // Deletes before it saves the stamp: a partial output found later belongs
+    // to the inputs in the stamp, and can be resumed if they are unchanged.
     for (const fs::path& output : stage.outputs) {
       fs::remove_all(output);
       remove_temporaries_beside(output);

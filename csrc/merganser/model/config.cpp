@@ -67,7 +67,7 @@ class Reader {
     return value.get<int64_t>();
   }
 
-  // In [0, limit)
+  // A number in [0, limit).
   double real(const char* key, double fallback, double limit) const {
     if (!given(key)) {
       return fallback;

@@ -39,8 +39,8 @@ struct SubspaceStatistics {
   at::Tensor fisher; // (C, C) P^T F P with every off-diagonal, float64
 };
 
-// For a_t l_t at the objective's parameters, estimated from `examples`: the
-// exact gradient and Fisher in the subspace.
+// The exact gradient and Fisher in the subspace of a_t l_t at the objective's
+// parameters, estimated from `examples`.
 MERGANSER_API SubspaceStatistics subspace_statistics(
     JointObjective& objective,
     const Subspace& subspace,

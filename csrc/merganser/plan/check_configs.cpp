@@ -168,7 +168,9 @@ void note_values(
     bool any_depth,
     std::vector<std::string>& notes) {
   const std::string here = (model.path() / "config.json").string();
-  const std::string there = (reference.path() / "config.json").string();
+  const std::string used = fmt::format(
+      "{}, which the output gets,",
+      (reference.path() / "config.json").string());
   std::vector<std::string> only_here, only_there;
   for (const ConfigDifference& d : compare_configs(
            parse_sorted_json_or_discard(model.config_text()),
@@ -180,30 +182,27 @@ void note_values(
       only_there.push_back(d.key + " " + json_text(d.other_value));
     } else if (!d.refused) {
       notes.push_back(fmt::format(
-          "{} has {} {}, but {}, which the output gets, has {}",
+          "{} has {} {}, but {} has {}",
           here,
           d.key,
           json_text(d.value),
-          there,
+          used,
           json_text(d.other_value)));
     }
   }
-  if (!only_here.empty()) {
-    notes.push_back(fmt::format(
-        "{} has {}, but {}, which the output gets, has the architecture's "
-        "defaults",
-        here,
-        list_some(only_here),
-        there));
-  }
-  if (!only_there.empty()) {
-    notes.push_back(fmt::format(
-        "{} has {} and is what the output gets, but {} has the architecture's "
-        "defaults",
-        there,
-        list_some(only_there),
-        here));
-  }
+  const auto note_defaults = [&](const std::string& has,
+                                 const std::vector<std::string>& values,
+                                 const std::string& lacks) {
+    if (!values.empty()) {
+      notes.push_back(fmt::format(
+          "{} has {}, but {} has the architecture's defaults",
+          has,
+          list_some(values),
+          lacks));
+    }
+  };
+  note_defaults(here, only_here, used);
+  note_defaults(used, only_there, here);
 }
 
 } // namespace

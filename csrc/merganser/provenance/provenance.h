@@ -43,7 +43,7 @@ struct MERGANSER_API Provenance {
 // Returns a hash of what a merge uses of an input besides its tensors: the
 // metadata of a Fisher or Gram file, the configuration of an adapter. Empty if
 // there is nothing.
-std::string settings_hash(const Checkpoint& input);
+MERGANSER_API std::string settings_hash(const Checkpoint& input);
 
 inline constexpr const char* kProvenanceFile = "merganser.json";
 

@@ -25,8 +25,8 @@ MERGANSER_API std::vector<double> layer_depths(
 inline constexpr double kOuterDepth = 0;
 double layer_depth(int layer, int layers);
 
-// For a tensor outside the layers: true if it comes before them (embeddings),
-// false if it comes after them.
+// True for a tensor that comes before the layers (embeddings), false for one
+// that comes after them; `tensor` is in no layer.
 MERGANSER_API bool is_before_layers(std::string_view tensor);
 
 // The one of the names of tied tensors that gives them random choices: that

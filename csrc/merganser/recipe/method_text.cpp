@@ -77,7 +77,7 @@ std::vector<std::string> parameter_names(const MethodInfo& method) {
     for (const MethodInfo* other : merge_methods()) {
       first = first == nullptr ? other->find_parameter(parameter.name) : first;
     }
-    // With the default if it differs from that in the table of parameters.
+    // Adds the default if it differs from that in the table of parameters.
     names.push_back(
         first->fallback == parameter.fallback
             ? std::string(parameter.name)

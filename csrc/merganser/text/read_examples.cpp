@@ -140,7 +140,7 @@ int64_t parse_table_label(
   return number ? *number : *name;
 }
 
-// In the functions below, names of labels are null where labels are ignored.
+// Names of labels are null, in the functions below, where labels are ignored.
 
 // Columns or keys of a file's texts.
 struct TextColumns {

@@ -15,8 +15,8 @@ from .batches import Batch
 
 TOKENS = ("input_ids", "inputs_embeds")
 
-# For each weight and each of its uses in a forward pass: the sequences that determine
-# the shape of the input.
+# The sequences that determine the shape of the input, for each weight and each of its
+# uses in a forward pass.
 Owners = dict[str, list[set[str]]]
 
 

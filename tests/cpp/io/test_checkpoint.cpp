@@ -192,8 +192,8 @@ TEST_F(Index, DisagreesWithTheShards) {
       {"index.json", "'c'", "'x.safetensors'"});
 }
 
-// As transformers, mergekit and vLLM read: a stale copy of a tensor in another
-// shard, and a tensor that the index does not name, are left out.
+// Leaves out, as transformers, mergekit and vLLM do, a stale copy of a tensor
+// in another shard and a tensor that the index does not name.
 TEST_F(Index, DecidesWhereATensorIs) {
   SafetensorsWriter writer(
       folder_ / "y.safetensors",

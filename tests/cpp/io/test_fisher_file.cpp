@@ -61,7 +61,7 @@ TEST(FisherMetadata, RefusesMissingKeys) {
   }
 }
 
-// As an empty one.
+// A missing hash reads as an empty one.
 TEST(FisherMetadata, TakesAMissingHashAsUnknown) {
   Metadata metadata = kExample.to_metadata();
   metadata.erase("base_model_hash");

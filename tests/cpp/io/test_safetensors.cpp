@@ -45,7 +45,7 @@ TEST(Safetensors, ReadsHandWrittenFile) {
   EXPECT_EQ(std::string(text, 2), "yz");
 }
 
-// As the safetensors package reads it.
+// The safetensors package reads it so, too.
 TEST(Safetensors, NullMetadataAreNone) {
   test::TemporaryFolder folder;
   const SafetensorsFile file(test::write_bytes(

@@ -154,8 +154,8 @@ std::vector<double> sorted_magnitudes(const std::vector<double>& values) {
   return sorted;
 }
 
-// Keeps the density n greatest magnitudes, at least one, and all equal ones.
-TEST(Sparsify, KeepsTheGreatestMagnitudes) {
+// Keeps the density n largest magnitudes, at least one, and all equal ones.
+TEST(Sparsify, KeepsTheLargestMagnitudes) {
   for (const auto& shape : kShapes) {
     for (const double density : {1e-9, 0.3, 0.999}) {
       for (const size_t model : {0, 1}) {

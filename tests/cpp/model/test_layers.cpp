@@ -1,5 +1,5 @@
-// With a sink, a layer's backward pass gives the input's gradient as ever, and
-// squares of each example's own parameter gradients. The oracle is ordinary
+// A layer's backward pass with a sink gives the input's gradient as without,
+// and squares of each example's own parameter gradients. The oracle is ordinary
 // autograd on one example at a time.
 
 #include <ATen/ATen.h>

@@ -175,7 +175,7 @@ TEST_P(Refine, RefusesExpertsOfOtherShapesAndValuesThatAreNotFinite) {
 using RefineSubspace = Refine;
 
 TEST_P(RefineSubspace, ARunKilledAfterItsLastStepTakesNoOther) {
-  // With the base as expert no task vector is left to move along.
+  // Leaves no task vector to move along: the base is the expert.
   for (ObjectiveTask& task : options_.objective.tasks) {
     task.expert = models_.in("base");
   }

@@ -76,7 +76,7 @@ SubspaceFisher::Loss loss_of(
   return loss;
 }
 
-// For experts trained with rho times the proximal term, with weights alpha.
+// Experts trained with rho times the proximal term, with weights alpha.
 void expect_joint_optimum(double rho) {
   std::mt19937 random(7);
   std::normal_distribution<double> normal;

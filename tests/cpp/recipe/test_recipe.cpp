@@ -403,7 +403,7 @@ TEST(Recipe, ListsProblemsNextToAnUnknownMethod) {
   }
 }
 
-// As in mergekit: interpolated over the layers, or by rules.
+// Values are interpolated over the layers, or set by rules, as in mergekit.
 TEST(Recipe, SettingsDependOnTheTensor) {
   const Recipe recipe = parse(R"(
 merge_method: slerp

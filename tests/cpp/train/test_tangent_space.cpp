@@ -19,7 +19,7 @@ class TangentSpaceTest : public ::testing::Test {
     model->eval();
   }
 
-  // As an optimiser's step does, gaps left out.
+  // Moves every parameter as an optimiser's step does, and no gap between them.
   void move_theta() {
     for (const Arena::Entry& entry : arena.entries()) {
       at::Tensor theta = Arena::view(arena.parameters, entry);

@@ -383,7 +383,7 @@ def test_any_module(name, batch, length):
     elif batch > 1:
         assert named in said
     assert "head.weight" not in said
-    # As precise as the model: this compares rules, not rounding.
+    # Tolerances as precise as the model: this compares rules, not rounding.
     assert_fishers_close(
         result, expected, rtol=1e-10 if name != "weight_norm" else 1e-4
     )

@@ -153,8 +153,8 @@ def test_one_logit(shape):
     given = merganser.fisher(model, data, "empirical", loss="multilabel")
     expected = ((labels[:, None] - p).square() * X.square()).mean(0, keepdim=True)
     torch.testing.assert_close(given["weight"], expected)
-    drawn = merganser.fisher(model, [X], "mc", loss="multilabel", samples=4000)
-    assert (drawn["weight"] / result["weight"] - 1).abs().max() < 0.1
+    drawn = merganser.fisher(model, [X], "mc", loss="multilabel", samples=1000)
+    assert (drawn["weight"] / result["weight"] - 1).abs().max() < 0.2
 
 
 def assert_same(a, b):

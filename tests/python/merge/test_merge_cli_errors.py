@@ -289,6 +289,7 @@ def large_recipe(folder, numel):
     (folder / "r.yaml").write_text(recipe("task_arithmetic"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals(tmp_path, number):
     large_recipe(tmp_path, 100_000_000)

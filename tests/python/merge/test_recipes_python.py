@@ -40,7 +40,7 @@ def test_progress_and_its_exceptions(files, tmp_path):
 
     with pytest.raises(ZeroDivisionError, match="from the callback"):
         merganser.merge_recipe(files.recipe("linear"), tmp_path / "no", progress=stop)
-    # As after Ctrl-C, also an exception: the finished part is kept.
+    # An exception, like Ctrl-C, keeps the finished part.
     assert {path.name for path in tmp_path.iterdir()} == {"out", "no.merging"}
     merganser.merge_recipe(files.recipe("linear"), tmp_path / "no", resume=True)
     weights = (tmp_path / "out" / "model.safetensors").read_bytes()

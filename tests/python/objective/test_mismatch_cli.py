@@ -146,7 +146,7 @@ def test_agrees_with_float64(folder):
 
 
 def test_the_fisher_says_how_many_examples_a_task_has(folder, copy):
-    """N is the Fisher's where there is one: it scales the loss and the Fisher."""
+    """N comes from the task's Fisher, if any, and scales the loss and the Fisher."""
     file = copy / "one.safetensors"
     with safetensors.safe_open(file, "pt") as opened:
         metadata = {**opened.metadata(), "num_examples": "40"}

@@ -6,6 +6,8 @@ import pytest
 import tiny_experiment
 from command import run
 
+pytestmark = pytest.mark.slow
+
 MEASURED = ["target", *tiny_experiment.MERGES]
 
 

@@ -1,6 +1,7 @@
 """merganser.refine on regressions in closed form, and on a small BERT."""
 
 import copy
+import functools
 import json
 import math
 
@@ -199,16 +200,27 @@ def shared():
 
 
 SOLVERS = {
-    "subspace": {"solver": "subspace"},
+    "subspace": {"solver": "subspace", "steps": 3},
     "newton": {"solver": "newton", "refresh": True, "steps": 3},
     "adamw": {"solver": "adamw", "lr": 3e-3, "steps": 20, "batch_size": 8},
 }
 
 
+@pytest.fixture(scope="module")
+def whole(shared):
+    """Complete runs by solver and targets, each once for all tests."""
+
+    @functools.cache
+    def run(solver, targets="labels"):
+        return shared.refine(targets=targets, **SOLVERS[solver])
+
+    return run
+
+
 @pytest.mark.parametrize("targets", ["labels", "predictions"])
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_every_solver_lowers_the_objective(solver, targets, shared):
-    found = shared.refine(targets=targets, **SOLVERS[solver])
+def test_every_solver_lowers_the_objective(solver, targets, shared, whole):
+    found = whole(solver, targets)
     report = found.report
     steps = report["steps"]
     assert min(s["objective"] for s in steps[1:]) < steps[0]["objective"]
@@ -219,13 +231,14 @@ def test_every_solver_lowers_the_objective(solver, targets, shared):
     assert [[task[k] for k in names] for task in report["tasks"]] == [[24, 24, 5]] * 2
     json.dumps(report, allow_nan=False)
     # The state dict is the kept step's: its held-out objective is that of a new start.
-    again = shared.refine(found.state_dict, targets=targets, **SOLVERS[solver])
+    options = SOLVERS[solver] | {"targets": targets, "steps": 1}
+    again = shared.refine(found.state_dict, **options)
     assert again.report["steps"][0]["held_out"] == pytest.approx(min(held), rel=1e-5)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_predictions_need_no_labels(solver, shared):
-    found = shared.refine(targets="predictions", **SOLVERS[solver])
+def test_predictions_need_no_labels(solver, shared, whole):
+    found = whole(solver, "predictions")
     unlabeled = copy.copy(shared)
     unlabeled.data = [
         [{k: v for k, v in b.items() if k != "labels"} for b in batches]
@@ -263,44 +276,44 @@ def test_steps_that_are_not_finite_are_rejected(solver, shared):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_ctrl_c_keeps_the_best_step(solver, shared):
+def test_ctrl_c_keeps_the_best_step(solver, shared, whole):
     def stop(done, total, text):
         if done == 2:
             raise KeyboardInterrupt
 
-    whole = shared.refine(**SOLVERS[solver])
+    complete = whole(solver).report
     found = shared.refine(**SOLVERS[solver], progress=stop)
-    assert not found.report["completed"] and whole.report["completed"]
+    assert not found.report["completed"] and complete["completed"]
     steps = found.report["steps"]
     assert [s["step"] for s in steps] == [0, 1, 2]
-    for step, expected in zip(steps, whole.report["steps"], strict=False):
+    for step, expected in zip(steps, complete["steps"], strict=False):
         assert step["held_out"] == expected["held_out"]
     kept = min(range(3), key=lambda i: steps[i]["held_out"])
     assert found.report["kept_step"] == kept
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_resuming_gives_the_same_bits(solver, shared, tmp_path):
+def test_resuming_gives_the_same_bits(solver, shared, whole, tmp_path):
     file = tmp_path / "checkpoint.pt"
 
     def stop(done, total, text):
         if done == 2:
             raise KeyboardInterrupt
 
-    whole = shared.refine(**SOLVERS[solver])
+    complete = whole(solver)
     shared.refine(**SOLVERS[solver], checkpoint=file, progress=stop)
     found = shared.refine(**SOLVERS[solver], checkpoint=file)
     assert found.report["resumed_after"] == 2
-    for name, x in whole.state_dict.items():
+    for name, x in complete.state_dict.items():
         assert torch.equal(x, found.state_dict[name]), name
     for step, expected in zip(
-        found.report["steps"], whole.report["steps"], strict=True
+        found.report["steps"], complete.report["steps"], strict=True
     ):
         assert step | {"seconds": 0} == expected | {"seconds": 0}
     # A finished run is read back; another run is refused.
     again = shared.refine(**SOLVERS[solver], checkpoint=file)
     assert torch.equal(
-        again.state_dict["classifier.bias"], whole.state_dict["classifier.bias"]
+        again.state_dict["classifier.bias"], complete.state_dict["classifier.bias"]
     )
     with pytest.raises(
         merganser.InputError, match="another run, which differs in seed"
@@ -325,7 +338,7 @@ def test_the_module_is_as_before(shared):
 
     for options in SOLVERS.values():
         arguments = (before, base, shared.experts, shared.data)
-        merganser.refine(*arguments, **options)
+        merganser.refine(*arguments, **options | {"steps": 1})
         with pytest.raises(ZeroDivisionError):
             merganser.refine(*arguments, **options, progress=fail)
         assert all(torch.equal(x, before[n]) for n, x in base.state_dict().items())
@@ -347,8 +360,8 @@ def test_the_model_may_be_the_module(shared):
     model.load_state_dict(found.state_dict)
 
 
-def test_plot_and_report(shared, tmp_path):
-    found = shared.refine(**SOLVERS["adamw"])
+def test_plot_and_report(whole, tmp_path):
+    found = whole("adamw")
     found.plot(tmp_path / "steps.png")
     assert (tmp_path / "steps.png").read_bytes()[:4] == b"\x89PNG"
     found.save_report(tmp_path / "report.json")

@@ -8,6 +8,8 @@ import pytest
 import tiny_experiment
 from command import run
 
+pytestmark = pytest.mark.slow
+
 ADDED = """\
   - {name: measured, method: measured_gradient_matching}
   - {name: subspace, method: subspace_gradient_matching, weight: {sweep: [0.5, 1]}}

@@ -1,14 +1,13 @@
-"""The documents: links and anchors have targets, the site has every page, and none of
-the retired phrases of CONTRIBUTING.md ("Words") has come back."""
+"""The documents: links and anchors have targets, the site has every page, the methods
+are counted, and no retired phrase has come back."""
 
-import ast
 import re
-from pathlib import Path
 
 import pytest
 import yaml
+from repository import ROOT
+from words import retired
 
-ROOT = Path(__file__).parents[3]
 DOCUMENTS = [
     ROOT / name
     for name in (
@@ -19,38 +18,6 @@ DOCUMENTS = [
         "csrc/README.md",
     )
 ] + sorted((ROOT / "docs").glob("*.md"))
-
-# Phrases of a literal translation, each with what to say.
-RETIRED = {
-    r"\banew\b": "again",
-    r"\bmeanwhile\b": "during the run",
-    r"\bbeside\b": "next to, compared with, off the",
-    r"\bbehind (one|the) (other|last|first)\b": "after",
-    r"\b(those|ones|stages|layers|tensors|files) behind\b": "after",
-    r"\bis there(,| and\b|;|\.)": "exists",
-    r"\b(is|are) not there\b": "does not exist, is missing",
-    r"\bwhere (it|there) is (one|none)\b": "if it exists, without one",
-    r"\b(is|are) told\b": "is documented, is recognised",
-    r"\bspeaks? of\b": "targets, names",
-    r"\bgo(es)? on (from|with|where)\b": "resumes, continues",
-    r"\bgone on with\b": "resumable",
-    r"\bto be made\b": "to create",
-    r"\bthat is made\b": "output, result",
-    r"\bfolder to make\b": "output directory",
-    r"\bmakes the folder\b": "creates the directory",
-    r"\bfolders?\b": "directory",
-    r"\bverbs?\b": "command",
-    r"\bso many\b": "N",
-    r"\bevery so many\b": "every N",
-    r"\b(has|have) not[.,;:]": "lacks",
-    r"\blooked at\b": "checked",
-    r"\b(least|most) (bytes|values?|denominators?)\b": "minimum, maximum",
-    r"\b(very )?greatest\b": "largest",
-    r"\bto be had\b": "available",
-    r"\bcarr(y|ies|ied) out\b": "runs",
-    r"\bis whole\b": "is complete",
-    r"(?-i:\bMETHOD( \d|\.md))": "docs/method.md",
-}
 
 
 @pytest.fixture(autouse=True)
@@ -217,41 +184,6 @@ def test_every_method_has_advice():
     assert not missing
 
 
-def retired(text):
-    return [
-        f"...{text[max(0, match.start() - 30) : match.end() + 30]}...: say {say}"
-        for phrase, say in RETIRED.items()
-        for match in re.finditer(phrase, text, re.IGNORECASE)
-    ]
-
-
-def cpp_literals(source):
-    code = re.sub(r"^#include.*$|//.*$", "", source.read_text(), flags=re.MULTILINE)
-    one = r'"(?:[^"\\\n]|\\.)*"'
-    for literal in re.findall(rf"{one}(?:\s*{one})*", code):
-        yield "".join(part[1:-1] for part in re.findall(one, literal))
-
-
-def python_literals(source):
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield re.sub(r"`[^`\n]+`", "code", node.value)
-
-
 @pytest.mark.parametrize("document", DOCUMENTS, ids=identify)
 def test_no_retired_phrases(document):
     assert not retired(prose(document))
-
-
-@pytest.mark.parametrize("folder", ["csrc", "python", "scripts", "benchmarks"])
-def test_no_retired_phrases_in_messages(folder):
-    """Literals of more than one word: messages, help texts and docstrings."""
-    found, count = [], 0
-    for source in sorted((ROOT / folder).rglob("*")):
-        literals = {".py": python_literals, ".cpp": cpp_literals, ".h": cpp_literals}
-        for literal in literals.get(source.suffix, lambda _: [])(source):
-            if " " in literal.strip():
-                count += 1
-                found += [(identify(source), phrase) for phrase in retired(literal)]
-    assert count > 50
-    assert not found

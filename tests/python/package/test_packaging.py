@@ -237,6 +237,7 @@ def test_installed_executable(installed, recipe, tmp_path):
     assert "--estimator" in run(program, "fisher", "--help", env=clean_environment())
 
 
+@pytest.mark.slow
 def test_wheel_layout(installed, tmp_path):
     """torch next to merganser in site-packages, as from pip, is found without the
     directory recorded at build time."""

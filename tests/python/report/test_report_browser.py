@@ -5,6 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+pytestmark = pytest.mark.slow  # starts a browser
+
 PAGES = ["full", "plain", "seeds"]
 WIDTHS = [1280, 390]
 # Ratio of luminances, as WCAG defines it, of each text and what is under it; the lowest

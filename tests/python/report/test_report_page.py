@@ -142,6 +142,7 @@ def test_provenance(reports):
         assert "&lt;b&gt;not a tag&lt;/b&gt; &amp; more" in text
 
 
+@pytest.mark.slow
 def test_same_results_give_the_same_page(reports):
     before = page(reports, "full")
     write_report(reports / "full")

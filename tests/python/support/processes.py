@@ -9,7 +9,7 @@ from repository import SUPPORT
 
 
 def run_twice(script, folder):
-    """Runs a script of the support directory with the folder as its argument."""
+    """Runs a script of the support directory with a directory as its argument."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -72,7 +72,7 @@ def make_data(path, count, seed, labels=3):
 
 
 def train(folder, out="out", progress=None, **options):
-    """Trains folder/model on folder/train.jsonl, without dropout by default."""
+    """Trains `folder/model` on `folder/train.jsonl`, without dropout by default."""
     options = {"max_length": 24, "dropout": 0.0} | options
     options.setdefault("train", folder / "train.jsonl")
     trainer = merganser.Trainer(folder / "model", out=folder / out, **options)

@@ -122,6 +122,7 @@ def shared_texts():
             yield [json.loads(line)["text"] for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shared_data() is None, reason="needs MERGANSER_SHARED_DATA")
 @pytest.mark.parametrize("name", ["minilm", "roberta"])
 def test_real_texts(name):

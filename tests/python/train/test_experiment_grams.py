@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from tiny_experiment import MERGES, YAML
 from transformers import AutoModelForSequenceClassification
 
+pytestmark = pytest.mark.slow
+
 REGMEAN = "  - {name: regmean, method: regmean}\n"
 BLOCK = "  - {name: block, method: block_gradient_matching, weight: 0.5}\n"
 EXPERTS = ["amazon", "nyt"]

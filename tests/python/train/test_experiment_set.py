@@ -19,6 +19,7 @@ def run_with(path, out, *assignments, **options):
     return run("run", path, out, *sets, **options)
 
 
+@pytest.mark.slow
 def test_values_are_replaced_and_added(path, tmp_path):
     assignments = {
         "base.epochs": "0.5",

@@ -11,6 +11,8 @@ from command import run
 from safetensors.numpy import load_file
 from tiny_experiment import SETS, YAML
 
+pytestmark = pytest.mark.slow
+
 SEEDS = [4, 7]
 EDITS = {
     "seed: 3\n": f"seeds: {SEEDS}\nvalidation: 0.25\n",

@@ -185,6 +185,7 @@ def of_its_own_distribution(model, count):
     return [row | {"labels": y} for row, y in zip(data, draws[:, 0], strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator, dropout, low, high",
     [
@@ -424,7 +425,7 @@ def test_refuses_to_resume_within_the_window(tmp_path):
     resume(tmp_path, None, ours=False)
     with pytest.raises(InputError, match="step 5, within the window"):
         resume(tmp_path, 5, ours=False)
-    # With a longer window, AdamWFisher has not collected all of it.
+    # AdamWFisher has not collected all of a longer window.
     resume(tmp_path, None, ours=True)
     with pytest.raises(InputError, match="step 2, within the window.*step 1"):
         resume(tmp_path, 2, ours=True, callback=FisherCallback(window=5))

@@ -9,6 +9,8 @@ from command import run
 from repository import ROOT
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = ROOT / "docs" / "experiments.md"
 REMOVAL = """\
 removal:
@@ -126,7 +128,6 @@ def test_removal_takes_fishers_of_all_data_and_of_the_removed(experiment):
     assert row["largest_weight"] == pytest.approx(largest, rel=1e-4)
 
 
-@pytest.mark.slow
 def test_retrained_is_the_target_without_the_set(experiment):
     """An experiment with this target, from the same base, trains the same model."""
     folder, _ = experiment

@@ -100,7 +100,7 @@ def test_same_course_as_transformers_from_minilm(tmp_path):
 def test_the_first_best_epoch_is_kept(tmp_path):
     make_bert(tmp_path / "model")
     make_data(tmp_path / "train.jsonl", 40, seed=1)
-    # With inverted labels, training makes it worse.
+    # Training makes inverted labels worse.
     wrong = write(
         tmp_path / "wrong.jsonl",
         ((text, (label + 1) % 3) for text, label in sentences(40, seed=1)),

@@ -279,6 +279,7 @@ def calibrated(tmp_path_factory):
     return folder, dict(exact.diagonal)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator, dropout, low, high",
     [

@@ -164,7 +164,7 @@ def test_proximal_term(tmp_path):
 def test_the_best_epoch_is_the_first_order_models(tmp_path):
     make_bert(tmp_path / "model")
     data = make_data(tmp_path / "train.jsonl", 40, seed=1)
-    # With inverted labels, training makes it worse.
+    # Training makes inverted labels worse.
     wrong = write(
         tmp_path / "wrong.jsonl",
         ((text, (label + 1) % 3) for text, label in sentences(40, seed=1)),

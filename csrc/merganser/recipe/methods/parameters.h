@@ -11,8 +11,8 @@ inline constexpr ParameterInfo kWeight = {
     .fallback = 1,
     .meaning = "w_t, the weight of the model"};
 
-// For formulas that divide by a sum of weighted Fishers: with a negative weight
-// the denominator could be 0.
+// The weight in formulas that divide by a sum of weighted Fishers: with a
+// negative weight the denominator could be 0.
 inline constexpr ParameterInfo kFisherWeight = {
     .name = "weight",
     .scope = ParameterInfo::Scope::kModel,
