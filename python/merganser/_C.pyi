@@ -316,6 +316,9 @@ class MethodInfo:
     @property
     def needs_base_fisher(self) -> bool: ...
     @property
+    def shrinks_base(self) -> bool:
+        """True if it changes a base that no model changes."""
+    @property
     def needs_grams(self) -> bool: ...
     @property
     def needs_base_gram(self) -> bool: ...

@@ -45,6 +45,7 @@ void bind_merge(py::module_& m) {
       .def_readonly("needs_fishers", &MethodInfo::needs_fishers)
       .def_readonly("needs_subspace", &MethodInfo::needs_subspace)
       .def_readonly("needs_base_fisher", &MethodInfo::needs_base_fisher)
+      .def_readonly("shrinks_base", &MethodInfo::shrinks_base)
       .def_property_readonly("needs_grams", &MethodInfo::needs_grams)
       .def_property_readonly("needs_base_gram", &MethodInfo::needs_base_gram)
       .def_property_readonly("needs_statistics", &MethodInfo::needs_statistics)

@@ -36,9 +36,7 @@ bool needs_fisher(const MergePlan& plan, const std::string& name) {
       !has_a_fisher(plan, name)) {
     return false;
   }
-  // The formula of ewr shrinks a base that no model changes.
-  if (plan.recipe.method->formula == MergeFormula::kEwr ||
-      !plan.recipe.slices.empty()) {
+  if (plan.recipe.method->shrinks_base || !plan.recipe.slices.empty()) {
     return true;
   }
   const PlanSlice& models = plan.slices.front();

@@ -74,6 +74,7 @@ struct MERGANSER_API MethodInfo {
   bool needs_fishers = false; // one per model
   bool needs_base_fisher = false;
   bool needs_num_examples = false; // N of Fishers and Grams: H = N F
+  bool shrinks_base = false; // changes a base that no model changes
   bool needs_subspace = false; // a subspace Fisher, which gives the weights
   int min_models = 1; // without the base
   int max_models = 0; // 0: no limit

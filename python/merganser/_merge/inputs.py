@@ -176,7 +176,7 @@ def _check_fisher(part: Part, model: Part, inputs: Inputs) -> None:
         if name not in part
         and not inputs.has_grams(name)
         and any(name in other for other in inputs.fishers)
-        and (inputs.method.name == "ewr" or not is_unchanged(inputs, name))
+        and (inputs.method.shrinks_base or not is_unchanged(inputs, name))
     ]
     if missing:
         raise InputError(

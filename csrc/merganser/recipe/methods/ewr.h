@@ -26,6 +26,7 @@ inline constexpr MethodInfo kEwr = {
     .needs_base = true,
     .needs_fishers = true,
     .needs_base_fisher = true,
+    .shrinks_base = true,
     .parameters = kEwrParameters};
 
 } // namespace merganser::methods
