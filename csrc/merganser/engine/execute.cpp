@@ -85,6 +85,7 @@ void write_head(
 MergeReport planned_report(const MergePlan& plan) {
   MergeReport report;
   report.method = plan.recipe.method->name;
+  report.notes = plan.notes;
   report.has_denominators =
       plan.recipe.method->formula == MergeFormula::kRemoval;
   for (const TensorPlan& tensor : plan.tensors) {

@@ -36,11 +36,6 @@ std::string fisher_text(const MergeReport& report) {
     text += fmt::format(
         "{:.2f} % of the Fisher values were raised to floor\n", 100 * clamped);
   }
-  if (report.tensors_without_fisher > 0) {
-    text += fmt::format(
-        "note: no Fisher has {} of the tensors; merganser plan names them\n",
-        report.tensors_without_fisher);
-  }
   return text;
 }
 
@@ -64,6 +59,9 @@ std::string MergeReport::to_text() const {
     text +=
         fmt::format("{} tensors finished by an earlier run\n", tensors_resumed);
   }
+  for (const std::string& note : notes) {
+    text += fmt::format("note: {}\n", note);
+  }
   return text;
 }
 
@@ -78,7 +76,8 @@ std::string MergeReport::to_json() const {
       {"tensors_resumed", tensors_resumed},
       {"nonfinite", nonfinite},
       {"threads", threads},
-      {"seconds", seconds}};
+      {"seconds", seconds},
+      {"notes", notes}};
   if (has_denominators || clampable > 0) {
     json["clamped"] = clamped;
     json["clamped_fraction"] = share(clamped, clampable);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "merganser/base/api.h"
 
@@ -26,6 +27,7 @@ struct MERGANSER_API MergeReport {
   uint64_t bytes_written = 0;
   int threads = 0; // 0: the merge was already complete
   double seconds = 0;
+  std::vector<std::string> notes; // of the plan
 
   std::string to_text() const; // a few lines
   std::string to_json() const;

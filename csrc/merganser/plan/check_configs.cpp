@@ -119,9 +119,20 @@ bool is_settings_file(const fs::path& file) {
       file == "generation_config.json";
 }
 
-bool is_code_or_template(const fs::path& file) {
-  return file.extension() == ".py" || file.extension() == ".jinja" ||
-      file.string().ends_with("processor_config.json");
+// Code, templates, and settings of processors and modules.
+bool may_change_outputs(const fs::path& file) {
+  const fs::path ending = file.extension();
+  return ending == ".py" || ending == ".jinja" || ending == ".json";
+}
+
+bool same_contents(const fs::path& a, const fs::path& b) {
+  const std::string x = read_file(a);
+  const std::string y = read_file(b);
+  if (x == y || a.extension() != ".json") {
+    return x == y;
+  }
+  const json p = parse_sorted_json_or_discard(x);
+  return !p.is_discarded() && p == parse_sorted_json_or_discard(y);
 }
 
 // A token is its text, or an object with the text and settings.
@@ -267,13 +278,12 @@ void note_differences(
   for (const fs::path& file : model.companions()) {
     const fs::path ours = model.path() / file;
     const fs::path theirs = reference.path() / file;
-    const bool is_settings = is_settings_file(file);
-    const bool is_other = is_code_or_template(file);
+    const bool is_other = may_change_outputs(file);
     if (std::ranges::find(files, file) == files.end()) {
-      if (is_settings || is_other || is_vocabulary(file)) {
+      if (is_other || is_vocabulary(file)) {
         left_out.push_back(quote(file.string()));
       }
-    } else if (is_settings) {
+    } else if (is_settings_file(file)) {
       const std::vector<std::string> keys = differing_settings(ours, theirs);
       if (!keys.empty()) {
         notes.push_back(fmt::format(
@@ -282,7 +292,8 @@ void note_differences(
             theirs.string(),
             fmt::join(keys, ", ")));
       }
-    } else if (is_other && read_file(ours) != read_file(theirs)) {
+    } else if (
+        is_other && !is_vocabulary(file) && !same_contents(ours, theirs)) {
       notes.push_back(fmt::format(
           "{} differs from {}, which the output gets",
           ours.string(),

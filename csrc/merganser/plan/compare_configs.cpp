@@ -88,6 +88,42 @@ constexpr std::string_view kRefused[] = {
     "pad_token_id",
 };
 
+// Architectures that number positions from pad_token_id; for others it only
+// marks the end of texts.
+constexpr std::string_view kPositionsFromPadding[] = {
+    "altclip_text_model",
+    "bridgetower_text_model",
+    "camembert",
+    "clap_text_model",
+    "data2vec-text",
+    "esm",
+    "evolla",
+    "fsmt",
+    "ibert",
+    "kosmos_2_text_model",
+    "kosmos_2_5_text_model",
+    "layoutlmv3",
+    "lilt",
+    "longformer",
+    "luke",
+    "m2m_100",
+    "markuplm",
+    "mpnet",
+    "nllb-moe",
+    "prophetnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "seamless_m4t",
+    "seamless_m4t_v2",
+    "speech_to_text",
+    "speecht5",
+    "trocr",
+    "xlm-prophetnet",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+};
+
 // Names of activation functions, which have these values.
 constexpr std::string_view kActivationKeys[] = {
     "activation",
@@ -240,6 +276,22 @@ std::string last_part(const std::string& name) {
   return name.substr(name.rfind('.') + 1);
 }
 
+// True for values that differ between models of one base, too: the padding that
+// a training chose, and a length of which a table of positions has the shape.
+bool is_free(
+    const std::string& name,
+    std::string_view last,
+    const Values& values) {
+  if (last == "pad_token_id") {
+    const std::string prefix = name.substr(0, name.size() - last.size());
+    const auto type = values.find(prefix + "model_type");
+    return type != values.end() && type->second.value.is_string() &&
+        !is_in(kPositionsFromPadding,
+               type->second.value.get_ref<const std::string&>());
+  }
+  return last == "max_position_embeddings";
+}
+
 bool is_depth(std::string_view last, const json& value) {
   return last == "num_hidden_layers" ||
       (value.is_array() && last.find("layer") != last.npos);
@@ -278,13 +330,14 @@ std::vector<ConfigDifference> compare_configs(
     }
     const Value& b = found->second;
     const std::string last = last_part(name);
-    const bool refused = gives_meaning(name, last);
+    const bool meaning = gives_meaning(name, last);
     if ((any_depth && is_depth(last, a.value)) ||
-        (refused && (a.value.is_null() || b.value.is_null())) ||
+        (meaning && (a.value.is_null() || b.value.is_null())) ||
         unified(last, a.value) == unified(last, b.value)) {
       continue;
     }
-    differences.push_back({a.key, a.value, b.value, refused});
+    differences.push_back(
+        {a.key, a.value, b.value, meaning && !is_free(name, last, ours)});
   }
   const json absent(json::value_t::discarded);
   for (const Value& value : lacking(ours, theirs, any_depth)) {

@@ -186,8 +186,10 @@ bool is_constant_tensor(const TensorInfo& tensor) {
       "masked_bias",
       "cos_cached",
       "sin_cached",
-      "relative_position_index"};
-  constexpr std::string_view kMasks[] = {"attn.bias", "attention.bias"};
+      "relative_position_index",
+      "EncDecAttention.relative_attention_bias.weight"}; // T5 does not use it
+  constexpr std::string_view kMasks[] = {
+      "attn.bias", "attention.bias", "crossattention.bias", "causal_mask"};
   const std::vector<int64_t>& shape = tensor.shape;
   return ends_with_any(tensor.name, kNames) ||
       (ends_with_any(tensor.name, kMasks) && shape.size() == 4 &&

@@ -67,8 +67,8 @@ MERGANSER_API bool is_head_tensor(std::string_view name);
 MERGANSER_API bool is_pooler_tensor(std::string_view name);
 
 // True for buffers that follow from the configuration (position_ids, the mask
-// attn.bias of GPT-2): some versions of transformers store them and others do
-// not, and none needs them in the file.
+// attn.bias of GPT-2), and weights that no version uses: some versions of
+// transformers store them and others do not, and none needs them in the file.
 MERGANSER_API bool is_constant_tensor(const TensorInfo& tensor);
 
 // True for names that transformers ties in some models: tables of input and

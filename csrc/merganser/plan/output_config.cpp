@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 
 #include <nlohmann/json.hpp>
@@ -36,6 +37,33 @@ constexpr const char* kOtherLayers[] = {
     "decoder_layers",
     "encoder_layers",
     "depths"};
+
+// Numbers of the reference's layers, in the output's order.
+std::vector<size_t> layers_of(const std::vector<RecipeSlice>& slices) {
+  std::vector<size_t> layers;
+  for (const RecipeSlice& slice : slices) {
+    const RecipeModel& first = slice.models.front();
+    for (int i = first.first_layer; i < first.last_layer; ++i) {
+      layers.push_back(static_cast<size_t>(i));
+    }
+  }
+  return layers;
+}
+
+// True for lists of layers by their numbers: mlp_only_layers, moe_layers,
+// attn_layer_indices, hybrid_layer_ids. A list with an entry per layer is none.
+bool names_layers(
+    const std::string& key,
+    const ordered_json& value,
+    size_t num_layers) {
+  const bool is_list = key.ends_with("layers") || key.ends_with("layer_ids") ||
+      key.ends_with("layer_indices");
+  return is_list && value.is_array() && !value.empty() &&
+      value.size() != num_layers &&
+      std::ranges::all_of(value, [](const ordered_json& item) {
+           return item.is_number_integer();
+         });
+}
 
 // Sets the type where the configuration, or one inside it, names it.
 void replace_dtype(ordered_json& config, const std::string& name) {
@@ -93,16 +121,36 @@ void check_output_config(const fs::path& config) {
   }
 }
 
+void check_layer_numbers(
+    const fs::path& config,
+    const std::vector<RecipeSlice>& slices) {
+  const auto json = parse_json(read_file(config));
+  const std::vector<size_t> layers = layers_of(slices);
+  size_t num_layers = 0;
+  for (const char* key : kLayers) {
+    if (json.contains(key) && json[key].is_number_unsigned()) {
+      num_layers = json[key];
+    }
+  }
+  std::vector<size_t> unchanged(num_layers);
+  std::iota(unchanged.begin(), unchanged.end(), 0);
+  for (const auto& [key, value] : json.items()) {
+    if (layers != unchanged && names_layers(key, value, num_layers)) {
+      throw InputError(fmt::format(
+          "{}: {} {} names layers by their numbers, which slices change; "
+          "remove "
+          "it, and set it in the output",
+          config.string(),
+          key,
+          json_text(value)));
+    }
+  }
+}
+
 void set_config_layers(
     const fs::path& config,
     const std::vector<RecipeSlice>& slices) {
-  std::vector<size_t> layers; // the reference's, in the output's order
-  for (const RecipeSlice& slice : slices) {
-    const RecipeModel& first = slice.models.front();
-    for (int i = first.first_layer; i < first.last_layer; ++i) {
-      layers.push_back(static_cast<size_t>(i));
-    }
-  }
+  const std::vector<size_t> layers = layers_of(slices);
   auto json = parse_json(read_file(config));
   size_t before = 0;
   bool is_set = false;

@@ -20,6 +20,12 @@ MERGANSER_API void check_single_stack(
     const std::filesystem::path& config,
     const std::vector<TensorInfo>& tensors);
 
+// Throws InputError if the configuration names layers by their numbers
+// (mlp_only_layers: [0, 3]) and slices change these.
+MERGANSER_API void check_layer_numbers(
+    const std::filesystem::path& config,
+    const std::vector<RecipeSlice>& slices);
+
 // Sets the number of layers that the slices name, and selects their entries in
 // lists with one entry per layer (layer_types).
 MERGANSER_API void set_config_layers(

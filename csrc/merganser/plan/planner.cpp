@@ -262,6 +262,7 @@ MergePlan make_plan(Recipe recipe) {
       if (!plan.recipe.slices.empty()) {
         check_single_stack(
             config, plan.inputs[plan.reference_weights]->tensors());
+        check_layer_numbers(config, plan.recipe.slices);
       }
     });
   }

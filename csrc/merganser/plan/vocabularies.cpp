@@ -129,7 +129,14 @@ bool is_vocabulary(const fs::path& file) {
             "tekken.json") ||
       // tokenizer.model.v3 of Mistral
       name.find(".model.v") != std::string::npos ||
-      in(ending, ".model", ".spm", ".codes", ".bpe", ".tiktoken", ".vocab") ||
+      in(ending,
+         ".model",
+         ".spm",
+         ".codes",
+         ".bpe",
+         ".tiktoken",
+         ".tokenizer",
+         ".vocab") ||
       (in(ending, ".json", ".txt") && name.find("vocab") != std::string::npos);
 }
 

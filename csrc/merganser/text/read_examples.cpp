@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <optional>
 
@@ -158,8 +159,16 @@ const TextColumns kPairs[] = {
 
 // Names of a further text elsewhere; an example without it would say something
 // else.
-constexpr const char* kOtherTexts[] =
-    {"text1", "text2", "text_a", "text_b", "sentence_a", "sentence_b"};
+constexpr const char* kOtherTexts[] = {
+    "text1",
+    "text2",
+    "text_a",
+    "text_b",
+    "sentence_a",
+    "sentence_b",
+    "pair",
+    "context",
+    "passage"};
 
 // The columns of a record that `has` the given names.
 template <typename Has>
@@ -282,6 +291,12 @@ std::vector<TextExample> read_table(
               "the header has no column \"{}\", only \"{}\"",
               name,
               fmt::join(fields, "\", \"")));
+    }
+    if (std::find(std::next(found), fields.end(), name) != fields.end()) {
+      fail(
+          path,
+          reader.line(),
+          fmt::format("the header has two columns \"{}\"", name));
     }
     return static_cast<size_t>(found - fields.begin());
   };

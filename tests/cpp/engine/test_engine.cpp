@@ -163,6 +163,21 @@ TEST_F(Engine, CopiesIntegersAndHeads) {
   EXPECT_EQ(merged.metadata().at("format"), "pt");
 }
 
+TEST_F(Engine, ReportsTheNotesOfThePlan) {
+  write({3}, DType::kF32);
+  MergePlan noted = plan("task_arithmetic");
+  noted.notes = {"models[1] has another chat template"};
+  const MergeReport report =
+      execute_merge(noted, folder_ / "out", {.threads = 1});
+  EXPECT_EQ(report.notes, noted.notes);
+  EXPECT_NE(
+      report.to_text().find("note: models[1] has another chat template\n"),
+      std::string::npos);
+  EXPECT_NE(
+      report.to_json().find("models[1] has another chat template"),
+      std::string::npos);
+}
+
 TEST_F(Engine, ReportsClampedDenominators) {
   write({1000}, DType::kF32);
   const MergeReport report =

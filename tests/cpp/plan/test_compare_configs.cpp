@@ -117,6 +117,27 @@ TEST(CompareConfigs, ListsOtherKeysThatMayChangeTheFunction) {
   }
 }
 
+TEST(CompareConfigs, ListsWhatTrainingsChoose) {
+  const auto expect = [](const json& a, const json& b, bool refused) {
+    const auto found = compare_configs(a, b, false);
+    ASSERT_EQ(found.size(), 1) << a;
+    EXPECT_EQ(found[0].refused, refused) << a;
+  };
+  for (const char* key : {"max_position_embeddings", "n_positions"}) {
+    expect({{key, 4096}}, {{key, 8192}}, false);
+  }
+  const auto padded = [](const char* type, int id) {
+    return json{{"model_type", type}, {"pad_token_id", id}};
+  };
+  expect(padded("llama", 2), padded("llama", 0), false);
+  expect(padded("roberta", 1), padded("roberta", 0), true);
+  expect(
+      {{"text_config", padded("roberta", 1)}},
+      {{"text_config", padded("roberta", 0)}},
+      true);
+  expect({{"pad_token_id", 1}}, {{"pad_token_id", 0}}, true);
+}
+
 TEST(CompareConfigs, ListsKeysWithAMeaningThatOneLacks) {
   for (const char* key : {"layer_norm_epsilon", "hidden_act", "head_dim"}) {
     const auto found = compare_configs({{key, 1}}, json::object(), false);

@@ -68,6 +68,8 @@ TEST(NameMap, KnowsConstants) {
   EXPECT_TRUE(is_constant("bert.embeddings.position_ids", {1, 8}));
   EXPECT_TRUE(is_constant("model.layers.0.rotary_emb.inv_freq", {4}));
   EXPECT_TRUE(is_constant("h.0.attn.bias", {1, 1, 8, 8}));
+  EXPECT_TRUE(is_constant("h.0.crossattention.bias", {1, 1, 8, 8}));
+  EXPECT_TRUE(is_constant("h.0.attn.causal_mask", {1, 1, 8, 8}));
   EXPECT_FALSE(is_constant("h.0.attn.bias", {8}));
   EXPECT_FALSE(is_constant("h.0.attn.c_attn.bias", {8}));
 }

@@ -76,6 +76,25 @@ TEST_F(OutputConfig, RefusesSlicesOfTwoStacks) {
   refused(R"({"depths": [2, 2]})", {}, "depths");
 }
 
+TEST_F(OutputConfig, RefusesOtherLayersUnderTheSameNumbers) {
+  const auto check_layers = [&](const std::string& config, int begin, int end) {
+    write_text(file_, config);
+    RecipeModel model;
+    model.first_layer = begin;
+    model.last_layer = end;
+    check_layer_numbers(file_, {{{model}, {}, 0}});
+  };
+  const std::string dense = R"({"num_layers": 4, "mlp_only_layers": [1, 3]})";
+  check_layers(dense, 0, 4);
+  expect_error<InputError>(
+      [&] { check_layers(dense, 1, 4); }, {"mlp_only_layers [1,3]", "slices"});
+  expect_error<InputError>(
+      [&] { check_layers(dense, 0, 3); }, {"mlp_only_layers", "slices"});
+  check_layers(R"({"num_layers": 4, "mlp_only_layers": []})", 1, 4);
+  check_layers(R"({"num_layers": 4, "no_rope_layers": [1, 1, 0, 1]})", 1, 4);
+  check_layers(R"({"num_layers": 4, "layer_sizes": [1, 3]})", 1, 4);
+}
+
 TEST_F(OutputConfig, NamesTheNumberOfLayers) {
   RecipeModel model;
   model.first_layer = 1;

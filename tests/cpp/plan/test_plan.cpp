@@ -455,17 +455,26 @@ TEST_F(Plan, RefusesOtherWeightsOfModules) {
 }
 
 TEST_F(Plan, NotesFilesThatTheOutputDoesNotGet) {
-  for (const char* name : {"preprocessor_config.json", "modeling_x.py"}) {
-    write_text(folder_ / "a" / name, "x");
-    write_text(folder_ / "base" / name, "x");
+  const auto write = [&](const char* file, const char* a, const char* base) {
+    write_text(folder_ / "a" / file, a);
+    write_text(folder_ / "base" / file, base);
+  };
+  for (const std::string file :
+       {"preprocessor_config.json", "chat_template.json", "modeling_x.py"}) {
+    write(file.c_str(), R"({"x": 1, "y": 2})", R"({"x": 1, "y": 2})");
+    EXPECT_TRUE(plan().notes.empty()) << file;
+    write(file.c_str(), R"({"x": 1, "y": 3})", R"({"x": 1, "y": 2})");
+    EXPECT_EQ(
+        plan().notes,
+        std::vector<std::string>{
+            path("a/" + file) + " differs from " + path("base/" + file) +
+            ", which the output gets"});
+    std::filesystem::remove(folder_ / "a" / file);
+    std::filesystem::remove(folder_ / "base" / file);
   }
+  // Another way of writing the same.
+  write("chat_template.json", R"({"x": 1, "y": 2})", R"({"y":2,"x":1})");
   EXPECT_TRUE(plan().notes.empty());
-  write_text(folder_ / "a" / "preprocessor_config.json", "y");
-  EXPECT_EQ(
-      plan().notes,
-      std::vector<std::string>{
-          path("a/preprocessor_config.json") + " differs from " +
-          path("base/preprocessor_config.json") + ", which the output gets"});
 }
 
 TEST_F(Plan, NotesFilesThatTheOutputLacks) {

@@ -46,6 +46,7 @@ TEST_F(Vocabularies, AreKnownByTheirNames) {
         "vocab.bpe",
         "dict.txt",
         "qwen.tiktoken",
+        "prophetnet.tokenizer",
         "tekken.json"}) {
     EXPECT_TRUE(is_vocabulary(name)) << name;
   }

@@ -181,6 +181,27 @@ def test_constants_that_old_files_have(tmp_path):
     expect_task_arithmetic(merged, loaded[0], loaded[1:])
 
 
+def test_a_weight_that_t5_does_not_use(tmp_path):
+    """The hub's t5-small and its kind have it, and no fine-tuned model does."""
+    import transformers
+
+    sizes = dict(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=20)
+    kind = "T5ForConditionalGeneration"
+    for seed, name in enumerate(("base", "a", "b")):
+        torch.manual_seed(seed)
+        config = transformers.T5Config(**sizes)
+        getattr(transformers, kind)(config).save_pretrained(tmp_path / name)
+    key = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+    unused = torch.randn(32, 2)
+    rename(tmp_path / "base", lambda tensors: tensors | {key: unused})
+    out = merge(tmp_path, models=models())
+    assert torch.equal(load_file(out / "model.safetensors")[key], unused)
+    merged, missing = load(out, kind)
+    assert not missing
+    loaded = [load(tmp_path / name, kind)[0] for name in ("base", "a", "b")]
+    expect_task_arithmetic(merged, loaded[0], loaded[1:])
+
+
 class TestFishers:
     """Frozen layers and ties that a file stores twice: one rule for both merges."""
 
