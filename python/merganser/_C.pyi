@@ -335,6 +335,59 @@ def find_method(name: str) -> MethodInfo:
 def different_scales(estimators: Set[str], method: MethodInfo) -> str | None:
     """A sentence if the estimators' Fishers are on different scales."""
 
+class SubspaceLoss:
+    """Sums of a model's Fisher and gradient in the columns, for each fold.
+
+    fisher (K, C, C) and gradient (K, C), float64; None for the base.
+    """
+
+    def __init__(
+        self,
+        *,
+        fisher: Tensor,
+        gradient: Tensor | None,
+        counts: Sequence[int],
+        num_examples: int,
+        model_hash: str = "",
+    ) -> None: ...
+    @property
+    def fisher(self) -> Tensor: ...
+    @property
+    def gradient(self) -> Tensor | None: ...
+    @property
+    def counts(self) -> list[int]: ...
+    @property
+    def num_examples(self) -> int: ...
+    @property
+    def model_hash(self) -> str:
+        """Hash of the model's tensors; empty: unknown."""
+
+class SubspaceFisher:
+    """What `merganser subspace` writes."""
+
+    def __init__(
+        self,
+        *,
+        groups: Sequence[tuple[str, Sequence[str]]],
+        base: SubspaceLoss,
+        experts: Sequence[SubspaceLoss],
+        points: int = 1,
+        seed: int = 0,
+    ) -> None: ...
+    @property
+    def groups(self) -> list[tuple[str, list[str]]]: ...
+    @property
+    def points(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def base(self) -> SubspaceLoss: ...
+    @property
+    def experts(self) -> list[SubspaceLoss]: ...
+    def save(self, path: Path) -> None: ...
+    @staticmethod
+    def load(path: Path) -> SubspaceFisher: ...
+
 class MemoryMerge:
     """Merges in memory, one tensor at a time, with the engine that merges files.
 
@@ -353,7 +406,11 @@ class MemoryMerge:
         fisher_examples: Sequence[float],
         gram_examples: Sequence[float],
         task_vectors: Sequence[TaskVectorStatistics | None],
+        subspace: SubspaceFisher | None = None,
     ) -> None: ...
+    @property
+    def unstable_weights(self) -> str | None:
+        """Why the weights of the subspace are not stable, if they are not."""
     def normalizes_fishers(self, name: str) -> bool:
         """True if normalize_fishers is set for a tensor; then call add_fisher first."""
     def add_fisher(self, fisher: int, name: str, tensor: tuple[str, Tensor]) -> None:

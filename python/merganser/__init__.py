@@ -24,6 +24,8 @@ from .ops import has_cuda
 from .posterior import Posterior
 from .recipes import inspect, merge_recipe, plan, verify
 from .refine import RefineResult, refine
+from .subspace_fisher import subspace_fisher
+from .subspace_result import SubspaceResult
 from .trainer import Trainer
 
 __version__ = _build.VERSION
@@ -38,6 +40,7 @@ __all__ = [
     "MismatchResult",
     "Posterior",
     "RefineResult",
+    "SubspaceResult",
     "Trainer",
     "__version__",
     "compare_fishers",
@@ -52,5 +55,6 @@ __all__ = [
     "ops",
     "plan",
     "refine",
+    "subspace_fisher",
     "verify",
 ]

@@ -13,6 +13,7 @@ from ._merge.inputs import read_inputs
 from ._merge.memory_merge import make_engine, measure_fishers, merge_tensor
 from .fisher_result import FisherResult
 from .gram import GramResult
+from .subspace_result import SubspaceResult
 
 Model = nn.Module | Mapping[str, Tensor]
 Fisher = FisherResult | str | os.PathLike
@@ -30,6 +31,7 @@ def merge(
     base_fisher: Fisher | None = None,
     grams: Sequence[Gram] | None = None,
     base_gram: Gram | None = None,
+    subspace: SubspaceResult | str | os.PathLike | None = None,
     parameters: Mapping[str, Any] | None = None,
 ) -> dict[str, Tensor]:
     """Merges models of one architecture in memory.
@@ -69,14 +71,17 @@ def merge(
             the path of its file. Weights without Gram matrices are merged by linear and
             gradient_matching, respectively; those with them need no Fisher.
         base_gram: the base's, for block_gradient_matching.
+        subspace: for subspace_gradient_matching; the SubspaceResult of this base and
+            these models, in their order, or the path of its file. A warning says when
+            its examples are too few for stable weights.
         parameters: parameters of the method, as in a recipe, also by layer and by
             filter: {"delta": 1e-9, "normalize_fishers": True}, {"lambda": 0.7},
             {"density": 0.5}, {"scale": 2}, ...; defaults for the rest.
 
-    Methods that need whole tensors or Gram matrices run on the CPU, even for tensors on
-    a GPU. The others round float64 tensors on a GPU that are merged into a half type
-    twice, first to float32. Random masks depend on the order of the models (recipes
-    order them by path).
+    Methods that need whole tensors, Gram matrices or a subspace run on the CPU, even
+    for tensors on a GPU. The others round float64 tensors on a GPU that are merged into
+    a half type twice, first to float32. Random masks depend on the order of the models
+    (recipes order them by path).
 
     Returns:
         A state dict for load_state_dict: names and dtypes of the base, or of the
@@ -91,7 +96,14 @@ def merge(
     Source: Daheim et al., arXiv 2310.12808; docs/method.md.
     """
     inputs = read_inputs(
-        _C.find_method(method), base, models, fishers, base_fisher, grams, base_gram
+        _C.find_method(method),
+        base,
+        models,
+        fishers,
+        base_fisher,
+        grams,
+        base_gram,
+        subspace,
     )
     engine = make_engine(inputs, weights, parameters)
     measure_fishers(engine, inputs)

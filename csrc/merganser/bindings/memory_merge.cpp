@@ -134,7 +134,8 @@ void bind_memory_merge(py::module_& m) {
                       const std::vector<double>& fisher_examples,
                       const std::vector<double>& gram_examples,
                       const std::vector<std::optional<TaskVectorStatistics>>&
-                          task_vectors) {
+                          task_vectors,
+                      const std::optional<SubspaceFisher>& subspace) {
             const auto mapping = [](const py::object& value,
                                     const std::string& label) {
               return YamlValue::of(node_of(value, label), label);
@@ -149,7 +150,8 @@ void bind_memory_merge(py::module_& m) {
                 mapping(parameters, "parameters"),
                 models,
                 names,
-                {fisher_examples, gram_examples, task_vectors});
+                {fisher_examples, gram_examples, task_vectors},
+                subspace);
           }),
           py::arg("method"),
           py::arg("parameters"),
@@ -157,7 +159,9 @@ void bind_memory_merge(py::module_& m) {
           py::arg("names"),
           py::arg("fisher_examples"),
           py::arg("gram_examples"),
-          py::arg("task_vectors"))
+          py::arg("task_vectors"),
+          py::arg("subspace") = std::nullopt)
+      .def_property_readonly("unstable_weights", &MemoryMerge::unstable_weights)
       .def(
           "normalizes_fishers",
           &MemoryMerge::normalizes_fishers,

@@ -12,6 +12,7 @@ PYBIND11_MODULE(_C, m) {
   bind_model(m);
   bind_fisher(m);
   bind_fisher_file(m);
+  bind_subspace_file(m);
   bind_memory_merge(m);
   bind_merge(m);
   bind_text(m);

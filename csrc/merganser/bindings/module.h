@@ -15,6 +15,7 @@ void bind_fisher_file(py::module_& m);
 void bind_memory_merge(py::module_& m);
 void bind_merge(py::module_& m);
 void bind_model(py::module_& m);
+void bind_subspace_file(py::module_& m);
 void bind_text(py::module_& m);
 void bind_train(py::module_& m);
 

@@ -4,12 +4,14 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "merganser/base/error.h"
 #include "merganser/base/parallel.h"
 #include "merganser/merge/chunk_merger.h"
 #include "merganser/merge/measure_tensor.h"
 #include "merganser/plan/measured_rho.h"
+#include "merganser/plan/subspace_weights.h"
 #include "merganser/recipe/layer_name.h"
 #include "merganser/recipe/methods.h"
 #include "merganser/recipe/read_options.h"
@@ -103,17 +105,12 @@ MemoryMerge::MemoryMerge(
     const YamlValue& parameters,
     const std::vector<YamlValue>& models,
     const std::vector<std::string>& names,
-    MemoryExamples examples)
+    MemoryExamples examples,
+    const std::optional<SubspaceFisher>& subspace)
     : method_(find_method(method)),
       examples_(std::move(examples)),
       means_(examples_.fishers.size()),
       labels_(examples_.fishers.size()) {
-  if (method_.needs_subspace) {
-    throw InputError(fmt::format(
-        "method {} reads its weights from a file, which in-memory merges do "
-        "not support; use a recipe",
-        method_.name));
-  }
   check_count(method_, static_cast<int>(models.size()));
   parameters_ = parse(parameters, method_, ParameterInfo::Scope::kMerge);
   for (const YamlValue& model : models) {
@@ -123,6 +120,44 @@ MemoryMerge::MemoryMerge(
   read_rhos();
   for (size_t i = 0; i < names.size(); ++i) {
     depths_.emplace(names[i], depths[i]);
+  }
+  if (method_.needs_subspace) {
+    if (!subspace) {
+      throw InputError(
+          fmt::format("method {} needs a subspace Fisher", method_.name));
+    }
+    solve(*subspace);
+  }
+}
+
+void MemoryMerge::solve(const SubspaceFisher& subspace) {
+  const size_t num_experts = subspace.experts.size();
+  if (num_experts != models_.size()) {
+    throw InputError(fmt::format(
+        "expected a subspace Fisher of {} experts, one per model, got {}",
+        models_.size(),
+        num_experts));
+  }
+  std::vector<size_t> experts(num_experts);
+  std::iota(experts.begin(), experts.end(), size_t{0});
+  std::vector<double> alphas;
+  for (const Settings& model : models_) {
+    alphas.push_back(
+        constant_parameter(method_, "weight", {&model, &parameters_}, 0));
+  }
+  const SubspaceWeights found = solve_subspace(
+      subspace,
+      experts,
+      alphas,
+      constant_parameter(method_, "shrink", {&parameters_}, 0));
+  unstable_ = unstable(found);
+  const size_t num_groups = subspace.groups.size();
+  for (size_t g = 0; g < num_groups; ++g) {
+    for (const std::string& tensor : subspace.groups[g].tensors) {
+      for (size_t t = 0; t < num_experts; ++t) {
+        subspace_weights_[tensor].push_back(found.weights[t * num_groups + g]);
+      }
+    }
   }
 }
 
@@ -154,6 +189,14 @@ TensorParameters MemoryMerge::parameters_of(const std::string& name) const {
   TensorParameters parameters =
       resolve_parameters(method_, parameters_, models, {}, place, 0);
   replace_auto(parameters.rho, rhos_, fisher_label);
+  if (method_.needs_subspace) {
+    const auto weights = subspace_weights_.find(name);
+    if (weights == subspace_weights_.end()) {
+      throw InputError(
+          fmt::format("the subspace Fisher lacks tensor '{}'", name));
+    }
+    parameters.weights = weights->second;
+  }
   return parameters;
 }
 

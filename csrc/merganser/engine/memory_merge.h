@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "merganser/base/api.h"
+#include "merganser/io/subspace_file.h"
 #include "merganser/io/yaml_value.h"
 #include "merganser/merge/fisher_means.h"
 #include "merganser/plan/tensor_plan.h"
@@ -52,13 +53,20 @@ class MERGANSER_API MemoryMerge {
   // `parameters` and `models`: the mappings `parameters` of the merge and of
   // each model, as in a recipe, but only of this method and without a sweep.
   // `names`: of all tensors, for parameters that depend on the layer. Throws
-  // InputError as a recipe would.
+  // InputError as a recipe would. `subspace`: for the methods that need one,
+  // with an expert per model, in this order; its hashes are not read.
   MemoryMerge(
       std::string_view method,
       const YamlValue& parameters,
       const std::vector<YamlValue>& models,
       const std::vector<std::string>& names,
-      MemoryExamples examples);
+      MemoryExamples examples,
+      const std::optional<SubspaceFisher>& subspace = {});
+
+  // Why the weights of the subspace are not stable, if they are not.
+  const std::optional<std::string>& unstable_weights() const {
+    return unstable_;
+  }
 
   // True if normalize_fishers is set for a tensor. If it is for any, every
   // Fisher of every tensor that is merged with Fishers is added first, in the
@@ -82,6 +90,7 @@ class MERGANSER_API MemoryMerge {
 
  private:
   void read_rhos();
+  void solve(const SubspaceFisher& subspace);
   TensorParameters parameters_of(const std::string& name) const;
   double num_examples(size_t fisher) const;
   TensorPlan plan(const TensorInfo& output, const MemorySources& from) const;
@@ -95,6 +104,9 @@ class MERGANSER_API MemoryMerge {
   std::vector<FisherMean> means_; // by Fisher
   std::vector<std::filesystem::path> labels_; // by Fisher
   std::vector<std::optional<Estimate>> rhos_; // by model
+  // The models' weights in the subspace, by tensor.
+  std::map<std::string, std::vector<double>> subspace_weights_;
+  std::optional<std::string> unstable_;
 };
 
 } // namespace merganser

@@ -57,30 +57,6 @@ void check(const MergePlan& plan, const SubspaceFisher& fisher) {
   }
 }
 
-// The value of a parameter that no tensor may change.
-double constant(
-    const MergePlan& plan,
-    const PlanModel* model,
-    std::string_view name,
-    size_t output) {
-  static const Settings kNone;
-  const Setting* setting = find_setting(
-      name,
-      {model == nullptr ? &kNone : &model->recipe.parameters,
-       &plan.recipe.parameters});
-  if (setting == nullptr) {
-    return plan.recipe.method->fallback(name);
-  }
-  if (!setting->is_constant() && !setting->is_sweep()) {
-    throw InputError(fmt::format(
-        "{}: the method {} expects one {} for all tensors",
-        setting->to_yaml(),
-        plan.recipe.method->name,
-        name));
-  }
-  return *setting->at("", 0, output);
-}
-
 void note_weights(MergePlan& plan, size_t output) {
   const SubspaceWeights& solution = plan.subspace_weights[output];
   const auto largest = std::ranges::max_element(
@@ -98,12 +74,10 @@ void note_weights(MergePlan& plan, size_t output) {
       *largest,
       model.recipe.model.filename().string(),
       quote(plan.subspace_groups[column % groups])));
-  const Estimate& expected = solution.expected;
-  const bool moves = expected.value != 0 || expected.standard_error != 0;
-  if (moves && !(expected.value + expected.standard_error < 0)) {
+  if (const auto reason = unstable(solution)) {
     plan.notes.push_back(
-        "the subspace Fisher has too few examples for stable weights; estimate "
-        "it with a larger --limit or with --groups global");
+        *reason +
+        "; estimate it with a larger --limit or with --groups global");
   }
 }
 
@@ -122,13 +96,22 @@ void solve(MergePlan& plan) {
       plan.subspace_group_of[tensor] = g;
     }
   }
+  const MethodInfo& method = *plan.recipe.method;
   for (size_t output = 0; output < plan.outputs.size(); ++output) {
     std::vector<double> alphas;
     for (const PlanModel& model : plan.slices.front().models) {
-      alphas.push_back(constant(plan, &model, "weight", output));
+      alphas.push_back(constant_parameter(
+          method,
+          "weight",
+          {&model.recipe.parameters, &plan.recipe.parameters},
+          output));
     }
     plan.subspace_weights.push_back(solve_subspace(
-        fisher, experts, alphas, constant(plan, nullptr, "shrink", output)));
+        fisher,
+        experts,
+        alphas,
+        constant_parameter(
+            method, "shrink", {&plan.recipe.parameters}, output)));
     note_weights(plan, output);
   }
 }

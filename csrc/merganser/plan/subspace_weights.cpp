@@ -224,4 +224,13 @@ SubspaceWeights solve_subspace(
       .expected = expected};
 }
 
+std::optional<std::string> unstable(const SubspaceWeights& found) {
+  const auto& [value, error] = found.expected;
+  const bool moves = value != 0 || error != 0;
+  if (!moves || value + error < 0) {
+    return std::nullopt;
+  }
+  return "the subspace Fisher has too few examples for stable weights";
+}
+
 } // namespace merganser

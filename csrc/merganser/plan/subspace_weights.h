@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,5 +37,9 @@ MERGANSER_API SubspaceWeights solve_subspace(
     const std::vector<size_t>& experts,
     const std::vector<double>& alphas,
     double shrink);
+
+// Why the weights are not stable, if cross-validation finds no improvement on
+// the base beyond one standard error.
+MERGANSER_API std::optional<std::string> unstable(const SubspaceWeights& found);
 
 } // namespace merganser

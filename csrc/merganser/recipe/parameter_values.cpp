@@ -174,4 +174,23 @@ TensorParameters resolve_parameters(
   return found;
 }
 
+double constant_parameter(
+    const MethodInfo& method,
+    std::string_view name,
+    std::initializer_list<const Settings*> levels,
+    size_t output) {
+  const Setting* setting = find_setting(name, levels);
+  if (setting == nullptr) {
+    return method.fallback(name);
+  }
+  if (!setting->is_constant() && !setting->is_sweep()) {
+    throw InputError(fmt::format(
+        "{}: the method {} expects one {} for all tensors",
+        setting->to_yaml(),
+        method.name,
+        name));
+  }
+  return *setting->at("", 0, output);
+}
+
 } // namespace merganser

@@ -70,4 +70,13 @@ MERGANSER_API TensorParameters resolve_parameters(
     const TensorPlace& place,
     size_t output);
 
+// The value of a parameter that no tensor may change, from the first level that
+// has it, otherwise its default. Throws InputError for a value that depends on
+// the tensor.
+MERGANSER_API double constant_parameter(
+    const MethodInfo& method,
+    std::string_view name,
+    std::initializer_list<const Settings*> levels,
+    size_t output);
+
 } // namespace merganser

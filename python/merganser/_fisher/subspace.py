@@ -203,7 +203,7 @@ class ExampleProducts:
         self._gives(found[:, : self._span.scores], found[:, self._span.scores :])
 
 
-class SubspaceFisher:
+class SubspaceSums:
     """Mean gradient and Fisher of a model's loss in the span of columns.
 
     With u_i the products of the example's gradient with the columns of P: P^T grad is
@@ -217,13 +217,14 @@ class SubspaceFisher:
         columns: Columns,
         loss: Callable[[], Loss],
         *,
+        gradient: bool = True,
         estimator: str = "auto",
         seed: int = 0,
         folds: int = 1,
         unsupported: str = "per_example",
     ):
-        """loss, estimator: as for ExampleProducts. folds: number of parts of the
-        examples, each with its own sums."""
+        """loss, gradient, estimator: as for ExampleProducts; without gradient it stays
+        zero. folds: number of parts of the examples, each with its own sums."""
         self.columns = columns
         device = next(iter(trainable_parameters(model).values())).device
         self._counts = [0] * folds
@@ -236,6 +237,7 @@ class SubspaceFisher:
             columns,
             loss,
             self._receive,
+            gradient=gradient,
             estimator=estimator,
             seed=seed,
             unsupported=unsupported,
@@ -254,6 +256,12 @@ class SubspaceFisher:
     def fisher(self) -> Tensor:
         """The mean Fisher, (T G, T G), float64."""
         return self._fishers.sum(0) / self.count
+
+    @property
+    def folds(self) -> tuple[Tensor, Tensor, list[int]]:
+        """Gradients (K, T G) and Fishers (K, T G, T G) as sums, and the numbers of
+        examples."""
+        return self._gradients, self._fishers, self._counts
 
     def of_fold(self, fold: int) -> tuple[Tensor, Tensor, int]:
         """Gradient and Fisher of a part, as sums, and its number of examples."""

@@ -16,6 +16,7 @@ from .. import _C
 from .._C import InputError, MethodInfo
 from ..fisher_result import FisherResult
 from ..gram import GramResult
+from ..subspace_result import SubspaceResult
 from . import states
 from .states import FLOATS
 
@@ -47,6 +48,7 @@ class Inputs:
     fishers: list[Part]
     grams: list[Part]
     averaged: frozenset[str] = frozenset()  # differ, and no Fisher has them
+    subspace: _C.SubspaceFisher | None = None  # with all names of its tensors
 
     @property
     def models(self) -> list[Part]:
@@ -82,6 +84,8 @@ class Inputs:
 
     def is_merged(self, name: str) -> bool:
         """False: the tensor is copied (integers, equal tensors without a Fisher)."""
+        if self.reference[name].dtype in FLOATS and self.subspace is not None:
+            return any(name in tensors for _, tensors in self.subspace.groups)
         return self.reference[name].dtype in FLOATS and (
             self.has_grams(name)
             or all(name in part for part in self.fishers)
@@ -97,6 +101,7 @@ def read_inputs(
     base_fisher: Any,
     grams: Sequence | None,
     base_gram: Any,
+    subspace: Any,
 ) -> Inputs:
     """Raises InputError for inputs that are missing, extra or do not fit."""
     parts = [
@@ -127,6 +132,8 @@ def read_inputs(
         for part, (*_, model) in zip(inputs.fishers, given, strict=True):
             _check_fisher(part, model, inputs)
         inputs = replace(inputs, averaged=_find_averaged(inputs))
+    if method.needs_subspace:
+        inputs = replace(inputs, subspace=_subspace_of(subspace, inputs))
     return inputs
 
 
@@ -204,6 +211,48 @@ def _find_averaged(inputs: Inputs) -> frozenset[str]:
 
 def _gram_of(gram: Any, label: str, model: Part) -> Part:
     return assigned(load_statistic(gram, label, GramResult), label, model, [])
+
+
+def _subspace_of(given: Any, inputs: Inputs) -> _C.SubspaceFisher:
+    """The subspace Fisher with the names of tied tensors, too.
+
+    Raises InputError unless it has every tensor that differs between the models.
+    """
+    if isinstance(given, str | os.PathLike):
+        given = SubspaceResult.load(given)
+    if not isinstance(given, SubspaceResult):
+        raise InputError(
+            f"{inputs.method.name} needs subspace, a SubspaceResult or the path of its "
+            f"file, not {type(given).__name__}"
+        )
+    floats = _floats(inputs.reference)
+    known = given.groups
+    group_of = {name: group for group, names in known.items() for name in names}
+    states.check_extra(group_of, floats, "subspace", "the base")
+    every = [inputs.reference, *inputs.models]
+    groups: dict[str, list[str]] = {group: [] for group in known}
+    missing = []
+    for name in floats:
+        own = (
+            name if name in group_of else _twin(name, group_of, inputs.reference, every)
+        )
+        if own is not None:
+            groups[group_of[own]].append(name)
+        elif not is_unchanged(inputs, name):
+            missing.append(name)
+    if missing:
+        raise InputError(
+            f"subspace lacks tensors that differ between the models: "
+            f"{states.some(missing)}; estimate it on these models"
+        )
+    content = given.content
+    return _C.SubspaceFisher(
+        groups=list(groups.items()),
+        base=content.base,
+        experts=content.experts,
+        points=content.points,
+        seed=content.seed,
+    )
 
 
 def is_unchanged(inputs: Inputs, name: str) -> bool:

@@ -20,7 +20,7 @@ def make_engine(inputs: Inputs, weights: Any, parameters: Any) -> _C.MemoryMerge
     count = len(inputs.models)
     if isinstance(parameters, Mapping) and "weight" in parameters:
         raise InputError("parameters cannot have weight: pass weights")
-    return _C.MemoryMerge(
+    engine = _C.MemoryMerge(
         inputs.method.name,
         {} if parameters is None else parameters,
         _settings(weights, count),
@@ -28,7 +28,11 @@ def make_engine(inputs: Inputs, weights: Any, parameters: Any) -> _C.MemoryMerge
         [part.num_examples for part in inputs.fishers],
         [part.num_examples for part in inputs.grams],
         [part.task_vector for part in inputs.fishers],
+        inputs.subspace,
     )
+    if engine.unstable_weights is not None:
+        warnings.warn(engine.unstable_weights, stacklevel=3)
+    return engine
 
 
 def _settings(weights: Any, count: int) -> list[dict]:
@@ -79,7 +83,9 @@ def merge_tensor(engine: _C.MemoryMerge, inputs: Inputs, name: str) -> Tensor:
     """Returns a tensor on the first model's device, in the reference's dtype."""
     if not inputs.is_merged(name):
         return copy(inputs, name)
-    by_formula = not inputs.method.needs_statistics and name not in inputs.averaged
+    method = inputs.method
+    by_formula = not (method.needs_statistics or method.needs_subspace)
+    by_formula = by_formula and name not in inputs.averaged
     if by_formula and inputs.models[0][name].is_cuda:
         return merge_by_op(engine, inputs, name)
     return merge_by_engine(engine, inputs, name)

@@ -8,7 +8,7 @@ from typing import Any
 
 from .._fisher.forward import Forward
 from .._fisher.model_state import hash_of, update_hash
-from .._fisher.subspace import Columns, SubspaceFisher
+from .._fisher.subspace import Columns, SubspaceSums
 from .._merge.states import State
 from .adamw import AdamW
 from .groups import group_names
@@ -101,7 +101,7 @@ class Problem:
         weights = [task.weight for task in self._tasks]
         return curvature(self.train, self._h0, fishers, weights)
 
-    def _statistics(self) -> SubspaceFisher:
+    def _statistics(self) -> SubspaceSums:
         vectors = [
             Differences(self._carrier.parameters_of(task.expert), self._origin)
             for task in self._tasks
@@ -109,7 +109,7 @@ class Problem:
         groups = group_names(self._carrier.parameters, self._settings.groups)
         columns = Columns(self._carrier.parameters, vectors, groups)
         forward = self.train.forward
-        return SubspaceFisher(
+        return SubspaceSums(
             self._carrier.module,
             columns,
             lambda: forward.loss,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._fisher.squares import PerExampleSquares
-from .._fisher.subspace import SubspaceFisher
+from .._fisher.subspace import SubspaceSums
 from .joint import JointObjective, are_finite, move
 from .states import Tensors
 from .sums import zeros
@@ -165,7 +165,7 @@ class Subspace(Memoryless):
     def __init__(
         self,
         objective: JointObjective,
-        statistics: SubspaceFisher,
+        statistics: SubspaceSums,
         damping: float | None,
         shrink: float,
         lr: float,

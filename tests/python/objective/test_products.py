@@ -11,7 +11,7 @@ from merganser._fisher.batches import Data
 from merganser._fisher.forward import Forward
 from merganser._fisher.model_state import differentiable
 from merganser._fisher.products import _by_example, _by_token
-from merganser._fisher.subspace import Columns, SubspaceFisher
+from merganser._fisher.subspace import Columns, SubspaceSums
 from merganser._objective.groups import group_names
 from torch import nn
 
@@ -75,7 +75,7 @@ def measure(model, data, loss="classification", groups="tensor", **options):
     )
     with differentiable(model):
         forward = Forward(model, loss, None)
-        found = SubspaceFisher(model, columns, lambda: forward.loss, **options)
+        found = SubspaceSums(model, columns, lambda: forward.loss, **options)
         for batch in read.read(torch.device("cpu"), None):
             found.add(forward, batch)
     return found

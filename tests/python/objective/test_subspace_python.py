@@ -1,0 +1,225 @@
+"""merganser.subspace_fisher against the executable's file, merges in memory against
+recipes."""
+
+import json
+
+import command
+import merganser
+import pytest
+import torch
+import training_inputs
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+TASKS = {"one": 40, "two": 33}
+BASE = 20
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A base, two experts with other weights, their data and the executable's file."""
+    folder = tmp_path_factory.mktemp("subspace")
+    training_inputs.make_bert(folder / "base")
+    training_inputs.make_data(folder / "base.jsonl", BASE, 9)
+    for seed, (name, count) in enumerate(TASKS.items()):
+        training_inputs.make_data(folder / f"{name}.jsonl", count, seed)
+        model = AutoModelForSequenceClassification.from_pretrained(folder / "base")
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for x in model.parameters():
+                x += 0.02 * torch.randn(x.shape, generator=generator)
+        model.save_pretrained(folder / name)
+        AutoTokenizer.from_pretrained(folder / "base").save_pretrained(folder / name)
+    command.run(
+        *("subspace", "--base", folder / "base", "--base-data", folder / "base.jsonl"),
+        *(
+            option
+            for name in TASKS
+            for option in (
+                "--expert",
+                folder / name,
+                "--data",
+                folder / f"{name}.jsonl",
+            )
+        ),
+        *("--max-length", "24", "--out", folder / "subspace.safetensors", "-q"),
+    )
+    return folder
+
+
+def read(folder, name):
+    lines = (folder / f"{name}.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def collator(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder / "base")
+
+    def collate(examples):
+        batch = tokenizer(
+            [example["text"] for example in examples],
+            truncation=True,
+            max_length=24,
+            padding=True,
+            return_tensors="pt",
+        )
+        return batch | {"labels": torch.tensor([e["label"] for e in examples])}
+
+    return collate
+
+
+def load(folder, name="base"):
+    return AutoModelForSequenceClassification.from_pretrained(folder / name)
+
+
+def estimate(folder, **changes):
+    given = {
+        "experts": [folder / name for name in TASKS],
+        "data": [read(folder, name) for name in TASKS],
+        "base_data": read(folder, "base"),
+        "collator": collator(folder),
+        **changes,
+    }
+    return merganser.subspace_fisher(given.pop("base", load(folder)), **given)
+
+
+@pytest.fixture(scope="module")
+def result(folder):
+    return estimate(folder)
+
+
+def test_equals_the_file_of_the_executable(folder, result, tmp_path):
+    result.save(tmp_path / "out.safetensors")
+    expected = load_file(folder / "subspace.safetensors")
+    found = load_file(tmp_path / "out.safetensors")
+    assert found.keys() == expected.keys()
+    for name, x in expected.items():
+        error = (found[name] - x).norm() / x.norm()
+        assert error < 1e-4, name
+    described = []
+    for path in (folder / "subspace.safetensors", tmp_path / "out.safetensors"):
+        with safe_open(path, "pt") as file:
+            described.append(json.loads(file.metadata()["subspace"]))
+    for content in described:
+        content["groups"] = {g["name"]: set(g["tensors"]) for g in content["groups"]}
+    assert described[0] == described[1]
+
+
+@pytest.mark.parametrize("points", [1, 3])
+def test_averages_over_points(folder, points, tmp_path):
+    out = tmp_path / "points.safetensors"
+    command.run(
+        *("subspace", "--base", folder / "base", "--base-data", folder / "base.jsonl"),
+        *("--expert", folder / "one", "--data", folder / "one.jsonl"),
+        *("--max-length", "24", "--out", out, "-q", "--points", str(points)),
+        *("--groups", "global"),
+    )
+    found = estimate(
+        folder,
+        experts=[folder / "one"],
+        data=[read(folder, "one")],
+        points=points,
+        groups="global",
+    ).content
+    expected = load_file(out)
+    torch.testing.assert_close(
+        found.experts[0].fisher, expected["experts.0.fisher"], rtol=1e-4, atol=1e-7
+    )
+    torch.testing.assert_close(
+        found.base.fisher, expected["base.fisher"], rtol=1e-4, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize("weights", [1.0, [0.5, 2.0]])
+@pytest.mark.filterwarnings("ignore:the subspace Fisher has too few examples")
+def test_memory_equals_a_recipe(folder, result, weights, tmp_path):
+    result.save(tmp_path / "subspace.safetensors")
+    alphas = weights if isinstance(weights, list) else [weights] * len(TASKS)
+    recipe = {
+        "merge_method": "subspace_gradient_matching",
+        "base_model": str(folder / "base"),
+        "subspace": str(tmp_path / "subspace.safetensors"),
+        "models": [
+            {"model": str(folder / name), "parameters": {"weight": alpha}}
+            for name, alpha in zip(TASKS, alphas, strict=True)
+        ],
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    merganser.merge_recipe(tmp_path / "r.yaml", tmp_path / "out")
+    expected = load_file(tmp_path / "out" / "model.safetensors")
+    for subspace in (result, tmp_path / "subspace.safetensors"):
+        merged = merganser.merge(
+            load(folder),
+            [load(folder, name) for name in TASKS],
+            method="subspace_gradient_matching",
+            weights=weights,
+            subspace=subspace,
+        )
+        for name, x in expected.items():
+            assert torch.equal(merged[name], x), name
+
+
+def test_unstable_weights_are_said(folder):
+    few = estimate(
+        folder,
+        data=[read(folder, n)[:3] for n in TASKS],
+        base_data=read(folder, "base"),
+    )
+    models = [load(folder, name) for name in TASKS]
+    with pytest.warns(UserWarning, match="too few examples for stable weights"):
+        merganser.merge(
+            load(folder), models, method="subspace_gradient_matching", subspace=few
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"points": 0}, "points"),
+        ({"groups": "layer"}, "groups"),
+        ({"data": [[{"text": "a", "label": 1}]] * 2}, "data.0. has 1 examples"),
+        ({"base_data": []}, "data has no examples"),
+        ({"experts": []}, "experts must have at least one model"),
+    ],
+)
+def test_refusals(folder, changes, message):
+    with pytest.raises(merganser.InputError, match=message):
+        estimate(folder, **changes)
+
+
+def test_data_without_labels(folder):
+    collate = collator(folder)
+
+    def without(examples):
+        batch = collate(examples)
+        del batch["labels"]
+        return batch
+
+    with pytest.raises(merganser.InputError, match="data.0. has no labels"):
+        estimate(folder, collator=without)
+
+
+def test_a_model_without_a_checkpoint_is_not_saved(folder, tmp_path):
+    experts = [load(folder, name).state_dict() for name in TASKS]
+    found = estimate(folder, experts=experts)
+    with pytest.raises(
+        merganser.InputError, match="experts.0. has no known checkpoint"
+    ):
+        found.save(tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_merge_refuses_other_subspaces(folder, result):
+    models = [load(folder, name) for name in TASKS]
+    method = "subspace_gradient_matching"
+    with pytest.raises(merganser.InputError, match="needs subspace"):
+        merganser.merge(load(folder), models, method=method)
+    with pytest.raises(merganser.InputError, match="Fisher of 1 experts.* got 2"):
+        merganser.merge(load(folder), models[:1], method=method, subspace=result)
+    partly = load(folder)
+    partly.classifier.weight.requires_grad_(False)
+    some = estimate(folder, base=partly)
+    with pytest.raises(merganser.InputError, match="lacks tensors that differ"):
+        merganser.merge(load(folder), models, method=method, subspace=some)
