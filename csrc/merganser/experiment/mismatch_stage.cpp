@@ -63,7 +63,10 @@ std::string MismatchStages::measure(const ModelResult& model) {
        .work = [&](const ProgressCallback& progress) {
          if (!meter_) {
            meter_ = std::make_unique<MismatchMeter>(
-               options, Grouping::kBlock, progress);
+               options,
+               Grouping::kBlock,
+               std::vector<std::filesystem::path>{folder},
+               progress);
          }
          const Json json = mismatch_to_json(
              meter_->measure(folder, role, progress), expert_names());
