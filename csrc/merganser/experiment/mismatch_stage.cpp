@@ -29,7 +29,9 @@ ObjectiveOptions joint_objective(const Workplace& work) {
 Json objective_inputs(Workplace& work, const ObjectiveOptions& options) {
   Json inputs = {
       {"base", work.runner.hash(options.base)},
-      {"base_fisher", work.runner.hash(*options.base_fisher)},
+      {"base_fisher",
+       options.base_fisher ? Json(work.runner.hash(*options.base_fisher))
+                           : Json()},
       {"limit", options.limit},
       {"seed", options.seed},
       {"batch_size", options.batch_size},
