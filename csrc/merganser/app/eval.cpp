@@ -8,24 +8,33 @@
 
 #include "merganser/app/commands.h"
 #include "merganser/app/torch_options.h"
+#include "merganser/base/error.h"
 #include "merganser/base/json_text.h"
 #include "merganser/base/progress.h"
 #include "merganser/eval/evaluate.h"
+#include "merganser/eval/predictive_average.h"
+#include "merganser/fisher/posterior.h"
 #include "merganser/model/classifier.h"
 #include "merganser/model/first_order.h"
 
 namespace merganser::app {
 namespace {
 
+namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 struct Options {
-  std::filesystem::path model;
-  std::vector<std::filesystem::path> data;
+  fs::path model;
+  std::vector<fs::path> data;
   int64_t batch_size = 32;
   int64_t max_length = 128;
   bool bfloat16 = false;
-  std::optional<std::filesystem::path> linearized_at;
+  std::optional<fs::path> linearized_at;
+  std::optional<int64_t> samples; // of the posterior; none: the model itself
+  std::optional<fs::path> fisher;
+  std::optional<fs::path> base_fisher;
+  double delta = 0;
+  uint64_t seed = 0;
 };
 
 // The model itself, or its first-order model.
@@ -38,22 +47,55 @@ Encoder evaluated_model(const Classifier& classifier, const Options& options) {
   return origin;
 }
 
+// Posterior of the model, if samples of it are requested.
+std::optional<Posterior> load_posterior(const Options& options) {
+  if (options.samples.has_value() != options.fisher.has_value()) {
+    throw InputError("expected --samples and --fisher together, got one");
+  }
+  if (!options.samples) {
+    return std::nullopt;
+  }
+  if (options.linearized_at) {
+    throw InputError("--samples and --linearized-at are mutually exclusive");
+  }
+  Posterior posterior = Posterior::laplace(
+      options.model, *options.fisher, options.base_fisher, options.delta);
+  if (posterior.zeros() > 0) {
+    throw InputError(fmt::format(
+        "{} parameters have precision 0; expected --delta above 0, the "
+        "precision of a prior",
+        posterior.zeros()));
+  }
+  return posterior;
+}
+
 void eval(const Options& options, const CommonOptions& common) {
   const Classifier classifier(options.model);
   Encoder model = evaluated_model(classifier, options);
+  const std::optional<Posterior> posterior = load_posterior(options);
   Json json = Json::array();
-  for (const std::filesystem::path& file : options.data) {
+  for (const fs::path& file : options.data) {
     const Dataset data = classifier.load(file, options.max_length);
     EvalResult result;
     {
       ProgressBar bar("eval", "examples", common.quiet);
-      result = evaluate(
-          model,
-          data,
-          classifier.tokenizer->pad_id(),
-          options.batch_size,
-          options.bfloat16,
-          bar.callback());
+      const int32_t pad_id = classifier.tokenizer->pad_id();
+      const int64_t size = options.batch_size;
+      const bool bfloat16 = options.bfloat16;
+      result = posterior
+          ? score(
+                predictive_average(
+                    model,
+                    *posterior,
+                    *options.samples,
+                    options.seed,
+                    data,
+                    pad_id,
+                    size,
+                    bfloat16,
+                    bar.callback()),
+                data.labels)
+          : evaluate(model, data, pad_id, size, bfloat16, bar.callback());
     }
     if (common.json) {
       json.push_back(
@@ -75,6 +117,25 @@ void eval(const Options& options, const CommonOptions& common) {
   }
 }
 
+void add_posterior_options(CLI::App& parser, Options& o) {
+  parser
+      .add_option(
+          "--samples",
+          o.samples,
+          "Average the probabilities over this many samples of the posterior")
+      ->check(whole_number(1, 1'000'000));
+  parser.add_option("--fisher", o.fisher, "--samples: Fisher of the model");
+  parser.add_option(
+      "--base-fisher",
+      o.base_fisher,
+      "--samples: Fisher of the base, whose posterior is the prior");
+  parser
+      .add_option(
+          "--delta", o.delta, "--samples: precision of a normal prior to add")
+      ->capture_default_str();
+  add_seed(parser, o.seed, "--samples: random seed");
+}
+
 } // namespace
 
 Work define_eval(CLI::App& parser, const CommonOptions& common) {
@@ -90,6 +151,7 @@ Work define_eval(CLI::App& parser, const CommonOptions& common) {
       "--linearized-at",
       options->linearized_at,
       "Evaluate the first-order model at this directory's weights");
+  add_posterior_options(parser, *options);
   return [options, &common] { eval(*options, common); };
 }
 

@@ -29,11 +29,15 @@ MismatchResult measure(const Options& options, const CommonOptions& common) {
   if (options.target && !options.objective.options.base_fisher) {
     throw InputError("--target needs --base-fisher");
   }
+  std::vector<std::filesystem::path> models = options.models;
+  if (options.target) {
+    models.push_back(*options.target);
+  }
   std::optional<MismatchMeter> meter;
   {
     ProgressBar bar("experts", "examples", common.quiet);
     meter.emplace(
-        options.objective.objective(), options.groups, bar.callback());
+        options.objective.objective(), options.groups, models, bar.callback());
   }
   MismatchResult result = meter->header();
   const auto add = [&](const std::filesystem::path& model,

@@ -29,7 +29,9 @@ ObjectiveOptions joint_objective(const Workplace& work) {
 Json objective_inputs(Workplace& work, const ObjectiveOptions& options) {
   Json inputs = {
       {"base", work.runner.hash(options.base)},
-      {"base_fisher", work.runner.hash(*options.base_fisher)},
+      {"base_fisher",
+       options.base_fisher ? Json(work.runner.hash(*options.base_fisher))
+                           : Json()},
       {"limit", options.limit},
       {"seed", options.seed},
       {"batch_size", options.batch_size},
@@ -63,7 +65,10 @@ std::string MismatchStages::measure(const ModelResult& model) {
        .work = [&](const ProgressCallback& progress) {
          if (!meter_) {
            meter_ = std::make_unique<MismatchMeter>(
-               options, Grouping::kBlock, progress);
+               options,
+               Grouping::kBlock,
+               std::vector<std::filesystem::path>{folder},
+               progress);
          }
          const Json json = mismatch_to_json(
              meter_->measure(folder, role, progress), expert_names());

@@ -43,6 +43,14 @@ RefineOptions parse_options(const YamlValue& entry, const Experiment& e) {
   return options;
 }
 
+bool parse_base(const YamlValue& base) {
+  const std::string text = base.text();
+  if (text != "data" && text != "fisher") {
+    base.fail(fmt::format("expected data or fisher, got '{}'", text));
+  }
+  return text == "data";
+}
+
 } // namespace
 
 std::vector<ExperimentRefinement> parse_refinements(
@@ -55,6 +63,7 @@ std::vector<ExperimentRefinement> parse_refinements(
     entry.expect_keys(
         {"name",
          "from",
+         "base",
          "solver",
          "targets",
          "groups",
@@ -76,7 +85,12 @@ std::vector<ExperimentRefinement> parse_refinements(
       from.fail(fmt::format("unknown model '{}'", from.text()));
     }
     refinements.push_back(
-        {name.text(), e.model_path(from.text()), parse_options(entry, e)});
+        {.name = name.text(),
+         .from = e.model_path(from.text()),
+         .options = parse_options(entry, e)});
+    if (const auto base = entry.find("base")) {
+      refinements.back().base_data = parse_base(*base);
+    }
   }
   return refinements;
 }

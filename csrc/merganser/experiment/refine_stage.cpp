@@ -6,13 +6,29 @@
 
 namespace merganser {
 
+namespace {
+
+// The objective on the data of base and experts.
+ObjectiveOptions with_base_data(const Workplace& work) {
+  ObjectiveOptions options = joint_objective(work);
+  options.tasks.push_back(
+      {.expert = options.base,
+       .data = work.data[work.experiment.base.data[0]].train,
+       .fisher = options.base_fisher});
+  options.base_fisher.reset();
+  return options;
+}
+
+} // namespace
+
 std::string refine_model(
     Workplace& work,
     const ExperimentRefinement& refinement) {
   namespace fs = std::filesystem;
   RefineOptions options = refinement.options;
   const ObjectiveOptions chosen = options.objective;
-  options.objective = joint_objective(work);
+  options.objective =
+      refinement.base_data ? with_base_data(work) : joint_objective(work);
   options.objective.limit = chosen.limit;
   options.objective.batch_size = chosen.batch_size;
   options.model = work.in(refinement.from);

@@ -34,6 +34,9 @@ struct ExperimentRefinement {
   std::string name;
   std::string from; // path of the model in the experiment's directory
   RefineOptions options; // without paths
+  // The base's data are a task, with the base as its expert; otherwise the
+  // base's diagonal Fisher stands for them.
+  bool base_data = true;
 };
 
 // One data set taken out of a model.

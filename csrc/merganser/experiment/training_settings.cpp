@@ -19,7 +19,8 @@ void parse_training(
        "warmup",
        "weight_decay",
        "clip",
-       "dropout"});
+       "dropout",
+       "linearized"});
   mapping.expect_keys(keys);
   if (const auto value = mapping.find("epochs")) {
     options.epochs = value->positive(kMaxCount);
@@ -47,6 +48,14 @@ void parse_training(
   }
   if (const auto value = mapping.find("dropout")) {
     options.dropout = value->number(0, 0.999);
+  }
+  if (const auto value = mapping.find("linearized")) {
+    options.linearized = value->boolean();
+  }
+  try {
+    check_linearized(options);
+  } catch (const InputError& error) {
+    mapping.fail(error.what());
   }
 }
 

@@ -214,8 +214,12 @@ double Posterior::log_density(const Tensors& state) const {
 }
 
 Posterior::Tensors Posterior::sample(uint64_t seed) const {
+  at::Generator generator = at::detail::createCPUGenerator(seed);
+  return sample(generator);
+}
+
+Posterior::Tensors Posterior::sample(at::Generator& generator) const {
   check_proper();
-  const at::Generator generator = at::detail::createCPUGenerator(seed);
   Tensors drawn;
   for (const auto& [name, mean] : mean_) {
     const auto found = precision_.find(name);

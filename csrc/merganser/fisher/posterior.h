@@ -1,5 +1,6 @@
 #pragma once
 
+#include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
@@ -68,8 +69,11 @@ class MERGANSER_API Posterior {
   // mean.
   double log_density(const Tensors& state) const;
 
-  // A model drawn from the posterior, in the mean's dtypes.
+  // A model drawn from the posterior, in the mean's dtypes: the one that
+  // merganser.Posterior draws with the same seed, to rounding. A generator is
+  // advanced, for several samples.
   Tensors sample(uint64_t seed) const;
+  Tensors sample(at::Generator& generator) const;
 
   // Writes the mean to model.safetensors and the precision to
   // posterior.safetensors, a Fisher file with N = 1: with the config.json of

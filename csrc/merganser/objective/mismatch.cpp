@@ -30,17 +30,22 @@ ProgressCallback after(
 MismatchMeter::MismatchMeter(
     const ObjectiveOptions& options,
     Grouping groups,
+    const std::vector<std::filesystem::path>& models,
     const ProgressCallback& progress)
     : objective_(options),
       with_groups_(groups != Grouping::kGlobal),
       groups_(make_groups(objective_.arena(), groups)) {
+  for (const std::filesystem::path& model : models) {
+    objective_.read_model(model);
+  }
   if (objective_.base_precision().defined()) {
     clear_rounding(objective_.base_precision(), parameters());
   }
   int64_t done = 0;
   for (size_t t = 0; t < objective_.tasks().size(); ++t) {
     objective_.arena().parameters.copy_(objective_.read_expert(t));
-    compute_gradient(t, after(done, examples(), progress));
+    compute_gradient(
+        t, options.tasks[t].expert, after(done, examples(), progress));
     expert_gradients_.push_back(objective_.arena().gradients.clone());
     done += std::ssize(objective_.tasks()[t].examples);
   }
@@ -64,6 +69,7 @@ int64_t MismatchMeter::examples() const {
 
 void MismatchMeter::compute_gradient(
     size_t t,
+    const std::filesystem::path& model,
     const ProgressCallback& progress) {
   const at::Tensor& gradients = objective_.arena().gradients;
   gradients.zero_();
@@ -71,8 +77,9 @@ void MismatchMeter::compute_gradient(
       objective_.add_gradient(t, objective_.tasks()[t].examples, progress);
   if (!std::isfinite(loss) || !gradients.isfinite().all().item<bool>()) {
     throw InputError(fmt::format(
-        "the gradient of the loss on {} is not finite: the model's outputs are "
-        "beyond the range of {}",
+        "{}: the gradient of the loss on {} is not finite: the model's outputs "
+        "are beyond the range of {}",
+        model.string(),
         objective_.options().tasks[t].data.string(),
         objective_.options().bfloat16 ? "bfloat16" : "float32"));
   }
@@ -94,7 +101,7 @@ ModelMismatch MismatchMeter::measure(
   int64_t done = 0;
   for (size_t t = 0; t < expert_gradients_.size(); ++t) {
     const JointObjective::Task& task = objective_.tasks()[t];
-    compute_gradient(t, after(done, examples(), progress));
+    compute_gradient(t, model, after(done, examples(), progress));
     done += std::ssize(task.examples);
     const at::Tensor mismatch = arena.gradients.sub_(expert_gradients_[t]);
     at::Tensor explained = objective_.read_precision(t);

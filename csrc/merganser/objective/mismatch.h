@@ -17,12 +17,14 @@ namespace merganser {
 // streamed.
 class MERGANSER_API MismatchMeter {
  public:
-  // `groups`: norms per group, too; kGlobal: none. Computes the gradient of
+  // `groups`: norms per group, too; kGlobal: none. `models`: those to measure,
+  // which are checked before any pass over the data. Computes the gradient of
   // each task at its expert; progress counts examples. Throws InputError for
   // invalid inputs and for gradients that are not finite.
   MismatchMeter(
       const ObjectiveOptions& options,
       Grouping groups,
+      const std::vector<std::filesystem::path>& models = {},
       const ProgressCallback& progress = {});
 
   enum class Role { kCandidate, kTarget };
@@ -36,7 +38,11 @@ class MERGANSER_API MismatchMeter {
   MismatchResult header() const;
 
  private:
-  void compute_gradient(size_t t, const ProgressCallback& progress);
+  // Of task t at the arena's parameters, those of `model`.
+  void compute_gradient(
+      size_t t,
+      const std::filesystem::path& model,
+      const ProgressCallback& progress);
   int64_t parameters() const; // number of elements
   int64_t examples() const; // used by all tasks together
   MismatchRow norms(const at::Tensor& mismatch, const at::Tensor& explained);

@@ -32,22 +32,6 @@ bool below(double limit, double value) {
   return value >= 0 && value < limit;
 }
 
-// The first-order model is one of a deterministic function, and a Fisher of it
-// is not that of the ordinary model that is saved.
-void check_linearized(const TrainOptions& o) {
-  if (o.dropout.value_or(0) > 0) {
-    throw InputError(fmt::format(
-        "linearized training has no dropout: dropout must be 0, got {}",
-        *o.dropout));
-  }
-  if (o.fisher != TrainingFisher::kNone) {
-    throw InputError(fmt::format(
-        "linearized training collects no Fisher, got {}: estimate that of the "
-        "saved model with merganser fisher",
-        training_fisher_name(o.fisher)));
-  }
-}
-
 } // namespace
 
 TrainingFisher parse_training_fisher(const std::string& name) {
@@ -69,6 +53,25 @@ std::string training_fisher_name(TrainingFisher fisher) {
     }
   }
   return "none";
+}
+
+// The first-order model is one of a deterministic function, and a Fisher of it
+// is not that of the ordinary model that is saved.
+void check_linearized(const TrainOptions& o) {
+  if (!o.linearized) {
+    return;
+  }
+  if (o.dropout.value_or(0) > 0) {
+    throw InputError(fmt::format(
+        "linearized training has no dropout: dropout must be 0, got {}",
+        *o.dropout));
+  }
+  if (o.fisher != TrainingFisher::kNone) {
+    throw InputError(fmt::format(
+        "linearized training collects no Fisher, got {}: estimate that of the "
+        "saved model with merganser fisher",
+        training_fisher_name(o.fisher)));
+  }
 }
 
 void check_options(const TrainOptions& o, const EncoderConfig& config) {
@@ -135,9 +138,7 @@ void check_options(const TrainOptions& o, const EncoderConfig& config) {
         "in [0, 0.999)",
         *o.dropout);
   }
-  if (o.linearized) {
-    check_linearized(o);
-  }
+  check_linearized(o);
   expect(
       o.fisher_interval >= 1,
       "fisher-interval",

@@ -55,5 +55,7 @@ struct TrainOptions {
 MERGANSER_API void check_options(
     const TrainOptions& options,
     const EncoderConfig& config);
+// The part of it about linearized training.
+MERGANSER_API void check_linearized(const TrainOptions& options);
 
 } // namespace merganser

@@ -3,6 +3,7 @@
 #include "merganser/fisher/posterior.h"
 
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -195,6 +196,25 @@ TEST(Posterior, SamplesHaveTheMeanAndThePrecision) {
       (x.var(0) * p - 1).abs().max().item<double>(),
       4.5 * std::sqrt(2.0 / kSamples));
   EXPECT_TRUE(posterior.sample(3).at("w").equal(drawn[3]));
+}
+
+// The numbers of tests/python/posterior/test_posterior.py.
+TEST(Posterior, SamplesAreThoseOfPython) {
+  const Posterior posterior(
+      {{"b", at::tensor({1.0, 2.0}, at::kFloat)}, {"w", at::zeros({20})}},
+      {{"b", at::tensor({4.0, 16.0}, at::kFloat)}, {"w", at::ones({20})}});
+  at::Generator generator = at::detail::createCPUGenerator(7);
+  for (const auto& [b, w] :
+       {std::pair(
+            at::tensor({0.9266025, 2.1965353}, at::kFloat),
+            at::tensor({-0.1669960, 1.4058529}, at::kFloat)),
+        std::pair(
+            at::tensor({1.8895775, 1.7705173}, at::kFloat),
+            at::tensor({2.5116029, 0.5920297}, at::kFloat))}) {
+    const Tensors drawn = posterior.sample(generator);
+    EXPECT_TRUE(at::allclose(drawn.at("b"), b, 0, 1e-6));
+    EXPECT_TRUE(at::allclose(drawn.at("w").slice(0, 0, 20, 19), w, 0, 1e-6));
+  }
 }
 
 TEST(Posterior, PrecisionOfZeroIsNoDistribution) {

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "support/expect_error.h"
@@ -234,6 +235,37 @@ TEST_F(Mismatch, FishersAreOptional) {
       InputError);
 }
 
+TEST_F(Mismatch, ChecksAllModelsBeforeThePasses) {
+  const auto pass = [](int64_t, int64_t, const std::string&) {
+    FAIL() << "a pass over the data began";
+  };
+  for (const auto& [name, message] : std::map<std::string, std::string>{
+           {"wide",
+            "intermediate.dense.weight has shape [16, 8]; expected [12, 8]"},
+           {"classes", "classifier.weight has shape [4, 8]; expected [3, 8]"},
+           {"nan", "classifier.bias has values that are not finite"},
+           {"none", "none"}}) {
+    if (name != "none") {
+      models_.save_bad(name);
+    }
+    // As a candidate or target, and as an expert.
+    test::expect_error<InputError>(
+        [&] {
+          MismatchMeter(
+              options_,
+              Grouping::kGlobal,
+              {models_.in("merged"), models_.in(name)},
+              pass);
+        },
+        {message});
+    ObjectiveOptions options = options_;
+    options.tasks[1].expert = models_.in(name);
+    test::expect_error<InputError>(
+        [&] { MismatchMeter(options, Grouping::kGlobal, {}, pass); },
+        {message});
+  }
+}
+
 TEST_F(Mismatch, RefusesATargetThatIsNotFinite) {
   Encoder broken = models_.create(9);
   {
@@ -259,9 +291,31 @@ TEST_F(Mismatch, RefusesGradientsThatOverflow) {
     }
   }
   models_.save("huge", huge);
+  // A finite loss: the pooler's large input times a large gradient of its
+  // output.
+  const Classifier steep(models_.in("merged"));
+  auto parameters = steep.encoder->named_parameters();
+  const std::map<std::string, double> factors = {
+      {"bert.encoder.layer.1.output.LayerNorm.weight", 1e25},
+      {"bert.encoder.layer.1.output.LayerNorm.bias", 1e25},
+      {"bert.pooler.dense.weight", 1e-25},
+      {"classifier.weight", 1e25}};
+  for (const auto& [name, factor] : factors) {
+    parameters[name].detach().mul_(factor);
+  }
+  models_.save("steep", steep.encoder);
   MismatchMeter meter(options_, Grouping::kGlobal);
-  test::expect_error<InputError>(
-      [&] { meter.measure(models_.in("huge")); }, {"is not finite"});
+  for (const std::string& name : std::vector<std::string>{"huge", "steep"}) {
+    test::expect_error<InputError>(
+        [&] { meter.measure(models_.in(name)); },
+        {name + ": the gradient of the loss on", "is not finite"});
+    ObjectiveOptions options = options_;
+    options.tasks[0].expert = models_.in(name);
+    options.tasks[0].fisher.reset();
+    test::expect_error<InputError>(
+        [&] { MismatchMeter(options, Grouping::kGlobal); },
+        {name + ": the gradient of the loss on", "is not finite"});
+  }
 }
 
 } // namespace

@@ -172,7 +172,56 @@ TEST_P(Refine, RefusesExpertsOfOtherShapesAndValuesThatAreNotFinite) {
   }
 }
 
+TEST_P(Refine, RefusesAStartOfOtherShapes) {
+  for (const auto& [name, message] : std::map<std::string, std::string>{
+           {"wide",
+            "intermediate.dense.weight has shape [16, 8]; expected [12, 8]"},
+           {"classes", "classifier.weight has shape [4, 8]; expected [3, 8]"},
+           {"nan", "classifier.bias has values that are not finite"}}) {
+    models_.save_bad(name);
+    options_.model = models_.in(name);
+    test::expect_error<InputError>([&] { refine(options_); }, {message});
+    EXPECT_FALSE(std::filesystem::exists(models_.in("out.partial")));
+  }
+}
+
 using RefineSubspace = Refine;
+
+TEST_P(RefineSubspace, RejectsTrialsThatAreNotFinite) {
+  // Two units whose activation, gradient and Fisher of the base are 0, and task
+  // vectors that switch one of them on in either direction: its output
+  // overflows.
+  const auto change = [&](const std::string& name, const auto& edit) {
+    const Classifier model(models_.in(name));
+    auto parameters = model.encoder->named_parameters();
+    const std::string layer = "bert.encoder.layer.1.";
+    for (const int64_t unit : {0, 3}) {
+      edit(
+          parameters[layer + "intermediate.dense.bias"].detach()[unit],
+          parameters[layer + "output.dense.weight"].detach().select(1, unit),
+          unit == 0 ? 1 : -1);
+    }
+    models_.save(name, model.encoder);
+  };
+  change("merged", [](at::Tensor bias, at::Tensor out, double) {
+    bias.fill_(-60);
+    out.fill_(20);
+  });
+  change("one", [](at::Tensor bias, const at::Tensor&, double sign) {
+    bias.fill_(3e38 * sign);
+  });
+  const RefineResult result = refine(options_);
+  int64_t rejected = 0;
+  int64_t not_finite = 0;
+  for (const RefineStep& step : result.steps) {
+    rejected += step.rejected;
+    not_finite += step.not_finite;
+    EXPECT_EQ(to_json(step)["not_finite"], step.not_finite);
+  }
+  EXPECT_GT(not_finite, 0) << result.to_text();
+  EXPECT_GE(rejected, not_finite);
+  EXPECT_LE(result.steps[result.kept].held_out, result.steps[0].held_out);
+}
 
 TEST_P(RefineSubspace, ARunKilledAfterItsLastStepTakesNoOther) {
   // Leaves no task vector to move along: the base is the expert.

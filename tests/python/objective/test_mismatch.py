@@ -367,6 +367,16 @@ def test_bad_input(name, problem):
     assert torch.equal(problem.base.weight, before)
 
 
+def test_expert_and_target_of_other_shapes(problem):
+    other = nn.Linear(4, 3, bias=False).double()
+    message = r"{}: tensor 'weight' has shape \[3, 4\], but \[3, 5\] in base"
+    with pytest.raises(merganser.InputError, match=message.format("target")):
+        run(problem, {"m": problem.target}, target=other)
+    problem.experts[1] = other
+    with pytest.raises(merganser.InputError, match=message.format(r"experts\[1\]")):
+        run(problem, {"m": problem.target})
+
+
 def test_target_that_is_not_finite(problem):
     bad = spoiled(problem.target, torch.nan)
     with pytest.raises(

@@ -456,6 +456,33 @@ def test_bad_models_and_data(shared):
     refused("the gradient of the objective of the start is not finite", spoiled)
 
 
+def test_refuses_fishers_of_other_weights(shared, tmp_path):
+    paths = [tmp_path / "one", tmp_path / "two"]
+    for model, path in zip(shared.experts, paths, strict=True):
+        model.save_pretrained(path)
+    fishers = [
+        merganser.fisher(model, data, model_path=path)
+        for model, data, path in zip(shared.experts, shared.data, paths, strict=True)
+    ]
+
+    def refine(**options):
+        start = shared.base.state_dict()
+        return merganser.refine(start, shared.base, paths, shared.data, **options)
+
+    newton = {"solver": "newton", "steps": 1}
+    refine(fishers=fishers, **newton)
+    message = r"fishers\[0\] is the Fisher of other weights than its model's"
+    with pytest.raises(merganser.InputError, match=message):
+        refine(fishers=fishers[::-1], **newton)
+    base = copy.deepcopy(shared.base)
+    base.save_pretrained(tmp_path / "base")
+    base = type(base).from_pretrained(tmp_path / "base")
+    with pytest.raises(merganser.InputError, match="base_fisher is the Fisher of oth"):
+        merganser.refine(
+            *(base, base, shared.experts, shared.data), base_fisher=fishers[0]
+        )
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_refuses_a_wrong_expert(solver, shared):
     wrong = shared.experts[1].state_dict()

@@ -169,6 +169,7 @@ def models(folder):
         for file in ("vocab.txt", "tokenizer_config.json"):
             shutil.copy(Path("encoder") / file, Path("models") / name)
         shutil.copy(f"{data}-train.jsonl", f"{data}.jsonl")
+        shutil.copy(f"{data}-test.jsonl", f"{data}.test.jsonl")
         options = ["--model", f"models/{name}", "--data", f"{data}.jsonl"]
         run("fisher", *options, "--out", f"fishers/{name}.safetensors", "--limit", 20)
     for method, out in {"linear": "merges/linear", "task_arithmetic": "merged"}.items():
@@ -185,6 +186,7 @@ def models(folder):
     "command, output",
     [
         ("train", "continued/model.safetensors"),
+        ("eval", None),
         ("subspace", "subspace.safetensors"),
         ("mismatch", None),
         ("refine", "refined/refine.json"),

@@ -138,6 +138,21 @@ def test_a_seed_determines_the_sample():
     assert not torch.equal(a["w"], c["w"])
 
 
+def test_samples_are_those_of_cpp():
+    """The numbers of tests/cpp/fisher/test_posterior.cpp."""
+    mean = {"b": torch.tensor([1.0, 2.0]), "w": torch.zeros(20)}
+    precision = {"b": torch.tensor([4.0, 16.0]), "w": torch.ones(20)}
+    posterior = Posterior(mean, precision)
+    generator = torch.Generator().manual_seed(7)
+    for b, w in (
+        ([0.9266025, 2.1965353], [-0.1669960, 1.4058529]),
+        ([1.8895775, 1.7705173], [2.5116029, 0.5920297]),
+    ):
+        drawn = posterior.sample(generator)
+        assert drawn["b"].tolist() == pytest.approx(b, abs=1e-6)
+        assert drawn["w"][[0, 19]].tolist() == pytest.approx(w, abs=1e-6)
+
+
 def test_zeros_are_refused_until_a_prior_is_added():
     state, fisher = draw(3, zeros=True)
     posterior = Posterior.laplace(state, fisher)

@@ -233,6 +233,26 @@ def test_only_what_depends_on_a_change_runs_again(copy, edit, expected):
     assert stages(done.stderr)["cached"] == set(STAGES) - expected
 
 
+def test_linearized_training(copy):
+    """The weights of `merganser train --linearized` from the base."""
+    replace("target: {epochs: 1}", "target: {epochs: 1, linearized: true}")(copy)
+    done = run("run", copy / "experiment.yaml", copy / "out")
+    assert stages(done.stderr)["done"] == {
+        "train target",
+        "evaluate target",
+        "comparisons",
+    }
+    run(
+        *("train", "--linearized", "--model", copy / "out" / "models" / "base"),
+        *(x for name in SETS for x in ("--train", copy / f"{name}-train.jsonl")),
+        *("--epochs", 1, "--lr", 0.003, "--batch-size", 8, "--max-length", 12),
+        *("--seed", 3, "--out", copy / "trained"),
+    )
+    in_experiment = copy / "out" / "models" / "target" / "model.safetensors"
+    by_hand = copy / "trained" / "model.safetensors"
+    assert in_experiment.read_bytes() == by_hand.read_bytes()
+
+
 @pytest.mark.slow
 def test_changed_back_gives_the_same_bytes(copy):
     before = weights(copy / "out")

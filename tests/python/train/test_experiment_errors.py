@@ -32,6 +32,16 @@ CASES = {
     "negative rate": ("lr: 0.003", f"lr: {MARK}-1", "at least 0"),
     "too many epochs": ("epochs: 8", f"epochs: {MARK}1e18", "at most 1000000"),
     "no epochs": ("epochs: 8", f"epochs: {MARK}0", "greater than 0"),
+    "linearized, as text": (
+        "{epochs: 1}",
+        f"{{epochs: 1, linearized: {MARK}some}}",
+        "'some'",
+    ),
+    "linearized with dropout": (
+        "{epochs: 1}",
+        f"{MARK}{{linearized: true, dropout: 0.1}}",
+        "linearized training has no dropout: dropout must be 0, got 0.1",
+    ),
     "unknown dtype": ("seed: 3", f"dtype: {MARK}float16", "float32 or bfloat16"),
     "unknown schedule": (
         "lr: 0.003",

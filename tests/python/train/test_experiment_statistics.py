@@ -23,7 +23,9 @@ EDITS = {
     "weight: 0.5}": "weight: 1}\n"
     "  - {name: best, method: task_arithmetic, weight: {sweep: [0.25, 0.5, 2]},"
     " choose: loss}",
-    "output:": "refine:\n  - {name: refined, from: best, steps: 2, limit: 40}\noutput:",
+    "output:": "refine:\n  - {name: refined, from: best, steps: 2, limit: 40}\n"
+    "  - {name: prior, from: best, steps: 1, limit: 40, base: fisher,"
+    " targets: predictions}\noutput:",
 }
 
 
@@ -249,13 +251,38 @@ def test_sweep_chooses_on_the_validation_parts(seeds, common, tmp_path):
 
 def test_refinement_has_its_steps(seeds):
     for out in seeds:
-        (found,) = results(out)["refinements"]
-        written = json.loads((out / "refinements/refined/refine.json").read_text())
-        assert found == {"name": "refined", **written}
-        held_out = [step["held_out"] for step in found["steps"]]
-        assert min(held_out) <= held_out[0]
-        row = next(m for m in results(out)["models"] if m["name"] == "refined")
-        assert row["path"] == "refinements/refined"
+        for name, found in zip(REFINED, results(out)["refinements"], strict=True):
+            written = json.loads((out / f"refinements/{name}/refine.json").read_text())
+            assert found == {"name": name, **written}
+            held_out = [step["held_out"] for step in found["steps"]]
+            assert min(held_out) <= held_out[0]
+            row = next(m for m in results(out)["models"] if m["name"] == name)
+            assert row["path"] == f"refinements/{name}"
+
+
+REFINED = {  # name: names of the tasks' models, options of the command
+    "refined": (["amazon", "nyt", "base"], ["--steps", 2]),
+    "prior": (["amazon", "nyt"], ["--steps", 1, "--targets", "predictions"]),
+}
+
+
+@pytest.mark.parametrize("name", REFINED)
+def test_refinement_is_that_of_the_command(seeds, tmp_path, name):
+    """By default the base's data are a task, with the base as its expert."""
+    out, (tasks, options) = seeds[0], REFINED[name]
+    arguments = ["--base", out / "models/base", "--model", out / "merges/best/model"]
+    for model in tasks:
+        data = {"base": "movie"}.get(model, model)
+        arguments += ["--expert", out / "models" / model]
+        arguments += ["--data", out / "data" / data / "train.jsonl"]
+        arguments += ["--fisher", out / f"fishers/{model}.safetensors"]
+    if "base" not in tasks:
+        arguments += ["--base-fisher", out / "fishers/base.safetensors"]
+    arguments += ["--limit", 40, "--seed", SEEDS[0], "--max-length", 12]
+    run("refine", *arguments, *options, "--out", tmp_path / "out")
+    file = "model.safetensors"
+    same = out / "refinements" / name / file
+    assert (tmp_path / "out" / file).read_bytes() == same.read_bytes()
 
 
 def test_next_run_is_cached_and_says_the_same(folder):
@@ -292,6 +319,7 @@ BAD = {
     "seed twice": ("[4, 7]", "[4, 4]", "given twice"),
     "no share": ("validation: 0.25", "validation: 1.5", "an integer"),
     "refine nothing": ("from: best", "from: worst", "unknown model 'worst'"),
+    "refine with": ("base: fisher", "base: gram", "data or fisher, got 'gram'"),
     "target of an expert": ("without_movie:", "amazon:", "another model"),
     "set of labels": ("  movie: {train", "  x.labels: {train", "prediction files"),
 }  # fmt: skip

@@ -11,7 +11,8 @@ import tiny_models
 import torch
 from merganser import InputError
 from torch import nn
-from torch.func import functional_call, jacrev
+from torch.func import functional_call, jacrev, jvp
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
 
@@ -60,7 +61,7 @@ def logits_of(model, batch, state):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_first_order_model(name):
-    """Directional derivatives by central differences in float64."""
+    """Directional derivatives in float64, by central differences and by torch.func."""
     model = MODELS[name]().double()
     batch = batch_for(model)
     linear = merganser.linearize(model)
@@ -76,6 +77,9 @@ def test_first_order_model(name):
     found = linear(**batch)
     scale = expected.detach().abs().max()
     assert (found.logits - expected).abs().max() < 1e-6 * scale
+    with sdpa_kernel(SDPBackend.MATH):  # others have no forward derivative
+        exact = jvp(lambda state: logits_of(model, batch, state), (start,), (step,))
+    torch.testing.assert_close(found.logits, sum(exact), rtol=1e-12, atol=1e-12)
     with torch.no_grad():
         assert torch.equal(linear(**batch).logits, found.logits)
 
@@ -88,7 +92,7 @@ def test_gradient_of_the_loss(name):
     linear = merganser.linearize(model)
     move(linear)
     start = {n: p.detach() for n, p in model.named_parameters()}
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH):
         jacobian = jacrev(lambda state: logits_of(model, batch, state))(start)
     out = linear(**batch)
     out.loss.backward()

@@ -255,6 +255,24 @@ def test_proximal_refuses_the_fisher_of_another_model(tmp_path):
     train(tmp_path, proximal=[f1, f0])
 
 
+def test_proximal_refuses_a_fisher_of_other_shapes(tmp_path):
+    make_proximal(tmp_path)
+    fisher = make_proximal(tmp_path, "f1")
+    fisher["classifier.bias"] = torch.ones(4)
+    f0, f1 = (tmp_path / f"{name}.safetensors" for name in ("f0", "f1"))
+    metadata = merganser._C.FisherMetadata(
+        **{"estimator": "exact", "num_examples": 9, "num_examples_used": 9},
+        **{"samples": 1, "seed": 0, "labels": "model", "base_model_hash": ""},
+    )
+    merganser._C.write_fisher(f1, fisher, metadata)
+    message = "f1.safetensors: tensor classifier.bias must be F32 with the model's"
+    for files in ([f0, f1], [f1, f0]):
+        with pytest.raises(merganser.InputError, match=message):
+            train(tmp_path, proximal=files)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out.partial").exists()
+
+
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory):
     """A model, texts with labels drawn from it, and its exact Fisher.
