@@ -10,7 +10,15 @@ from matplotlib.figure import Figure
 
 from ..comparison import rank_correlation
 from .labels import label_points
-from .models import AVERAGE, Model, merges, norm, scores, standard_error
+from .models import (
+    AVERAGE,
+    Model,
+    lacks_experts,
+    merges,
+    norm,
+    scores,
+    standard_error,
+)
 from .style import (
     below,
     colour,
@@ -36,18 +44,20 @@ def plot_mismatch(
     norms: tuple[str, ...] = ("norm", "h0_inverse_norm"),
 ) -> Figure:
     """Plots the average test error (%) over the gradient mismatch, which training data
-    alone give: a point per model that has one, a panel per norm.
+    alone give: a point per model that has one, a panel per norm. Merges of some of the
+    experts only are in `plot_growing`.
 
     A better method has both smaller (Daheim et al., figure 1, right). The titles have
     Spearman's correlations of the merges' mismatch with their error and loss.
     """
-    measured = [key for key in norms if any(norm(m, key) for m in results["models"])]
+    shown = [m for m in results["models"] if not lacks_experts(results, m)]
+    measured = [key for key in norms if any(norm(m, key) for m in shown)]
     if not measured:
         raise ValueError("the results have no mismatch; set mismatch: true")
     figure, axes = panels(len(measured), (4.6, 3.4), sharey=True)
     axes[0].set_ylabel("test error, % (average of the sets)")
     for axis, key in zip(axes, measured, strict=True):
-        models = [m for m in results["models"] if norm(m, key)]
+        models = [m for m in shown if norm(m, key)]
         points = [(norm(m, key) or 0.0, _error(m)) for m in models]
         for model, (x, y) in zip(models, points, strict=True):
             kind = kind_of(model)
@@ -67,7 +77,7 @@ def plot_mismatch(
         axis.margins(0.12)
     below(figure, axes[0])
     for axis, key in zip(axes, measured, strict=True):
-        models = [m for m in results["models"] if norm(m, key)]
+        models = [m for m in shown if norm(m, key)]
         points = [(norm(m, key) or 0.0, _error(m)) for m in models]
         spreads = [_spread(m) or 0 for m in models]
         label_points(axis, points, [m["name"] for m in models], spreads)
