@@ -63,3 +63,27 @@ def test_bad_assignment(path, tmp_path, assignment, message):
     assert len(done.stderr.splitlines()) == 1
     assert message in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_limit_of_test_rows(path, tmp_path):
+    """A sample of the larger test files, and later the whole ones: no model is trained
+    or merged again."""
+    path.write_text(
+        YAML.replace("nyt-test.jsonl}", "nyt-test.jsonl, limit_test: 40}")
+        + "evaluation: {limit: 25}\n"
+    )
+    out = tmp_path / "out"
+
+    def rows():
+        models = json.loads((out / "results.json").read_text())["models"]
+        return {name: s["examples"] for name, s in models[0]["sets"].items()}
+
+    run("run", path, out, "-q")
+    assert rows() == {"movie": 25, "amazon": 25, "nyt": 40}
+    # The whole of a file needs no copy.
+    assert sorted(file.name for file in (out / "data").iterdir()) == ["amazon", "movie"]
+    done = run_with(path, out, "evaluation.limit=null")
+    assert rows() == {"movie": 40, "amazon": 40, "nyt": 40}
+    lines = [line for line in done.stderr.splitlines() if " done in " in line]
+    again = {line.split()[0] for line in lines}
+    assert again == {"data", "evaluate", "comparisons"}
