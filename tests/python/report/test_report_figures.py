@@ -103,6 +103,19 @@ def test_mismatch_ranks_merges(results):
     )
 
 
+def test_a_useless_merge_is_named_and_not_drawn(results):
+    """It would squeeze the others; the correlations count it."""
+    before = report.plot_mismatch(results, norms=("norm",)).axes[0]
+    useless = next(m for m in results["models"] if m["name"] == "linear")
+    useless["average"]["accuracy"] = 0.4
+    axis = report.plot_mismatch(results, norms=("norm",)).axes[0]
+    assert len(axis.containers) == len(before.containers) - 1
+    assert axis.get_ylim()[1] < 50
+    counted, note = axis.get_title().split("\n")
+    assert counted.split()[0] == before.get_title().split()[0]
+    assert note.endswith("no better than the most frequent label: linear")
+
+
 def test_names_of_close_points_do_not_overlap(results):
     for number, model in enumerate(results["models"][3:]):
         model["mismatch"]["total"]["mismatch"]["norm"] = 10 + 0.01 * number
