@@ -258,7 +258,7 @@ Experiment Experiment::load(
   if (const auto refine = root.find("refine")) {
     experiment.refinements = parse_refinements(*refine, experiment);
   }
-  if (const auto removal = root.find("removal")) {
+  if (const auto removal = root.given("removal")) {
     experiment.removal = parse_removal(*removal, experiment);
   }
   if (const auto seeds = root.given("seeds")) {

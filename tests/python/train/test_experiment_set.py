@@ -24,6 +24,7 @@ def test_values_are_replaced_and_added(path, tmp_path):
         "base.epochs": "0.5",
         "evaluation.batch_size": "16",  # in a mapping that is missing
         "merges.1.weight": "{amazon: 1, nyt: 0.25}",
+        "removal": "null",  # the same as a file without it
     }
     text = YAML.replace("base: {", "base: &base {")
     text = text.replace("target: {epochs: 1}", "target: {<<: *base, data: [nyt]}")
@@ -34,6 +35,7 @@ def test_values_are_replaced_and_added(path, tmp_path):
     expected["base"]["epochs"] = 0.5
     expected["evaluation"] = {"batch_size": 16}
     expected["merges"][1]["weight"] = {"amazon": 1, "nyt": 0.25}
+    expected["removal"] = None
     # The anchor's other uses keep its value.
     assert expected["target"] == {"epochs": 3, "data": ["nyt"]}
     text = json.loads((out / "results.json").read_text())["experiment"]
