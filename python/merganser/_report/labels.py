@@ -54,7 +54,8 @@ def label_points(
             )
             box = note.get_window_extent(renderer)
             cost = sum(box.overlaps(other) for other in taken)
-            inside = all(room.min <= box.min) and all(box.max <= room.max)
+            inside = room.x0 <= box.x0 and box.x1 <= room.x1
+            inside = inside and room.y0 <= box.y0 and box.y1 <= room.y1
             cost += 10 * (not inside)
             tried.append((cost, len(tried), note, box))
             if cost == 0:
