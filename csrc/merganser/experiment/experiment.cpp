@@ -86,6 +86,8 @@ std::vector<ModelResult> evaluate_models(Workplace& work) {
   }
   for (const ExperimentMerge& merge : e.merges) {
     add(merge.name, "merge");
+    results.back().method = merge.recipe.method->name;
+    results.back().experts = merge.experts;
   }
   for (const ExperimentRefinement& refinement : e.refinements) {
     add(refinement.name, "refined");
@@ -93,11 +95,12 @@ std::vector<ModelResult> evaluate_models(Workplace& work) {
   return results;
 }
 
-// The gap from the sum of task vectors to joint training, if the table has
+// The gap from the sum of all task vectors to joint training, if the table has
 // both.
 std::optional<Gap> find_gap(const Experiment& e) {
-  const auto merge = std::ranges::find_if(e.merges, [](const auto& merge) {
-    return is_sum_of_task_vectors(merge.recipe);
+  const auto merge = std::ranges::find_if(e.merges, [&](const auto& merge) {
+    return merge.experts.size() == e.experts.data.size() &&
+        is_sum_of_task_vectors(merge.recipe);
   });
   if (!e.target || merge == e.merges.end()) {
     return std::nullopt;

@@ -28,6 +28,28 @@ Setting weight_of(
       gives_experts(weight) ? weight.at(expert) : weight, *parameter);
 }
 
+// The experts that the merge lists; by default all.
+std::vector<std::string> parse_experts(
+    const YamlValue& entry,
+    const std::vector<std::string>& all) {
+  const auto list = entry.find("experts");
+  if (!list) {
+    return all;
+  }
+  std::vector<std::string> experts;
+  for (const YamlValue& item : list->items()) {
+    const std::string expert = item.text();
+    if (std::ranges::find(all, expert) == all.end()) {
+      item.fail(fmt::format("unknown expert '{}'", expert));
+    }
+    if (std::ranges::find(experts, expert) != experts.end()) {
+      item.fail(fmt::format("'{}' is given twice", expert));
+    }
+    experts.push_back(expert);
+  }
+  return experts;
+}
+
 // True for loss.
 bool parse_choice(const std::string& name) {
   if (name != "accuracy" && name != "loss") {
@@ -99,11 +121,12 @@ std::optional<MergeSweep> parse_sweep(
 
 ExperimentMerge parse_merge(
     const YamlValue& entry,
-    const std::vector<std::string>& experts,
+    const std::vector<std::string>& all,
     const MergeBase& base) {
   entry.expect_keys(
       {"name",
        "method",
+       "experts",
        "weight",
        "choose",
        "parameters",
@@ -114,6 +137,7 @@ ExperimentMerge parse_merge(
   const YamlValue name = entry.at("name");
   merge.name = name.text();
   layout::check_name(name, merge.name);
+  merge.experts = parse_experts(entry, all);
   Recipe& recipe = merge.recipe;
   recipe.method = &parse_method(entry.at("method"));
   parse_recipe_options(entry, recipe);
@@ -134,10 +158,10 @@ ExperimentMerge parse_merge(
   }
   const auto weight = entry.find("weight");
   if (weight && gives_experts(*weight)) {
-    weight->expect_keys(
-        std::vector<std::string_view>(experts.begin(), experts.end()));
+    weight->expect_keys(std::vector<std::string_view>(
+        merge.experts.begin(), merge.experts.end()));
   }
-  for (const std::string& expert : experts) {
+  for (const std::string& expert : merge.experts) {
     RecipeModel model;
     model.model = up + layout::model(expert);
     if (method.needs_fishers) {

@@ -18,7 +18,8 @@ struct MergeSweep {
 
 struct ExperimentMerge {
   std::string name;
-  Recipe recipe; // merges the experts; paths as in merges/NAME/recipe.yaml
+  std::vector<std::string> experts; // in the order of recipe.models
+  Recipe recipe; // merges them; paths as in merges/NAME/recipe.yaml
   std::optional<MergeSweep> sweep = {};
 };
 
@@ -32,10 +33,11 @@ struct MergeBase {
   std::string gram;
 };
 
-// Parses one entry of `merges`: the recipe that merges the named experts.
+// Parses one entry of `merges`: the recipe that merges the experts that it
+// lists, by default all.
 ExperimentMerge parse_merge(
     const YamlValue& entry,
-    const std::vector<std::string>& experts,
+    const std::vector<std::string>& all,
     const MergeBase& base);
 
 // True for task_arithmetic with weight 1 for every model.

@@ -48,8 +48,12 @@ Json model_to_json(
   Json json = {
       {"name", model.name},
       {"kind", model.kind},
-      {"path", model.path.string()},
-      {"average", to_json(average_over_sets(model.sets))}};
+      {"path", model.path.string()}};
+  if (!model.method.empty()) {
+    json["method"] = model.method;
+    json["experts"] = model.experts;
+  }
+  json["average"] = to_json(average_over_sets(model.sets));
   for (size_t i = 0; i < sets.size(); ++i) {
     json["sets"][sets[i]] = to_json(model.sets[i]);
   }

@@ -28,6 +28,8 @@ struct ModelResult {
   std::filesystem::path path; // relative to the experiment's directory
   std::vector<EvalResult> sets; // in the order of ExperimentResults::sets
   std::string mismatch = {}; // JSON; empty: not measured
+  std::string method = {}; // of a merge
+  std::vector<std::string> experts = {}; // in a merge
 };
 
 // Denominators that a merge by the removal rule reports.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <iterator>
 
 #include "merganser/base/error.h"
@@ -16,6 +17,17 @@ namespace merganser {
 namespace {
 
 namespace fs = std::filesystem;
+
+// Files with at most `limit` lines have at most as many examples.
+bool may_exceed(const fs::path& file, int64_t limit) {
+  std::ifstream stream(file);
+  std::string line;
+  int64_t lines = 0;
+  while (lines <= limit && std::getline(stream, line)) {
+    ++lines;
+  }
+  return lines > limit;
+}
 
 // Positions of a file's examples, ascending.
 struct TrainingParts {
@@ -90,7 +102,7 @@ DataFiles sample_data(Workplace& work, const ExperimentData& data) {
   if (experiment.validation > 0) {
     replace(files.validation, "validation");
   }
-  if (data.limit_test >= 0) {
+  if (data.limit_test >= 0 && may_exceed(data.test, data.limit_test)) {
     replace(files.test, "test");
   }
   if (stage.outputs.empty()) {
@@ -103,7 +115,7 @@ DataFiles sample_data(Workplace& work, const ExperimentData& data) {
        {"train", work.runner.hash(data.train)},
        {"validation", experiment.validation},
        {"limit_train", data.limit_train}});
-  if (data.limit_test >= 0) {
+  if (files.test != data.test) {
     stage.inputs["test"] = work.runner.hash(data.test);
     stage.inputs["limit_test"] = data.limit_test;
   }

@@ -239,9 +239,15 @@ Experiment Experiment::load(
     experiment.fisher = parse_fisher(*fisher, defaults.seed);
   }
   if (const auto evaluation = root.find("evaluation")) {
-    evaluation->expect_keys({"batch_size"});
+    evaluation->expect_keys({"batch_size", "limit"});
     if (const auto value = evaluation->find("batch_size")) {
       experiment.eval_batch_size = value->integer(1);
+    }
+    if (const auto value = evaluation->given("limit")) {
+      for (ExperimentData& data : experiment.data) {
+        data.limit_test =
+            data.limit_test < 0 ? value->integer(1) : data.limit_test;
+      }
     }
   }
   if (const auto mismatch = root.find("mismatch")) {
@@ -252,7 +258,7 @@ Experiment Experiment::load(
   if (const auto refine = root.find("refine")) {
     experiment.refinements = parse_refinements(*refine, experiment);
   }
-  if (const auto removal = root.find("removal")) {
+  if (const auto removal = root.given("removal")) {
     experiment.removal = parse_removal(*removal, experiment);
   }
   if (const auto seeds = root.given("seeds")) {

@@ -12,7 +12,7 @@ from matplotlib.transforms import Bbox
 # Places to try, nearest first: offset in points, and the text's alignment.
 _PLACES = [
     (sign * x, y, "left" if sign > 0 else "right")
-    for y in (0, 8, -8, 16, -16, 24, -24, 32, -32)
+    for y in (0, *(sign * step for step in range(8, 80, 8) for sign in (1, -1)))
     for x in (7, 16)
     for sign in (1, -1)
 ]
@@ -24,15 +24,16 @@ def label_points(
     names: Sequence[str],
     spreads: Sequence[float],
 ) -> None:
-    """Writes each name where it covers no other name, point or error bar, within the
-    figure; a thin line leads to a name that is not next to its point."""
+    """Writes each name in the axes, or right of the last ones, where it covers no other
+    name, point or error bar; a thin line leads to a name that is not next to its
+    point."""
     figure = axis.figure
     assert isinstance(figure, Figure) and isinstance(figure.canvas, FigureCanvasAgg)
     figure.canvas.draw()  # the final place of the axes
     renderer = figure.canvas.get_renderer()
-    room = Bbox.from_extents(
-        axis.get_window_extent(renderer).x0, *figure.bbox.min[1:], *figure.bbox.max
-    )
+    room = axis.get_window_extent(renderer)
+    if axis is figure.axes[-1]:
+        room = Bbox.from_extents(*room.min, figure.bbox.x1, room.y1)
     radius = 4 * figure.dpi / 72
     taken = []
     for (x, y), spread in zip(points, spreads, strict=True):
@@ -53,7 +54,9 @@ def label_points(
             )
             box = note.get_window_extent(renderer)
             cost = sum(box.overlaps(other) for other in taken)
-            cost += 10 * (not room.x0 <= box.x0 or not box.x1 <= room.x1)
+            inside = room.x0 <= box.x0 and box.x1 <= room.x1
+            inside = inside and room.y0 <= box.y0 and box.y1 <= room.y1
+            cost += 10 * (not inside)
             tried.append((cost, len(tried), note, box))
             if cost == 0:
                 break

@@ -10,7 +10,16 @@ from matplotlib.figure import Figure
 
 from ..comparison import rank_correlation
 from .labels import label_points
-from .models import AVERAGE, Model, merges, norm, scores, standard_error
+from .models import (
+    AVERAGE,
+    Model,
+    lacks_experts,
+    majority,
+    merges,
+    norm,
+    scores,
+    standard_error,
+)
 from .style import (
     below,
     colour,
@@ -36,18 +45,24 @@ def plot_mismatch(
     norms: tuple[str, ...] = ("norm", "h0_inverse_norm"),
 ) -> Figure:
     """Plots the average test error (%) over the gradient mismatch, which training data
-    alone give: a point per model that has one, a panel per norm.
+    alone give: a point per model that has one, a panel per norm. Merges of some of the
+    experts only are in `plot_growing`; models no better than the most frequent label
+    would leave no room for the others and are named in place of a point.
 
     A better method has both smaller (Daheim et al., figure 1, right). The titles have
     Spearman's correlations of the merges' mismatch with their error and loss.
     """
-    measured = [key for key in norms if any(norm(m, key) for m in results["models"])]
+    every = [m for m in results["models"] if not lacks_experts(results, m)]
+    chance = majority(results, AVERAGE)
+    shown = [m for m in every if scores(m, AVERAGE)["accuracy"] > chance]
+    measured = [key for key in norms if any(norm(m, key) for m in shown)]
     if not measured:
         raise ValueError("the results have no mismatch; set mismatch: true")
-    figure, axes = panels(len(measured), (4.6, 3.4), sharey=True)
+    height = 3.4 + 0.1 * max(0, len(shown) - 8)  # names need room
+    figure, axes = panels(len(measured), (4.6, height), sharey=True)
     axes[0].set_ylabel("test error, % (average of the sets)")
     for axis, key in zip(axes, measured, strict=True):
-        models = [m for m in results["models"] if norm(m, key)]
+        models = [m for m in shown if norm(m, key)]
         points = [(norm(m, key) or 0.0, _error(m)) for m in models]
         for model, (x, y) in zip(models, points, strict=True):
             kind = kind_of(model)
@@ -63,15 +78,21 @@ def plot_mismatch(
             )
         scale(axis, [x for x, _ in points])
         axis.set_xlabel(_NORMS[key])
-        axis.set_title(_correlations(models, key), size=9)
+        hidden = [m["name"] for m in every if m not in shown and norm(m, key)]
+        axis.set_title(_title([m for m in every if norm(m, key)], key, hidden), size=9)
         axis.margins(0.12)
     below(figure, axes[0])
     for axis, key in zip(axes, measured, strict=True):
-        models = [m for m in results["models"] if norm(m, key)]
+        models = [m for m in shown if norm(m, key)]
         points = [(norm(m, key) or 0.0, _error(m)) for m in models]
         spreads = [_spread(m) or 0 for m in models]
         label_points(axis, points, [m["name"] for m in models], spreads)
     return finish(figure, path)
+
+
+def _title(models: list[Model], key: str, hidden: list[str]) -> str:
+    note = f"not shown, no better than the most frequent label: {', '.join(hidden)}"
+    return "\n".join(filter(None, [_correlations(models, key), note if hidden else ""]))
 
 
 def _correlations(models: list[Model], key: str) -> str:
@@ -131,10 +152,6 @@ def plot_growing(
             errors = [_error(m) for m in models]
             spreads = [_spread(m) or 0 for m in models]
             axis.errorbar(x, errors, spreads, label=method, capsize=2, **line(number))
-            if key != "experts":
-                for count, a, b in zip(counts, x, errors, strict=True):
-                    text = {"textcoords": "offset points", "size": 8}
-                    axis.annotate(str(count), (a, b), (5, 4), **text)
         if key == "experts":
             axis.set_xlabel("number of experts in the merge")
             axis.set_xticks(sorted({len(m["experts"]) for m in every}))
@@ -142,6 +159,11 @@ def plot_growing(
             axis.set_xlabel(f"{_NORMS[key]} (numbers: experts)")
             scale(axis, [norm(m, key) or 0.0 for m in every])
     below(figure, axes[0])
+    for axis, key in zip(axes, shown, strict=True):
+        if key != "experts":
+            points = [(norm(m, key) or 0.0, _error(m)) for m in every]
+            counts = [str(len(m["experts"])) for m in every]
+            label_points(axis, points, counts, [_spread(m) or 0 for m in every])
     return finish(figure, path)
 
 

@@ -39,6 +39,12 @@ def merges(results: dict[str, Any]) -> list[Model]:
     return [model for model in results["models"] if model["kind"] not in trained]
 
 
+def lacks_experts(results: dict[str, Any], model: Model) -> bool:
+    """True for a merge of some of the experts only."""
+    experts = [m for m in results["models"] if m["kind"] == "expert"]
+    return len(model.get("experts", experts)) < len(experts)
+
+
 def output(results: dict[str, Any]) -> Model | None:
     """The model that the experiment names as its result, by a path per seed."""
     paths = results.get("output") or ""

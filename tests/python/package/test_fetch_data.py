@@ -3,8 +3,12 @@
 import importlib.util
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 
+import hub
 import pytest
 from repository import ROOT
 
@@ -109,24 +113,70 @@ def test_order_and_bytes_are_those_of_the_archive(fetch_data, tmp_path, monkeypa
     assert sorted(written) == sorted(text for _, text in lines)
 
 
+def parquet(rows):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    buffer = io.BytesIO()
+    parquet.write_table(pyarrow.table(rows), buffer)
+    return buffer.getvalue()
+
+
+def rows_of(name, split, count, column="text"):
+    numbers = range(count)
+    return {
+        "idx": list(numbers),
+        column: [f"{name} {split} caf\u00e9 {i}\nline\u2028" for i in numbers],
+        "label": [i % 2 for i in numbers],
+    }
+
+
+def repository(name, folder, column, splits):
+    """Files as the repositories have them: parquet in shards, a card that names them
+    and, in some, a split without labels."""
+    files, card = {}, ["---", "configs:", "- config_name: default", "  data_files:"]
+    for split, count in splits.items():
+        card += [f"  - split: {split}", f"    path: {folder}{split}-*"]
+        rows = rows_of(name, split, count, column)
+        if split == "unsupervised":
+            rows["label"] = [-1] * count
+        half = count // 2
+        for shard, part in enumerate((slice(half), slice(half, None))):
+            file = f"{folder}{split}-0000{shard}-of-00002.parquet"
+            files[file] = parquet({key: v[part] for key, v in rows.items()})
+    return files | {"README.md": "\n".join([*card, "---", ""]).encode()}
+
+
+@pytest.mark.slow
 def test_imdb_plus_has_the_sets_of_the_hub(fetch_data, tmp_path, monkeypatch):
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
-    sources = {}
-    for name, (repository, column, *splits) in fetch_data.IMDB_PLUS.items():
-        local = tmp_path / "hub" / repository
-        local.mkdir(parents=True)
-        for part in ("train", "test", "validation"):
-            texts = [f"{name} {part} caf\u00e9 {i}\nline\u2028" for i in range(40)]
-            rows = [{"id": i, column: t, "label": i % 2} for i, t in enumerate(texts)]
-            lines = "".join(json.dumps(row) + "\n" for row in rows)
-            (local / f"{part}.jsonl").write_text(lines)
-        sources[name] = (str(local), column, *splits)
-    monkeypatch.setattr(fetch_data, "IMDB_PLUS", sources)
+    """Through the package `datasets`, from a server on the loopback interface."""
+    pytest.importorskip("datasets")
+    shared = {"train": 40, "test": 40}
+    repositories = {
+        "stanfordnlp/imdb": repository(
+            "imdb", "plain_text/", "text", {**shared, "unsupervised": 40}
+        ),
+        "fancyzhx/yelp_polarity": repository("yelp", "plain_text/", "text", shared),
+        "cornell-movie-review-data/rotten_tomatoes": repository(
+            "rt", "", "text", {**shared, "validation": 40}
+        ),
+        "stanfordnlp/sst2": repository(
+            "sst2", "data/", "sentence", {**shared, "validation": 40}
+        ),
+        "fancyzhx/amazon_polarity": repository(
+            "amazon", "amazon_polarity/", "content", shared
+        ),
+    }
     folder = tmp_path / "imdb_plus"
-    fetch_data.fetch_imdb_plus(folder)
-    for name in sources:
+    code = (
+        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import fetch_data; "
+        "fetch_data.fetch_imdb_plus(pathlib.Path(sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", code, str(SCRIPT.parent), str(folder)]
+    with hub.serve(repositories) as url:
+        home = {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "home")}
+        home |= {"HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
+        subprocess.run(command, check=True, env=os.environ | home)
+    for name in fetch_data.IMDB_PLUS:
         for part, split, count in (
             ("train", "train", {"yelp": 8, "amazon": 2}.get(name, 40)),
             (
@@ -136,9 +186,10 @@ def test_imdb_plus_has_the_sets_of_the_hub(fetch_data, tmp_path, monkeypatch):
             ),
         ):
             data = (folder / name / f"{part}.jsonl").read_bytes().splitlines()
+            rows = rows_of(name, split, count)
             assert [json.loads(line) for line in data] == [
-                {"text": f"{name} {split} caf\u00e9 {i}\nline\u2028", "label": i % 2}
-                for i in range(count)
+                {"text": text, "label": label}
+                for text, label in zip(rows["text"], rows["label"], strict=True)
             ]
     # Existing files stay untouched.
     monkeypatch.setattr(fetch_data, "fetch_set", lambda *_: pytest.fail("fetched"))

@@ -60,6 +60,22 @@ CASES = {
         f"{MARK}{{amazon: 1}}",
         "'nyt' is missing",
     ),
+    "unknown expert of a merge": (
+        "weight: 0.5",
+        f"experts: [{MARK}movie]",
+        "unknown expert 'movie'",
+    ),
+    "expert of a merge twice": (
+        "weight: 0.5",
+        f"experts: [nyt, {MARK}nyt]",
+        "'nyt' is given twice",
+    ),
+    "merge of no expert": ("weight: 0.5", f"experts: {MARK}[]", "empty"),
+    "weight of another expert": (
+        "weight: {amazon: 1, nyt: 0.5}",
+        f"experts: [nyt], weight: {{{MARK}amazon: 1, nyt: 0.5}}",
+        "unknown key 'amazon'",
+    ),
     "negative weight": ("nyt: 0.5", f"nyt: {MARK}-0.5", "at least 0"),
     "ewr without weight": (
         "{name: task_arithmetic, method: task_arithmetic, weight: 0.5}",

@@ -25,6 +25,7 @@ def test_values_are_replaced_and_added(path, tmp_path):
         "base.epochs": "0.5",
         "evaluation.batch_size": "16",  # in a mapping that is missing
         "merges.1.weight": "{amazon: 1, nyt: 0.25}",
+        "removal": "null",  # the same as a file without it
     }
     text = YAML.replace("base: {", "base: &base {")
     text = text.replace("target: {epochs: 1}", "target: {<<: *base, data: [nyt]}")
@@ -35,6 +36,7 @@ def test_values_are_replaced_and_added(path, tmp_path):
     expected["base"]["epochs"] = 0.5
     expected["evaluation"] = {"batch_size": 16}
     expected["merges"][1]["weight"] = {"amazon": 1, "nyt": 0.25}
+    expected["removal"] = None
     # The anchor's other uses keep its value.
     assert expected["target"] == {"epochs": 3, "data": ["nyt"]}
     text = json.loads((out / "results.json").read_text())["experiment"]
@@ -64,3 +66,27 @@ def test_bad_assignment(path, tmp_path, assignment, message):
     assert len(done.stderr.splitlines()) == 1
     assert message in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_limit_of_test_rows(path, tmp_path):
+    """A sample of the larger test files, and later the whole ones: no model is trained
+    or merged again."""
+    path.write_text(
+        YAML.replace("nyt-test.jsonl}", "nyt-test.jsonl, limit_test: 40}")
+        + "evaluation: {limit: 25}\n"
+    )
+    out = tmp_path / "out"
+
+    def rows():
+        models = json.loads((out / "results.json").read_text())["models"]
+        return {name: s["examples"] for name, s in models[0]["sets"].items()}
+
+    run("run", path, out, "-q")
+    assert rows() == {"movie": 25, "amazon": 25, "nyt": 40}
+    # The whole of a file needs no copy.
+    assert sorted(file.name for file in (out / "data").iterdir()) == ["amazon", "movie"]
+    done = run_with(path, out, "evaluation.limit=null")
+    assert rows() == {"movie": 40, "amazon": 40, "nyt": 40}
+    lines = [line for line in done.stderr.splitlines() if " done in " in line]
+    again = {line.split()[0] for line in lines}
+    assert again == {"data", "evaluate", "comparisons"}
