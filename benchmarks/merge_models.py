@@ -16,6 +16,13 @@ CONFIGS = {
     "roberta": lambda: transformers.RobertaConfig(
         vocab_size=50265, max_position_embeddings=514, type_vocab_size=1
     ),
+    "llama-0.3b": lambda: transformers.LlamaConfig(
+        num_hidden_layers=16,
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_attention_heads=16,
+        num_key_value_heads=4,
+    ),
     "llama-1b": lambda: transformers.LlamaConfig(
         num_hidden_layers=22,
         hidden_size=2048,

@@ -270,7 +270,10 @@ class FisherMetadata:
         labels: str,
         base_model_hash: str,
         task_vector: TaskVectorStatistics | None = None,
+        storage: str = "float32",
     ) -> None: ...
+    @property
+    def storage(self) -> str: ...
     @property
     def estimator(self) -> str: ...
     @property
@@ -291,7 +294,7 @@ class FisherMetadata:
 def write_fisher(
     path: Path, tensors: Mapping[str, Tensor], metadata: FisherMetadata
 ) -> None:
-    """Writes float32 tensors, contiguous and on the CPU, to a Fisher file."""
+    """Writes a Fisher or Gram file in the form of metadata.storage."""
 
 def read_fisher(path: Path) -> tuple[dict[str, Tensor], FisherMetadata]:
     """Reads a Fisher file, or its shards in a directory."""
@@ -484,6 +487,7 @@ class TrainOptions:
     linearized: bool
     fisher: str
     fisher_interval: int
+    fisher_storage: str
     proximal: list[pathlib.Path]
     proximal_weight: float
     checkpoint_steps: int

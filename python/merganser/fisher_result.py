@@ -12,6 +12,7 @@ from . import _C
 from ._C import InputError
 
 GRAM = "gram"  # `estimator` in files of Gram matrices
+STORAGES = ("float32", "bfloat16", "factored")
 
 
 @dataclass(eq=False, repr=False)
@@ -47,10 +48,15 @@ class FisherResult(Mapping[str, Tensor]):
         """N F, the sum over the data set, as in the merge formulas."""
         return {name: self.num_examples * f for name, f in self.diagonal.items()}
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes a Fisher file for recipes: safetensors, float32, with metadata.
+    def save(self, path: str | os.PathLike, *, storage: str = "float32") -> None:
+        """Writes a Fisher file for recipes: safetensors with metadata, atomically.
 
-        The file is written atomically. Format: docs/method.md, section 4.
+        Format: docs/method.md, section 4.
+
+        Args:
+            path: the file.
+            storage: "float32"; "bfloat16": half the size; "factored": the means of
+                every matrix's rows and columns, and vectors whole.
         """
         metadata = _C.FisherMetadata(
             estimator=self.estimator,
@@ -61,12 +67,13 @@ class FisherResult(Mapping[str, Tensor]):
             labels=self.labels,
             base_model_hash=self.base_model_hash,
             task_vector=self.task_vector,
+            storage=storage,
         )
         _C.write_fisher(path, self.diagonal, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> FisherResult:
-        """Reads a file that `save` or the executable wrote.
+        """Reads a file that `save` or the executable wrote, as float32.
 
         Raises InputError for any other file.
         """

@@ -30,7 +30,7 @@ from ._hf.trainer import (
 )
 from ._losses.choice import LOSSES
 from ._wrappers import unwrapped
-from .fisher_result import FisherResult
+from .fisher_result import STORAGES, FisherResult
 
 __all__ = ["FisherCallback", "ProximalCallback"]
 
@@ -72,6 +72,7 @@ class FisherCallback(TrainerCallback):
         num_examples: N, by which a merge scales the mean; None: the size of the data
             set.
         out: output file; None: fisher.safetensors in the Trainer's output_dir.
+        storage: form of the output file, as in FisherResult.save.
 
     Attributes:
         result: FisherResult on every process, once training has ended. None, with a
@@ -98,8 +99,10 @@ class FisherCallback(TrainerCallback):
         seed: int = 0,
         num_examples: int | None = None,
         out: str | os.PathLike | None = None,
+        storage: str = "float32",
     ) -> None:
         check_choice("estimator", estimator, ESTIMATORS)
+        check_choice("storage", storage, STORAGES)
         check_choice("loss", loss, LOSSES)
         check_count("interval", interval)
         check_count("seed", seed, minimum=0)
@@ -114,6 +117,7 @@ class FisherCallback(TrainerCallback):
         self.seed = seed
         self.num_examples = num_examples
         self.out = out
+        self.storage = storage
         self.result: FisherResult | None = None
         self._hook: RemovableHandle | None = None  # the model's, during a run
         self._mode: Mode  # of the run
@@ -166,7 +170,10 @@ class FisherCallback(TrainerCallback):
             return
         self.result = self._make_result(args, state)
         if state.is_world_process_zero:
-            self.result.save(self.out or Path(args.output_dir) / "fisher.safetensors")
+            self.result.save(
+                self.out or Path(args.output_dir) / "fisher.safetensors",
+                storage=self.storage,
+            )
 
     def _see(self, model, args, kwargs, raw) -> None:
         """The forward hook of the model."""

@@ -51,6 +51,7 @@ class Trainer:
             diagonal, collected over the last epoch (docs/method.md, section 3).
         fisher_interval: online_mc and online_mc_eval take an extra backward pass every
             `fisher_interval` steps.
+        fisher_storage: "float32", "bfloat16" or "factored", for the Fisher's file.
         proximal: Fisher file of `model`, or several, the others of models of earlier
             tasks: adds weight / (2 N) |theta - theta_0|^2 in the norm of
             H = sum_s N_s F_s to the mean loss of N training examples.
@@ -91,6 +92,7 @@ class Trainer:
         linearized: bool = False,
         fisher: str = "none",
         fisher_interval: int = 4,
+        fisher_storage: str = "float32",
         proximal: Path | Sequence[Path] | None = (),
         proximal_weight: float = 1.0,
         checkpoint_steps: int = 0,

@@ -113,6 +113,7 @@ Work define_fisher(CLI::App& parser, const CommonOptions& common) {
   add_batch_size(parser, o.batch_size);
   add_max_length(parser, options->files.max_length);
   add_dtype(parser, o.bfloat16);
+  add_storage(parser, "--storage", o.storage);
   return [options, &common] { fisher(*options, common); };
 }
 

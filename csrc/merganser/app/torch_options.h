@@ -4,6 +4,7 @@
 #include <string>
 
 #include "merganser/app/whole_number.h"
+#include "merganser/io/fisher_file.h"
 #include "merganser/model/compute_dtype.h"
 
 namespace merganser::app {
@@ -19,6 +20,20 @@ inline void add_dtype(CLI::App& parser, bool& bfloat16) {
           },
           "Type of matrix products: float32 or bfloat16; sums stay float32")
       ->default_str("float32");
+}
+
+inline void add_storage(
+    CLI::App& parser,
+    const char* name,
+    FisherStorage& storage) {
+  parser
+      .add_option_function<std::string>(
+          name,
+          [&storage](const std::string& text) {
+            storage = parse_storage(text);
+          },
+          "Form of the Fisher's file: " + storage_names())
+      ->default_str(std::string(storage_name(storage)));
 }
 
 inline void add_max_length(CLI::App& parser, int64_t& max_length) {

@@ -87,6 +87,7 @@ void add_fisher(CLI::App& parser, TrainOptions& o) {
           o.fisher_interval,
           "online_mc, online_mc_eval: an extra backward pass every N steps")
       ->capture_default_str();
+  add_storage(parser, "--fisher-storage", o.fisher_storage);
   parser.add_option(
       "--proximal",
       o.proximal,

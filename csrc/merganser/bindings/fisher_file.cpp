@@ -83,7 +83,8 @@ void bind_fisher_file(py::module_& m) {
                       uint64_t seed,
                       const std::string& labels,
                       const std::string& base_model_hash,
-                      std::optional<TaskVectorStatistics> task_vector) {
+                      std::optional<TaskVectorStatistics> task_vector,
+                      const std::string& storage) {
             return FisherMetadata{
                 estimator,
                 num_examples,
@@ -92,7 +93,8 @@ void bind_fisher_file(py::module_& m) {
                 seed,
                 labels,
                 base_model_hash,
-                std::move(task_vector)};
+                std::move(task_vector),
+                parse_storage(storage)};
           }),
           py::kw_only(),
           py::arg("estimator"),
@@ -102,7 +104,8 @@ void bind_fisher_file(py::module_& m) {
           py::arg("seed"),
           py::arg("labels"),
           py::arg("base_model_hash"),
-          py::arg("task_vector") = std::nullopt)
+          py::arg("task_vector") = std::nullopt,
+          py::arg("storage") = "float32")
       .def_readonly("estimator", &FisherMetadata::estimator)
       .def_readonly("num_examples", &FisherMetadata::num_examples)
       .def_readonly("num_examples_used", &FisherMetadata::num_examples_used)
@@ -110,7 +113,10 @@ void bind_fisher_file(py::module_& m) {
       .def_readonly("seed", &FisherMetadata::seed)
       .def_readonly("labels", &FisherMetadata::labels)
       .def_readonly("base_model_hash", &FisherMetadata::base_model_hash)
-      .def_readonly("task_vector", &FisherMetadata::task_vector);
+      .def_readonly("task_vector", &FisherMetadata::task_vector)
+      .def_property_readonly("storage", [](const FisherMetadata& m) {
+        return storage_name(m.storage);
+      });
   m.def(
       "write_fisher",
       &write_fisher,

@@ -68,6 +68,12 @@ void bind_train(py::module_& m) {
             o.fisher = parse_training_fisher(name);
           })
       .def_readwrite("fisher_interval", &TrainOptions::fisher_interval)
+      .def_property(
+          "fisher_storage",
+          [](const TrainOptions& o) { return storage_name(o.fisher_storage); },
+          [](TrainOptions& o, const std::string& name) {
+            o.fisher_storage = parse_storage(name);
+          })
       .def_readwrite("proximal", &TrainOptions::proximal)
       .def_readwrite("proximal_weight", &TrainOptions::proximal_weight)
       .def_readwrite("checkpoint_steps", &TrainOptions::checkpoint_steps);

@@ -23,6 +23,10 @@ Metadata file_metadata(const MergePlan& plan) {
       {"merganser_version", version()}};
 }
 
+uint64_t bytes_moved(const TensorPlan& tensor, size_t outputs) {
+  return tensor.bytes_read + outputs * tensor.output.bytes();
+}
+
 // Sets `largest` to `value` if that is greater, and finite, as JSON requires.
 void raise_to(std::atomic<double>& largest, double value) {
   value = std::isfinite(value) ? value : std::numeric_limits<double>::max();
@@ -131,7 +135,7 @@ std::vector<size_t> MergeRun::restore_finished(const Staging& staging) {
       writer->skip(tensor.output.name);
     }
     record(done);
-    bytes_done_ += tensor.bytes_read + writers_.size() * tensor.output.bytes();
+    bytes_done_ += bytes_moved(tensor, writers_.size());
     ++resumed_;
   }
   std::vector<size_t> rest;
@@ -211,11 +215,8 @@ void MergeRun::merge_strip(
         std::span(worker.strips[output]).first(size),
         elements.begin * bits / 8);
   }
-  uint64_t moved = plan_.outputs.size() * bits;
-  for (const TensorSource& source : tensor.sources) {
-    moved += dtype_bits(source.tensor.info().dtype);
-  }
-  bytes_done_ += elements.n * moved / 8;
+  bytes_done_ += bytes_moved(tensor, writers_.size()) * elements.n /
+      std::max<int64_t>(tensor.output.numel(), 1);
   if (++state.done == strip.count) {
     finish(strip.tensor, staging);
   }

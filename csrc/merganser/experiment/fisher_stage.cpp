@@ -115,6 +115,9 @@ void estimate(
        {"seed", options.seed},
        {"batch_size", options.batch_size},
        {"bfloat16", options.bfloat16}});
+  if (options.storage != FisherStorage::kFloat32) {
+    inputs["storage"] = storage_name(options.storage);
+  }
   if (along_task_vector) {
     const size_t base_data = work.experiment.base.data.front();
     inputs["base"] = work.runner.hash(work.in(layout::model(layout::kBase)));

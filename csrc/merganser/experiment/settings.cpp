@@ -81,7 +81,8 @@ void parse_models(
 }
 
 FisherOptions parse_fisher(const YamlValue& mapping, uint64_t seed) {
-  mapping.expect_keys({"estimator", "samples", "limit", "batch_size", "dtype"});
+  mapping.expect_keys(
+      {"estimator", "samples", "limit", "batch_size", "dtype", "storage"});
   FisherOptions options;
   options.seed = seed;
   if (const auto value = mapping.find("estimator")) {
@@ -98,6 +99,9 @@ FisherOptions parse_fisher(const YamlValue& mapping, uint64_t seed) {
   }
   if (const auto value = mapping.find("dtype")) {
     options.bfloat16 = value->through(parse_bfloat16);
+  }
+  if (const auto value = mapping.find("storage")) {
+    options.storage = value->through(parse_storage);
   }
   return options;
 }

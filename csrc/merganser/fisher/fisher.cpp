@@ -83,6 +83,7 @@ FisherResult estimate_fisher(
   result.samples = options.samples;
   result.seed = options.seed;
   result.labels = options.estimator == Estimator::kEmpirical ? "data" : "model";
+  result.storage = options.storage;
   // Divided once, at the end: a factor on every square would push tiny ones
   // below the range of float32.
   const double count = static_cast<double>(total * options.samples);

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "merganser/base/api.h"
+#include "merganser/io/fisher_file.h"
 
 namespace merganser {
 
@@ -22,6 +23,7 @@ struct FisherOptions {
   uint64_t seed = 0;
   int64_t batch_size = 32;
   bool bfloat16 = false; // autocast; the sums stay float32
+  FisherStorage storage = FisherStorage::kFloat32; // of the result's file
 };
 
 // Throw InputError for an option out of range.

@@ -5,18 +5,72 @@
 
 #include "merganser/base/error.h"
 #include "merganser/io/checkpoint.h"
+#include "merganser/io/factored_tensor.h"
 
 namespace merganser {
+namespace {
+
+using Tensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+at::Tensor as_stored(const at::Tensor& values, at::ScalarType type) {
+  return values.to(at::kCPU, type).contiguous();
+}
+
+// True if the means of rows and columns are fewer than the values.
+bool is_smaller_factored(const at::Tensor& values) {
+  return values.dim() >= 2 &&
+      values.size(-2) + values.size(-1) < values.size(-2) * values.size(-1);
+}
+
+// Appends what a file holds for one tensor.
+void add_stored(
+    const std::string& name,
+    const at::Tensor& values,
+    FisherStorage storage,
+    Tensors& to) {
+  if (storage != FisherStorage::kFactored) {
+    const bool narrow = storage == FisherStorage::kBFloat16;
+    to.emplace_back(
+        name, as_stored(values, narrow ? at::kBFloat16 : at::kFloat));
+    return;
+  }
+  if (name.ends_with(kRowMeans) || name.ends_with(kColumnMeans)) {
+    throw InputError(fmt::format(
+        "cannot store the Fisher of tensor {} factored: its name ends as those "
+        "of factors do; choose another storage",
+        name));
+  }
+  if (values.lt(0).any().item<bool>()) {
+    throw InputError(fmt::format(
+        "cannot store the Fisher of tensor {} factored: it has negative values",
+        name));
+  }
+  if (!is_smaller_factored(values)) {
+    to.emplace_back(name, as_stored(values, at::kFloat));
+    return;
+  }
+  const auto add_means = [&](const char* ending, int64_t dimension) {
+    const at::Tensor means =
+        values.mean(at::IntArrayRef(dimension), /*keepdim=*/false, at::kDouble);
+    to.emplace_back(name + ending, as_stored(means, at::kFloat));
+  };
+  add_means(kRowMeans, -1);
+  add_means(kColumnMeans, -2);
+}
+
+} // namespace
 
 void write_fisher_file(
     const std::filesystem::path& file,
-    const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+    const Tensors& tensors,
     const FisherMetadata& metadata) {
-  std::vector<TensorInfo> infos;
-  std::vector<at::Tensor> rounded;
+  Tensors stored;
   for (const auto& [name, values] : tensors) {
-    rounded.push_back(values.to(at::kCPU, at::kFloat).contiguous());
-    if (!rounded.back().isfinite().all().item<bool>()) {
+    add_stored(name, values, metadata.storage, stored);
+  }
+  std::vector<TensorInfo> infos;
+  for (const auto& [name, values] : stored) {
+    if (!values.isfinite().all().item<bool>()) {
       throw Error(fmt::format(
           "the {} of {} is not finite, so {} was not written; check that "
           "the model's outputs are finite",
@@ -24,15 +78,16 @@ void write_fisher_file(
           name,
           file.string()));
     }
-    infos.push_back({name, DType::kF32, values.sizes().vec()});
+    const bool narrow = values.scalar_type() == at::kBFloat16;
+    infos.push_back(
+        {name, narrow ? DType::kBF16 : DType::kF32, values.sizes().vec()});
   }
   SafetensorsWriter writer(file, std::move(infos), metadata.to_metadata());
-  for (size_t i = 0; i < rounded.size(); ++i) {
-    const at::Tensor& flat = rounded[i];
+  for (const auto& [name, values] : stored) {
     writer.write(
-        tensors[i].first,
-        std::as_bytes(std::span(
-            flat.data_ptr<float>(), static_cast<size_t>(flat.numel()))));
+        name,
+        {static_cast<const std::byte*>(values.const_data_ptr()),
+         values.nbytes()});
   }
   writer.finish();
 }
@@ -50,7 +105,8 @@ FisherMetadata FisherResult::metadata() const {
       .seed = seed,
       .labels = labels,
       .base_model_hash = model_hash,
-      .task_vector = task_vector};
+      .task_vector = task_vector,
+      .storage = storage};
 }
 
 FisherResult FisherResult::load(const std::filesystem::path& path) {
@@ -71,19 +127,14 @@ FisherResult FisherResult::load(const std::filesystem::path& path) {
       .seed = metadata->seed,
       .labels = metadata->labels,
       .model_hash = metadata->base_model_hash,
-      .task_vector = metadata->task_vector};
+      .task_vector = metadata->task_vector,
+      .storage = metadata->storage};
   for (const TensorInfo& info : file.tensors()) {
-    if (info.dtype != DType::kF32) {
-      throw InputError(fmt::format(
-          "{}: tensor '{}' is {}; expected F32",
-          path.string(),
-          info.name,
-          dtype_name(info.dtype)));
-    }
     at::Tensor values = at::empty(info.shape, at::kFloat);
-    file.read(
-        info.name,
-        {static_cast<std::byte*>(values.data_ptr()), values.nbytes()});
+    read_fisher_values(
+        file.at(info.name),
+        std::span(
+            values.data_ptr<float>(), static_cast<size_t>(values.numel())));
     result.diagonal.emplace_back(info.name, std::move(values));
   }
   return result;

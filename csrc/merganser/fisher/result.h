@@ -14,9 +14,10 @@
 
 namespace merganser {
 
-// Writes a Fisher or Gram matrices in float32, in the file format of
-// docs/method.md: safetensors, the checkpoint's names. Throws Error naming the
-// first tensor that is not finite.
+// Writes a Fisher or Gram matrices, in the file format of docs/method.md:
+// safetensors, the checkpoint's names, in the form of metadata.storage. Throws
+// Error naming the first tensor that is not finite, and InputError for negative
+// values and for names that a factored file cannot have.
 MERGANSER_API void write_fisher_file(
     const std::filesystem::path& file,
     const std::vector<std::pair<std::string, at::Tensor>>& tensors,
@@ -33,6 +34,7 @@ struct MERGANSER_API FisherResult {
   std::string labels; // "model", "data"
   std::string model_hash; // Checkpoint::content_hash() of the model
   std::optional<TaskVectorStatistics> task_vector = std::nullopt;
+  FisherStorage storage = FisherStorage::kFloat32; // of files
 
   // See write_fisher_file.
   void save(const std::filesystem::path& file) const;

@@ -11,31 +11,45 @@
 #include "merganser/base/quote.h"
 #include "merganser/io/checkpoint_index.h"
 #include "merganser/io/content_hash.h"
+#include "merganser/io/factored_tensor.h"
+#include "merganser/io/fisher_file.h"
 
 namespace fs = std::filesystem;
 
 namespace merganser {
+namespace {
+
+std::string without(const std::string& name, std::string_view ending) {
+  return name.substr(0, name.size() - ending.size());
+}
+
+} // namespace
 
 struct Checkpoint::Impl {
   struct Place {
     size_t tensor; // index into `tensors`
     size_t file; // index into `files`
+    const FactoredTensor* factored = nullptr; // one of `factored`
   };
 
   void add(SafetensorsFile file, const CheckpointIndex* index);
   void check_index(const fs::path& index_path, const CheckpointIndex& index)
       const;
+  void add_factored(const SafetensorsFile& file, const std::string& name);
   const Place& place(const std::string& name) const;
 
   fs::path path;
   std::vector<SafetensorsFile> files;
   std::vector<TensorInfo> tensors;
   std::vector<std::string> left_out;
+  std::vector<std::unique_ptr<FactoredTensor>> factored;
   std::unordered_map<std::string, Place> places;
 };
 
 void Checkpoint::Impl::add(SafetensorsFile file, const CheckpointIndex* index) {
   const std::string shard = file.path().filename().string();
+  const bool factored =
+      storage_of(file.metadata()) == storage_name(FisherStorage::kFactored);
   for (const TensorInfo& tensor : file.tensors()) {
     if (index != nullptr) {
       const auto named = index->shard_of.find(tensor.name);
@@ -44,17 +58,43 @@ void Checkpoint::Impl::add(SafetensorsFile file, const CheckpointIndex* index) {
         continue;
       }
     }
-    places.emplace(tensor.name, Place{tensors.size(), files.size()});
-    tensors.push_back(tensor);
+    if (factored && tensor.name.ends_with(kRowMeans)) {
+      add_factored(file, without(tensor.name, kRowMeans));
+    } else if (factored && tensor.name.ends_with(kColumnMeans)) {
+      // Added with its row means, which have to exist.
+      static_cast<void>(
+          file.at(without(tensor.name, kColumnMeans) + kRowMeans));
+    } else {
+      places.emplace(tensor.name, Place{tensors.size(), files.size()});
+      tensors.push_back(tensor);
+    }
   }
   files.push_back(std::move(file));
+}
+
+// Adds the tensor that two tensors of `file` stand for, the next of `files`.
+void Checkpoint::Impl::add_factored(
+    const SafetensorsFile& file,
+    const std::string& name) {
+  if (file.find(name) != nullptr) {
+    throw InputError(fmt::format(
+        "{}: tensor {} is stored both whole and factored",
+        file.path().string(),
+        quote(name)));
+  }
+  factored.push_back(std::make_unique<FactoredTensor>(
+      name, file.at(name + kRowMeans), file.at(name + kColumnMeans)));
+  const FactoredTensor* added = factored.back().get();
+  places.emplace(name, Place{tensors.size(), files.size(), added});
+  tensors.push_back(added->info());
 }
 
 void Checkpoint::Impl::check_index(
     const fs::path& index_path,
     const CheckpointIndex& index) const {
   for (const auto& [name, shard] : index.shard_of) {
-    if (!places.contains(name)) {
+    const auto named = std::ranges::find(index.shards, shard);
+    if (files[named - index.shards.begin()].find(name) == nullptr) {
       throw InputError(fmt::format(
           "{}: tensor {} is not in {}, which the index names for it",
           index_path.string(),
@@ -127,7 +167,9 @@ const fs::path& Checkpoint::file_of(const std::string& name) const {
 }
 
 StoredTensor Checkpoint::at(const std::string& name) const {
-  return impl_->files[impl_->place(name).file].at(name);
+  const Impl::Place& place = impl_->place(name);
+  return place.factored == nullptr ? impl_->files[place.file].at(name)
+                                   : StoredTensor(*place.factored);
 }
 
 std::string Checkpoint::head_hash() const {

@@ -16,8 +16,9 @@ namespace merganser {
 // (*.safetensors.index.json), or a directory with model.safetensors, with
 // model.safetensors.index.json and its shards, or with any single index or
 // .safetensors file, in this order. The index decides which shard a tensor is
-// read from; what it does not name is left out. Throws InputError naming what
-// is missing.
+// read from; what it does not name is left out. A tensor of a factored Fisher
+// appears as the whole that its two factors stand for. Throws InputError naming
+// what is missing.
 class MERGANSER_API Checkpoint {
  public:
   explicit Checkpoint(const std::filesystem::path& path);

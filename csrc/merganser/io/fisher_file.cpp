@@ -1,16 +1,26 @@
 #include "merganser/io/fisher_file.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <charconv>
+#include <utility>
+#include <vector>
 
 #include "merganser/base/error.h"
+#include "merganser/base/quote.h"
 
 namespace merganser {
 namespace {
 
 constexpr const char* kFormatVersion = "1";
 constexpr const char* kTaskVector = "task_vector";
+constexpr const char* kStorage = "storage";
+
+constexpr std::pair<FisherStorage, std::string_view> kStorages[] = {
+    {FisherStorage::kFloat32, "float32"},
+    {FisherStorage::kBFloat16, "bfloat16"},
+    {FisherStorage::kFactored, "factored"}};
 
 class Reader {
  public:
@@ -46,12 +56,82 @@ class Reader {
     return number;
   }
 
+  FisherStorage storage() const {
+    try {
+      return parse_storage(storage_of(metadata_));
+    } catch (const InputError& error) {
+      throw InputError(fmt::format(
+          "{}: {}; a newer Merganser may read it",
+          file_.string(),
+          error.what()));
+    }
+  }
+
  private:
   const Metadata& metadata_;
   const std::filesystem::path& file_;
 };
 
 } // namespace
+
+FisherStorage parse_storage(std::string_view name) {
+  for (const auto& [storage, its_name] : kStorages) {
+    if (name == its_name) {
+      return storage;
+    }
+  }
+  throw InputError(fmt::format(
+      "unknown storage '{}'; available: {}", name, storage_names()));
+}
+
+std::string_view storage_name(FisherStorage storage) {
+  return kStorages[static_cast<size_t>(storage)].second;
+}
+
+std::string storage_names() {
+  std::vector<std::string_view> names;
+  for (const auto& [storage, name] : kStorages) {
+    names.push_back(name);
+  }
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+std::string_view storage_of(const Metadata& metadata) {
+  const auto found = metadata.find(kStorage);
+  return found == metadata.end() || !metadata.contains("format_version")
+      ? storage_name(FisherStorage::kFloat32)
+      : found->second;
+}
+
+std::string with_storage(
+    const std::filesystem::path& path,
+    std::string_view storage) {
+  return storage == storage_name(FisherStorage::kFloat32)
+      ? path.string()
+      : fmt::format("{} ({})", path.string(), storage);
+}
+
+void read_fisher_values(
+    const StoredTensor& fisher,
+    std::span<float> out,
+    int64_t begin) {
+  const DType dtype = fisher.info().dtype;
+  if (dtype != DType::kF32 && dtype != DType::kBF16) {
+    throw InputError(fmt::format(
+        "{}: tensor {} is {}; expected F32 or BF16",
+        fisher.file().string(),
+        quote(fisher.info().name),
+        dtype_name(dtype)));
+  }
+  const uint64_t width = dtype_bits(dtype) / 8;
+  if (dtype == DType::kF32) {
+    fisher.read(std::as_writable_bytes(out), begin * width);
+    return;
+  }
+  std::vector<std::byte> bytes(out.size() * width);
+  fisher.read(bytes, begin * width);
+  to_float32(dtype, bytes.data(), out.data(), out.size());
+}
 
 Metadata FisherMetadata::to_metadata() const {
   Metadata metadata = {
@@ -66,6 +146,9 @@ Metadata FisherMetadata::to_metadata() const {
   };
   if (task_vector) {
     metadata.emplace(kTaskVector, task_vector->to_json());
+  }
+  if (storage != FisherStorage::kFloat32) {
+    metadata.emplace(kStorage, storage_name(storage));
   }
   return metadata;
 }
@@ -98,7 +181,8 @@ std::optional<FisherMetadata> FisherMetadata::parse(
       .base_model_hash = hash == metadata.end() ? "" : hash->second,
       .task_vector = along == metadata.end()
           ? std::nullopt
-          : std::optional(TaskVectorStatistics::parse(along->second, file))};
+          : std::optional(TaskVectorStatistics::parse(along->second, file)),
+      .storage = reader.storage()};
 }
 
 } // namespace merganser

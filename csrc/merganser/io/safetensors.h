@@ -30,10 +30,12 @@ struct MERGANSER_API TensorInfo {
 
 using Metadata = std::map<std::string, std::string>;
 
+class FactoredTensor;
 class InputFile;
 
 // The place of a tensor's data, in a file or in memory, to read it in parts.
-// Valid as long as the file or memory it refers to.
+// Valid as long as the file or memory it refers to. A factored tensor's data
+// are computed when they are read.
 class MERGANSER_API StoredTensor {
  public:
   StoredTensor(const InputFile& file, const TensorInfo& info, uint64_t begin)
@@ -44,19 +46,22 @@ class MERGANSER_API StoredTensor {
       const TensorInfo& info,
       const std::filesystem::path& label)
       : data_(data), label_(&label), info_(&info) {}
+  explicit StoredTensor(const FactoredTensor& tensor);
 
   const TensorInfo& info() const {
     return *info_;
   }
   const std::filesystem::path& file() const;
+  uint64_t stored_bytes() const; // info().bytes(), or fewer where factored
 
   // Reads out.size() bytes from `offset` of the tensor. Throws InputError for a
   // part outside the tensor, Error if the file was truncated since it was
-  // opened. Thread-safe.
+  // opened. Parts of factored tensors begin and end at elements. Thread-safe.
   void read(std::span<std::byte> out, uint64_t offset = 0) const;
 
  private:
   const InputFile* file_ = nullptr; // or else:
+  const FactoredTensor* factored_ = nullptr; // or else:
   std::span<const std::byte> data_;
   const std::filesystem::path* label_ = nullptr;
   const TensorInfo* info_;

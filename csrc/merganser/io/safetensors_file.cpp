@@ -6,6 +6,7 @@
 
 #include "merganser/base/error.h"
 #include "merganser/base/quote.h"
+#include "merganser/io/factored_tensor.h"
 #include "merganser/io/input_file.h"
 #include "merganser/io/safetensors.h"
 #include "merganser/io/safetensors_header.h"
@@ -107,8 +108,15 @@ StoredTensor SafetensorsFile::at(const std::string& name) const {
   return {impl_->file, impl_->tensors[i], impl_->begins[i]};
 }
 
+StoredTensor::StoredTensor(const FactoredTensor& tensor)
+    : factored_(&tensor), label_(&tensor.file()), info_(&tensor.info()) {}
+
 const std::filesystem::path& StoredTensor::file() const {
   return file_ == nullptr ? *label_ : file_->path();
+}
+
+uint64_t StoredTensor::stored_bytes() const {
+  return factored_ == nullptr ? info_->bytes() : factored_->stored_bytes();
 }
 
 void StoredTensor::read(std::span<std::byte> out, uint64_t offset) const {
@@ -122,10 +130,12 @@ void StoredTensor::read(std::span<std::byte> out, uint64_t offset) const {
         offset + out.size(),
         size));
   }
-  if (file_ == nullptr) {
-    std::ranges::copy(data_.subspan(offset, out.size()), out.begin());
-  } else {
+  if (file_ != nullptr) {
     file_->read_at(begin_ + offset, out);
+  } else if (factored_ != nullptr) {
+    factored_->read(out, static_cast<int64_t>(offset / sizeof(float)));
+  } else {
+    std::ranges::copy(data_.subspan(offset, out.size()), out.begin());
   }
 }
 

@@ -185,7 +185,8 @@ void check_fisher(
     if (found->shape != tensor.shape) {
       shapes.push_back(with_shapes(*found, tensor));
     }
-    if (found->dtype != DType::kF32 && found->dtype != DType::kF64) {
+    if (found->dtype != DType::kBF16 && found->dtype != DType::kF32 &&
+        found->dtype != DType::kF64) {
       types.push_back(with_type(*found));
     }
   }
@@ -215,7 +216,8 @@ void check_fisher(
       shapes);
   report(
       problems,
-      "{} must store the Fisher as F32 or F64, so that small values survive",
+      "{} must store the Fisher as BF16, F32 or F64, so that small values "
+      "survive",
       fisher.file,
       types);
 }

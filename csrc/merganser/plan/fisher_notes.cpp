@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "merganser/base/quote.h"
+#include "merganser/io/fisher_file.h"
 
 namespace merganser {
 namespace {
@@ -27,11 +28,12 @@ void note_averages(MergePlan& plan) {
   }
 }
 
-// Up to 4,096 values of a float32 tensor: eight runs, evenly spread over it.
+// Up to 4,096 values of a Fisher unless it is float64: eight runs, evenly
+// spread over it.
 std::vector<float> sample_values(const StoredTensor& tensor) {
   constexpr int64_t kRuns = 8;
   constexpr int64_t kRun = 512;
-  if (tensor.info().dtype != DType::kF32) {
+  if (tensor.info().dtype == DType::kF64) {
     return {};
   }
   const int64_t n = tensor.info().numel();
@@ -41,9 +43,7 @@ std::vector<float> sample_values(const StoredTensor& tensor) {
   for (int64_t begin = 0; begin + run <= n && run > 0;
        begin += std::max(run, n / kRuns)) {
     values.resize(values.size() + run);
-    tensor.read(
-        std::as_writable_bytes(std::span(values).last(run)),
-        begin * sizeof(float));
+    read_fisher_values(tensor, std::span(values).last(run), begin);
   }
   return values;
 }

@@ -9,6 +9,7 @@
 
 #include "merganser/base/json_text.h"
 #include "merganser/base/text_table.h"
+#include "merganser/io/fisher_file.h"
 #include "merganser/recipe/setting.h"
 
 namespace merganser {
@@ -57,15 +58,18 @@ Rows describe_inputs(const MergePlan& plan) {
   }
   add_columns(method.needs_fishers, "Fisher");
   add_columns(method.needs_grams(), "Gram matrices");
-  const auto add_file = [&](bool used,
-                            std::optional<size_t> file,
-                            double examples) {
-    if (used) {
-      const bool counts = method.needs_num_examples && file;
-      rows.back().push_back(counts ? fmt::format("{}", examples) : "");
-      rows.back().push_back(file ? plan.inputs[*file]->path().string() : "");
-    }
-  };
+  const auto add_file =
+      [&](bool used, std::optional<size_t> file, double examples) {
+        if (used) {
+          const bool counts = method.needs_num_examples && file;
+          rows.back().push_back(counts ? fmt::format("{}", examples) : "");
+          rows.back().push_back(
+              file ? with_storage(
+                         plan.inputs[*file]->path(),
+                         storage_of(plan.inputs[*file]->metadata()))
+                   : "");
+        }
+      };
   if (plan.base) {
     rows.push_back({"base", "", recipe.base_model->string()});
     if (has_rho) {
@@ -140,6 +144,8 @@ ordered_json describe_model(
   if (fisher.input) {
     entry["fisher"] = plan.inputs[*fisher.input]->path().string();
     entry["num_examples"] = fisher.num_examples;
+    entry["fisher_storage"] =
+        storage_of(plan.inputs[*fisher.input]->metadata());
   }
   if (gram.input) {
     entry["gram"] = plan.inputs[*gram.input]->path().string();

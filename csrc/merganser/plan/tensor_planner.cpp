@@ -157,7 +157,7 @@ class TensorPlanner {
 
   static void count_bytes(TensorPlan& tensor) {
     for (const TensorSource& source : tensor.sources) {
-      tensor.bytes_read += source.tensor.info().bytes();
+      tensor.bytes_read += source.tensor.stored_bytes();
       if (source.update != nullptr) {
         tensor.bytes_read +=
             source.update->a.info().bytes() + source.update->b.info().bytes();

@@ -18,7 +18,7 @@ Inspection inspect(const std::filesystem::path& path, bool hashes) {
   found.metadata = checkpoint.metadata();
   for (const TensorInfo& tensor : found.tensors) {
     found.parameters += tensor.numel();
-    found.bytes += tensor.bytes();
+    found.bytes += checkpoint.at(tensor.name).stored_bytes();
   }
   for (const auto& file : checkpoint.files()) {
     found.files.emplace_back(file, hashes ? hash_file(file) : "");

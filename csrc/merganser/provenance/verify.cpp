@@ -9,6 +9,7 @@
 #include "merganser/base/json_text.h"
 #include "merganser/base/text_table.h"
 #include "merganser/io/checkpoint.h"
+#include "merganser/io/fisher_file.h"
 #include "merganser/io/hash.h"
 
 namespace merganser {
@@ -37,6 +38,7 @@ Verification::Row check(
   row.path = path;
   try {
     const Checkpoint checkpoint(path);
+    row.storage = storage_of(checkpoint.metadata());
     row.state = checkpoint.content_hash() == content_hash &&
             settings_hash(checkpoint) == settings
         ? State::kSame
@@ -63,7 +65,8 @@ bool Verification::good() const {
 std::string Verification::to_text() const {
   std::vector<std::vector<std::string>> rows = {{"", "state", "path"}};
   const auto add = [&](const char* role, const Row& row) {
-    rows.push_back({role, state_name(row.state), row.path.string()});
+    rows.push_back(
+        {role, state_name(row.state), with_storage(row.path, row.storage)});
   };
   add("model", output);
   for (const Row& row : inputs) {
@@ -79,6 +82,9 @@ std::string Verification::to_json() const {
         {"path", row.path.string()}, {"state", state_name(row.state)}};
     if (!row.problem.empty()) {
       json["problem"] = row.problem;
+    }
+    if (row.storage != storage_name(FisherStorage::kFloat32)) {
+      json["storage"] = row.storage;
     }
     return json;
   };

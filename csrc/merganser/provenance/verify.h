@@ -16,6 +16,7 @@ struct MERGANSER_API Verification {
     std::filesystem::path path;
     State state = State::kSame;
     std::string problem; // if it is missing or cannot be read
+    std::string storage = "float32"; // other than that: of Fishers
   };
 
   Row output;

@@ -30,13 +30,15 @@ void read_tensor(
     throw InputError(fmt::format(
         "{}: the Fisher of {} is missing", file.path().string(), name));
   }
-  if (info->dtype != DType::kF32 || info->shape != out.sizes().vec()) {
+  if (info->shape != out.sizes().vec()) {
     throw InputError(fmt::format(
-        "{}: tensor {} must be F32 with the model's shape",
+        "{}: tensor {} must have the model's shape",
         file.path().string(),
         name));
   }
-  file.read(name, {static_cast<std::byte*>(out.data_ptr()), out.nbytes()});
+  read_fisher_values(
+      file.at(name),
+      std::span(out.data_ptr<float>(), static_cast<size_t>(out.numel())));
   if (!out.isfinite().all().item<bool>()) {
     throw InputError(fmt::format(
         "{}: the Fisher of {} is not finite", file.path().string(), name));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "merganser/base/api.h"
+#include "merganser/io/fisher_file.h"
 #include "merganser/model/config.h"
 #include "merganser/train/schedule.h"
 
@@ -45,6 +46,7 @@ struct TrainOptions {
   bool linearized = false; // trains the first-order model, without dropout
   TrainingFisher fisher = TrainingFisher::kNone;
   int64_t fisher_interval = 4; // online_mc, online_mc_eval: every k-th step
+  FisherStorage fisher_storage = FisherStorage::kFloat32; // of its file
   std::vector<std::filesystem::path> proximal; // H_0 = sum of N F of the files
   double proximal_weight = 1.0;
   int64_t checkpoint_steps = 0; // 0: at the end of every epoch

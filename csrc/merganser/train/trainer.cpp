@@ -239,6 +239,7 @@ TrainResult Trainer::finish() {
     fisher->seed = options_.seed;
     fisher->labels =
         options_.fisher == TrainingFisher::kAdam ? "data" : "model";
+    fisher->storage = options_.fisher_storage;
   } else if (state_.best_epoch != 0 && state_.best_epoch != plan_.epochs()) {
     result.model_epoch = state_.best_epoch;
     load_arrays(

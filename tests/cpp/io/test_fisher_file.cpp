@@ -89,5 +89,27 @@ TEST(FisherMetadata, RefusesOtherThanNumbers) {
   }
 }
 
+// Files without it are float32, as all were.
+TEST(FisherMetadata, HasAStorageUnlessFloat32) {
+  for (const char* name : {"bfloat16", "factored"}) {
+    FisherMetadata example = kExample;
+    example.storage = parse_storage(name);
+    Metadata metadata = example.to_metadata();
+    EXPECT_EQ(metadata.at("storage"), name);
+    EXPECT_EQ(storage_of(metadata), name);
+    EXPECT_EQ(FisherMetadata::parse(metadata, "f")->storage, example.storage);
+    metadata.erase("format_version");
+    EXPECT_EQ(storage_of(metadata), "float32");
+  }
+  Metadata metadata = kExample.to_metadata();
+  EXPECT_EQ(storage_of(metadata), "float32");
+  metadata["storage"] = "int4";
+  expect_error<InputError>(
+      [&] { FisherMetadata::parse(metadata, "f.safetensors"); },
+      {"f.safetensors", "'int4'", "float32, bfloat16, factored"});
+  EXPECT_EQ(with_storage("f", "float32"), "f");
+  EXPECT_EQ(with_storage("f", "factored"), "f (factored)");
+}
+
 } // namespace
 } // namespace merganser::test

@@ -638,8 +638,9 @@ TEST_F(Plan, RefusesFishersWithoutATensor) {
 }
 
 TEST_F(Plan, RefusesNarrowFishers) {
-  fisher("base", {floats("w", {1, 1, 1}, DType::kBF16), fishers_[1]});
-  expect_problem({path("base_fisher.safetensors"), "F32 or F64", "'w' BF16"});
+  fisher("base", {floats("w", {1, 1, 1}, DType::kF16), fishers_[1]});
+  expect_problem(
+      {path("base_fisher.safetensors"), "BF16, F32 or F64", "'w' F16"});
 }
 
 TEST_F(Plan, RefusesFishersThatDoNotSayTheirNumberOfExamples) {

@@ -204,6 +204,13 @@ CHANGES = {
         | names("evaluate", WITH_FISHERS)
         | {"comparisons"},
     ),
+    "the Fishers' storage": (
+        replace("limit: 20", "limit: 20, storage: factored"),
+        names("fisher", FISHERS)
+        | names("merge", WITH_FISHERS)
+        | names("evaluate", WITH_FISHERS)
+        | {"comparisons"},
+    ),
     "an expert's data": (
         append_example("nyt-train.jsonl"),
         {"data", "train nyt", "train target", "fisher nyt"}

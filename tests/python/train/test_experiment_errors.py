@@ -49,6 +49,7 @@ CASES = {
         "constant, linear or cosine",
     ),
     "unknown estimator": ("limit: 20", f"estimator: {MARK}fast", "empirical"),
+    "unknown storage": ("limit: 20", f"storage: {MARK}int4", "factored"),
     "unknown method": ("method: linear", f"method: {MARK}mean", "task_arithmetic"),
     "unknown expert": (
         "{amazon: 1, nyt",

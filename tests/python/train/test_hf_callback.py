@@ -391,6 +391,13 @@ def test_hash_of_the_saved_model(tmp_path):
     assert without.result.base_model_hash == ""
 
 
+def test_storage_of_its_file(tmp_path):
+    _, result = resume(tmp_path, None, False, FisherCallback(storage="bfloat16"))
+    written = merganser.FisherResult.load(tmp_path / "fisher.safetensors")
+    for name, f in result.items():
+        assert torch.equal(written[name], f.bfloat16().float())
+
+
 RESUMED = {
     "num_train_epochs": 2,
     "learning_rate": 1e-3,
@@ -585,6 +592,7 @@ def test_data_without_a_length(tmp_path):
         ({"interval": 0}, "interval must be at least 1"),
         ({"window": 0.5}, "window must be"),
         ({"seed": -1}, "seed must be"),
+        ({"storage": "int4"}, "storage must be one of float32, bfloat16, factored"),
     ],
 )
 def test_refuses_options(options, message):

@@ -96,6 +96,7 @@ OPTIONS = {
     "dropout": 0.3,
     "fisher": "online_mc",
     "fisher-interval": 3,
+    "fisher-storage": "factored",
 }
 
 
@@ -193,6 +194,38 @@ def test_proximal_from_the_executable(folder):
     train(folder, "--proximal", f0, "--proximal-weight", "2")
     rows = [json.loads(line) for line in (folder / "out/metrics.jsonl").open()]
     assert rows[0]["penalty"] == 0 < rows[14]["penalty"]
+
+
+def test_proximal_reads_factored_fishers(folder):
+    """The penalty is that of the same values in float32."""
+    penalties = []
+    fisher(folder, "f.safetensors", "--storage", "factored")
+    FisherResult.load(folder / "f.safetensors").save(folder / "g.safetensors")
+    for name in "fg":
+        proximal = ("--proximal", folder / f"{name}.safetensors")
+        train(folder, *proximal, "--max-steps", "3")
+        (folder / "out").rename(folder / name)
+        rows = (folder / name / "metrics.jsonl").read_text().splitlines()
+        penalties.append([json.loads(row).get("penalty") for row in rows])
+    assert penalties[0] == penalties[1]
+    assert penalties[0][2] > 0
+
+
+@pytest.mark.parametrize("storage", ["bfloat16", "factored"])
+def test_storage_of_fisher(storage, folder):
+    fisher(folder, "float32.safetensors")
+    fisher(folder, "compact.safetensors", "--storage", storage)
+    FisherResult.load(folder / "float32.safetensors").save(
+        folder / "expected.safetensors", storage=storage
+    )
+    # The same values and metadata; the order of the tensors differs.
+    compact, expected = [
+        merganser._C.read_checkpoint(folder / f"{name}.safetensors")
+        for name in ("compact", "expected")
+    ]
+    assert sorted(compact[0]) == sorted(expected[0])
+    assert compact[1] == expected[1]
+    assert compact[1]["storage"] == storage
 
 
 def test_interrupt_leaves_a_checkpoint(folder):
@@ -351,6 +384,7 @@ def test_bad_input(spoil, folder):
         (["--num-labels", "5"], ["classifier", "labels"]),
         (["--scheduler", "polynomial"], ["polynomial", "cosine"]),
         (["--fisher", "ivon"], ["ivon", "online_mc"]),
+        (["--fisher-storage", "int4"], ["int4", "factored"]),
         (["--dtype", "float16"], ["float16", "bfloat16"]),
         (["--proximal", "nowhere.safetensors"], ["nowhere.safetensors"]),
         (["--eval", "nowhere.csv"], ["nowhere.csv"]),
