@@ -387,9 +387,11 @@ class SubspaceFisher:
     def base(self) -> SubspaceLoss: ...
     @property
     def experts(self) -> list[SubspaceLoss]: ...
-    def save(self, path: Path) -> None: ...
+    def save(self, path: Path) -> None:
+        """Writes a file for recipes."""
     @staticmethod
-    def load(path: Path) -> SubspaceFisher: ...
+    def load(path: Path) -> SubspaceFisher:
+        """Reads what `save` wrote; raises InputError for any other file."""
 
 class MemoryMerge:
     """Merges in memory, one tensor at a time, with the engine that merges files.

@@ -38,7 +38,7 @@ class MERGANSER_API MismatchMeter {
   MismatchResult header() const;
 
  private:
-  // Of task t at the arena's parameters, those of `model`.
+  // Computes task t's gradient at the arena's parameters, those of `model`.
   void compute_gradient(
       size_t t,
       const std::filesystem::path& model,

@@ -248,7 +248,7 @@ TEST_F(Mismatch, ChecksAllModelsBeforeThePasses) {
     if (name != "none") {
       models_.save_bad(name);
     }
-    // As a candidate or target, and as an expert.
+    // Refuses it as a candidate or target, and as an expert.
     test::expect_error<InputError>(
         [&] {
           MismatchMeter(

@@ -207,7 +207,7 @@ def test_by_the_op(files, method, dtype):
     if method in ELEMENTWISE[2:6]:
         parameters["normalize_fishers"] = True
     given = [a.get(name) for name in ("base", "models", "fishers", "base_fisher")]
-    inputs = read_inputs(find_method(method), *given, None, None)
+    inputs = read_inputs(find_method(method), *given, None, None, None)
     engine = memory_merge.make_engine(inputs, a["weights"], parameters)
     memory_merge.measure_fishers(engine, inputs)
     merged = merganser.merge(**a, parameters=parameters)

@@ -344,10 +344,10 @@ def test_full_hashes_are_checked(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_in_memory_it_is_refused(folder):
+def test_in_memory_it_needs_statistics(folder):
     load = AutoModelForSequenceClassification.from_pretrained
     base, one = load(folder / "base"), load(folder / "one")
-    with pytest.raises(merganser.InputError, match="use a recipe"):
+    with pytest.raises(merganser.InputError, match="needs subspace, a SubspaceResult"):
         merganser.merge(base, [one], method="subspace_gradient_matching")
     tensor = torch.zeros(2)
     with pytest.raises(merganser.InputError, match="needs a recipe"):

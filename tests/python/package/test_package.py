@@ -19,6 +19,7 @@ PUBLIC = {
     "MismatchResult",
     "Posterior",
     "RefineResult",
+    "SubspaceResult",
     "Trainer",
     "compare_fishers",
     "fisher",
@@ -32,6 +33,7 @@ PUBLIC = {
     "ops",
     "plan",
     "refine",
+    "subspace_fisher",
     "verify",
 }
 
@@ -55,7 +57,7 @@ def test_docstrings(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["fisher", "merge", "merge_recipe", "mismatch", "refine"]
+    "name", ["fisher", "merge", "merge_recipe", "mismatch", "refine", "subspace_fisher"]
 )
 def test_docstrings_name_every_argument(name):
     function = getattr(merganser, name)

@@ -79,7 +79,7 @@ def digest(data):
 
 
 def entries(files, folder):
-    """Files and folders in a folder, as the hub lists them."""
+    """Files and directories in a directory, as the hub lists them."""
     start = folder + "/" if folder else ""
     below = [name for name in files if name.startswith(start)]
     parts = {name: name.removeprefix(start).split("/") for name in below}

@@ -265,7 +265,7 @@ def test_proximal_refuses_a_fisher_of_other_shapes(tmp_path):
         **{"samples": 1, "seed": 0, "labels": "model", "base_model_hash": ""},
     )
     merganser._C.write_fisher(f1, fisher, metadata)
-    message = "f1.safetensors: tensor classifier.bias must be F32 with the model's"
+    message = "f1.safetensors: tensor classifier.bias must have the model's shape"
     for files in ([f0, f1], [f1, f0]):
         with pytest.raises(merganser.InputError, match=message):
             train(tmp_path, proximal=files)
