@@ -68,7 +68,7 @@ def test_fifty_kills(tmp_path, case):
     expected = content(folder / "whole")
     draw = random.Random(0)
     killed = finished = 0
-    while killed < kills:
+    while killed < kills or finished == 0:  # kills hit more than the start
         process = subprocess.Popen(
             [executable(), "merge", "r.yaml", "out", "--quiet", "--resume", *options],
             cwd=folder,
@@ -84,9 +84,10 @@ def test_fifty_kills(tmp_path, case):
             process.send_signal(signal.SIGKILL)
             process.wait()
             killed += 1
+            if killed > kills:
+                whole *= 2  # other work has slowed the machine since
     merge(folder, "--resume", *options).check_returncode()
     assert content(folder / "out") == expected
-    assert finished > 0  # kills hit more than the start
 
 
 def test_verify_and_inspect(tmp_path):
