@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from . import _C
+from ._arguments import check_choice
 from ._C import InputError
 
 GRAM = "gram"  # `estimator` in files of Gram matrices
@@ -58,6 +59,7 @@ class FisherResult(Mapping[str, Tensor]):
             storage: "float32"; "bfloat16": half the size; "factored": the means of
                 every matrix's rows and columns, and vectors whole.
         """
+        check_choice("storage", storage, STORAGES)
         metadata = _C.FisherMetadata(
             estimator=self.estimator,
             num_examples=self.num_examples,

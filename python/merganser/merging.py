@@ -72,8 +72,9 @@ def merge(
             gradient_matching, respectively; those with them need no Fisher.
         base_gram: the base's, for block_gradient_matching.
         subspace: for subspace_gradient_matching; the SubspaceResult of this base and
-            these models, in their order, or the path of its file. A warning says when
-            its examples are too few for stable weights.
+            these models, in their order, or the path of its file. Checked where the
+            checkpoints are known, as of modules that transformers loaded. A warning
+            says when its examples are too few for stable weights.
         parameters: parameters of the method, as in a recipe, also by layer and by
             filter: {"delta": 1e-9, "normalize_fishers": True}, {"lambda": 0.7},
             {"density": 0.5}, {"scale": 2}, ...; defaults for the rest.

@@ -53,6 +53,10 @@ std::optional<Posterior> load_posterior(const Options& options) {
     throw InputError("expected --samples and --fisher together, got one");
   }
   if (!options.samples) {
+    if (options.base_fisher || options.delta > 0) {
+      throw InputError(
+          "--base-fisher and --delta have no effect without --samples");
+    }
     return std::nullopt;
   }
   if (options.linearized_at) {

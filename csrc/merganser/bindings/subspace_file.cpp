@@ -6,6 +6,7 @@
 #include <cmath>
 #include <optional>
 
+#include "merganser/base/error.h"
 #include "merganser/bindings/module.h"
 
 namespace merganser::bindings {
@@ -55,6 +56,12 @@ void bind_subspace_file(py::module_& m) {
                       std::vector<int64_t> counts,
                       int64_t num_examples,
                       std::string model_hash) {
+            if (counts.empty() || fisher.dim() != 3 ||
+                fisher.size(0) != std::ssize(counts)) {
+              throw InputError(
+                  "expected a Fisher (folds, columns, columns) and as many "
+                  "counts as folds");
+            }
             return Loss{
                 .model_hash = std::move(model_hash),
                 .num_examples = num_examples,
@@ -90,6 +97,7 @@ void bind_subspace_file(py::module_& m) {
             made.seed = seed;
             made.base = std::move(base);
             made.experts = std::move(experts);
+            made.check();
             return made;
           }),
           py::kw_only(),

@@ -113,6 +113,12 @@ Posterior Posterior::laplace(
     double delta) {
   const Checkpoint checkpoint(model);
   const FisherResult own = FisherResult::load(fisher);
+  if (own.estimator == kEstimator && (base_fisher || delta > 0)) {
+    throw InputError(fmt::format(
+        "{} is a posterior's file, whose precision has that of the prior; "
+        "leave out the base's Fisher and delta",
+        fisher.string()));
+  }
   if (!may_belong_to(own, checkpoint)) {
     throw InputError(fmt::format(
         "{}: the Fisher belongs to another model than {}",

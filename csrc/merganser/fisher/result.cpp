@@ -72,10 +72,13 @@ void write_fisher_file(
   for (const auto& [name, values] : stored) {
     if (!values.isfinite().all().item<bool>()) {
       throw Error(fmt::format(
-          "the {} of {} is not finite, so {} was not written; check that "
+          "the {} of {} is not finite{}, so {} was not written; check that "
           "the model's outputs are finite",
           metadata.estimator == kGramEstimator ? "Gram matrix" : "Fisher",
           name,
+          metadata.storage == FisherStorage::kFloat32
+              ? ""
+              : fmt::format(" in {}", storage_name(metadata.storage)),
           file.string()));
     }
     const bool narrow = values.scalar_type() == at::kBFloat16;

@@ -69,6 +69,13 @@ FactoredTensor::FactoredTensor(
       return mean > 0 ? static_cast<float>(r / mean) : 0.0F;
     });
   }
+  if (!columns_.empty() && !rows_.empty() &&
+      !std::isfinite(std::ranges::max(rows_) * std::ranges::max(columns_))) {
+    throw InputError(fmt::format(
+        "{}: tensor {}: the product of its row and column means overflows",
+        file_.string(),
+        quote(name)));
+  }
 }
 
 uint64_t FactoredTensor::stored_bytes() const {

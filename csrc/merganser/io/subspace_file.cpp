@@ -60,6 +60,41 @@ bool is_sound(const SubspaceFisher& fisher) {
           fisher.experts, [](const auto& expert) { return is_sound(expert); });
 }
 
+bool is_finite(const std::vector<double>& values) {
+  return std::ranges::all_of(values, [](double x) { return std::isfinite(x); });
+}
+
+void check_values(
+    const SubspaceFisher::Loss& loss,
+    size_t columns,
+    bool has_gradient,
+    const std::string& label) {
+  const size_t rows = loss.counts.size() * columns;
+  if (loss.fisher.size() != rows * columns ||
+      loss.gradient.size() != (has_gradient ? rows : 0)) {
+    throw InputError(fmt::format(
+        "{}: expected Fishers and gradients of {} folds and {} columns",
+        label,
+        loss.counts.size(),
+        columns));
+  }
+  if (!is_finite(loss.fisher) || !is_finite(loss.gradient)) {
+    throw InputError(label + ": has values that are not finite");
+  }
+}
+
+void check_counts(const SubspaceFisher::Loss& loss, const std::string& label) {
+  const int64_t used =
+      std::accumulate(loss.counts.begin(), loss.counts.end(), int64_t{0});
+  if (loss.num_examples < used) {
+    throw InputError(fmt::format(
+        "{}: expected num_examples of at least the {} examples used, got {}",
+        label,
+        used,
+        loss.num_examples));
+  }
+}
+
 std::string name_of(size_t expert, const char* what) {
   return fmt::format("experts.{}.{}", expert, what);
 }
@@ -83,7 +118,7 @@ std::vector<double> read(
   }
   std::vector<double> values(static_cast<size_t>(info->numel()));
   file.read(name, std::as_writable_bytes(std::span(values)));
-  if (!std::ranges::all_of(values, [](double x) { return std::isfinite(x); })) {
+  if (!is_finite(values)) {
     throw InputError(fmt::format(
         "{}: tensor '{}' has values that are not finite",
         file.path().string(),
@@ -111,7 +146,25 @@ SubspaceFisher parse_metadata(const std::string& text) {
 
 } // namespace
 
+void SubspaceFisher::check() const {
+  const auto check_loss =
+      [&](const Loss& loss, bool has_gradient, const std::string& label) {
+        check_counts(loss, label);
+        check_values(loss, columns(), has_gradient, label);
+      };
+  check_loss(base, false, "base");
+  for (size_t t = 0; t < experts.size(); ++t) {
+    check_loss(experts[t], true, fmt::format("experts[{}]", t));
+  }
+  if (!is_sound(*this)) {
+    throw InputError(
+        "expected a subspace Fisher of at least one expert, with groups of "
+        "different tensors and at least two folds with an example each");
+  }
+}
+
 void SubspaceFisher::save(const std::filesystem::path& file) const {
+  check();
   ordered_json json = {
       {"points", points},
       {"seed", seed},

@@ -42,9 +42,14 @@ struct MERGANSER_API SubspaceFisher {
     return experts.size() * groups.size();
   }
 
+  // Throws InputError unless all sizes fit one another, every fold has an
+  // example, no data set has fewer examples than were used, and values are
+  // finite.
+  void check() const;
+
   // Safetensors: float64 tensors "base.fisher", "experts.T.fisher" and
   // "experts.T.gradient", and metadata.
-  void save(const std::filesystem::path& file) const;
+  void save(const std::filesystem::path& file) const; // checks first
   // Throws InputError naming the file if `save` did not write it.
   static SubspaceFisher load(const Checkpoint& file);
 };

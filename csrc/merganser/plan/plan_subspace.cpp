@@ -131,7 +131,8 @@ std::vector<double> subspace_weights(
   const auto group = plan.subspace_group_of.find(tensor);
   if (group == plan.subspace_group_of.end()) {
     throw InputError(fmt::format(
-        "{}: lacks tensor {}; estimate it on these models",
+        "{}: lacks tensor {}, which differs between the models; estimate it on "
+        "these models, with the tensor trainable (a buffer must be equal)",
         file_of(plan),
         quote(tensor)));
   }

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .. import _C
 from .._C import InputError, MethodInfo
+from .._fisher.stored import content_hash_of
 from ..fisher_result import FisherResult
 from ..gram import GramResult
 from ..subspace_result import SubspaceResult
@@ -133,7 +134,9 @@ def read_inputs(
             _check_fisher(part, model, inputs)
         inputs = replace(inputs, averaged=_find_averaged(inputs))
     if method.needs_subspace:
-        inputs = replace(inputs, subspace=_subspace_of(subspace, inputs))
+        inputs = replace(
+            inputs, subspace=_subspace_of(subspace, inputs, [base, *models])
+        )
     return inputs
 
 
@@ -213,10 +216,25 @@ def _gram_of(gram: Any, label: str, model: Part) -> Part:
     return assigned(load_statistic(gram, label, GramResult), label, model, [])
 
 
-def _subspace_of(given: Any, inputs: Inputs) -> _C.SubspaceFisher:
+def _check_hashes(content: _C.SubspaceFisher, models: list) -> None:
+    """Raises InputError for another model than the one of a subspace Fisher, where the
+    checkpoints of both are known."""
+    labels = ["base", *(f"models[{t}]" for t in range(len(models) - 1))]
+    losses = [content.base, *content.experts]
+    for label, model, loss in zip(labels, models, losses, strict=False):
+        found = content_hash_of(model)
+        if "" not in (found, loss.model_hash) and found != loss.model_hash:
+            raise InputError(
+                f"subspace was estimated with other weights than those of {label}; "
+                "pass the models in the order of its experts"
+            )
+
+
+def _subspace_of(given: Any, inputs: Inputs, models: list) -> _C.SubspaceFisher:
     """The subspace Fisher with the names of tied tensors, too.
 
-    Raises InputError unless it has every tensor that differs between the models.
+    models: the base and the models as the caller passes them. Raises InputError unless
+    it has every tensor that differs between them.
     """
     if isinstance(given, str | os.PathLike):
         given = SubspaceResult.load(given)
@@ -225,6 +243,7 @@ def _subspace_of(given: Any, inputs: Inputs) -> _C.SubspaceFisher:
             f"{inputs.method.name} needs subspace, a SubspaceResult or the path of its "
             f"file, not {type(given).__name__}"
         )
+    _check_hashes(given.content, models)
     floats = _floats(inputs.reference)
     known = given.groups
     group_of = {name: group for group, names in known.items() for name in names}
@@ -243,7 +262,8 @@ def _subspace_of(given: Any, inputs: Inputs) -> _C.SubspaceFisher:
     if missing:
         raise InputError(
             f"subspace lacks tensors that differ between the models: "
-            f"{states.some(missing)}; estimate it on these models"
+            f"{states.some(missing)}; estimate it on these models, with frozen "
+            "parameters trainable (buffers must be equal)"
         )
     content = given.content
     return _C.SubspaceFisher(

@@ -31,7 +31,11 @@ def make_engine(inputs: Inputs, weights: Any, parameters: Any) -> _C.MemoryMerge
         inputs.subspace,
     )
     if engine.unstable_weights is not None:
-        warnings.warn(engine.unstable_weights, stacklevel=3)
+        warnings.warn(
+            f"{engine.unstable_weights}; estimate it with a larger limit or with "
+            'groups="global"',
+            stacklevel=3,
+        )
     return engine
 
 

@@ -127,7 +127,7 @@ def test_a_product_of_means_is_kept(tmp_path):
 
 def test_refusals(tmp_path):
     path = tmp_path / "f.safetensors"
-    with pytest.raises(InputError, match="'int4'; available: float32, bfloat16"):
+    with pytest.raises(InputError, match="one of float32, bfloat16, factored, not 'int4'"):
         fisher(w=torch.ones(2, 3)).save(path, storage="int4")
     with pytest.raises(InputError, match="tensor w factored: it has negative values"):
         fisher(w=torch.tensor([[1.0, 2, 3], [-1, 9, 9]])).save(path, storage="factored")
@@ -153,3 +153,23 @@ def test_a_posterior_reads_it(tmp_path):
     ]
     for name, precision in posteriors[1].precision.items():
         assert torch.equal(posteriors[0].precision[name], precision)
+
+
+def test_refuses_other_storages(f, tmp_path):
+    for storage in ("float16", None):
+        with pytest.raises(InputError, match="storage"):
+            f.save(tmp_path / "f.safetensors", storage=storage)
+    with pytest.raises(merganser.Error, match="is not finite in bfloat16"):
+        fisher(w=torch.full((2,), 3.4e38)).save(
+            tmp_path / "f.safetensors", storage="bfloat16"
+        )
+    assert not (tmp_path / "f.safetensors").exists()
+
+
+def test_refuses_means_whose_product_overflows(tmp_path):
+    large = torch.zeros(40, 30)
+    large[0] = large[:, 0] = 1e37
+    large[0, 0] = 3e38
+    fisher(w=large).save(tmp_path / "f.safetensors", storage="factored")
+    with pytest.raises(InputError, match="row and column means overflows"):
+        merganser.FisherResult.load(tmp_path / "f.safetensors")

@@ -182,6 +182,8 @@ def test_unstable_weights_are_said(folder):
         ({"data": [[{"text": "a", "label": 1}]] * 2}, "data.0. has 1 examples"),
         ({"base_data": []}, "data has no examples"),
         ({"experts": []}, "experts must have at least one model"),
+        ({"num_examples": [39, 33]}, "experts.0.: .* at least the 40 .* got 39"),
+        ({"base_num_examples": 3}, "base: .* at least the 20 examples used, got 3"),
     ],
 )
 def test_refusals(folder, changes, message):
@@ -218,8 +220,36 @@ def test_merge_refuses_other_subspaces(folder, result):
         merganser.merge(load(folder), models, method=method)
     with pytest.raises(merganser.InputError, match="Fisher of 1 experts.* got 2"):
         merganser.merge(load(folder), models[:1], method=method, subspace=result)
+    swapped = [load(folder, name) for name in reversed(TASKS)]
+    with pytest.raises(merganser.InputError, match="weights than those of models.0."):
+        merganser.merge(load(folder), swapped, method=method, subspace=result)
+    with pytest.raises(merganser.InputError, match="weights than those of base"):
+        merganser.merge(models[0], models, method=method, subspace=result)
     partly = load(folder)
     partly.classifier.weight.requires_grad_(False)
     some = estimate(folder, base=partly)
     with pytest.raises(merganser.InputError, match="lacks tensors that differ"):
         merganser.merge(load(folder), models, method=method, subspace=some)
+
+
+def test_sizes_are_checked():
+    """A wrong size would be read beyond the end of an array."""
+    fisher, gradient = torch.ones(2, 3, 3), torch.ones(2, 3)
+    given = {"counts": [1, 1], "num_examples": 2}
+
+    def loss(fisher, gradient, **changes):
+        return merganser._C.SubspaceLoss(
+            fisher=fisher, gradient=gradient, **{**given, **changes}
+        )
+
+    for counts in ([], [1]):
+        with pytest.raises(merganser.InputError, match="as many counts as folds"):
+            loss(fisher, gradient, counts=counts)
+    groups = [("a", ["x"]), ("b", ["y"]), ("c", ["z"])]
+    base = loss(fisher, None)
+    for expert in (loss(fisher, None), loss(fisher[:, :2, :2], gradient[:, :2])):
+        with pytest.raises(merganser.InputError, match="of 2 folds and 3 columns"):
+            merganser._C.SubspaceFisher(groups=groups, base=base, experts=[expert])
+    with pytest.raises(merganser.InputError, match="not finite"):
+        bad = loss(fisher / 0, gradient)
+        merganser._C.SubspaceFisher(groups=groups, base=base, experts=[bad])

@@ -61,11 +61,27 @@ def test_is_the_average_of_python(folder, with_base):
     assert abs(other[0]["loss"] - loss.item()) > 1e-3
 
 
+def test_a_saved_posterior(folder, tmp_path):
+    """Its precision has that of the prior: adding one again is refused."""
+    fisher = folder / "model.safetensors"
+    Posterior.laplace(folder / "model", fisher, delta=20).save(tmp_path / "p")
+    saved = tmp_path / "p" / "posterior.safetensors"
+    expected = evaluate(folder, "--fisher", fisher, "--delta", 20, "--samples", 3)
+    found = evaluate(folder, "--fisher", saved, "--samples", 3)
+    loss = json.loads(expected.stdout)[0]["loss"]
+    assert json.loads(found.stdout)[0]["loss"] == pytest.approx(loss, abs=1e-6)
+    for prior in (("--delta", 1), ("--base-fisher", folder / "base.safetensors")):
+        done = evaluate(folder, "--fisher", saved, "--samples", 3, *prior, check=False)
+        assert done.returncode == 2
+        assert "leave out the base's Fisher and delta" in done.stderr
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
         ({"--fisher": None}, "expected --samples and --fisher together, got one"),
         ({"--samples": None}, "expected --samples and --fisher together, got one"),
+        ({"--samples": None, "--fisher": None}, "no effect without --samples"),
         ({"--samples": 0}, "expected a whole number from 1"),
         ({"--delta": -1}, "delta must be finite and non-negative, got -1"),
         ({"--delta": 0}, "parameters have precision 0; expected --delta above 0"),
