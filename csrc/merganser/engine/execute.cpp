@@ -238,7 +238,7 @@ fs::path output_folder(const fs::path& given) {
   if (given.empty()) {
     throw InputError("the path of the output directory is empty");
   }
-  const fs::path out = with_name(given);
+  fs::path out = with_name(given);
   if (!fs::is_symlink(out)) {
     return out;
   }
