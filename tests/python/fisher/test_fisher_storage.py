@@ -127,7 +127,9 @@ def test_a_product_of_means_is_kept(tmp_path):
 
 def test_refusals(tmp_path):
     path = tmp_path / "f.safetensors"
-    with pytest.raises(InputError, match="one of float32, bfloat16, factored, not 'int4'"):
+    with pytest.raises(
+        InputError, match="one of float32, bfloat16, factored, not 'int4'"
+    ):
         fisher(w=torch.ones(2, 3)).save(path, storage="int4")
     with pytest.raises(InputError, match="tensor w factored: it has negative values"):
         fisher(w=torch.tensor([[1.0, 2, 3], [-1, 9, 9]])).save(path, storage="factored")
