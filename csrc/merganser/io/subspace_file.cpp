@@ -41,10 +41,13 @@ int64_t folds_of(const SubspaceFisher::Loss& loss) {
   return static_cast<int64_t>(loss.counts.size());
 }
 
+int64_t examples_used(const SubspaceFisher::Loss& loss) {
+  return std::accumulate(loss.counts.begin(), loss.counts.end(), int64_t{0});
+}
+
 bool is_sound(const SubspaceFisher::Loss& loss) {
   return loss.counts.size() >= 2 && std::ranges::min(loss.counts) >= 1 &&
-      loss.num_examples >=
-      std::accumulate(loss.counts.begin(), loss.counts.end(), int64_t{0});
+      loss.num_examples >= examples_used(loss);
 }
 
 bool is_sound(const SubspaceFisher& fisher) {
@@ -84,8 +87,7 @@ void check_values(
 }
 
 void check_counts(const SubspaceFisher::Loss& loss, const std::string& label) {
-  const int64_t used =
-      std::accumulate(loss.counts.begin(), loss.counts.end(), int64_t{0});
+  const int64_t used = examples_used(loss);
   if (loss.num_examples < used) {
     throw InputError(fmt::format(
         "{}: expected num_examples of at least the {} examples used, got {}",

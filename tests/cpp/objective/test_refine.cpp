@@ -17,6 +17,19 @@ namespace {
 
 using test::TaskModels;
 
+// Expects steps that were not finite, rejected and counted in the report.
+void expect_not_finite_steps(const RefineResult& result) {
+  int64_t rejected = 0;
+  int64_t not_finite = 0;
+  for (const RefineStep& step : result.steps) {
+    rejected += step.rejected;
+    not_finite += step.not_finite;
+    EXPECT_EQ(to_json(step)["not_finite"], step.not_finite);
+  }
+  EXPECT_GT(not_finite, 0) << result.to_text();
+  EXPECT_GE(rejected, not_finite);
+}
+
 class Refine : public testing::TestWithParam<RefineSolver> {
  protected:
   Refine() {
@@ -143,15 +156,7 @@ TEST_P(RefineNotFinite, CountsTheTrials) {
   options_.objective.base_fisher.reset();
   options_.learning_rate = 1e30;
   const RefineResult result = refine(options_);
-  int64_t rejected = 0;
-  int64_t not_finite = 0;
-  for (const RefineStep& step : result.steps) {
-    rejected += step.rejected;
-    not_finite += step.not_finite;
-    EXPECT_EQ(to_json(step)["not_finite"], step.not_finite);
-  }
-  EXPECT_GT(not_finite, 0) << result.to_text();
-  EXPECT_GE(rejected, not_finite);
+  expect_not_finite_steps(result);
   EXPECT_TRUE(std::isfinite(result.steps[result.kept].held_out));
 }
 
@@ -203,23 +208,15 @@ TEST_P(RefineSubspace, RejectsTrialsThatAreNotFinite) {
     }
     models_.save(name, model.encoder);
   };
-  change("merged", [](at::Tensor bias, at::Tensor out, double) {
+  change("merged", [](const at::Tensor& bias, const at::Tensor& out, double) {
     bias.fill_(-60);
     out.fill_(20);
   });
-  change("one", [](at::Tensor bias, const at::Tensor&, double sign) {
+  change("one", [](const at::Tensor& bias, const at::Tensor&, double sign) {
     bias.fill_(3e38 * sign);
   });
   const RefineResult result = refine(options_);
-  int64_t rejected = 0;
-  int64_t not_finite = 0;
-  for (const RefineStep& step : result.steps) {
-    rejected += step.rejected;
-    not_finite += step.not_finite;
-    EXPECT_EQ(to_json(step)["not_finite"], step.not_finite);
-  }
-  EXPECT_GT(not_finite, 0) << result.to_text();
-  EXPECT_GE(rejected, not_finite);
+  expect_not_finite_steps(result);
   EXPECT_LE(result.steps[result.kept].held_out, result.steps[0].held_out);
 }
 
