@@ -22,7 +22,11 @@ TASKS = {"one": 40, "two": 30}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A base, two experts trained from it, their average, data and Fishers."""
+    """A base, two experts trained from it, a merge that overshoots, data and Fishers.
+
+    The merge adds each task vector three times: every solver has a clear step to take,
+    with labels and with the experts' predictions.
+    """
     folder = tmp_path_factory.mktemp("refine")
     training_inputs.make_bert(folder / "base")
     for seed, (name, count) in enumerate(TASKS.items()):
@@ -39,9 +43,10 @@ def folder(tmp_path_factory):
     shutil.copytree(folder / "base", folder / "merged")
     files = [folder / name / "model.safetensors" for name in TASKS]
     one, two = (safetensors.torch.load_file(file) for file in files)
-    mean = {name: (one[name] + two[name]) / 2 for name in one}
     file = folder / "merged" / "model.safetensors"
-    safetensors.torch.save_file(mean, file, {"format": "pt"})
+    base = safetensors.torch.load_file(file)
+    merged = {name: 3 * (one[name] + two[name]) - 5 * base[name] for name in base}
+    safetensors.torch.save_file(merged, file, {"format": "pt"})
     return folder
 
 
