@@ -53,10 +53,6 @@ std::optional<Posterior> load_posterior(const Options& options) {
     throw InputError("expected --samples and --fisher together, got one");
   }
   if (!options.samples) {
-    if (options.base_fisher || options.delta > 0) {
-      throw InputError(
-          "--base-fisher and --delta have no effect without --samples");
-    }
     return std::nullopt;
   }
   if (options.linearized_at) {
@@ -138,6 +134,9 @@ void add_posterior_options(CLI::App& parser, Options& o) {
           "--delta", o.delta, "--samples: precision of a normal prior to add")
       ->capture_default_str();
   add_seed(parser, o.seed, "--samples: random seed");
+  for (const char* option : {"--base-fisher", "--delta", "--seed"}) {
+    parser.get_option(option)->needs(parser.get_option("--samples"));
+  }
 }
 
 } // namespace

@@ -80,8 +80,12 @@ def test_a_saved_posterior(folder, tmp_path):
     "changes, message",
     [
         ({"--fisher": None}, "expected --samples and --fisher together, got one"),
-        ({"--samples": None}, "expected --samples and --fisher together, got one"),
-        ({"--samples": None, "--fisher": None}, "no effect without --samples"),
+        ({"--samples": None, "--delta": None}, "expected --samples and --fisher"),
+        ({"--samples": None, "--fisher": None}, "--delta requires --samples"),
+        (
+            {"--samples": None, "--fisher": None, "--delta": None, "--seed": 1},
+            "--seed requires --samples",
+        ),
         ({"--samples": 0}, "expected a whole number from 1"),
         ({"--delta": -1}, "delta must be finite and non-negative, got -1"),
         ({"--delta": 0}, "parameters have precision 0; expected --delta above 0"),
