@@ -5,7 +5,6 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <cmath>
 #include <set>
 
 #include "merganser/base/error.h"
@@ -50,27 +49,6 @@ std::string kind(const YAML::Node& node) {
 // scalars.
 bool is_merge_key(const YAML::Node& key) {
   return key.IsScalar() && key.Tag() == "?" && key.Scalar() == "<<";
-}
-
-// A copy without places in a text.
-YAML::Node without_marks(const YAML::Node& node) {
-  YAML::Node copy;
-  if (node.IsMap()) {
-    copy = YAML::Node(YAML::NodeType::Map);
-    for (const auto& entry : node) {
-      copy.force_insert(
-          without_marks(entry.first), without_marks(entry.second));
-    }
-  } else if (node.IsSequence()) {
-    copy = YAML::Node(YAML::NodeType::Sequence);
-    for (const YAML::Node& item : node) {
-      copy.push_back(without_marks(item));
-    }
-  } else if (node.IsScalar()) {
-    copy = node.Scalar();
-    copy.SetTag(node.Tag());
-  }
-  return copy;
 }
 
 // Refuses what yaml-cpp would pass on unchanged into files that are UTF-8.
@@ -275,63 +253,6 @@ YamlValue YamlValue::at(std::string_view key) const {
       "'{}' is missing{}{}", key, name_.empty() ? "" : " in ", name_));
 }
 
-YamlValue YamlValue::with(std::string_view assignment) const {
-  const size_t equals = assignment.find('=');
-  if (equals == std::string_view::npos || equals == 0) {
-    throw InputError(fmt::format("expected key=value, got '{}'", assignment));
-  }
-  const YamlValue value = parse(
-      std::string(assignment.substr(equals + 1)), std::string(assignment));
-  return YamlValue(
-      replaced(assignment.substr(0, equals), without_marks(value.node_)),
-      source_,
-      name_);
-}
-
-// Copies the mappings and lists on the path only: nodes of an anchor keep their
-// value everywhere else.
-YAML::Node YamlValue::replaced(std::string_view path, const YAML::Node& value)
-    const {
-  const size_t dot = path.find('.');
-  const std::string first(path.substr(0, dot));
-  const auto below = [&](const std::optional<YamlValue>& old) {
-    if (dot == std::string_view::npos) {
-      return value;
-    }
-    const YamlValue next = old && !old->node_.IsNull()
-        ? *old
-        : YamlValue(
-              YAML::Node(YAML::NodeType::Map),
-              source_,
-              fmt::format("{}{}{}", name_, name_.empty() ? "" : ".", first));
-    return next.replaced(path.substr(dot + 1), value);
-  };
-  if (is_list()) {
-    const YAML::Node position(first);
-    const auto at = YamlValue(position, source_, name_ + "'s position")
-                        .integer(0, static_cast<int64_t>(node_.size()) - 1);
-    YAML::Node copy(YAML::NodeType::Sequence);
-    const std::vector<YamlValue> all = items();
-    for (size_t i = 0; i < all.size(); ++i) {
-      copy.push_back(
-          static_cast<int64_t>(i) == at ? below(all[i]) : all[i].node_);
-    }
-    return copy;
-  }
-  YAML::Node copy(YAML::NodeType::Map);
-  for (const YAML::Node& key : keys()) {
-    if (key.Scalar() != first) {
-      copy.force_insert(key, at(key.Scalar()).node_);
-    } else {
-      copy.force_insert(key, below(find(first)));
-    }
-  }
-  if (!find(first)) {
-    copy.force_insert(first, below(std::nullopt));
-  }
-  return copy;
-}
-
 std::string YamlValue::to_yaml() const {
   return YAML::Dump(node_) + "\n";
 }
@@ -350,74 +271,6 @@ std::vector<YamlValue> YamlValue::items() const {
         YamlValue(node_[i], source_, fmt::format("{}[{}]", name_, i)));
   }
   return values;
-}
-
-std::string YamlValue::text() const {
-  if (!node_.IsScalar() || node_.Scalar().empty()) {
-    fail_type("a string");
-  }
-  return node_.Scalar();
-}
-
-std::filesystem::path YamlValue::path(
-    const std::filesystem::path& folder) const {
-  const auto path = (folder / text()).lexically_normal();
-  return path.has_filename() ? path : path.parent_path(); // "models/a/"
-}
-
-bool YamlValue::boolean() const {
-  bool value;
-  if (!node_.IsScalar() || !YAML::convert<bool>::decode(node_, value)) {
-    fail_type("true or false");
-  }
-  return value;
-}
-
-bool YamlValue::flag() const {
-  if (node_.IsScalar() && (node_.Scalar() == "0" || node_.Scalar() == "1")) {
-    return node_.Scalar() == "1";
-  }
-  return boolean();
-}
-
-double YamlValue::number(double min, double max) const {
-  double value;
-  if (!node_.IsScalar() || !YAML::convert<double>::decode(node_, value) ||
-      !std::isfinite(value)) {
-    fail_type("a number");
-  }
-  if (value < min || value > max) {
-    fail_type(
-        max == std::numeric_limits<double>::max()
-            ? fmt::format("at least {}", min)
-            : fmt::format("between {} and {}", min, max));
-  }
-  return value;
-}
-
-double YamlValue::positive(double max) const {
-  const double value = number();
-  if (value <= 0) {
-    fail_type("greater than 0");
-  }
-  if (value > max) {
-    fail_type(fmt::format("at most {}", max));
-  }
-  return value;
-}
-
-int64_t YamlValue::integer(int64_t min, int64_t max) const {
-  int64_t value;
-  if (!node_.IsScalar() || !YAML::convert<int64_t>::decode(node_, value)) {
-    fail_type("an integer");
-  }
-  if (value < min || value > max) {
-    fail_type(
-        max == std::numeric_limits<int64_t>::max()
-            ? fmt::format("at least {}", min)
-            : fmt::format("between {} and {}", min, max));
-  }
-  return value;
 }
 
 } // namespace merganser

@@ -17,129 +17,10 @@
 #include "merganser/io/atomic_file.h"
 #include "merganser/text/csv.h"
 #include "merganser/text/dataset.h"
+#include "merganser/text/label.h"
 
 namespace merganser {
 namespace {
-
-constexpr int64_t kLargestLabel = std::numeric_limits<int32_t>::max();
-constexpr size_t kNamesShown = 10;
-
-[[noreturn]] void fail(
-    const std::filesystem::path& path,
-    int64_t line,
-    std::string_view what) {
-  throw InputError(fmt::format("{}:{}: {}", path.string(), line, what));
-}
-
-[[noreturn]] void refuse_label(
-    const std::filesystem::path& path,
-    int64_t line,
-    const std::string& label, // quoted
-    const LabelNames& names) {
-  if (names.empty()) {
-    fail(
-        path,
-        line,
-        fmt::format(
-            "the label is {}, expected a whole number from 0 to {}; a name "
-            "needs id2label in the model's config.json",
-            label,
-            kLargestLabel));
-  }
-  std::vector<std::string> known;
-  for (const auto& [name, id] : names) {
-    known.push_back(known.size() < kNamesShown ? quote(name) : "...");
-    if (known.size() > kNamesShown) {
-      break;
-    }
-  }
-  fail(
-      path,
-      line,
-      fmt::format(
-          "the label is {}, expected a whole number from 0 to {} or a name in "
-          "the model's config.json ({})",
-          label,
-          kLargestLabel,
-          fmt::join(known, ", ")));
-}
-
-std::optional<int64_t> label_of_number(double number) {
-  if (number >= 0 && number <= kLargestLabel && number == std::floor(number)) {
-    return static_cast<int64_t>(number);
-  }
-  return {};
-}
-
-// Digits, which ".0" may follow: pandas writes integers so where a column has
-// gaps.
-std::optional<int64_t> label_of_digits(std::string_view text) {
-  const size_t point = std::min(text.find('.'), text.size());
-  const std::string_view digits = text.substr(0, point);
-  const std::string_view zeros = text.substr(std::min(point + 1, text.size()));
-  int64_t value = 0;
-  const char* const digits_end = digits.data() + digits.size();
-  const auto [end, error] = std::from_chars(digits.data(), digits_end, value);
-  if (error != std::errc() || end != digits_end || digits.front() == '-' ||
-      value > kLargestLabel || (point != text.size() && zeros.empty()) ||
-      zeros.find_first_not_of('0') != std::string_view::npos) {
-    return {};
-  }
-  return value;
-}
-
-std::optional<int64_t> label_of_name(
-    std::string_view text,
-    const LabelNames& names) {
-  const auto found = names.find(std::string(text));
-  return found == names.end() ? std::nullopt : std::optional(found->second);
-}
-
-int64_t parse_json_label(
-    const std::filesystem::path& path,
-    int64_t line,
-    const nlohmann::json& label,
-    const LabelNames& names) {
-  std::optional<int64_t> id;
-  if (label.is_number()) {
-    id = label_of_number(label.get<double>());
-  } else if (label.is_string()) {
-    id = label_of_name(label.get_ref<const std::string&>(), names);
-  }
-  if (!id) {
-    refuse_label(
-        path,
-        line,
-        label.is_string() ? "the string " + quote(label.get<std::string>())
-                          : quote(label.dump()),
-        names);
-  }
-  return *id;
-}
-
-int64_t parse_table_label(
-    const std::filesystem::path& path,
-    int64_t line,
-    std::string_view label,
-    const LabelNames& names) {
-  const std::optional<int64_t> number = label_of_digits(label);
-  const std::optional<int64_t> name = label_of_name(label, names);
-  if (!number && !name) {
-    refuse_label(path, line, quote(label), names);
-  }
-  if (number && name && *number != *name) {
-    fail(
-        path,
-        line,
-        fmt::format(
-            "the label {} is the name of class {} and the number of class {}; "
-            "in a .jsonl file a name is a string",
-            quote(label),
-            *name,
-            *number));
-  }
-  return number ? *number : *name;
-}
 
 // Names of labels are null, in the functions below, where labels are ignored.
 
@@ -185,7 +66,7 @@ TextColumns find_texts(
   }
   const auto refuse_other = [&](const std::string& name) {
     if (has(name) && name != found.text && name != found.pair) {
-      fail(
+      fail_at_line(
           path,
           line,
           fmt::format(
@@ -215,17 +96,17 @@ TextExample parse_json_line(
   const nlohmann::json object =
       parse_strict_json(text, fmt::format("{}:{}", path.string(), line));
   if (!object.is_object()) {
-    fail(path, line, "expected an object with \"text\" and \"label\"");
+    fail_at_line(path, line, "expected an object with \"text\" and \"label\"");
   }
   const auto value = [&](const std::string& key) -> const nlohmann::json& {
     if (!object.contains(key)) {
-      fail(path, line, fmt::format("the key \"{}\" is missing", key));
+      fail_at_line(path, line, fmt::format("the key \"{}\" is missing", key));
     }
     return object[key];
   };
   const auto text_of = [&](const std::string& key) {
     if (!value(key).is_string()) {
-      fail(path, line, fmt::format("\"{}\" is not a string", key));
+      fail_at_line(path, line, fmt::format("\"{}\" is not a string", key));
     }
     return value(key).get<std::string>();
   };
@@ -234,7 +115,7 @@ TextExample parse_json_line(
   TextExample example{
       text_of(texts.text),
       names == nullptr ? 0
-                       : parse_json_label(path, line, value("label"), *names),
+                       : read_json_label(path, line, value("label"), *names),
       line};
   if (texts.pair) {
     example.text_pair = text_of(*texts.pair);
@@ -258,7 +139,7 @@ std::vector<TextExample> read_json_lines(
       examples.push_back(parse_json_line(path, line, text, names));
       if (examples.back().text_pair.has_value() !=
           examples.front().text_pair.has_value()) {
-        fail(
+        fail_at_line(
             path,
             line,
             fmt::format(
@@ -284,7 +165,7 @@ std::vector<TextExample> read_table(
   const auto column = [&](std::string_view name) {
     const auto found = std::find(fields.begin(), fields.end(), name);
     if (found == fields.end()) {
-      fail(
+      fail_at_line(
           path,
           reader.line(),
           fmt::format(
@@ -293,7 +174,7 @@ std::vector<TextExample> read_table(
               fmt::join(fields, "\", \"")));
     }
     if (std::find(std::next(found), fields.end(), name) != fields.end()) {
-      fail(
+      fail_at_line(
           path,
           reader.line(),
           fmt::format("the header has two columns \"{}\"", name));
@@ -312,7 +193,7 @@ std::vector<TextExample> read_table(
   std::vector<TextExample> examples;
   while (reader.next(fields)) {
     if (fields.size() != width) {
-      fail(
+      fail_at_line(
           path,
           reader.line(),
           fmt::format(
@@ -323,7 +204,7 @@ std::vector<TextExample> read_table(
     }
     const int64_t id = names == nullptr
         ? 0
-        : parse_table_label(path, reader.line(), fields[label], *names);
+        : read_table_label(path, reader.line(), fields[label], *names);
     examples.push_back({std::move(fields[text]), id, reader.line()});
     if (texts.pair) {
       examples.back().text_pair = std::move(fields[pair]);
@@ -335,7 +216,7 @@ std::vector<TextExample> read_table(
 void check_utf8(const std::filesystem::path& path, std::string_view content) {
   if (const auto at = find_ill_formed_utf8(content)) {
     const std::string_view before = content.substr(0, *at);
-    fail(
+    fail_at_line(
         path,
         1 + std::count(before.begin(), before.end(), '\n'),
         "is not UTF-8; convert the file to UTF-8");
