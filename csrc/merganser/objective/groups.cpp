@@ -7,6 +7,7 @@
 
 #include "merganser/base/error.h"
 #include "merganser/recipe/layer_name.h"
+#include "merganser/train/arena.h"
 
 namespace merganser {
 namespace {

@@ -5,9 +5,10 @@
 #include <vector>
 
 #include "merganser/base/api.h"
-#include "merganser/train/arena.h"
 
 namespace merganser {
+
+class Arena;
 
 // A partition of the parameters: one group, the blocks of an encoder
 // (embeddings, attention and MLP of each layer, head), or single tensors.

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "merganser/train/arena.h"
+
 namespace merganser {
 namespace {
 

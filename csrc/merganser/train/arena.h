@@ -1,11 +1,15 @@
 #pragma once
 
-#include <torch/nn/module.h>
+#include <ATen/core/Tensor.h>
 
 #include <string>
 #include <vector>
 
 #include "merganser/base/api.h"
+
+namespace torch::nn {
+class Module;
+}
 
 namespace merganser {
 

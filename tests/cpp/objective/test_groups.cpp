@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "merganser/base/error.h"
+#include "merganser/train/arena.h"
 #include "support/small_task_models.h"
 
 namespace merganser {
