@@ -50,8 +50,8 @@ def mismatch(
     coordinates with H_0 > 0, with the share of |m|^2 that this leaves out. H_0 up to
     1e-12 times its mean is rounding, and counts as 0.
 
-    Memory: T + 4 tensors in the parameters' shapes for T experts, other than those that
-    the caller passes.
+    Memory: T + 4 tensors in the parameters' shapes for T experts, and one for each
+    Fisher, other than those that the caller passes.
 
     Args:
         base: theta_0, a module; or any model where another one is a module. The module
@@ -122,6 +122,7 @@ def mismatch(
             h0 = without_rounding(
                 carrier.diagonal(fisher, "base_fisher", base, origin, others)
             )
+            del fisher  # as large as the model
         goal = None if target is None else carrier.read(target, "target")
         forward = Forward(carrier.module, loss, dtype)
         for task in tasks:

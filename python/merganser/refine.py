@@ -151,8 +151,9 @@ def refine(
             run resumes from it, with the same result. It is kept after the run.
         progress: called after each step with its number, the max number and a text.
 
-    Memory, other than the models that the caller passes: T + 4 tensors in the
-    parameters' shapes for "subspace" with T experts, 7 for the other solvers.
+    Memory, other than the models that the caller passes, in tensors of the parameters'
+    shapes, with `base_fisher`: T + 6 for "subspace" with T experts, 7 for "adamw", 11
+    for "newton" with `refresh`; without, it holds the experts' Fishers.
 
     Returns:
         A RefineResult: `state_dict`, `report` and `plot`.

@@ -50,7 +50,8 @@ def subspace_fisher(
     the gradient at theta_t. From each example it takes the products <g_i, tau_tg> only,
     which the backward pass gives with one more product per layer and task vector.
 
-    Memory: 2 T + 4 tensors in the parameters' shapes for T experts.
+    Memory: T + 3 tensors in the parameters' shapes for T experts, other than those that
+    the caller passes.
 
     Args:
         base: theta_0, a module; or any model where another one is a module. The module

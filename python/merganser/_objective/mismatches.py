@@ -51,12 +51,14 @@ class Mismatches:
     def measure(self, label: str, state: State, groups: str) -> CandidateMismatch:
         whole = group_names(self._carrier.parameters, "global")
         total = zeros(self._carrier.parameters)
-        tasks = {}
-        for t, task in enumerate(self._tasks):
+
+        def add(t: int, task: Task) -> Mismatch:
             part = self._mismatch(t, label, state)
             for name, x in part.items():
                 total[name] += x
-            tasks[task.name] = self._norms(part, [task], state, whole)["all"]
+            return self._norms(part, [task], state, whole)["all"]
+
+        tasks = {task.name: add(t, task) for t, task in enumerate(self._tasks)}
         in_total = self._norms(total, self._tasks, state, whole)["all"]
         if groups == "global":
             return CandidateMismatch(in_total, tasks)
