@@ -13,7 +13,7 @@ import training_inputs
 pytestmark = pytest.mark.slow
 
 # Layers of a model: no tensor is a large part of its parameters.
-SIZES = (4, 16)
+SIZES = (8, 32)
 WIDTH = {
     "hidden_size": 256,  # activations of a few tokens are few beside a layer
     "intermediate_size": 1024,
