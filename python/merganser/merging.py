@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from . import _C
 from ._merge.inputs import read_inputs
-from ._merge.memory_merge import make_engine, measure_fishers, merge_tensor
+from ._merge.memory_merge import are_auto, make_engine, measure_fishers, merge_tensor
 from .fisher_result import FisherResult
 from .gram import GramResult
 from .subspace_result import SubspaceResult
@@ -18,7 +18,7 @@ from .subspace_result import SubspaceResult
 Model = nn.Module | Mapping[str, Tensor]
 Fisher = FisherResult | str | os.PathLike
 Gram = GramResult | str | os.PathLike
-Weight = float | Sequence | Mapping[str, Any]
+Weight = float | str | Sequence | Mapping[str, Any]
 
 
 def merge(
@@ -63,7 +63,8 @@ def merge(
             interpolated from the first layer to the last, [{"filter": "attention",
             "value": 0.3}, {"value": 1}] is 0.3 for tensors with "attention" in their
             names and 1 for the others. Not negative for methods with Fishers or Gram
-            matrices.
+            matrices. "auto" for task_arithmetic with `subspace`: the best ones in the
+            span of the task vectors.
             passthrough, slerp and model_stock have no weights.
         base_fisher: F_0, for fisher_base, gradient_matching, removal, ewr and
             block_gradient_matching.
@@ -71,10 +72,10 @@ def merge(
             the path of its file. Weights without Gram matrices are merged by linear and
             gradient_matching, respectively; those with them need no Fisher.
         base_gram: the base's, for block_gradient_matching.
-        subspace: for subspace_gradient_matching; the SubspaceResult of this base and
-            these models, in their order, or the path of its file. Checked where the
-            checkpoints are known, as of modules that transformers loaded. A warning
-            says when its examples are too few for stable weights.
+        subspace: for subspace_gradient_matching and weights="auto"; the SubspaceResult
+            of this base and these models, in their order, or the path of its file.
+            Checked where the checkpoints are known, as of modules that transformers
+            loaded. A warning says when its examples are too few for stable weights.
         parameters: parameters of the method, as in a recipe, also by layer and by
             filter: {"delta": 1e-9, "normalize_fishers": True}, {"lambda": 0.7},
             {"density": 0.5}, {"scale": 2}, ...; defaults for the rest.
@@ -96,15 +97,16 @@ def merge(
 
     Source: Daheim et al., arXiv 2310.12808; docs/method.md.
     """
+    found = _C.find_method(method)
     inputs = read_inputs(
-        _C.find_method(method),
+        found,
         base,
         models,
         fishers,
         base_fisher,
         grams,
         base_gram,
-        subspace,
+        subspace if found.needs_subspace or are_auto(weights) else None,
     )
     engine = make_engine(inputs, weights, parameters)
     measure_fishers(engine, inputs)

@@ -121,13 +121,24 @@ MemoryMerge::MemoryMerge(
   for (size_t i = 0; i < names.size(); ++i) {
     depths_.emplace(names[i], depths[i]);
   }
-  if (method_.needs_subspace) {
+  const bool is_auto = method_.find_parameter("weight") != nullptr &&
+      weights_are_auto(model_settings(), parameters_);
+  if (method_.needs_subspace || is_auto) {
     if (!subspace) {
-      throw InputError(
-          fmt::format("method {} needs a subspace Fisher", method_.name));
+      throw InputError(fmt::format(
+          "{} needs a subspace Fisher",
+          is_auto ? "weight: auto" : fmt::format("method {}", method_.name)));
     }
-    solve(*subspace);
+    solve(is_auto ? subspace->as_one_group() : *subspace);
   }
+}
+
+std::vector<const Settings*> MemoryMerge::model_settings() const {
+  std::vector<const Settings*> settings;
+  for (const Settings& model : models_) {
+    settings.push_back(&model);
+  }
+  return settings;
 }
 
 void MemoryMerge::solve(const SubspaceFisher& subspace) {
@@ -140,16 +151,8 @@ void MemoryMerge::solve(const SubspaceFisher& subspace) {
   }
   std::vector<size_t> experts(num_experts);
   std::iota(experts.begin(), experts.end(), size_t{0});
-  std::vector<double> alphas;
-  for (const Settings& model : models_) {
-    alphas.push_back(
-        constant_parameter(method_, "weight", {&model, &parameters_}, 0));
-  }
   const SubspaceWeights found = solve_subspace(
-      subspace,
-      experts,
-      alphas,
-      constant_parameter(method_, "shrink", {&parameters_}, 0));
+      subspace, experts, method_, model_settings(), parameters_, 0);
   unstable_ = unstable(found);
   const size_t num_groups = subspace.groups.size();
   for (size_t g = 0; g < num_groups; ++g) {
@@ -180,22 +183,20 @@ TensorParameters MemoryMerge::parameters_of(const std::string& name) const {
   if (found == depths_.end()) {
     throw InputError(fmt::format("unknown tensor '{}'", name));
   }
-  std::vector<const Settings*> models;
-  for (const Settings& model : models_) {
-    models.push_back(&model);
-  }
+  const std::vector<const Settings*> models = model_settings();
   const TensorPlace place = {
       name, std::vector<std::string>(models.size(), name), found->second};
   TensorParameters parameters =
       resolve_parameters(method_, parameters_, models, {}, place, 0);
   replace_auto(parameters.rho, rhos_, fisher_label);
-  if (method_.needs_subspace) {
+  if (!subspace_weights_.empty()) {
     const auto weights = subspace_weights_.find(name);
     if (weights == subspace_weights_.end()) {
       throw InputError(
           fmt::format("the subspace Fisher lacks tensor '{}'", name));
     }
-    parameters.weights = weights->second;
+    parameters.weights = formula_weights(
+        method_, weights->second, parameters.normalize != 0, parameters.lambda);
   }
   return parameters;
 }

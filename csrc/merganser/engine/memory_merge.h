@@ -53,8 +53,9 @@ class MERGANSER_API MemoryMerge {
   // `parameters` and `models`: the mappings `parameters` of the merge and of
   // each model, as in a recipe, but only of this method and without a sweep.
   // `names`: of all tensors, for parameters that depend on the layer. Throws
-  // InputError as a recipe would. `subspace`: for the methods that need one,
-  // with an expert per model, in this order; its hashes are not read.
+  // InputError as a recipe would. `subspace`: for the methods that need one
+  // and for weight: auto, with an expert per model, in this order; its hashes
+  // are not read.
   MemoryMerge(
       std::string_view method,
       const YamlValue& parameters,
@@ -91,6 +92,7 @@ class MERGANSER_API MemoryMerge {
  private:
   void read_rhos();
   void solve(const SubspaceFisher& subspace);
+  std::vector<const Settings*> model_settings() const;
   TensorParameters parameters_of(const std::string& name) const;
   double num_examples(size_t fisher) const;
   TensorPlan plan(const TensorInfo& output, const MemorySources& from) const;

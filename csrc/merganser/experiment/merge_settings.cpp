@@ -69,6 +69,15 @@ std::string parameters_text(const Recipe& recipe) {
   return text.empty() ? text : "parameters:\n" + text;
 }
 
+// Names the merge in the errors of its settings.
+bool uses_subspace(const YamlValue& entry, const Recipe& recipe) {
+  try {
+    return recipe.uses_subspace();
+  } catch (const InputError& error) {
+    entry.fail(fmt::format("{}: {}", entry.name(), error.what()));
+  }
+}
+
 std::vector<double> values_of(const Setting& sweep) {
   std::vector<double> values;
   for (size_t i = 0; i < sweep.outputs(); ++i) {
@@ -153,9 +162,6 @@ ExperimentMerge parse_merge(
   if (method.needs_base_gram()) {
     recipe.base_gram = up + base.gram;
   }
-  if (method.needs_subspace) {
-    recipe.subspace = up + layout::kSubspace;
-  }
   const auto weight = entry.find("weight");
   if (weight && gives_experts(*weight)) {
     weight->expect_keys(std::vector<std::string_view>(
@@ -174,6 +180,9 @@ ExperimentMerge parse_merge(
       model.parameters.emplace("weight", weight_of(expert, *weight, method));
     }
     recipe.models.push_back(std::move(model));
+  }
+  if (uses_subspace(entry, recipe)) {
+    recipe.subspace = up + layout::kSubspace;
   }
   merge.sweep = parse_sweep(entry, recipe);
   const size_t outputs = merge.sweep ? merge.sweep->values.size() : 1;

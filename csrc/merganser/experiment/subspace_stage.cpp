@@ -9,7 +9,7 @@ namespace merganser {
 void estimate_subspace(Workplace& work) {
   const Experiment& e = work.experiment;
   const auto needs = [](const ExperimentMerge& merge) {
-    return merge.recipe.method->needs_subspace;
+    return merge.recipe.uses_subspace();
   };
   if (std::ranges::none_of(e.merges, needs)) {
     return;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
@@ -147,6 +148,34 @@ SubspaceFisher parse_metadata(const std::string& text) {
 }
 
 } // namespace
+
+SubspaceFisher SubspaceFisher::as_one_group() const {
+  SubspaceFisher one = *this;
+  one.groups = {{"all", {}}};
+  for (const Group& group : groups) {
+    std::ranges::copy(group.tensors, std::back_inserter(one.groups[0].tensors));
+  }
+  // The G columns of an expert are next to each other, also across folds: row
+  // i of a Fisher's folds becomes row i / G.
+  const size_t in_group = groups.size();
+  const auto sum = [&](const Loss& from, Loss& to) {
+    to.fisher.assign(from.fisher.size() / (in_group * in_group), 0);
+    to.gradient.assign(from.gradient.size() / in_group, 0);
+    for (size_t i = 0; i < from.fisher.size(); ++i) {
+      const size_t row = i / columns() / in_group;
+      const size_t column = i % columns() / in_group;
+      to.fisher[row * one.columns() + column] += from.fisher[i];
+    }
+    for (size_t i = 0; i < from.gradient.size(); ++i) {
+      to.gradient[i / in_group] += from.gradient[i];
+    }
+  };
+  sum(base, one.base);
+  for (size_t t = 0; t < experts.size(); ++t) {
+    sum(experts[t], one.experts[t]);
+  }
+  return one;
+}
 
 void SubspaceFisher::check() const {
   const auto check_loss =

@@ -42,6 +42,9 @@ struct MERGANSER_API SubspaceFisher {
     return experts.size() * groups.size();
   }
 
+  // The same with whole task vectors: sums over the columns of an expert.
+  SubspaceFisher as_one_group() const;
+
   // Throws InputError unless all sizes fit one another, every fold has an
   // example, no data set has fewer examples than were used, and values are
   // finite.

@@ -14,6 +14,10 @@ std::string YamlValue::text() const {
   return node_.Scalar();
 }
 
+bool YamlValue::is_text(std::string_view text) const {
+  return node_.IsScalar() && node_.Scalar() == text;
+}
+
 std::filesystem::path YamlValue::path(
     const std::filesystem::path& folder) const {
   const auto path = (folder / text()).lexically_normal();

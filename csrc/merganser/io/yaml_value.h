@@ -62,6 +62,7 @@ class MERGANSER_API YamlValue {
   // Scalars. Numbers must be finite and in [min, max].
   // Paths are relative to `folder`.
   std::string text() const;
+  bool is_text(std::string_view text) const; // a scalar of this text
   std::filesystem::path path(const std::filesystem::path& folder) const;
   bool boolean() const;
   bool flag() const; // true or false, or 1 or 0

@@ -146,7 +146,7 @@ void open_inputs(MergePlan& plan, Problems& problems) {
           open_statistic(plan, *recipe.base_gram, /*is_gram=*/true);
     });
   }
-  if (recipe.method->needs_subspace) {
+  if (recipe.uses_subspace()) {
     problems.collect(
         [&] { plan.subspace = open_input(plan, *recipe.subspace); });
   }

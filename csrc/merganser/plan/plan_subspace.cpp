@@ -45,7 +45,9 @@ std::vector<size_t> find_experts(
 void check(const MergePlan& plan, const SubspaceFisher& fisher) {
   if (!plan.recipe.slices.empty() || plan.recipe.heads != HeadMode::kMerge) {
     throw InputError(fmt::format(
-        "{} expects whole models and heads: merge", plan.recipe.method->name));
+        "{} expects whole models and heads: merge",
+        plan.recipe.method->needs_subspace ? plan.recipe.method->name
+                                           : "weight: auto"));
   }
   if (!fisher.base.model_hash.starts_with(
           plan.inputs[*plan.base]->head_hash())) {
@@ -82,9 +84,11 @@ void note_weights(MergePlan& plan, size_t output) {
 }
 
 void solve(MergePlan& plan) {
-  const SubspaceFisher fisher =
-      SubspaceFisher::load(*plan.inputs[*plan.subspace]);
+  SubspaceFisher fisher = SubspaceFisher::load(*plan.inputs[*plan.subspace]);
   check(plan, fisher);
+  if (plan.recipe.has_auto_weights()) {
+    fisher = fisher.as_one_group();
+  }
   const std::vector<size_t> experts = find_experts(plan, fisher);
   plan.subspace_hashes = {fisher.base.model_hash};
   for (const size_t t : experts) {
@@ -96,22 +100,18 @@ void solve(MergePlan& plan) {
       plan.subspace_group_of[tensor] = g;
     }
   }
-  const MethodInfo& method = *plan.recipe.method;
+  std::vector<const Settings*> settings;
+  for (const PlanModel& model : plan.slices.front().models) {
+    settings.push_back(&model.recipe.parameters);
+  }
   for (size_t output = 0; output < plan.outputs.size(); ++output) {
-    std::vector<double> alphas;
-    for (const PlanModel& model : plan.slices.front().models) {
-      alphas.push_back(constant_parameter(
-          method,
-          "weight",
-          {&model.recipe.parameters, &plan.recipe.parameters},
-          output));
-    }
     plan.subspace_weights.push_back(solve_subspace(
         fisher,
         experts,
-        alphas,
-        constant_parameter(
-            method, "shrink", {&plan.recipe.parameters}, output)));
+        *plan.recipe.method,
+        settings,
+        plan.recipe.parameters,
+        output));
     note_weights(plan, output);
   }
 }

@@ -5,9 +5,10 @@
 
 namespace merganser {
 
-// Finds the weights of every model and group for subspace_gradient_matching.
-// Collects problems: statistics of other models or tensors, weights that depend
-// on the tensor. Does nothing for other methods.
+// Finds the weights of every model and group for subspace_gradient_matching,
+// and those of every model for weight: auto. Collects problems: statistics of
+// other models or tensors, weights that depend on the tensor. Does nothing for
+// other recipes.
 void plan_subspace(MergePlan& plan, Problems& problems);
 
 // The weights of the models for a tensor. Throws InputError for a tensor that

@@ -18,10 +18,15 @@ namespace {
 using nlohmann::ordered_json;
 using Rows = std::vector<std::vector<std::string>>;
 
+// The setting, or the weights that `auto` stands for.
 std::string describe_weight(
     const MergePlan& plan,
     const PlanSlice& slice,
     const PlanModel& model) {
+  if (plan.recipe.has_auto_weights()) {
+    const size_t t = &model - slice.models.data();
+    return fmt::format("{:.4f}", plan.subspace_weights.front().weights[t]);
+  }
   const Setting* setting = find_setting(
       plan.recipe.method->weights == WeightRule::kScale ? "scale" : "weight",
       {&model.recipe.parameters, &slice.parameters, &plan.recipe.parameters});

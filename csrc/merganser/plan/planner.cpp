@@ -142,7 +142,7 @@ void note_unused(MergePlan& plan) {
   note(any(&RecipeModel::fisher), method.needs_fishers, "fisher");
   note(recipe.base_gram.has_value(), method.needs_base_gram(), "base_gram");
   note(any(&RecipeModel::gram), method.needs_grams(), "gram");
-  note(recipe.subspace.has_value(), method.needs_subspace, "subspace");
+  note(recipe.subspace.has_value(), recipe.uses_subspace(), "subspace");
   note(
       any(&RecipeModel::num_examples) || recipe.base_num_examples,
       method.needs_num_examples,

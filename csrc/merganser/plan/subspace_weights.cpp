@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "merganser/base/error.h"
+#include "merganser/recipe/parameter_values.h"
 
 namespace merganser {
 namespace {
@@ -222,6 +222,29 @@ SubspaceWeights solve_subspace(
       .weights = {v.data(), v.data() + v.size()},
       .shrink = shrink,
       .expected = expected};
+}
+
+SubspaceWeights solve_subspace(
+    const SubspaceFisher& fisher,
+    const std::vector<size_t>& experts,
+    const MethodInfo& method,
+    const std::vector<const Settings*>& models,
+    const Settings& merge,
+    size_t output) {
+  if (weights_are_auto(models, merge)) {
+    return solve_subspace(
+        fisher, experts, std::vector<double>(experts.size(), 1), kAuto);
+  }
+  std::vector<double> alphas;
+  for (const Settings* model : models) {
+    alphas.push_back(
+        constant_parameter(method, "weight", {model, &merge}, output));
+  }
+  return solve_subspace(
+      fisher,
+      experts,
+      alphas,
+      constant_parameter(method, "shrink", {&merge}, output));
 }
 
 std::optional<std::string> unstable(const SubspaceWeights& found) {

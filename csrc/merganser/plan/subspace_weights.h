@@ -9,6 +9,8 @@
 #include "merganser/base/api.h"
 #include "merganser/io/subspace_file.h"
 #include "merganser/io/task_vector.h"
+#include "merganser/recipe/method.h"
+#include "merganser/recipe/setting.h"
 
 namespace merganser {
 
@@ -37,6 +39,17 @@ MERGANSER_API SubspaceWeights solve_subspace(
     const std::vector<size_t>& experts,
     const std::vector<double>& alphas,
     double shrink);
+
+// The same with the parameters of a merge. Where its weights are `auto`, all
+// alphas are 1 and the shrinkage is chosen; `fisher` then has one group, and
+// the solution is the weights.
+MERGANSER_API SubspaceWeights solve_subspace(
+    const SubspaceFisher& fisher,
+    const std::vector<size_t>& experts,
+    const MethodInfo& method,
+    const std::vector<const Settings*>& models,
+    const Settings& merge,
+    size_t output);
 
 // Why the weights are not stable, if cross-validation finds no improvement on
 // the base beyond one standard error.

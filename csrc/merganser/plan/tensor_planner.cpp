@@ -253,11 +253,15 @@ class TensorPlanner {
           slice_.parameters,
           place,
           output));
+      TensorParameters& parameters = tensor.parameters.back();
       if (plan_.subspace) {
-        tensor.parameters.back().weights =
-            subspace_weights(plan_, names_.output, output);
+        parameters.weights = formula_weights(
+            *plan_.recipe.method,
+            subspace_weights(plan_, names_.output, output),
+            parameters.normalize != 0,
+            parameters.lambda);
       }
-      replace_auto(tensor.parameters.back().rho, rhos, [&](size_t t) {
+      replace_auto(parameters.rho, rhos, [&](size_t t) {
         return slice_.models[t].recipe.fisher.value_or("");
       });
     }

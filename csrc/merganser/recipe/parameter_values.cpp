@@ -135,6 +135,26 @@ std::vector<double> formula_weights(
   return weights;
 }
 
+bool weights_are_auto(
+    const std::vector<const Settings*>& models,
+    const Settings& merge) {
+  size_t any = 0;
+  size_t all = 0;
+  for (const Settings* model : models) {
+    const Setting* weight = find_setting("weight", {model, &merge});
+    if (weight != nullptr && weight->has_auto()) {
+      ++any;
+      all += weight->is_constant() ? 1 : 0;
+    }
+  }
+  if (any > 0 && all < models.size()) {
+    throw InputError(
+        "weight: auto stands for the weights of all models and tensors; "
+        "expected it for all, got other values");
+  }
+  return any > 0;
+}
+
 TensorParameters resolve_parameters(
     const MethodInfo& method,
     const Settings& merge,

@@ -58,6 +58,12 @@ MERGANSER_API std::vector<double> formula_weights(
     bool normalize,
     double lambda);
 
+// True if the weights of the models are `auto`. Throws InputError if only some
+// are, or only for some tensors.
+MERGANSER_API bool weights_are_auto(
+    const std::vector<const Settings*>& models,
+    const Settings& merge);
+
 // Resolves all parameters for a tensor. Settings of a model override those of
 // its slice, which override those of the recipe. Throws InputError for a
 // missing parameter, and for weights that sum to 0 if the method divides by the

@@ -1,6 +1,7 @@
 #include "merganser/recipe/read_options.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -76,6 +77,27 @@ std::vector<std::string_view> known_names(const MethodInfo& method) {
   return names;
 }
 
+// Throws InputError for `auto` where only other methods take it.
+void check_auto(
+    const YamlValue& value,
+    const ParameterInfo& parameter,
+    const MethodInfo& method) {
+  std::vector<std::string_view> names;
+  for (const MethodInfo* other : merge_methods()) {
+    const ParameterInfo* found = other->find_parameter(parameter.name);
+    if (found != nullptr && found->may_be_auto) {
+      names.push_back(other->name);
+    }
+  }
+  if (value.is_text(kAutoText) && !parameter.may_be_auto && !names.empty()) {
+    value.fail(fmt::format(
+        "the method {} does not take {}: auto; available: {}",
+        method.name,
+        parameter.name,
+        fmt::join(names, ", ")));
+  }
+}
+
 Setting parse_setting(
     const YamlValue& value,
     std::string_view name,
@@ -91,6 +113,7 @@ Setting parse_setting(
         "the method {} does not normalize weights: its formula does",
         method.name));
   }
+  check_auto(value, parameter, method);
   return Setting::parse(value, parameter);
 }
 

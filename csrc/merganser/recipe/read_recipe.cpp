@@ -126,6 +126,28 @@ void finish_slices(const YamlValue& list, Recipe& recipe) {
   }
 }
 
+// Checks `weight: auto`, which belongs to whole models.
+void check_auto_weights(const YamlValue& root, const Recipe& recipe) {
+  for (const RecipeSlice& slice : recipe.slices) {
+    for (const RecipeModel& model : slice.models) {
+      const Setting* weight = find_setting(
+          "weight", {&model.parameters, &slice.parameters, &recipe.parameters});
+      if (weight != nullptr && weight->has_auto()) {
+        root.at("slices").fail("weight: auto expects models, got slices");
+      }
+    }
+  }
+  try {
+    if (recipe.has_auto_weights() && !recipe.subspace) {
+      throw InputError(
+          "weight: auto needs the key subspace, the file of merganser "
+          "subspace");
+    }
+  } catch (const InputError& error) {
+    root.at("models").fail(error.what());
+  }
+}
+
 // Checks weights that do not depend on the tensor; the plan checks the others.
 void check_weights(const YamlValue& models, const Recipe& recipe) {
   const ParameterInfo* weight = recipe.method->find_parameter("weight");
@@ -191,6 +213,7 @@ Recipe Recipe::parse(
     }
   });
   problems.throw_if_any(); // counting needs valid lists
+  check_auto_weights(root, recipe);
 
   if (slices) {
     finish_slices(*slices, recipe);

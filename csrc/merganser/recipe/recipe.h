@@ -67,6 +67,12 @@ struct MERGANSER_API Recipe {
   std::string source; // the file, as named in errors
   std::string text; // the YAML text
 
+  // True if the weights are `auto`, from the subspace Fisher.
+  bool has_auto_weights() const;
+  bool uses_subspace() const {
+    return method->needs_subspace || has_auto_weights();
+  }
+
   // Throw InputError with file, line and column: unknown key, wrong type, value
   // out of range, missing input of the method.
   static Recipe load(const std::filesystem::path& path);

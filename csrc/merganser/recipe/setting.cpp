@@ -14,8 +14,6 @@
 namespace merganser {
 namespace {
 
-constexpr const char* kAutoText = "auto";
-
 double parse_one(const YamlValue& value, const ParameterInfo& parameter) {
   if (parameter.is_flag) {
     return value.flag() ? 1 : 0;
@@ -49,7 +47,7 @@ std::vector<double> parse_values(
     const YamlValue& value,
     const ParameterInfo& parameter) {
   const bool is_list = value.is_list();
-  if (parameter.may_be_auto && !is_list && value.text() == kAutoText) {
+  if (parameter.may_be_auto && value.is_text(kAutoText)) {
     return {kAuto};
   }
   if (parameter.is_flag || parameter.is_whole || !is_list) {
@@ -85,6 +83,12 @@ Setting Setting::parse(const YamlValue& value, const ParameterInfo& parameter) {
     setting.rules_.push_back({"", parse_values(value, parameter)});
   }
   return setting;
+}
+
+bool Setting::has_auto() const {
+  return std::ranges::any_of(rules_, [](const Rule& rule) {
+    return std::isnan(rule.values.front()); // alone: lists have numbers
+  });
 }
 
 std::string Setting::to_yaml() const {

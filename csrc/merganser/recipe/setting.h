@@ -46,6 +46,9 @@ class MERGANSER_API Setting {
         rules_[0].values.size() == 1;
   }
 
+  // True if it is `auto`, at least for some tensors.
+  bool has_auto() const;
+
   // The YAML of the setting, on one line.
   std::string to_yaml() const;
 
@@ -68,6 +71,9 @@ class MERGANSER_API Setting {
   std::vector<Rule> rules_;
   bool is_sweep_ = false;
 };
+
+// The value that a parameter takes from elsewhere, where it may be.
+inline constexpr const char* kAutoText = "auto";
 
 // The settings of a level, by parameter.
 using Settings = std::map<std::string, Setting, std::less<>>;

@@ -133,7 +133,7 @@ def read_inputs(
         for part, (*_, model) in zip(inputs.fishers, given, strict=True):
             _check_fisher(part, model, inputs)
         inputs = replace(inputs, averaged=_find_averaged(inputs))
-    if method.needs_subspace:
+    if method.needs_subspace or subspace is not None:
         inputs = replace(
             inputs, subspace=_subspace_of(subspace, inputs, [base, *models])
         )

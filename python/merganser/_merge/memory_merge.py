@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,13 +39,18 @@ def make_engine(inputs: Inputs, weights: Any, parameters: Any) -> _C.MemoryMerge
     return engine
 
 
+def are_auto(weights: Any) -> bool:
+    """Whether the weights are "auto", which needs a subspace Fisher."""
+    return isinstance(weights, Sequence) and any(isinstance(w, str) for w in weights)
+
+
 def _settings(weights: Any, count: int) -> list[dict]:
     """The `parameters` of each model, as in a recipe."""
     if weights is None:
         return [{}] * count
     if hasattr(weights, "tolist"):  # an array or tensor, maybe 0-d
         weights = weights.tolist()
-    if not isinstance(weights, Iterable) or isinstance(weights, Mapping):
+    if not isinstance(weights, Iterable) or isinstance(weights, Mapping | str):
         return [{"weight": weights}] * count
     found = [{"weight": weight} for weight in weights]
     if len(found) != count:

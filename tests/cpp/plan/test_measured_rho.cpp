@@ -210,7 +210,7 @@ TEST_F(MeasuredRhoPlan, RefusesAutoInLists) {
         [&] { plan("{rho: " + std::string(rho) + "}"); }, {"must be a number"});
   }
   expect_error<InputError>(
-      [&] { plan("{weight: auto}"); }, {"must be a number"});
+      [&] { plan("{weight: auto}"); }, {"does not take weight: auto"});
 }
 
 } // namespace

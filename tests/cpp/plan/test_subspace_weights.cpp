@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <random>
 
@@ -124,6 +125,61 @@ TEST(SubspaceWeights, AreTheJointOptimumWhateverTheExpertsTraining) {
   expect_joint_optimum(0);
   expect_joint_optimum(0.5);
   expect_joint_optimum(1);
+}
+
+// The columns of an expert add up, in every fold.
+TEST(SubspaceWeights, OneGroupHasTheSumsOverTheColumns) {
+  constexpr size_t kExperts = 2;
+  constexpr size_t kGroups = 3;
+  constexpr size_t kFolds = 2;
+  constexpr size_t kColumns = kExperts * kGroups;
+  SubspaceFisher fisher;
+  fisher.groups = {{"a", {"t0"}}, {"b", {"t1", "t2"}}, {"c", {"t3"}}};
+  std::mt19937 random(11);
+  std::normal_distribution<double> normal;
+  const auto fill = [&](std::vector<double>& values, size_t n) {
+    values.resize(n);
+    std::ranges::generate(values, [&] { return normal(random); });
+  };
+  fisher.base.counts = {3, 4};
+  fill(fisher.base.fisher, kFolds * kColumns * kColumns);
+  fisher.experts.resize(kExperts);
+  for (SubspaceFisher::Loss& expert : fisher.experts) {
+    expert.counts = {3, 4};
+    fill(expert.fisher, kFolds * kColumns * kColumns);
+    fill(expert.gradient, kFolds * kColumns);
+  }
+  const SubspaceFisher one = fisher.as_one_group();
+  EXPECT_EQ(one.columns(), kExperts);
+  EXPECT_EQ(
+      one.groups.at(0).tensors,
+      (std::vector<std::string>{"t0", "t1", "t2", "t3"}));
+  const auto& from = fisher.experts[1];
+  const auto& to = one.experts[1];
+  ASSERT_EQ(to.fisher.size(), kFolds * kExperts * kExperts);
+  ASSERT_EQ(to.gradient.size(), kFolds * kExperts);
+  for (size_t fold = 0; fold < kFolds; ++fold) {
+    for (size_t s = 0; s < kExperts; ++s) {
+      double gradient = 0;
+      for (size_t g = 0; g < kGroups; ++g) {
+        gradient += from.gradient[fold * kColumns + s * kGroups + g];
+      }
+      EXPECT_NEAR(to.gradient[fold * kExperts + s], gradient, 1e-12);
+      for (size_t t = 0; t < kExperts; ++t) {
+        double sum = 0;
+        for (size_t g = 0; g < kGroups; ++g) {
+          for (size_t h = 0; h < kGroups; ++h) {
+            const size_t row = fold * kColumns + s * kGroups + g;
+            sum += from.fisher[row * kColumns + t * kGroups + h];
+          }
+        }
+        EXPECT_NEAR(
+            to.fisher[(fold * kExperts + s) * kExperts + t], sum, 1e-12);
+      }
+    }
+  }
+  EXPECT_EQ(one.base.fisher.size(), kFolds * kExperts * kExperts);
+  EXPECT_TRUE(one.base.gradient.empty());
 }
 
 // Two columns of two experts; `off` is the base's off-diagonal in each fold.

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.slow
 
 ADDED = """\
   - {name: measured, method: measured_gradient_matching}
+  - {name: auto, method: task_arithmetic, weight: auto}
   - {name: subspace, method: subspace_gradient_matching, weight: {sweep: [0.5, 1]}}
 """
 EXPERTS = ("amazon", "nyt")
@@ -45,6 +46,7 @@ def test_only_what_the_merges_need_runs(experiment):
     folder, done = experiment
     fishers = [f"fisher {name}" for name in EXPERTS]
     new = ["merge measured", "evaluate measured", "merge subspace", "evaluate subspace"]
+    new += ["merge auto", "evaluate auto"]
     new += ["sweep subspace 0.5", "sweep subspace 1", "subspace", *fishers]
     ran = stages(done)
     assert set(new) <= set(ran)
@@ -78,7 +80,7 @@ def test_the_table_has_them(experiment):
     folder, done = experiment
     results = json.loads((folder / "out" / "results.json").read_text())
     names = [model["name"] for model in results["models"]]
-    assert names[-2:] == ["measured", "subspace"]
+    assert names[-3:] == ["measured", "auto", "subspace"]
     assert "subspace" in done.stdout
     recipe = folder / "out" / "merges" / "measured" / "recipe.yaml"
     plan = json.loads(run("plan", recipe, "--json").stdout)

@@ -11,6 +11,15 @@ inline constexpr ParameterInfo kWeight = {
     .fallback = 1,
     .meaning = "w_t, the weight of the model"};
 
+// The weight in formulas whose result is theta_0 + sum w_t tau_t, to which a
+// subspace Fisher of one group applies.
+inline constexpr ParameterInfo kSubspaceWeight = {
+    .name = "weight",
+    .scope = ParameterInfo::Scope::kModel,
+    .may_be_auto = true,
+    .fallback = 1,
+    .meaning = "w_t, the weight of the model"};
+
 // The weight in formulas that divide by a sum of weighted Fishers: with a
 // negative weight the denominator could be 0.
 inline constexpr ParameterInfo kFisherWeight = {

@@ -6,7 +6,7 @@
 namespace merganser::methods {
 
 inline constexpr ParameterInfo kTaskArithmeticParameters[] = {
-    kWeight,
+    kSubspaceWeight,
     normalize(false),
     kLambda};
 
