@@ -8,8 +8,7 @@
 
 #include "merganser/base/error.h"
 #include "merganser/base/parallel.h"
-#include "merganser/merge/chunk_merger.h"
-#include "merganser/merge/measure_tensor.h"
+#include "merganser/engine/merge_tensor.h"
 #include "merganser/plan/measured_rho.h"
 #include "merganser/plan/subspace_weights.h"
 #include "merganser/recipe/layer_name.h"
@@ -73,29 +72,6 @@ void add_sources(
     to.push_back(source_of(from[i], i));
     to.back().is_fisher = are_fishers;
   }
-}
-
-template <typename T>
-void merge_chunks(
-    const TensorPlan& tensor,
-    const TensorStatistics& statistics,
-    std::span<const double> fisher_means,
-    std::span<std::byte> out,
-    int threads) {
-  const uint64_t width = dtype_bits(tensor.output.dtype) / 8;
-  const int64_t numel = tensor.output.numel();
-  std::vector<ChunkMerger<T>> mergers(threads, {fisher_means, false});
-  parallel_for(threads, chunk_count(numel), [&](int64_t i, int worker) {
-    const Chunk chunk = chunk_at(numel, i);
-    std::vector<Digest> ignored(tensor.sources.size());
-    mergers[worker].read(tensor, chunk, ignored);
-    mergers[worker].merge(
-        tensor,
-        chunk,
-        0,
-        &statistics,
-        out.subspan(chunk.begin * width, chunk.n * width));
-  });
 }
 
 } // namespace
@@ -289,16 +265,7 @@ void MemoryMerge::merge(
     int threads) const {
   const TensorPlan tensor = plan(output, sources);
   const std::vector<double> means = fisher_means(tensor);
-  threads = thread_count(threads);
-  const TensorStatistics statistics = measure_tensor(tensor, 0, threads);
-  if (tensor.float64) {
-    merge_chunks<double>(tensor, statistics, means, out, threads);
-  } else {
-    merge_chunks<float>(tensor, statistics, means, out, threads);
-  }
-  if (keeps_bytes(tensor)) { // checked like all others
-    std::ranges::copy(sources.weights[0].data, out.begin());
-  }
+  merge_tensor(tensor, 0, means, out, thread_count(threads));
 }
 
 } // namespace merganser

@@ -52,9 +52,7 @@ void MergeRun::write_weights(
     Staging& staging,
     uint64_t shard_bytes,
     const ProgressCallback& progress) {
-  if (normalizes_fishers(plan_)) {
-    fisher_means_ = fisher_means(plan_, threads_);
-  }
+  fisher_means_ = fisher_means(plan_, threads_);
   open_writers(staging, shard_bytes);
   const std::vector<size_t> rest = restore_finished(staging);
   if (plan_.recipe.method->needs_statistics()) {

@@ -7,6 +7,7 @@
 
 #include "merganser/experiment/layout.h"
 #include "merganser/recipe/read_options.h"
+#include "merganser/recipe/recipe_text.h"
 
 namespace merganser {
 namespace {
@@ -56,17 +57,6 @@ bool parse_choice(const std::string& name) {
     throw InputError(fmt::format("expected accuracy or loss, got '{}'", name));
   }
   return name == "loss";
-}
-
-// The parameters that the method uses.
-std::string parameters_text(const Recipe& recipe) {
-  std::string text;
-  for (const auto& [name, setting] : recipe.parameters) {
-    if (recipe.method->find_parameter(name)) {
-      text += fmt::format("  {}: {}\n", name, setting.to_yaml());
-    }
-  }
-  return text.empty() ? text : "parameters:\n" + text;
 }
 
 // Names the merge in the errors of its settings.
@@ -222,47 +212,6 @@ bool is_sum_of_task_vectors(const Recipe& recipe) {
       !recipe.parameters.contains("lambda") &&
       !recipe.parameters.contains("normalize") &&
       std::ranges::all_of(recipe.models, is_one);
-}
-
-std::string recipe_text(const Recipe& recipe) {
-  const MethodInfo& method = *recipe.method;
-  std::string text = fmt::format("merge_method: {}\n", method.name);
-  if (recipe.base_model) {
-    text += fmt::format("base_model: {}\n", recipe.base_model->string());
-  }
-  if (recipe.base_fisher) {
-    text += fmt::format("base_fisher: {}\n", recipe.base_fisher->string());
-  }
-  if (recipe.base_gram) {
-    text += fmt::format("base_gram: {}\n", recipe.base_gram->string());
-  }
-  if (recipe.subspace) {
-    text += fmt::format("subspace: {}\n", recipe.subspace->string());
-  }
-  text += "models:\n";
-  for (const RecipeModel& model : recipe.models) {
-    text += fmt::format("  - model: {}\n", model.model.string());
-    if (model.fisher) {
-      text += fmt::format("    fisher: {}\n", model.fisher->string());
-    }
-    if (model.gram) {
-      text += fmt::format("    gram: {}\n", model.gram->string());
-    }
-    const auto weight = model.parameters.find("weight");
-    if (weight != model.parameters.end()) {
-      text += fmt::format(
-          "    parameters: {{weight: {}}}\n", weight->second.to_yaml());
-    }
-  }
-  text += parameters_text(recipe);
-  text += fmt::format("heads: {}\n", head_mode_name(recipe.heads));
-  if (recipe.float64) {
-    text += "dtype: float64\n";
-  }
-  if (recipe.out_dtype) {
-    text += fmt::format("out_dtype: {}\n", torch_dtype_name(*recipe.out_dtype));
-  }
-  return text;
 }
 
 } // namespace merganser

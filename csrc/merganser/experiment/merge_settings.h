@@ -43,7 +43,4 @@ ExperimentMerge parse_merge(
 // True for task_arithmetic with weight 1 for every model.
 bool is_sum_of_task_vectors(const Recipe& recipe);
 
-// The text of a recipe file for `merganser merge`, with the recipe's paths.
-std::string recipe_text(const Recipe& recipe);
-
 } // namespace merganser

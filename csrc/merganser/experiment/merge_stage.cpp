@@ -3,6 +3,7 @@
 #include "merganser/experiment/merge_settings.h"
 #include "merganser/experiment/stages.h"
 #include "merganser/io/atomic_file.h"
+#include "merganser/recipe/recipe_text.h"
 
 namespace merganser {
 

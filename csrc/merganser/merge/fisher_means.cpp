@@ -46,6 +46,9 @@ double FisherMean::mean(const std::filesystem::path& label) const {
 }
 
 std::vector<double> fisher_means(const MergePlan& plan, int threads) {
+  if (!normalizes_fishers(plan)) {
+    return {};
+  }
   std::map<std::string_view, const TensorPlan*> by_name;
   for (const TensorPlan& tensor : plan.tensors) {
     if (tensor.action == TensorAction::kMerge) {

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "merganser/base/api.h"
 #include "merganser/plan/plan.h"
 
 namespace merganser {
@@ -26,9 +27,12 @@ class FisherMean {
   int64_t count_ = 0;
 };
 
-// Reads the Fishers of a plan and returns their means, one per plan.inputs (0
-// for other inputs). Adds tensors in the order of their names, so that the
-// result does not depend on shards. Throws InputError as FisherMean does.
-std::vector<double> fisher_means(const MergePlan& plan, int threads);
+// Reads the Fishers of a plan that asks for normalize_fishers and returns their
+// means, one per plan.inputs (0 for other inputs). Adds tensors in the order of
+// their names, so that the result does not depend on shards. Throws InputError
+// as FisherMean does.
+MERGANSER_API std::vector<double> fisher_means(
+    const MergePlan& plan,
+    int threads);
 
 } // namespace merganser

@@ -7,42 +7,18 @@
 #include "merganser/io/checkpoint.h"
 #include "merganser/model/encoder.h"
 #include "merganser/model/initialize.h"
+#include "merganser/model/parameter_names.h"
 
 namespace merganser {
 namespace {
 
-bool replace_suffix(
-    std::string& name,
-    std::string_view from,
-    std::string_view to) {
-  if (!name.ends_with(from)) {
-    return false;
-  }
-  name.replace(name.size() - from.size(), from.size(), to);
-  return true;
-}
-
-// Finds a parameter's tensor: under its own name, without the prefix of a bare
-// encoder, or under the names of LayerNorm's parameters in checkpoints
-// converted from TensorFlow (bert-base-uncased).
+// Finds a parameter's tensor under any of its names.
 const TensorInfo* find_tensor(
     const Checkpoint& checkpoint,
     const std::string& parameter) {
-  std::vector<std::string> names = {parameter};
-  for (const std::string_view prefix : {"bert.", "roberta."}) {
-    if (parameter.starts_with(prefix)) {
-      names.push_back(parameter.substr(prefix.size()));
-    }
-  }
-  for (std::string name : names) {
+  for (const std::string& name : names_in_checkpoints(parameter)) {
     if (const TensorInfo* info = checkpoint.find(name)) {
       return info;
-    }
-    if (replace_suffix(name, "LayerNorm.weight", "LayerNorm.gamma") ||
-        replace_suffix(name, "LayerNorm.bias", "LayerNorm.beta")) {
-      if (const TensorInfo* info = checkpoint.find(name)) {
-        return info;
-      }
     }
   }
   return nullptr;

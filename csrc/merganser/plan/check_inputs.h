@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "merganser/base/api.h"
 #include "merganser/base/problems.h"
 #include "merganser/plan/plan.h"
 
@@ -18,7 +19,7 @@ void check_inputs(const MergePlan& plan, Problems& problems);
 // weights: their metadata contain the content hash of the weights, where it was
 // known. `hash_of` returns the hash of one of plan.inputs, or its first half,
 // which finds nearly all differences without reading the whole model.
-void check_hashes(
+MERGANSER_API void check_hashes(
     const MergePlan& plan,
     const std::function<std::string(size_t input)>& hash_of,
     Problems& problems);

@@ -1,0 +1,14 @@
+#pragma once
+
+#include <string>
+
+#include "merganser/base/api.h"
+#include "merganser/recipe/recipe.h"
+
+namespace merganser {
+
+// The YAML of a recipe without slices, with its paths as they are and the
+// parameters that its method uses.
+MERGANSER_API std::string recipe_text(const Recipe& recipe);
+
+} // namespace merganser
