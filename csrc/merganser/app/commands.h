@@ -36,6 +36,7 @@ inline constexpr CommandInfo kCommands[] = {
     {"merge", "merge models with a recipe"},
     {"plan", "show what a merge would do: tensors, bytes, memory, problems"},
     {"methods", "list the merge methods, their formulas and parameters"},
+    {"search", "search a recipe's parameters on validation data"},
     {"eval", "evaluate accuracy and loss of a model on data"},
     {"mismatch",
      "measure the gradient mismatch of merged models, without test data"},
@@ -62,6 +63,7 @@ Work define_eval(CLI::App& parser, const CommonOptions& common);
 Work define_mismatch(CLI::App& parser, const CommonOptions& common);
 Work define_refine(CLI::App& parser, const CommonOptions& common);
 Work define_subspace(CLI::App& parser, const CommonOptions& common);
+Work define_search(CLI::App& parser, const CommonOptions& common);
 Work define_run(CLI::App& parser, const CommonOptions& common);
 
 } // namespace merganser::app

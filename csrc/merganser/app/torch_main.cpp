@@ -18,6 +18,7 @@ int main(int argc, char** argv) {
       {"mismatch", define_mismatch},
       {"subspace", define_subspace},
       {"refine", define_refine},
+      {"search", define_search},
       {"run", define_run},
   };
   const auto elsewhere = [](char** arguments) {

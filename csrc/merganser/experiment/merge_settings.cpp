@@ -8,6 +8,7 @@
 #include "merganser/experiment/layout.h"
 #include "merganser/recipe/read_options.h"
 #include "merganser/recipe/recipe_text.h"
+#include "merganser/search/search_options.h"
 
 namespace merganser {
 namespace {
@@ -49,14 +50,6 @@ std::vector<std::string> parse_experts(
     experts.push_back(expert);
   }
   return experts;
-}
-
-// True for loss.
-bool parse_choice(const std::string& name) {
-  if (name != "accuracy" && name != "loss") {
-    throw InputError(fmt::format("expected accuracy or loss, got '{}'", name));
-  }
-  return name == "loss";
 }
 
 // Names the merge in the errors of its settings.
@@ -111,7 +104,7 @@ std::optional<MergeSweep> parse_sweep(
     entry.fail(fmt::format("{}: a value is given twice", entry.name()));
   }
   if (by) {
-    sweep->by_loss = by->through(parse_choice);
+    sweep->by_loss = by->through(parse_by_loss);
   }
   return sweep;
 }

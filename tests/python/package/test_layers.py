@@ -10,7 +10,7 @@ SOURCES = ROOT / "csrc"
 # No directory includes one to its right.
 ORDER = (
     "numeric base io text recipe plan merge provenance engine kernels ops model "
-    "fisher eval train objective experiment bindings app"
+    "fisher eval train objective search experiment bindings app"
 ).split()
 LARGEST_KNOT = 3
 INCLUDE = re.compile(

@@ -1,0 +1,28 @@
+#include "merganser/search/search_options.h"
+
+#include <fmt/format.h>
+
+#include "merganser/base/error.h"
+
+namespace merganser {
+
+bool parse_by_loss(const std::string& name) {
+  if (name != "accuracy" && name != "loss") {
+    throw InputError(fmt::format("expected accuracy or loss, got '{}'", name));
+  }
+  return name == "loss";
+}
+
+void check_options(const SearchOptions& options) {
+  if (options.trials < 1) {
+    throw InputError(
+        fmt::format("expected at least one trial, got {}", options.trials));
+  }
+  if (options.limit == 0 || options.limit < -1) {
+    throw InputError(fmt::format(
+        "expected a limit of at least one example, or -1 for all, got {}",
+        options.limit));
+  }
+}
+
+} // namespace merganser
