@@ -5,7 +5,7 @@
 
 namespace merganser {
 
-// What transformers' config.json calls its values, and what they mean.
+// Names and meaning of the values in transformers' config.json.
 
 // The first of the names that architectures have for one value, one activation
 // function or one type of rotary embedding.

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 # Layers of a model: no tensor is a large part of its parameters.
 SIZES = (8, 32)
 WIDTH = {
-    "hidden_size": 256,  # activations of a few tokens are few beside a layer
+    "hidden_size": 256,  # much larger than the activations of a few tokens
     "intermediate_size": 1024,
     "max_position_embeddings": 128,
 }
@@ -23,32 +23,40 @@ EXPERTS = ("one", "two")
 T = len(EXPERTS)
 
 
-def make(folder, layers):
+def make(directory, layers):
     """A base, two experts, their data and the base's Fisher."""
-    training_inputs.make_bert(folder / "base")
+    training_inputs.make_bert(directory / "base")
     model = tiny_models.bert(num_hidden_layers=layers, **WIDTH)
     for seed, name in enumerate(("base", *EXPERTS)):
         with torch.no_grad():
             model.classifier.bias[0] += seed
-        model.save_pretrained(folder / name)
+        model.save_pretrained(directory / name)
         for file in ("vocab.txt", "tokenizer_config.json"):
-            (folder / name / file).write_bytes((folder / "base" / file).read_bytes())
-        training_inputs.make_data(folder / f"{name}.jsonl", 10, seed)
-    arguments = ("--model", folder / "base", "--data", folder / "base.jsonl", "-q")
-    command.run("fisher", *arguments, "--out", folder / "base.safetensors")
+            (directory / name / file).write_bytes(
+                (directory / "base" / file).read_bytes()
+            )
+        training_inputs.make_data(directory / f"{name}.jsonl", 10, seed)
+    arguments = (
+        "--model",
+        directory / "base",
+        "--data",
+        directory / "base.jsonl",
+        "-q",
+    )
+    command.run("fisher", *arguments, "--out", directory / "base.safetensors")
     return 4 * model.num_parameters()
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """(folder, bytes of the parameters in float32) of a small and a large model."""
+def directories(tmp_path_factory):
+    """(directory, bytes of the parameters in float32) of a small and a large model."""
     made = [tmp_path_factory.mktemp("memory") for _ in SIZES]
     return [(f, make(f, n)) for f, n in zip(made, SIZES, strict=True)]
 
 
 def peak(arguments):
     """Bytes of a process's largest resident memory."""
-    # What is freed goes back to the system at once.
+    # Returns freed memory to the system at once.
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "MALLOC_MMAP_THRESHOLD_": "16384",
@@ -66,35 +74,35 @@ def peak(arguments):
     return 1024 * usage.ru_maxrss
 
 
-def copies(folders, arguments_of):
+def copies(directories, arguments_of):
     """Additional peak memory of the larger model, in its parameters' bytes."""
-    (small, small_bytes), (large, large_bytes) = folders
+    (small, small_bytes), (large, large_bytes) = directories
     more = peak(arguments_of(large)) - peak(arguments_of(small))
     return more / (large_bytes - small_bytes)
 
 
-def experts(folder):
+def experts(directory):
     for name in EXPERTS:
-        yield from ("--expert", folder / name, "--data", folder / f"{name}.jsonl")
+        yield from ("--expert", directory / name, "--data", directory / f"{name}.jsonl")
 
 
-def mismatch(folder):
-    yield from (command.executable(), "mismatch", "--base", folder / "base", "-q")
-    yield from ("--base-fisher", folder / "base.safetensors", *experts(folder))
-    yield from ("--model", folder / "one", "--model", folder / "two")
+def mismatch(directory):
+    yield from (command.executable(), "mismatch", "--base", directory / "base", "-q")
+    yield from ("--base-fisher", directory / "base.safetensors", *experts(directory))
+    yield from ("--model", directory / "one", "--model", directory / "two")
     yield from ("--batch-size", 1)
 
 
-def subspace(folder):
-    yield from (command.executable(), "subspace", "--base", folder / "base", "-q")
-    yield from ("--base-data", folder / "base.jsonl", *experts(folder))
-    yield from ("--out", folder / "subspace.safetensors", "--batch-size", 1)
+def subspace(directory):
+    yield from (command.executable(), "subspace", "--base", directory / "base", "-q")
+    yield from ("--base-data", directory / "base.jsonl", *experts(directory))
+    yield from ("--out", directory / "subspace.safetensors", "--batch-size", 1)
 
 
 @pytest.mark.parametrize("arguments, stated", [(mismatch, T + 7), (subspace, T + 6)])
-def test_of_a_command(folders, arguments, stated):
+def test_of_a_command(directories, arguments, stated):
     """One more while a model is read."""
-    found = copies(folders, arguments)
+    found = copies(directories, arguments)
     assert stated - 1 < found < stated + 1.1
 
 
@@ -102,13 +110,13 @@ SCRIPT = """
 import sys
 import merganser, torch
 from transformers import AutoModelForSequenceClassification
-folder, call = sys.argv[1:]
+directory, call = sys.argv[1:]
 load = AutoModelForSequenceClassification.from_pretrained
-model, one, two = (load(f"{folder}/{name}") for name in ("base", "one", "two"))
+model, one, two = (load(f"{directory}/{name}") for name in ("base", "one", "two"))
 ids = torch.tensor([[2], [3], [4]])
 batch = {"input_ids": ids, "labels": torch.tensor([0, 1, 2])}
 data = [[batch], [batch]]
-fisher = f"{folder}/base.safetensors"
+fisher = f"{directory}/base.safetensors"
 if call == "mismatch":
     merganser.mismatch(model, [one, two], data, [one], base_fisher=fisher)
 elif call == "subspace_fisher":
@@ -129,7 +137,9 @@ STATED = {
 
 
 @pytest.mark.parametrize("call", STATED)
-def test_of_a_python_function(folders, call):
+def test_of_a_python_function(directories, call):
     """Other than the three models that the script loads."""
-    found = copies(folders, lambda folder: (sys.executable, "-c", SCRIPT, folder, call))
+    found = copies(
+        directories, lambda directory: (sys.executable, "-c", SCRIPT, directory, call)
+    )
     assert STATED[call] - 0.5 < found - 3 < STATED[call] + 0.5
