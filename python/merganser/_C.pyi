@@ -256,6 +256,33 @@ class TaskVectorStatistics:
     def parse(json: str) -> TaskVectorStatistics:
         """Reads what to_json wrote; InputError for any other text."""
 
+class FisherPoint:
+    """The weights that a Fisher was estimated at, if other than its model's.
+
+    model_hash: of the other model. along: points on the way there that the Fisher
+    averages; 0: the other model itself.
+    """
+
+    def __init__(self, model_hash: str, along: int) -> None: ...
+    @property
+    def model_hash(self) -> str: ...
+    @property
+    def along(self) -> int: ...
+
+class FisherScale:
+    """A measured factor of a Fisher: along the way from its model to a merge the loss
+    has the curvature of `scale` times F."""
+
+    def __init__(
+        self, *, scale: Estimate, merge_hash: str, num_examples_used: int
+    ) -> None: ...
+    @property
+    def scale(self) -> Estimate: ...
+    @property
+    def merge_hash(self) -> str: ...
+    @property
+    def num_examples_used(self) -> int: ...
+
 class FisherMetadata:
     """Metadata of a Fisher file; see merganser.FisherResult."""
 
@@ -269,7 +296,9 @@ class FisherMetadata:
         seed: int,
         labels: str,
         base_model_hash: str,
+        at: FisherPoint | None = None,
         task_vector: TaskVectorStatistics | None = None,
+        scale: FisherScale | None = None,
         storage: str = "float32",
     ) -> None: ...
     @property
@@ -290,6 +319,10 @@ class FisherMetadata:
     def base_model_hash(self) -> str: ...
     @property
     def task_vector(self) -> TaskVectorStatistics | None: ...
+    @property
+    def at(self) -> FisherPoint | None: ...
+    @property
+    def scale(self) -> FisherScale | None: ...
 
 def write_fisher(
     path: Path, tensors: Mapping[str, Tensor], metadata: FisherMetadata

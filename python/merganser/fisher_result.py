@@ -29,9 +29,12 @@ class FisherResult(Mapping[str, Tensor]):
         seed: random seed for sampling labels.
         labels: "model" (drawn from the model, or in expectation) or "data".
         base_model_hash: hash of the model's tensors; empty: unknown.
+        at: the weights that F was estimated at, if other than the model's
+            (`merganser fisher --at`).
         task_vector: what `merganser.fisher` measures with `base`: `total` and `groups`
             have the model's slope and the base's curvature along the task vector;
             None: not measured.
+        scale: what `merganser calibrate` measures; None: not measured.
     """
 
     diagonal: dict[str, Tensor]
@@ -42,7 +45,9 @@ class FisherResult(Mapping[str, Tensor]):
     seed: int = 0
     labels: str = "model"
     base_model_hash: str = ""
+    at: _C.FisherPoint | None = None
     task_vector: _C.TaskVectorStatistics | None = None
+    scale: _C.FisherScale | None = None
 
     @property
     def H(self) -> dict[str, Tensor]:
@@ -68,7 +73,9 @@ class FisherResult(Mapping[str, Tensor]):
             seed=self.seed,
             labels=self.labels,
             base_model_hash=self.base_model_hash,
+            at=self.at,
             task_vector=self.task_vector,
+            scale=self.scale,
             storage=storage,
         )
         _C.write_fisher(path, self.diagonal, metadata)
@@ -91,7 +98,9 @@ class FisherResult(Mapping[str, Tensor]):
             seed=metadata.seed,
             labels=metadata.labels,
             base_model_hash=metadata.base_model_hash,
+            at=metadata.at,
             task_vector=metadata.task_vector,
+            scale=metadata.scale,
         )
 
     def __getitem__(self, name: str) -> Tensor:

@@ -30,6 +30,8 @@ struct CommandInfo {
 inline constexpr CommandInfo kCommands[] = {
     {"train", "fine-tune a model and optionally collect its Fisher"},
     {"fisher", "estimate the diagonal Fisher of a model on data"},
+    {"calibrate",
+     "measure a Fisher's scale along the way from its model to a merge"},
     {"gram", "collect the Gram matrices of a model's linear layers on data"},
     {"subspace",
      "estimate Fishers of a base and experts in the span of task vectors"},
@@ -58,6 +60,7 @@ Work define_verify(CLI::App& parser, const CommonOptions& common);
 // Commands of the executable `merganser-torch`.
 Work define_train(CLI::App& parser, const CommonOptions& common);
 Work define_fisher(CLI::App& parser, const CommonOptions& common);
+Work define_calibrate(CLI::App& parser, const CommonOptions& common);
 Work define_gram(CLI::App& parser, const CommonOptions& common);
 Work define_eval(CLI::App& parser, const CommonOptions& common);
 Work define_mismatch(CLI::App& parser, const CommonOptions& common);

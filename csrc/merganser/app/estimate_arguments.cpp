@@ -8,6 +8,8 @@
 
 #include "merganser/base/error.h"
 #include "merganser/io/checkpoint.h"
+#include "merganser/io/fisher_file.h"
+#include "merganser/io/subspace_file.h"
 
 namespace merganser::app {
 namespace {
@@ -61,6 +63,13 @@ void check_output(
         "{}: no write permission; choose another output path",
         directory.string()));
   }
+}
+
+void check_fisher_output(const std::filesystem::path& out) {
+  check_output(out, "Fisher file", [](std::string_view estimator) {
+    return !estimator.empty() && estimator != kSubspaceEstimator &&
+        estimator != kGramEstimator;
+  });
 }
 
 } // namespace merganser::app

@@ -31,24 +31,22 @@ void check_output(
     std::string_view kind,
     const std::function<bool(std::string_view estimator)>& is_ours);
 
+// check_output for a diagonal Fisher.
+void check_fisher_output(const std::filesystem::path& out);
+
 // Returns the result of `estimate` (estimate_fisher, estimate_gram) with the
 // model's hash.
-template <typename Options, typename Result>
-Result estimate_on_data(
+template <typename Options, typename Estimate>
+auto estimate_on_data(
     const EstimateArguments& arguments,
     const char* title,
     const CommonOptions& common,
-    Result (*estimate)(
-        Encoder&,
-        const Dataset&,
-        int32_t,
-        const Options&,
-        const ProgressCallback&),
+    const Estimate& estimate,
     const Options& options) {
   Classifier classifier(arguments.model);
   const Dataset data = classifier.load(arguments.data, arguments.max_length);
   ProgressBar bar(title, "examples", common.quiet);
-  Result result = estimate(
+  auto result = estimate(
       classifier.encoder,
       data,
       classifier.tokenizer->pad_id(),

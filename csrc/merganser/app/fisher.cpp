@@ -14,8 +14,7 @@
 #include "merganser/base/error.h"
 #include "merganser/base/json_text.h"
 #include "merganser/base/progress.h"
-#include "merganser/io/fisher_file.h"
-#include "merganser/io/subspace_file.h"
+#include "merganser/objective/fisher_on_way.h"
 #include "merganser/objective/task_vector_statistics.h"
 
 namespace merganser::app {
@@ -25,6 +24,8 @@ struct Options {
   EstimateArguments files;
   std::optional<std::filesystem::path> base;
   std::optional<std::filesystem::path> base_data;
+  std::optional<std::filesystem::path> at;
+  std::optional<int64_t> along;
   FisherOptions fisher;
 };
 
@@ -45,22 +46,38 @@ TaskVectorStatistics measure_along(
       bar.callback());
 }
 
+FisherResult estimate(const Options& options, const CommonOptions& common) {
+  const EstimateArguments& files = options.files;
+  if (!options.at) {
+    return estimate_on_data(
+        files, "fisher", common, estimate_fisher, options.fisher);
+  }
+  const FisherWay way{files.model, *options.at, options.along.value_or(0)};
+  const auto on_way = [&way](Encoder& model, const auto&... arguments) {
+    return estimate_fisher_on_way(model, way, arguments...);
+  };
+  return estimate_on_data(files, "fisher", common, on_way, options.fisher);
+}
+
 void fisher(const Options& options, const CommonOptions& common) {
   const EstimateArguments& files = options.files;
   if (options.base.has_value() != options.base_data.has_value()) {
     throw InputError("expected --base and --base-data together, got one");
   }
-  check_output(files.out, "Fisher file", [](std::string_view estimator) {
-    return !estimator.empty() && estimator != kSubspaceEstimator &&
-        estimator != kGramEstimator;
-  });
+  if (options.along && !options.at) {
+    throw InputError("expected --at with --along, the end of the way");
+  }
+  if (options.along && *options.along < 1) {
+    throw InputError(
+        fmt::format("--along must be at least 1, got {}", *options.along));
+  }
+  check_fisher_output(files.out);
   // First, since it checks the base and its data.
   std::optional<TaskVectorStatistics> task_vector;
   if (options.base) {
     task_vector = measure_along(options, common);
   }
-  FisherResult result = estimate_on_data(
-      files, "fisher", common, estimate_fisher, options.fisher);
+  FisherResult result = estimate(options, common);
   result.task_vector = task_vector;
   result.save(files.out);
   if (common.json) {
@@ -95,6 +112,16 @@ Work define_fisher(CLI::App& parser, const CommonOptions& common) {
       "--base-data",
       options->base_data,
       "Labelled data that the base was trained on, with --base");
+  parser.add_option(
+      "--at",
+      options->at,
+      "Model directory, such as a merge: estimates the Fisher at its weights, "
+      "for merging --model");
+  parser.add_option(
+      "--along",
+      options->along,
+      "With --at: averages over N points on the way from --model to --at, the "
+      "midpoints of as many equal pieces");
   FisherOptions& o = options->fisher;
   parser
       .add_option_function<std::string>(

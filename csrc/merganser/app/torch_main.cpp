@@ -14,6 +14,7 @@ int main(int argc, char** argv) {
       {"train", define_train},
       {"fisher", define_fisher},
       {"gram", define_gram},
+      {"calibrate", define_calibrate},
       {"eval", define_eval},
       {"mismatch", define_mismatch},
       {"subspace", define_subspace},

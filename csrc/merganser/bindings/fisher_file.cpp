@@ -30,6 +30,39 @@ TaskVectorStatistics parse_task_vector(const std::string& json) {
   return TaskVectorStatistics::parse(json, "task_vector");
 }
 
+void bind_point_and_scale(py::module_& m) {
+  py::class_<FisherPoint>(m, "FisherPoint")
+      .def(
+          py::init<std::string, int64_t>(),
+          py::arg("model_hash"),
+          py::arg("along"))
+      .def_readonly("model_hash", &FisherPoint::model_hash)
+      .def_readonly("along", &FisherPoint::along)
+      .def(py::pickle(
+          [](const FisherPoint& from) {
+            return py::make_tuple(from.model_hash, from.along);
+          },
+          [](const py::tuple& from) {
+            return FisherPoint{
+                from[0].cast<std::string>(), from[1].cast<int64_t>()};
+          }));
+  py::class_<FisherScale>(m, "FisherScale")
+      .def(
+          py::init<Estimate, std::string, int64_t>(),
+          py::kw_only(),
+          py::arg("scale"),
+          py::arg("merge_hash"),
+          py::arg("num_examples_used"))
+      .def_readonly("scale", &FisherScale::scale)
+      .def_readonly("merge_hash", &FisherScale::merge_hash)
+      .def_readonly("num_examples_used", &FisherScale::num_examples_used)
+      .def(py::pickle(
+          [](const FisherScale& from) { return from.to_json(); },
+          [](const std::string& json) {
+            return FisherScale::parse(json, "scale");
+          }));
+}
+
 void bind_task_vector(py::module_& m) {
   py::class_<Estimate>(m, "Estimate")
       .def(
@@ -74,6 +107,7 @@ void bind_task_vector(py::module_& m) {
 
 void bind_fisher_file(py::module_& m) {
   bind_task_vector(m);
+  bind_point_and_scale(m);
   py::class_<FisherMetadata>(m, "FisherMetadata")
       .def(
           py::init([](const std::string& estimator,
@@ -83,7 +117,9 @@ void bind_fisher_file(py::module_& m) {
                       uint64_t seed,
                       const std::string& labels,
                       const std::string& base_model_hash,
+                      std::optional<FisherPoint> at,
                       std::optional<TaskVectorStatistics> task_vector,
+                      std::optional<FisherScale> scale,
                       const std::string& storage) {
             return FisherMetadata{
                 estimator,
@@ -93,7 +129,9 @@ void bind_fisher_file(py::module_& m) {
                 seed,
                 labels,
                 base_model_hash,
+                std::move(at),
                 std::move(task_vector),
+                std::move(scale),
                 parse_storage(storage)};
           }),
           py::kw_only(),
@@ -104,7 +142,9 @@ void bind_fisher_file(py::module_& m) {
           py::arg("seed"),
           py::arg("labels"),
           py::arg("base_model_hash"),
+          py::arg("at") = std::nullopt,
           py::arg("task_vector") = std::nullopt,
+          py::arg("scale") = std::nullopt,
           py::arg("storage") = "float32")
       .def_readonly("estimator", &FisherMetadata::estimator)
       .def_readonly("num_examples", &FisherMetadata::num_examples)
@@ -113,7 +153,9 @@ void bind_fisher_file(py::module_& m) {
       .def_readonly("seed", &FisherMetadata::seed)
       .def_readonly("labels", &FisherMetadata::labels)
       .def_readonly("base_model_hash", &FisherMetadata::base_model_hash)
+      .def_readonly("at", &FisherMetadata::at)
       .def_readonly("task_vector", &FisherMetadata::task_vector)
+      .def_readonly("scale", &FisherMetadata::scale)
       .def_property_readonly("storage", [](const FisherMetadata& m) {
         return storage_name(m.storage);
       });

@@ -108,7 +108,9 @@ FisherMetadata FisherResult::metadata() const {
       .seed = seed,
       .labels = labels,
       .base_model_hash = model_hash,
+      .at = at,
       .task_vector = task_vector,
+      .scale = scale,
       .storage = storage};
 }
 
@@ -130,7 +132,9 @@ FisherResult FisherResult::load(const std::filesystem::path& path) {
       .seed = metadata->seed,
       .labels = metadata->labels,
       .model_hash = metadata->base_model_hash,
+      .at = metadata->at,
       .task_vector = metadata->task_vector,
+      .scale = metadata->scale,
       .storage = metadata->storage};
   for (const TensorInfo& info : file.tensors()) {
     at::Tensor values = at::empty(info.shape, at::kFloat);

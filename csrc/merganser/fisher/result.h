@@ -33,7 +33,10 @@ struct MERGANSER_API FisherResult {
   uint64_t seed = 0;
   std::string labels; // "model", "data"
   std::string model_hash; // Checkpoint::content_hash() of the model
+  std::optional<FisherPoint> at =
+      std::nullopt; // other weights than its model's
   std::optional<TaskVectorStatistics> task_vector = std::nullopt;
+  std::optional<FisherScale> scale = std::nullopt;
   FisherStorage storage = FisherStorage::kFloat32; // of files
 
   // See write_fisher_file.

@@ -3,19 +3,25 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <utility>
 #include <vector>
 
 #include "merganser/base/error.h"
 #include "merganser/base/quote.h"
+#include "merganser/io/checkpoint.h"
 
 namespace merganser {
 namespace {
 
 constexpr const char* kFormatVersion = "1";
 constexpr const char* kTaskVector = "task_vector";
+constexpr const char* kScale = "scale";
 constexpr const char* kStorage = "storage";
+constexpr const char* kAtModelHash = "at_model_hash";
+constexpr const char* kAlong = "along";
 
 constexpr std::pair<FisherStorage, std::string_view> kStorages[] = {
     {FisherStorage::kFloat32, "float32"},
@@ -54,6 +60,14 @@ class Reader {
           value));
     }
     return number;
+  }
+
+  std::optional<FisherPoint> point() const {
+    const auto found = metadata_.find(kAtModelHash);
+    if (found == metadata_.end()) {
+      return std::nullopt;
+    }
+    return FisherPoint{found->second, integer<int64_t>(kAlong, 0)};
   }
 
   FisherStorage storage() const {
@@ -144,8 +158,15 @@ Metadata FisherMetadata::to_metadata() const {
       {"labels", labels},
       {"base_model_hash", base_model_hash},
   };
+  if (at) {
+    metadata.emplace(kAtModelHash, at->model_hash);
+    metadata.emplace(kAlong, std::to_string(at->along));
+  }
   if (task_vector) {
     metadata.emplace(kTaskVector, task_vector->to_json());
+  }
+  if (scale) {
+    metadata.emplace(kScale, scale->to_json());
   }
   if (storage != FisherStorage::kFloat32) {
     metadata.emplace(kStorage, storage_name(storage));
@@ -171,6 +192,7 @@ std::optional<FisherMetadata> FisherMetadata::parse(
   const Reader reader(metadata, file);
   const auto hash = metadata.find("base_model_hash");
   const auto along = metadata.find(kTaskVector);
+  const auto scale = metadata.find(kScale);
   return FisherMetadata{
       .estimator = reader.text("estimator"),
       .num_examples = reader.integer<int64_t>("num_examples", 1),
@@ -179,10 +201,49 @@ std::optional<FisherMetadata> FisherMetadata::parse(
       .seed = reader.integer<uint64_t>("seed", 0),
       .labels = reader.text("labels"),
       .base_model_hash = hash == metadata.end() ? "" : hash->second,
+      .at = reader.point(),
       .task_vector = along == metadata.end()
           ? std::nullopt
           : std::optional(TaskVectorStatistics::parse(along->second, file)),
+      .scale = scale == metadata.end()
+          ? std::nullopt
+          : std::optional(FisherScale::parse(scale->second, file)),
       .storage = reader.storage()};
+}
+
+void copy_with_scale(
+    const std::filesystem::path& from,
+    const std::filesystem::path& to,
+    const FisherScale& scale) {
+  // The stored tensors, where a Checkpoint shows those that factors stand for.
+  std::vector<SafetensorsFile> files;
+  std::vector<TensorInfo> tensors;
+  for (const auto& path : Checkpoint(from).files()) {
+    files.emplace_back(path);
+    std::ranges::copy(files.back().tensors(), std::back_inserter(tensors));
+  }
+  auto metadata = FisherMetadata::parse(files.front().metadata(), from);
+  if (!metadata) {
+    throw InputError(fmt::format(
+        "{}: not a Fisher file of merganser: its metadata lacks "
+        "'format_version'",
+        from.string()));
+  }
+  metadata->scale = scale;
+  SafetensorsWriter writer(to, std::move(tensors), metadata->to_metadata());
+  constexpr uint64_t kPart = 1 << 20;
+  std::vector<std::byte> part;
+  for (const SafetensorsFile& file : files) {
+    for (const TensorInfo& tensor : file.tensors()) {
+      const uint64_t bytes = tensor.bytes();
+      for (uint64_t begin = 0; begin < bytes; begin += kPart) {
+        part.resize(std::min(kPart, bytes - begin));
+        file.read(tensor.name, part, begin);
+        writer.write(tensor.name, part, begin);
+      }
+    }
+  }
+  writer.finish();
 }
 
 } // namespace merganser

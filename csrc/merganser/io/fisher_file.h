@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "merganser/base/api.h"
+#include "merganser/io/fisher_scale.h"
 #include "merganser/io/safetensors.h"
 #include "merganser/io/task_vector.h"
 
@@ -50,6 +51,13 @@ MERGANSER_API void read_fisher_values(
 // layer's weight (out, in).
 inline constexpr const char* kGramEstimator = "gram";
 
+// The weights that a Fisher was estimated at, if other than its model's: those
+// of another model, or points on the way there from its own.
+struct FisherPoint {
+  std::string model_hash; // Checkpoint::content_hash() of the other model
+  int64_t along = 0; // points that F averages; 0: the other model itself
+};
+
 struct MERGANSER_API FisherMetadata {
   std::string estimator;
   int64_t num_examples = 0; // N of the data set: H = N F
@@ -59,7 +67,9 @@ struct MERGANSER_API FisherMetadata {
   std::string labels; // "model" or "data"
   std::string base_model_hash; // Checkpoint::content_hash() of its model;
                                // empty, or missing in the file: unknown
+  std::optional<FisherPoint> at = std::nullopt;
   std::optional<TaskVectorStatistics> task_vector = std::nullopt;
+  std::optional<FisherScale> scale = std::nullopt; // merganser calibrate
   FisherStorage storage = FisherStorage::kFloat32; // missing: float32
 
   Metadata to_metadata() const;
@@ -72,5 +82,13 @@ struct MERGANSER_API FisherMetadata {
       const Metadata& metadata,
       const std::filesystem::path& file);
 };
+
+// Copies a Fisher's file, or its shards into one, with another scale in its
+// metadata; atomically, in parts, so that `to` may be the file itself. Throws
+// InputError for a file that Merganser did not write.
+MERGANSER_API void copy_with_scale(
+    const std::filesystem::path& from,
+    const std::filesystem::path& to,
+    const FisherScale& scale);
 
 } // namespace merganser

@@ -45,13 +45,16 @@ at::Tensor one_hot(const Dataset& data, int64_t classes) {
   return at::one_hot(labels, classes).to(at::kDouble);
 }
 
-// The sum over the batch of the negative log-likelihood, float64.
 double sum_loss(const at::Tensor& logits, const at::Tensor& targets) {
-  const at::Tensor log_p = at::log_softmax(logits.detach().to(at::kDouble), 1);
-  return -(targets * log_p).sum().item<double>();
+  return example_losses(logits, targets).sum().item<double>();
 }
 
 } // namespace
+
+at::Tensor example_losses(const at::Tensor& logits, const at::Tensor& targets) {
+  const at::Tensor log_p = at::log_softmax(logits.detach().to(at::kDouble), 1);
+  return -(targets * log_p).sum(1);
+}
 
 JointObjective::JointObjective(const ObjectiveOptions& options)
     : options_(checked(options)), base_(options.base), arena_(*base_.encoder) {

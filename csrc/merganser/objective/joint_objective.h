@@ -14,6 +14,12 @@
 
 namespace merganser {
 
+// The negative log-likelihood (B) of each example of a batch, float64, with the
+// probabilities `targets` (B, K) of the classes.
+MERGANSER_API at::Tensor example_losses(
+    const at::Tensor& logits,
+    const at::Tensor& targets);
+
 // The objective that merging approximates,
 //   J(theta) = sum_t a_t l_t(theta) + 1/2 |theta - theta_0|^2_{H_0},
 // where l_t is the sum of the negative log-likelihood over the N_t examples of

@@ -24,13 +24,7 @@ def folder(tmp_path_factory):
     with torch.random.fork_rng():
         torch.manual_seed(5)
         training_inputs.make_bert(folder / "base")
-        shutil.copytree(folder / "base", folder / "expert")
-        file = folder / "expert" / "model.safetensors"
-        moved = {
-            n: x + 0.05 * x.std() * torch.randn_like(x)
-            for n, x in safetensors.torch.load_file(file).items()
-        }
-        safetensors.torch.save_file(moved, file, {"format": "pt"})
+    training_inputs.move(folder / "base", folder / "expert", 0.05, 5)
     for seed, (name, count) in enumerate(COUNTS.items()):
         training_inputs.make_data(folder / f"{name}.jsonl", count, seed)
     fisher(folder, folder / "expert.safetensors")

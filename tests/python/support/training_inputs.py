@@ -2,9 +2,12 @@
 
 import json
 import random
+import shutil
 
 import merganser
+import safetensors.torch
 import tiny_models
+import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
@@ -84,3 +87,16 @@ def read_metrics(out):
     rows = [json.loads(line) for line in (out / "metrics.jsonl").open()]
     steps = [row for row in rows if "learning_rate" in row]
     return steps, [row for row in rows if "train_loss" in row]
+
+
+def move(source, out, size, seed):
+    """Copies a model with noise of `size` standard deviations on its tensors."""
+    shutil.copytree(source, out)
+    file = out / "model.safetensors"
+    generator = torch.Generator().manual_seed(seed)
+    moved = {
+        name: x + size * x.std() * torch.randn(x.shape, generator=generator)
+        for name, x in safetensors.torch.load_file(file).items()
+    }
+    safetensors.torch.save_file(moved, file, {"format": "pt"})
+    return out
