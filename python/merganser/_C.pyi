@@ -444,6 +444,7 @@ class MemoryMerge:
         fisher_examples: Sequence[float],
         gram_examples: Sequence[float],
         task_vectors: Sequence[TaskVectorStatistics | None],
+        scales: Sequence[FisherScale | None],
         subspace: SubspaceFisher | None = None,
     ) -> None: ...
     @property
@@ -451,6 +452,8 @@ class MemoryMerge:
         """Why the weights of the subspace are not stable, if they are not."""
     def normalizes_fishers(self, name: str) -> bool:
         """True if normalize_fishers is set for a tensor; then call add_fisher first."""
+    def fisher_power(self, name: str) -> float:
+        """The power that merge raises the Fishers of a tensor to."""
     def add_fisher(self, fisher: int, name: str, tensor: tuple[str, Tensor]) -> None:
         """Adds a tensor to a Fisher's mean; needs all merged tensors, by name."""
     def scalars(self, name: str) -> dict:

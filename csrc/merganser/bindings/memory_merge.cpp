@@ -135,6 +135,7 @@ void bind_memory_merge(py::module_& m) {
                       const std::vector<double>& gram_examples,
                       const std::vector<std::optional<TaskVectorStatistics>>&
                           task_vectors,
+                      const std::vector<std::optional<FisherScale>>& scales,
                       const std::optional<SubspaceFisher>& subspace) {
             const auto mapping = [](const py::object& value,
                                     const std::string& label) {
@@ -150,7 +151,7 @@ void bind_memory_merge(py::module_& m) {
                 mapping(parameters, "parameters"),
                 models,
                 names,
-                {fisher_examples, gram_examples, task_vectors},
+                {fisher_examples, gram_examples, task_vectors, scales},
                 subspace);
           }),
           py::arg("method"),
@@ -160,12 +161,14 @@ void bind_memory_merge(py::module_& m) {
           py::arg("fisher_examples"),
           py::arg("gram_examples"),
           py::arg("task_vectors"),
+          py::arg("scales"),
           py::arg("subspace") = std::nullopt)
       .def_property_readonly("unstable_weights", &MemoryMerge::unstable_weights)
       .def(
           "normalizes_fishers",
           &MemoryMerge::normalizes_fishers,
           py::arg("name"))
+      .def("fisher_power", &MemoryMerge::fisher_power, py::arg("name"))
       .def(
           "add_fisher",
           &add_fisher,

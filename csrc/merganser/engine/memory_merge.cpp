@@ -51,9 +51,9 @@ Settings parse(
   return settings;
 }
 
-// The name of model t's Fisher in errors.
-std::filesystem::path fisher_label(size_t t) {
-  return fmt::format("fishers[{}]", t);
+// The name of model t's Fisher in errors; nullopt: of the base's.
+std::filesystem::path fisher_label(std::optional<size_t> t) {
+  return t ? fmt::format("fishers[{}]", *t) : "base_fisher";
 }
 
 // Refers to the data of `from`.
@@ -67,10 +67,12 @@ void add_sources(
     size_t begin,
     size_t end,
     bool are_fishers,
-    std::vector<TensorSource>& to) {
+    std::vector<TensorSource>& to,
+    double power = 1) {
   for (size_t i = begin; i < end; ++i) {
     to.push_back(source_of(from[i], i));
     to.back().is_fisher = are_fishers;
+    to.back().power = power;
   }
 }
 
@@ -94,6 +96,7 @@ MemoryMerge::MemoryMerge(
   }
   const std::vector<double> depths = layer_depths(names);
   read_rhos();
+  read_scales();
   for (size_t i = 0; i < names.size(); ++i) {
     depths_.emplace(names[i], depths[i]);
   }
@@ -154,6 +157,22 @@ void MemoryMerge::read_rhos() {
   }
 }
 
+void MemoryMerge::read_scales() {
+  const size_t first = method_.needs_base_fisher;
+  const auto scale_of = [&](size_t fisher) {
+    const auto& found = examples_.scales;
+    return fisher < found.size() && found[fisher]
+        ? std::optional(found[fisher]->scale)
+        : std::nullopt;
+  };
+  if (first == 1) {
+    scales_.base = scale_of(0);
+  }
+  for (size_t t = 0; t < models_.size(); ++t) {
+    scales_.models.push_back(scale_of(first + t));
+  }
+}
+
 TensorParameters MemoryMerge::parameters_of(const std::string& name) const {
   const auto found = depths_.find(name);
   if (found == depths_.end()) {
@@ -165,6 +184,7 @@ TensorParameters MemoryMerge::parameters_of(const std::string& name) const {
   TensorParameters parameters =
       resolve_parameters(method_, parameters_, models, {}, place, 0);
   replace_auto(parameters.rho, rhos_, fisher_label);
+  replace_auto_scales(parameters, scales_, fisher_label);
   if (!subspace_weights_.empty()) {
     const auto weights = subspace_weights_.find(name);
     if (weights == subspace_weights_.end()) {
@@ -181,11 +201,17 @@ bool MemoryMerge::normalizes_fishers(const std::string& name) const {
   return parameters_of(name).normalize_fishers != 0;
 }
 
+double MemoryMerge::fisher_power(const std::string& name) const {
+  return parameters_of(name).fisher_power;
+}
+
 void MemoryMerge::add_fisher(
     size_t fisher,
     const MemoryTensor& tensor,
     int threads) {
-  means_.at(fisher).add(source_of(tensor), thread_count(threads));
+  TensorSource source = source_of(tensor);
+  source.power = parameters_of(tensor.info.name).fisher_power;
+  means_.at(fisher).add(source, thread_count(threads));
   labels_[fisher] = tensor.label;
 }
 
@@ -196,17 +222,18 @@ double MemoryMerge::num_examples(size_t fisher) const {
 MemoryScalars MemoryMerge::scalars(const std::string& name) const {
   MemoryScalars found;
   found.parameters = parameters_of(name);
+  const TensorParameters& p = found.parameters;
   const auto scale = [&](size_t fisher) {
-    return found.parameters.normalize_fishers != 0
-        ? 1 / means_[fisher].mean(labels_[fisher])
-        : num_examples(fisher);
+    return p.normalize_fishers != 0 ? 1 / means_[fisher].mean(labels_[fisher])
+                                    : num_examples(fisher);
   };
   const size_t first = method_.needs_base_fisher;
   if (first == 1) {
-    found.base_scale = scale(0);
+    found.base_scale = p.base_fisher_scale * scale(0);
   }
   for (size_t f = first; f < examples_.fishers.size(); ++f) {
-    found.scales.push_back(scale(f));
+    found.scales.push_back(
+        (p.fisher_scales.empty() ? 1 : p.fisher_scales[f - first]) * scale(f));
   }
   return found;
 }
@@ -229,11 +256,17 @@ TensorPlan MemoryMerge::plan(
   const size_t base = method_.needs_base;
   const size_t base_fisher = tensor.has_base_fisher();
   add_sources(from.weights, 0, base, false, tensor.sources);
-  add_sources(from.fishers, 0, base_fisher, true, tensor.sources);
+  const double power = tensor.parameters.front().fisher_power;
+  add_sources(from.fishers, 0, base_fisher, true, tensor.sources, power);
   add_sources(from.weights, base, from.weights.size(), false, tensor.sources);
   if (tensor.has_fishers()) {
     add_sources(
-        from.fishers, base_fisher, from.fishers.size(), true, tensor.sources);
+        from.fishers,
+        base_fisher,
+        from.fishers.size(),
+        true,
+        tensor.sources,
+        power);
     tensor.base_num_examples = base_fisher == 1 ? num_examples(0) : 0;
     for (size_t t = 0; t < tensor.num_models; ++t) {
       tensor.num_examples.push_back(num_examples(base_fisher + t));

@@ -9,9 +9,11 @@
 #include <vector>
 
 #include "merganser/base/api.h"
+#include "merganser/io/fisher_scale.h"
 #include "merganser/io/subspace_file.h"
 #include "merganser/io/yaml_value.h"
 #include "merganser/merge/fisher_means.h"
+#include "merganser/plan/measured_scale.h"
 #include "merganser/plan/tensor_plan.h"
 
 namespace merganser {
@@ -38,6 +40,7 @@ struct MemoryExamples {
   std::vector<double> grams;
   // Statistics in the Fishers' metadata; empty if none has any.
   std::vector<std::optional<TaskVectorStatistics>> task_vectors;
+  std::vector<std::optional<FisherScale>> scales; // likewise
 };
 
 // Factors of a formula for one tensor; see MergeScalars.
@@ -75,6 +78,9 @@ class MERGANSER_API MemoryMerge {
   bool normalizes_fishers(const std::string& name) const;
   void add_fisher(size_t fisher, const MemoryTensor& tensor, int threads = 0);
 
+  // The power that `merge` raises the Fishers of a tensor to.
+  double fisher_power(const std::string& name) const;
+
   // Throws InputError for weights that sum to 0 where a formula divides by
   // their sum, and for a Fisher whose mean is 0.
   MemoryScalars scalars(const std::string& name) const;
@@ -91,6 +97,7 @@ class MERGANSER_API MemoryMerge {
 
  private:
   void read_rhos();
+  void read_scales();
   void solve(const SubspaceFisher& subspace);
   std::vector<const Settings*> model_settings() const;
   TensorParameters parameters_of(const std::string& name) const;
@@ -106,6 +113,7 @@ class MERGANSER_API MemoryMerge {
   std::vector<FisherMean> means_; // by Fisher
   std::vector<std::filesystem::path> labels_; // by Fisher
   std::vector<std::optional<Estimate>> rhos_; // by model
+  MeasuredScales scales_;
   // The models' weights in the subspace, by tensor.
   std::map<std::string, std::vector<double>> subspace_weights_;
   std::optional<std::string> unstable_;

@@ -53,7 +53,11 @@ void ChunkMerger<Compute>::set_scalars(
   normalize_fishers_ = p.normalize_fishers != 0;
   scales_.assign(tensor.num_models, 1);
   for (size_t t = 0; tensor.has_fishers() && t < tensor.num_models; ++t) {
-    scales_[t] = fisher_scale(tensor, tensor.fisher(t), tensor.num_examples[t]);
+    scales_[t] = fisher_scale(
+        tensor,
+        tensor.fisher(t),
+        tensor.num_examples[t],
+        p.fisher_scales.empty() ? 1 : p.fisher_scales[t]);
   }
   rhos_.assign(p.rho.begin(), p.rho.end());
   scalars_ = {
@@ -61,9 +65,12 @@ void ChunkMerger<Compute>::set_scalars(
       .weights = weights_.data(),
       .scales = scales_.data(),
       .rhos = rhos_.empty() ? nullptr : rhos_.data(),
-      .base_scale = tensor.has_base_fisher()
-          ? fisher_scale(tensor, tensor.base_fisher(), tensor.base_num_examples)
-          : Compute(0),
+      .base_scale = tensor.has_base_fisher() ? fisher_scale(
+                                                   tensor,
+                                                   tensor.base_fisher(),
+                                                   tensor.base_num_examples,
+                                                   p.base_fisher_scale)
+                                             : Compute(0),
       .delta = static_cast<Compute>(p.delta),
       .clamp = static_cast<Compute>(p.clamp),
       .floor = static_cast<Compute>(p.floor),
@@ -71,15 +78,17 @@ void ChunkMerger<Compute>::set_scalars(
       .normalize = p.normalize != 0};
 }
 
-// H = scale F: N, or one over the Fisher's mean.
+// H = scale F: the factor of the recipe times N, or over the Fisher's mean.
 template <typename Compute>
 Compute ChunkMerger<Compute>::fisher_scale(
     const TensorPlan& tensor,
     size_t source,
-    double num_examples) const {
+    double num_examples,
+    double factor) const {
   return static_cast<Compute>(
-      normalize_fishers_ ? 1 / fisher_means_[tensor.sources[source].input]
-                         : num_examples);
+      factor *
+      (normalize_fishers_ ? 1 / fisher_means_[tensor.sources[source].input]
+                          : num_examples));
 }
 
 // Sparsifies the models' task vectors; returns true if they were finite before.

@@ -59,7 +59,8 @@ class ChunkMerger {
   Compute fisher_scale(
       const TensorPlan& tensor,
       size_t source,
-      double num_examples) const;
+      double num_examples,
+      double factor) const;
   bool sparsify_models(
       const TensorPlan& tensor,
       const Chunk& chunk,

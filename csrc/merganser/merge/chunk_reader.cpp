@@ -1,6 +1,7 @@
 #include "merganser/merge/chunk_reader.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "merganser/merge/arithmetic.h"
@@ -57,6 +58,9 @@ void ChunkReader<T>::read(
         values_[s].data(),
         digests[s],
         as_stored && !source.is_fisher);
+    if (source.power != 1) {
+      raise(values_[s].data(), chunk.n, source.power);
+    }
     if (source.update != nullptr && chunk.n > 0) {
       add_update(source, chunk, s);
     }
@@ -93,6 +97,15 @@ void ChunkReader<T>::convert_stored(
       std::memcpy(bytes_.data(), values_[s].data(), n * dtype_bits(dtype) / 8);
       convert_from(dtype, bytes_.data(), values_[s].data(), n);
     }
+  }
+}
+
+// Negative values stay, for the checks that refuse them.
+template <typename T>
+void ChunkReader<T>::raise(T* values, int64_t n, double power) const {
+  const auto p = static_cast<T>(power);
+  for (int64_t i = 0; i < n; ++i) {
+    values[i] = values[i] < 0 ? values[i] : std::pow(values[i], p);
   }
 }
 

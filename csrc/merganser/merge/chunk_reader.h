@@ -15,8 +15,9 @@ template <typename T>
 class ChunkReader {
  public:
   // Sets values(s), valid until the next call, and `digests` of the bytes read,
-  // one per source (without adapters). The sources have one shape. With
-  // `as_stored`, values(s) of parameters are left as stored.
+  // one per source (without adapters). The sources have one shape. Fishers are
+  // raised to their power. With `as_stored`, values(s) of parameters are left
+  // as stored.
   void read(
       std::span<const TensorSource> sources,
       const Chunk& chunk,
@@ -42,6 +43,7 @@ class ChunkReader {
       T* to,
       Digest& digest,
       bool as_stored);
+  void raise(T* values, int64_t n, double power) const;
   void add_update(const TensorSource& source, const Chunk& chunk, size_t place);
 
   std::vector<std::vector<T>> values_;

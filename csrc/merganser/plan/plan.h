@@ -29,6 +29,7 @@ struct PlanModel {
   NameMap adapter_names; // of the adapter's tensors
   double num_examples = 1; // N_t
   std::optional<Estimate> rho; // as measured, if the method uses it
+  std::optional<Estimate> fisher_scale; // likewise
   double gram_num_examples = 1; // N_t, as the Gram file has it
 };
 
@@ -61,6 +62,7 @@ struct MERGANSER_API MergePlan {
   std::optional<size_t> base_gram; // input, if the method uses it
   std::optional<size_t> subspace; // input, if the method uses it
   double base_num_examples = 0; // N_0
+  std::optional<Estimate> base_fisher_scale; // as measured, if it is used
   double base_gram_num_examples = 0; // N_0, as the Gram file has it
   // One for a recipe without slices. Models are sorted by their paths, so that
   // their order in the recipe does not change how sums round.

@@ -33,19 +33,46 @@ std::string describe_weight(
   return setting == nullptr ? "" : setting->to_yaml();
 }
 
-// The setting, or the value that it stands for.
-std::string describe_rho(
+// The setting, or the value that `auto` stands for.
+std::string describe_setting(
     const MergePlan& plan,
-    const PlanSlice& slice,
-    const PlanModel& model) {
-  const Setting* setting = find_setting(
-      "rho",
-      {&model.recipe.parameters, &slice.parameters, &plan.recipe.parameters});
-  const std::string given = setting == nullptr ? "auto" : setting->to_yaml();
-  return given == "auto" && model.rho
+    std::string_view name,
+    std::initializer_list<const Settings*> levels,
+    const std::optional<Estimate>& measured) {
+  const Setting* setting = find_setting(name, levels);
+  const double fallback = plan.recipe.method->fallback(name);
+  const std::string given = setting != nullptr ? setting->to_yaml()
+      : std::isnan(fallback)                   ? "auto"
+                                               : fmt::format("{}", fallback);
+  return given == "auto" && measured
       ? fmt::format(
-            "{:.3f} ± {:.3f}", model.rho->value, model.rho->standard_error)
+            "{:.3f} ± {:.3f}", measured->value, measured->standard_error)
       : given;
+}
+
+// Columns of parameters that can be measured: rho of the methods that have it,
+// scales of Fishers where the recipe sets one.
+std::vector<std::string_view> measured_columns(const MergePlan& plan) {
+  const MethodInfo& method = *plan.recipe.method;
+  std::vector<std::string_view> columns;
+  if (method.find_parameter("rho") != nullptr) {
+    columns.emplace_back("rho");
+  }
+  const auto sets_scale = [](const Settings& settings) {
+    return settings.contains("fisher_scale") ||
+        settings.contains("base_fisher_scale");
+  };
+  bool scaled = sets_scale(plan.recipe.parameters);
+  for (const PlanSlice& slice : plan.slices) {
+    scaled |= sets_scale(slice.parameters);
+    for (const PlanModel& model : slice.models) {
+      scaled |= sets_scale(model.recipe.parameters);
+    }
+  }
+  if (scaled && method.find_parameter("fisher_scale") != nullptr) {
+    columns.emplace_back("scale");
+  }
+  return columns;
 }
 
 Rows describe_inputs(const MergePlan& plan) {
@@ -57,10 +84,15 @@ Rows describe_inputs(const MergePlan& plan) {
       rows.front().insert(rows.front().end(), {"examples", files});
     }
   };
-  const bool has_rho = method.find_parameter("rho") != nullptr;
-  if (has_rho) {
-    rows.front().insert(rows.front().begin() + 2, "rho");
-  }
+  const std::vector<std::string_view> measured = measured_columns(plan);
+  rows.front().insert(
+      rows.front().begin() + 2, measured.begin(), measured.end());
+  const auto add_measured = [&](const auto& describe) {
+    for (size_t i = 0; i < measured.size(); ++i) {
+      const auto at = static_cast<std::ptrdiff_t>(2 + i);
+      rows.back().insert(rows.back().begin() + at, describe(measured[i]));
+    }
+  };
   add_columns(method.needs_fishers, "Fisher");
   add_columns(method.needs_grams(), "Gram matrices");
   const auto add_file =
@@ -77,9 +109,16 @@ Rows describe_inputs(const MergePlan& plan) {
       };
   if (plan.base) {
     rows.push_back({"base", "", recipe.base_model->string()});
-    if (has_rho) {
-      rows.back().insert(rows.back().begin() + 2, "");
-    }
+    add_measured([&](std::string_view column) -> std::string {
+      const bool has =
+          column == "scale" && method.find_parameter("base_fisher_scale");
+      return !has ? ""
+                  : describe_setting(
+                        plan,
+                        "base_fisher_scale",
+                        {&recipe.parameters},
+                        plan.base_fisher_scale);
+    });
     add_file(method.needs_fishers, plan.base_fisher, plan.base_num_examples);
     add_file(method.needs_grams(), plan.base_gram, plan.base_gram_num_examples);
   }
@@ -99,10 +138,14 @@ Rows describe_inputs(const MergePlan& plan) {
           {fmt::format("model {}", rows.size() - !!plan.base),
            describe_weight(plan, slice, model),
            std::move(name)});
-      if (has_rho) {
-        rows.back().insert(
-            rows.back().begin() + 2, describe_rho(plan, slice, model));
-      }
+      add_measured([&](std::string_view column) {
+        const bool is_rho = column == "rho";
+        return describe_setting(
+            plan,
+            is_rho ? "rho" : "fisher_scale",
+            {&model.recipe.parameters, &slice.parameters, &recipe.parameters},
+            is_rho ? model.rho : model.fisher_scale);
+      });
       add_file(method.needs_fishers, model.fisher, model.num_examples);
       add_file(method.needs_grams(), model.gram, model.gram_num_examples);
     }
@@ -226,12 +269,21 @@ std::string plan_json(const MergePlan& plan, const BufferMemory& memory) {
       {"bytes_written", plan.bytes_written},
       {"threads", memory.threads},
       {"peak_memory", memory.bytes}};
+  const auto add_estimate = [](ordered_json& entry,
+                               const char* key,
+                               const std::optional<Estimate>& found) {
+    if (found && std::isfinite(found->value)) {
+      entry[key] = {
+          {"value", found->value}, {"standard_error", found->standard_error}};
+    }
+  };
   if (plan.base) {
     json["base"] = describe_model(
         plan,
         *recipe.base_model,
         {plan.base_fisher, plan.base_num_examples},
         {plan.base_gram, plan.base_gram_num_examples});
+    add_estimate(json["base"], "fisher_scale_measured", plan.base_fisher_scale);
   }
   for (const PlanSlice& slice : plan.slices) {
     for (const PlanModel& model : slice.models) {
@@ -248,11 +300,8 @@ std::string plan_json(const MergePlan& plan, const BufferMemory& memory) {
             model.recipe.first_layer, model.recipe.last_layer};
       }
       entry["weight"] = describe_weight(plan, slice, model);
-      if (model.rho && std::isfinite(model.rho->value)) {
-        entry["rho_measured"] = {
-            {"value", model.rho->value},
-            {"standard_error", model.rho->standard_error}};
-      }
+      add_estimate(entry, "rho_measured", model.rho);
+      add_estimate(entry, "fisher_scale_measured", model.fisher_scale);
       json["models"].push_back(std::move(entry));
     }
   }

@@ -13,6 +13,7 @@
 #include "merganser/plan/fisher_notes.h"
 #include "merganser/plan/map_names.h"
 #include "merganser/plan/measured_rho.h"
+#include "merganser/plan/measured_scale.h"
 #include "merganser/plan/open_inputs.h"
 #include "merganser/plan/output_config.h"
 #include "merganser/plan/plan_subspace.h"
@@ -55,6 +56,11 @@ std::vector<std::string> name_outputs(
   for (const auto& [name, setting] : all_settings(recipe)) {
     if (!setting->is_sweep()) {
       continue;
+    }
+    if (name == "fisher_power" && recipe.method->find_parameter(name)) {
+      problems.add(
+          "fisher_power cannot be swept: the outputs share what is read of a "
+          "Fisher");
     }
     if (swept != nullptr && setting->outputs() != swept->outputs()) {
       problems.add(fmt::format(
@@ -272,6 +278,7 @@ MergePlan make_plan(Recipe recipe) {
   }
   problems.throw_if_any(source);
   read_rhos(plan, problems);
+  read_fisher_scales(plan, problems);
   plan_subspace(plan, problems);
   problems.throw_if_any(source);
   plan_tensors(plan, problems);

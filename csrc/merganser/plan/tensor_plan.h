@@ -22,6 +22,7 @@ struct TensorSource {
   size_t input = 0; // position in MergePlan::inputs
   bool is_fisher = false;
   const LoraUpdate* update = nullptr; // added to the tensor when it is read
+  double power = 1; // of a Fisher, which its values are raised to when read
 };
 
 // The mean Gram matrix of a linear layer's inputs.

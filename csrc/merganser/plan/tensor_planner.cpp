@@ -8,6 +8,7 @@
 #include "merganser/base/quote.h"
 #include "merganser/plan/check_tensors.h"
 #include "merganser/plan/measured_rho.h"
+#include "merganser/plan/measured_scale.h"
 #include "merganser/plan/plan_subspace.h"
 #include "merganser/recipe/methods.h"
 
@@ -174,7 +175,7 @@ class TensorPlanner {
       tensor.sources.push_back(source(*plan_.base, names_.base));
     }
     if (tensor.has_base_fisher()) {
-      tensor.sources.push_back(fisher(*plan_.base_fisher, names_.base));
+      tensor.sources.push_back(fisher(*plan_.base_fisher, names_.base, tensor));
       tensor.base_num_examples = plan_.base_num_examples;
     }
     for (size_t t = 0; t < slice_.models.size(); ++t) {
@@ -185,7 +186,7 @@ class TensorPlanner {
     if (tensor.has_fishers()) {
       for (size_t t = 0; t < slice_.models.size(); ++t) {
         tensor.sources.push_back(
-            fisher(*slice_.models[t].fisher, names_.models[t]));
+            fisher(*slice_.models[t].fisher, names_.models[t], tensor));
       }
     }
   }
@@ -202,8 +203,15 @@ class TensorPlanner {
         : model_source(plan_, model, name);
   }
 
-  TensorSource fisher(size_t input, const std::string& name) const {
-    return {plan_.named(input).at(name), input, /*is_fisher=*/true};
+  TensorSource fisher(
+      size_t input,
+      const std::string& name,
+      const TensorPlan& tensor) const {
+    return {
+        .tensor = plan_.named(input).at(name),
+        .input = input,
+        .is_fisher = true,
+        .power = tensor.parameters.front().fisher_power};
   }
 
   // Adds the Gram matrices of all models and, if the method uses it, of the
@@ -240,9 +248,11 @@ class TensorPlanner {
   void add_parameters(TensorPlan& tensor) const {
     std::vector<const Settings*> models;
     std::vector<std::optional<Estimate>> rhos;
+    MeasuredScales scales{plan_.base_fisher_scale, {}};
     for (const PlanModel& model : slice_.models) {
       models.push_back(&model.recipe.parameters);
       rhos.push_back(model.rho);
+      scales.models.push_back(model.fisher_scale);
     }
     const TensorPlace place = {names_.output, names_.models, names_.depth};
     for (size_t output = 0; output < plan_.outputs.size(); ++output) {
@@ -261,9 +271,12 @@ class TensorPlanner {
             parameters.normalize != 0,
             parameters.lambda);
       }
-      replace_auto(parameters.rho, rhos, [&](size_t t) {
-        return slice_.models[t].recipe.fisher.value_or("");
-      });
+      const auto fisher_of = [&](std::optional<size_t> t) {
+        return (t ? slice_.models[*t].recipe.fisher : plan_.recipe.base_fisher)
+            .value_or("");
+      };
+      replace_auto(parameters.rho, rhos, fisher_of);
+      replace_auto_scales(parameters, scales, fisher_of);
     }
   }
 

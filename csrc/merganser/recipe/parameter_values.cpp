@@ -22,6 +22,7 @@ constexpr ModelField kModelFields[] = {
     {"gamma", &TensorParameters::gamma},
     {"epsilon", &TensorParameters::epsilon},
     {"rho", &TensorParameters::rho},
+    {"fisher_scale", &TensorParameters::fisher_scales},
 };
 
 struct MergeField {
@@ -30,6 +31,8 @@ struct MergeField {
 };
 
 constexpr MergeField kMergeFields[] = {
+    {"base_fisher_scale", &TensorParameters::base_fisher_scale},
+    {"fisher_power", &TensorParameters::fisher_power},
     {"delta", &TensorParameters::delta},
     {"clamp", &TensorParameters::clamp},
     {"floor", &TensorParameters::floor},

@@ -10,7 +10,7 @@
 namespace merganser {
 
 // The values of a method's parameters for one tensor of one output. Parameters
-// that the method lacks are 0, or empty.
+// that the method lacks are 0 (factors and powers: 1), or empty.
 struct TensorParameters {
   bool operator==(const TensorParameters&) const = default;
 
@@ -21,7 +21,10 @@ struct TensorParameters {
   std::vector<double> gamma;
   std::vector<double> epsilon;
   std::vector<double> rho; // kAuto until the plan replaces it
+  std::vector<double> fisher_scales; // likewise
   // One value for the merge.
+  double base_fisher_scale = 1; // kAuto until the plan replaces it
+  double fisher_power = 1;
   double delta = 0;
   double clamp = 0;
   double floor = 0;

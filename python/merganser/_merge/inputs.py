@@ -31,6 +31,7 @@ class Part:
     num_examples: float = 1.0  # N, for Fishers and Gram matrices
     estimator: str = ""
     task_vector: _C.TaskVectorStatistics | None = None
+    scale: _C.FisherScale | None = None
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
@@ -338,6 +339,7 @@ def assigned(
         float(statistic.num_examples),
         statistic.estimator,
         statistic.task_vector,
+        statistic.scale,
     )
 
 

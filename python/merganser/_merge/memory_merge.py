@@ -28,6 +28,7 @@ def make_engine(inputs: Inputs, weights: Any, parameters: Any) -> _C.MemoryMerge
         [part.num_examples for part in inputs.fishers],
         [part.num_examples for part in inputs.grams],
         [part.task_vector for part in inputs.fishers],
+        [part.scale for part in inputs.fishers],
         inputs.subspace,
     )
     if engine.unstable_weights is not None:
@@ -95,6 +96,8 @@ def merge_tensor(engine: _C.MemoryMerge, inputs: Inputs, name: str) -> Tensor:
     method = inputs.method
     by_formula = not (method.needs_statistics or method.needs_subspace)
     by_formula = by_formula and name not in inputs.averaged
+    # The engine raises Fishers to a power, the op does not.
+    by_formula = by_formula and engine.fisher_power(name) == 1
     if by_formula and inputs.models[0][name].is_cuda:
         return merge_by_op(engine, inputs, name)
     return merge_by_engine(engine, inputs, name)

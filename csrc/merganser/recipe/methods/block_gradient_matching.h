@@ -5,8 +5,15 @@
 
 namespace merganser::methods {
 
-inline constexpr ParameterInfo kBlockGradientMatchingParameters[] =
-    {kFisherWeight, kNormalizeFishers, average_buffers(true), kDelta, kRidge};
+inline constexpr ParameterInfo kBlockGradientMatchingParameters[] = {
+    kFisherWeight,
+    kNormalizeFishers,
+    kFisherScale,
+    kBaseFisherScale,
+    kFisherPower,
+    average_buffers(true),
+    kDelta,
+    kRidge};
 
 inline constexpr MethodInfo kBlockGradientMatching = {
     .name = "block_gradient_matching",

@@ -7,7 +7,9 @@ namespace merganser::methods {
 
 inline constexpr ParameterInfo kFisherParameters[] = {
     kFisherWeight,
-    kNormalizeFishers};
+    kNormalizeFishers,
+    kFisherScale,
+    kFisherPower};
 
 inline constexpr MethodInfo kFisher = {
     .name = "fisher",

@@ -8,6 +8,9 @@ namespace merganser::methods {
 inline constexpr ParameterInfo kFisherBaseParameters[] = {
     kFisherWeight,
     kNormalizeFishers,
+    kFisherScale,
+    kBaseFisherScale,
+    kFisherPower,
     average_buffers(true),
     kDelta};
 

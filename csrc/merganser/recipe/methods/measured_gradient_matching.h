@@ -9,6 +9,9 @@ namespace merganser::methods {
 inline constexpr ParameterInfo kMeasuredGradientMatchingParameters[] = {
     kFisherWeight,
     kRho,
+    kFisherScale,
+    kBaseFisherScale,
+    kFisherPower,
     average_buffers(true),
     kDelta};
 

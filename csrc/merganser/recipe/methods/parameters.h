@@ -60,6 +60,33 @@ inline constexpr ParameterInfo kNormalizeFishers = {
     .meaning =
         "H is F divided by its mean over the merged tensors, instead of N F"};
 
+inline constexpr ParameterInfo kFisherScale = {
+    .name = "fisher_scale",
+    .scope = ParameterInfo::Scope::kModel,
+    .may_be_auto = true,
+    .min = 0,
+    .above_min = true,
+    .fallback = 1,
+    .meaning =
+        "factor that multiplies H_t; auto: as measured by merganser calibrate, "
+        "from the metadata of the model's Fisher"};
+
+inline constexpr ParameterInfo kBaseFisherScale = {
+    .name = "base_fisher_scale",
+    .may_be_auto = true,
+    .min = 0,
+    .above_min = true,
+    .fallback = 1,
+    .meaning =
+        "factor that multiplies N_0 F_0; auto: likewise, of the base's Fisher"};
+
+inline constexpr ParameterInfo kFisherPower = {
+    .name = "fisher_power",
+    .min = 0,
+    .above_min = true,
+    .fallback = 1,
+    .meaning = "p: every F is replaced by F^p, element by element"};
+
 inline constexpr ParameterInfo average_buffers(bool by_default) {
   return {
       .name = "average_buffers",

@@ -8,6 +8,9 @@ namespace merganser::methods {
 inline constexpr ParameterInfo kRemovalParameters[] = {
     kFisherWeight,
     kNormalizeFishers,
+    kFisherScale,
+    kBaseFisherScale,
+    kFisherPower,
     average_buffers(false),
     kDelta,
     {.name = "clamp",
