@@ -465,8 +465,13 @@ class MemoryMerge:
         weights: Sequence[tuple[str, Tensor]],
         fishers: Sequence[tuple[str, Tensor]],
         grams: Sequence[tuple[str, Tensor]],
+        task_vectors_from: tuple[str, Tensor] | None = None,
     ) -> None:
-        """Merges one tensor into `out`."""
+        """Merges one tensor into `out`; task_vectors_from: the base's, for Gram
+        matrices of task vectors."""
+
+def is_linear_weight(name: str, shape: Sequence[int]) -> bool:
+    """True for the weight of a linear layer, no table of embeddings."""
 
 def canonical_name(tied: Sequence[str]) -> str:
     """The name by which tied tensors are merged."""

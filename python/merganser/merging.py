@@ -29,7 +29,7 @@ def merge(
     weights: Sequence[Weight] | Weight | None = None,
     *,
     base_fisher: Fisher | None = None,
-    grams: Sequence[Gram] | None = None,
+    grams: Sequence[Gram] | str | None = None,
     base_gram: Gram | None = None,
     subspace: SubspaceResult | str | os.PathLike | None = None,
     parameters: Mapping[str, Any] | None = None,
@@ -69,8 +69,10 @@ def merge(
         base_fisher: F_0, for fisher_base, gradient_matching, removal, ewr and
             block_gradient_matching.
         grams: one per model, for regmean and block_gradient_matching; a GramResult, or
-            the path of its file. Weights without Gram matrices are merged by linear and
-            gradient_matching, respectively; those with them need no Fisher.
+            the path of its file. "task_vectors" instead of a list: those of the task
+            vectors, without data; needs base, and base_gram is optional. Weights
+            without Gram matrices are merged by linear and gradient_matching,
+            respectively; those with them need no Fisher.
         base_gram: the base's, for block_gradient_matching.
         subspace: for subspace_gradient_matching and weights="auto"; the SubspaceResult
             of this base and these models, in their order, or the path of its file.

@@ -90,12 +90,15 @@ void merge(
     const at::Tensor& out,
     const std::vector<Labelled>& weights,
     const std::vector<Labelled>& fishers,
-    const std::vector<Labelled>& grams) {
+    const std::vector<Labelled>& grams,
+    const std::optional<Labelled>& task_vectors_from) {
   self.merge(
       {name, dtype_of(out), out.sizes().vec()},
       {memory_of(name, weights),
        memory_of(name, fishers),
-       memory_of(name, grams)},
+       memory_of(name, grams),
+       task_vectors_from ? std::optional(memory_of(name, *task_vectors_from))
+                         : std::nullopt},
       {static_cast<std::byte*>(out.mutable_data_ptr()), out.nbytes()},
       at::get_num_threads());
 }
@@ -185,6 +188,7 @@ void bind_memory_merge(py::module_& m) {
           py::arg("weights"),
           py::arg("fishers"),
           py::arg("grams"),
+          py::arg("task_vectors_from") = std::nullopt,
           py::call_guard<LongCall>());
 }
 

@@ -2,6 +2,7 @@
 #include "merganser/bindings/module.h"
 #include "merganser/engine/execute.h"
 #include "merganser/plan/fisher_notes.h"
+#include "merganser/plan/name_map.h"
 #include "merganser/plan/plan_text.h"
 #include "merganser/provenance/inspect.h"
 #include "merganser/provenance/verify.h"
@@ -60,6 +61,13 @@ void bind_merge(py::module_& m) {
       &different_scales,
       py::arg("estimators"),
       py::arg("method"));
+  m.def(
+      "is_linear_weight",
+      [](const std::string& name, std::vector<int64_t> shape) {
+        return is_linear_weight({name, DType::kF32, std::move(shape)});
+      },
+      py::arg("name"),
+      py::arg("shape"));
   m.def("canonical_name", &canonical_name, py::arg("tied"));
   m.def("check_count", &check_count, py::arg("method"), py::arg("models"));
   m.def(

@@ -12,6 +12,7 @@
 #include "merganser/merge/gram.h"
 #include "merganser/merge/measure_tensor.h"
 #include "merganser/merge/ranked_mask.h"
+#include "merganser/merge/spectral.h"
 
 namespace merganser {
 namespace {
@@ -52,14 +53,16 @@ uint64_t thread_memory(const MergePlan& plan) {
     size_t sources = 0;
     size_t models = 0;
     uint64_t adapters = 0; // the matrices of one tensor at a time
+    uint64_t spectral = 0; // likewise
     for (const TensorPlan& tensor : plan.tensors) {
       if (tensor.action == TensorAction::kMerge && tensor.float64 == float64) {
         adapters = std::max(adapters, adapter_memory(tensor));
+        spectral = std::max(spectral, spectral_memory(tensor));
         sources = std::max(sources, tensor.sources.size());
         models = std::max(models, tensor.num_models);
       }
     }
-    total += adapters;
+    total += adapters + spectral;
     if (sources > 0) {
       const size_t task_vectors =
           method.sparsify == Sparsify::kNone ? 0 : models;

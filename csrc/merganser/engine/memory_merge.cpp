@@ -10,6 +10,7 @@
 #include "merganser/base/parallel.h"
 #include "merganser/engine/merge_tensor.h"
 #include "merganser/plan/measured_rho.h"
+#include "merganser/plan/name_map.h"
 #include "merganser/plan/subspace_weights.h"
 #include "merganser/recipe/layer_name.h"
 #include "merganser/recipe/methods.h"
@@ -250,6 +251,14 @@ TensorPlan MemoryMerge::plan(
   for (size_t g = 0; g < from.grams.size(); ++g) {
     tensor.grams.push_back({source_of(from.grams[g]), examples_.grams[g]});
   }
+  for (size_t t = 0; from.task_vectors_from && t < tensor.num_models; ++t) {
+    tensor.grams.push_back(
+        {.matrix = source_of(*from.task_vectors_from),
+         .num_examples = method_.needs_fishers
+             ? num_examples(method_.needs_base_fisher + t)
+             : 1,
+         .of_task_vector = true});
+  }
   if (tensor.has_fishers() && from.fishers.empty()) {
     plan_average(tensor);
   }
@@ -272,7 +281,8 @@ TensorPlan MemoryMerge::plan(
       tensor.num_examples.push_back(num_examples(base_fisher + t));
     }
   }
-  tensor.float64 = !tensor.grams.empty();
+  tensor.spectral = method_.is_spectral() && is_spectral(output);
+  tensor.float64 = !tensor.grams.empty() || tensor.spectral;
   for (const TensorSource& source : tensor.sources) {
     tensor.float64 |= source.tensor.info().dtype == DType::kF64;
   }

@@ -31,7 +31,11 @@ struct MemorySources {
   std::vector<MemoryTensor> weights;
   // None where there are Gram matrices, and for tensors to average.
   std::vector<MemoryTensor> fishers;
-  std::vector<MemoryTensor> grams; // for the weight of a linear layer, or none
+  // For the weight of a linear layer, or none.
+  std::vector<MemoryTensor> grams;
+  // The base's weight: the models' Gram matrices are those of task vectors, and
+  // `grams` has at most the base's.
+  std::optional<MemoryTensor> task_vectors_from;
 };
 
 // The numbers of examples of Fishers and Gram matrices, as in MemorySources.

@@ -23,6 +23,8 @@ Metadata file_metadata(const MergePlan& plan) {
       {"merganser_version", version()}};
 }
 
+constexpr uint64_t kMegabyte = 1'000'000; // the unit of progress
+
 uint64_t bytes_moved(const TensorPlan& tensor, size_t outputs) {
   return tensor.bytes_read + outputs * tensor.output.bytes();
 }
@@ -55,11 +57,13 @@ void MergeRun::write_weights(
   fisher_means_ = fisher_means(plan_, threads_);
   open_writers(staging, shard_bytes);
   const std::vector<size_t> rest = restore_finished(staging);
-  if (plan_.recipe.method->needs_statistics()) {
+  if (plan_.recipe.method->is_spectral()) {
+    merge_whole(rest, staging, progress);
+  } else if (plan_.recipe.method->needs_statistics()) {
     // Tensor by tensor: the pages that were read for its statistics are then
     // still in the page cache.
     for (const size_t tensor : rest) {
-      measure(tensor);
+      measure(tensor, threads_);
       merge_tensors({tensor}, staging, progress);
     }
   } else {
@@ -70,10 +74,32 @@ void MergeRun::write_weights(
   }
 }
 
-void MergeRun::measure(size_t tensor) {
+// Gives each thread whole tensors, for methods that measure one at length on
+// one thread.
+void MergeRun::merge_whole(
+    const std::vector<size_t>& tensors,
+    Staging& staging,
+    const ProgressCallback& progress) {
+  const uint64_t total = (plan_.bytes_read + plan_.bytes_written) / kMegabyte;
+  parallel_for(threads_, std::ssize(tensors), [&](int64_t i, int worker) {
+    measure(tensors[i], 1);
+    const StripList strips(plan_.tensors, {tensors[i]});
+    for (int64_t strip = 0; strip < strips.size(); ++strip) {
+      merge_strip(strips[strip], workers_[worker], staging);
+    }
+    if (worker == 0 && progress) {
+      progress(bytes_done_ / kMegabyte, total, "");
+    }
+  });
+  if (progress && !tensors.empty()) {
+    progress(total, total, "");
+  }
+}
+
+void MergeRun::measure(size_t tensor, int threads) {
   const TensorPlan& plan = plan_.tensors[tensor];
-  const bool needed =
-      !plan_.recipe.method->needs_grams() || !plan.grams.empty();
+  const bool needed = plan_.recipe.method->matrix == MatrixRule::kNone ||
+      !plan.grams.empty() || plan.spectral;
   if (plan.action != TensorAction::kMerge || !needed) {
     return;
   }
@@ -90,7 +116,7 @@ void MergeRun::measure(size_t tensor) {
     found.push_back(
         same < output ? found[same]
                       : std::make_shared<const TensorStatistics>(
-                            measure_tensor(plan, output, threads_)));
+                            measure_tensor(plan, output, threads)));
   }
 }
 
@@ -161,7 +187,6 @@ void MergeRun::merge_tensors(
     const std::vector<size_t>& tensors,
     Staging& staging,
     const ProgressCallback& progress) {
-  constexpr uint64_t kMegabyte = 1'000'000;
   const uint64_t total = (plan_.bytes_read + plan_.bytes_written) / kMegabyte;
   const StripList strips(plan_.tensors, tensors);
   parallel_for(threads_, strips.size(), [&](int64_t i, int worker) {

@@ -74,7 +74,11 @@ class MergeRun {
   void open_writers(const Staging& staging, uint64_t shard_bytes);
   std::vector<size_t> restore_finished(const Staging& staging);
   void record(const FinishedTensor& finished);
-  void measure(size_t tensor);
+  void measure(size_t tensor, int threads);
+  void merge_whole(
+      const std::vector<size_t>& tensors,
+      Staging& staging,
+      const ProgressCallback& progress);
   void merge_tensors(
       const std::vector<size_t>& tensors,
       Staging& staging,

@@ -36,12 +36,13 @@ void create_models(Workplace& work) {
   }
 }
 
-// Collects the Gram matrices of base and experts that a merge uses.
+// Collects the Gram matrices of base and experts that a merge uses from files.
 void collect_grams(Workplace& work) {
   const Experiment& e = work.experiment;
   const auto needs = [&](bool (MethodInfo::*any)() const) {
     return std::ranges::any_of(e.merges, [&](const ExperimentMerge& merge) {
-      return (merge.recipe.method->*any)();
+      return (merge.recipe.method->*any)() &&
+          !merge.recipe.grams_of_task_vectors;
     });
   };
   if (needs(&MethodInfo::needs_base_gram)) {

@@ -30,6 +30,20 @@ Setting weight_of(
       gives_experts(weight) ? weight.at(expert) : weight, *parameter);
 }
 
+// True for `gram: task_vectors` in place of Gram matrices of the experts' data.
+bool takes_task_vectors(const YamlValue& entry, const MethodInfo& method) {
+  const auto gram = entry.find("gram");
+  if (gram && (gram->text() != kTaskVectors || !method.needs_grams())) {
+    gram->fail(fmt::format(
+        "{}: expected {}, and a method with Gram matrices, got '{}' and {}",
+        gram->name(),
+        kTaskVectors,
+        gram->text(),
+        method.name));
+  }
+  return gram.has_value();
+}
+
 // The experts that the merge lists; by default all.
 std::vector<std::string> parse_experts(
     const YamlValue& entry,
@@ -121,6 +135,7 @@ ExperimentMerge parse_merge(
        "experts",
        "weight",
        "choose",
+       "gram",
        "parameters",
        "heads",
        "dtype",
@@ -136,13 +151,15 @@ ExperimentMerge parse_merge(
 
   const MethodInfo& method = *recipe.method;
   const std::string up = layout::kUpFromRecipe;
-  if (method.needs_base || recipe.heads != HeadMode::kMerge) {
+  recipe.grams_of_task_vectors = takes_task_vectors(entry, method);
+  if (method.needs_base || recipe.grams_of_task_vectors ||
+      recipe.heads != HeadMode::kMerge) {
     recipe.base_model = up + base.model;
   }
   if (method.needs_base_fisher) {
     recipe.base_fisher = up + base.fisher;
   }
-  if (method.needs_base_gram()) {
+  if (method.needs_base_gram() && !recipe.grams_of_task_vectors) {
     recipe.base_gram = up + base.gram;
   }
   const auto weight = entry.find("weight");
@@ -156,7 +173,8 @@ ExperimentMerge parse_merge(
     if (method.needs_fishers) {
       model.fisher = up + layout::fisher(expert);
     }
-    if (method.needs_grams()) {
+    model.gram_of_task_vector = recipe.grams_of_task_vectors;
+    if (method.needs_grams() && !model.gram_of_task_vector) {
       model.gram = up + layout::gram(expert);
     }
     if (weight) {

@@ -8,13 +8,13 @@
 #include "merganser/base/error.h"
 #include "merganser/base/json_text.h"
 #include "merganser/base/quote.h"
+#include "merganser/io/conv1d.h"
 #include "merganser/io/lora_config.h"
 
 namespace merganser {
 namespace {
 
 namespace fs = std::filesystem;
-using json = nlohmann::ordered_json;
 
 constexpr std::string_view kPrefix = "base_model.model.";
 
@@ -35,28 +35,6 @@ fs::path weights_of(const fs::path& folder) {
         kAdapterWeights));
   }
   return file;
-}
-
-// True if config.json names, at any depth, an architecture of transformers that
-// has Conv1D.
-bool has_conv1d(const json& config) {
-  constexpr std::string_view kTypes[] = {
-      "gpt2",
-      "openai-gpt",
-      "imagegpt",
-      "decision_transformer",
-      "clvp",
-      "clvp_decoder"};
-  if (!config.is_structured()) {
-    return false;
-  }
-  const auto type = config.find("model_type");
-  if (config.is_object() && type != config.end() && type->is_string() &&
-      std::ranges::find(kTypes, type->get_ref<const std::string&>()) !=
-          std::end(kTypes)) {
-    return true;
-  }
-  return std::ranges::any_of(config, has_conv1d);
 }
 
 // True for weights of Conv1D in those architectures; all others are of Linear.
@@ -159,7 +137,7 @@ LoraAdapter::LoraAdapter(const fs::path& folder)
 void LoraAdapter::orient(
     const std::function<const TensorInfo*(const std::string&)>& weight_of,
     std::string_view model_config) {
-  const bool conv1d = has_conv1d(parse_json_or_discard(model_config));
+  const bool conv1d = has_conv1d(model_config);
   std::vector<std::string> undecided;
   bool contradicted = false;
   for (auto& [name, update] : updates_) {

@@ -19,7 +19,8 @@ namespace {
 // True if parameters and output are BFloat16, which the formula's loop converts
 // itself.
 bool is_bfloat16(const TensorPlan& tensor) {
-  return tensor.grams.empty() && tensor.output.dtype == DType::kBF16 &&
+  return tensor.grams.empty() && !tensor.spectral &&
+      tensor.output.dtype == DType::kBF16 &&
       std::ranges::all_of(tensor.sources, [](const TensorSource& source) {
            return source.is_fisher ||
                (source.tensor.info().dtype == DType::kBF16 &&
@@ -178,6 +179,17 @@ MergeFindings<Compute> ChunkMerger<Compute>::calculate(
     const Chunk& chunk,
     size_t output,
     const TensorStatistics* statistics) {
+  if (statistics != nullptr && !statistics->merged.empty()) {
+    return take_merged(
+        chunk, [&](int64_t i) { return statistics->merged[chunk.begin + i]; });
+  }
+  if (statistics != nullptr && !statistics->update.empty()) {
+    const Compute* base = reader_.values(tensor.base());
+    const double lambda = tensor.parameters[output].lambda;
+    return take_merged(chunk, [&](int64_t i) {
+      return base[i] + lambda * statistics->update[chunk.begin + i];
+    });
+  }
   const MethodInfo& method = *tensor.method;
   MergeArrays<Compute, Compute> from = arrays(tensor, parameters_, merged_);
   bool finite = true;
@@ -197,14 +209,16 @@ MergeFindings<Compute> ChunkMerger<Compute>::calculate(
   return found;
 }
 
-// Takes a chunk of a tensor that has been merged already.
+// Takes a chunk of a tensor that has been merged already: value(i) of its
+// elements i.
 template <typename Compute>
+template <typename Value>
 MergeFindings<Compute> ChunkMerger<Compute>::take_merged(
-    const std::vector<double>& merged,
-    const Chunk& chunk) const {
+    const Chunk& chunk,
+    const Value& value) const {
   auto largest = magnitude_bits(Compute(0));
   for (int64_t i = 0; i < chunk.n; ++i) {
-    merged_[i] = static_cast<Compute>(merged[chunk.begin + i]);
+    merged_[i] = static_cast<Compute>(value(i));
     largest = std::max(largest, magnitude_bits(merged_[i]));
   }
   MergeFindings<Compute> found;
@@ -233,9 +247,7 @@ MergedChunk ChunkMerger<Compute>::merge(
   result_.resize(same ? 0 : kChunkElements);
   merged_ = same ? reinterpret_cast<Compute*>(out.data()) : result_.data();
   const MergeFindings<Compute> found =
-      statistics != nullptr && !statistics->merged.empty()
-      ? take_merged(statistics->merged, chunk)
-      : calculate(tensor, chunk, output, statistics);
+      calculate(tensor, chunk, output, statistics);
   if (!found.inputs_good) {
     check_inputs(tensor, chunk);
   }

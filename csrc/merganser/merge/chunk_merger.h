@@ -81,9 +81,9 @@ class ChunkMerger {
       const Chunk& chunk,
       std::span<std::byte> out,
       MergedChunk& merged);
-  MergeFindings<Compute> take_merged(
-      const std::vector<double>& merged,
-      const Chunk& chunk) const;
+  template <typename Value>
+  MergeFindings<Compute> take_merged(const Chunk& chunk, const Value& value)
+      const;
   void check_inputs(const TensorPlan& tensor, const Chunk& chunk);
   void check_scaled_fishers(const TensorPlan& tensor, const Chunk& chunk);
   int64_t check_result(const TensorPlan& tensor, const Chunk& chunk) const;

@@ -5,6 +5,7 @@
 #include "merganser/merge/dense.h"
 
 #include <Eigen/Cholesky>
+#include <Eigen/Eigenvalues>
 
 namespace merganser {
 namespace {
@@ -25,6 +26,26 @@ void add_product(
   Output(c, rows, n).noalias() += factor * Input(a, rows, k) * Input(b, k, n);
 }
 
+void add_transposed_product(
+    double factor,
+    const double* a,
+    int64_t stride,
+    const double* b,
+    double* c,
+    int64_t rows,
+    int64_t k,
+    int64_t n) {
+  const Eigen::Map<const Matrix, 0, Eigen::OuterStride<>> left(
+      a, k, rows, Eigen::OuterStride<>(stride));
+  Output(c, rows, n).noalias() += factor * left.transpose() * Input(b, k, n);
+}
+
+void add_square(const double* a, double* c, int64_t rows, int64_t k) {
+  Output(c, rows, rows)
+      .selfadjointView<Eigen::Lower>()
+      .rankUpdate(Input(a, rows, k));
+}
+
 bool decompose(double* a, int64_t n) {
   Output matrix(a, n, n);
   const Eigen::LLT<Eigen::Ref<Matrix>> in_place(matrix);
@@ -39,12 +60,22 @@ void solve(const double* l, double* x, int64_t rows, int64_t n) {
   lower.solveInPlace<Eigen::OnTheRight>(solved);
 }
 
+bool find_eigenvectors(double* a, double* values, int64_t n) {
+  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(Input(a, n, n));
+  Eigen::Map<Eigen::MatrixXd>(a, n, n) = solver.eigenvectors(); // by columns
+  Eigen::Map<Eigen::VectorXd>(values, n) = solver.eigenvalues();
+  return solver.info() == Eigen::Success;
+}
+
 } // namespace
 
 extern const DenseKernels MERGANSER_DENSE;
 const DenseKernels MERGANSER_DENSE = {
     .add_product = &add_product,
+    .add_transposed_product = &add_transposed_product,
+    .add_square = &add_square,
     .decompose = &decompose,
-    .solve = &solve};
+    .solve = &solve,
+    .find_eigenvectors = &find_eigenvectors};
 
 } // namespace merganser

@@ -8,8 +8,8 @@
 #include "merganser/base/error.h"
 #include "merganser/base/parallel.h"
 #include "merganser/base/quote.h"
-#include "merganser/merge/chunk_reader.h"
 #include "merganser/merge/dense.h"
+#include "merganser/merge/read_elements.h"
 #include "merganser/merge/value_errors.h"
 
 namespace merganser {
@@ -17,41 +17,19 @@ namespace {
 
 using Matrix = std::vector<double>; // row-major
 
-// Rows of W that one thread multiplies and solves for together.
+// Rows of a matrix that one thread multiplies or solves for together.
 constexpr int64_t kRows = 64;
-
-// Reads all chunks of a source as float64.
-class SourceReader {
- public:
-  explicit SourceReader(const TensorSource& source) : source_(source) {}
-
-  // Calls use(i, x) for every element x.
-  template <typename Use>
-  void read(const Use& use) {
-    const int64_t n = source_.tensor.info().numel();
-    for (int64_t index = 0; index < chunk_count(n); ++index) {
-      const Chunk chunk = chunk_at(n, index);
-      Digest ignored;
-      reader_.read(std::span(&source_, 1), chunk, std::span(&ignored, 1));
-      for (int64_t i = 0; i < chunk.n; ++i) {
-        use(chunk.begin + i, reader_.values(0)[i]);
-      }
-    }
-  }
-
- private:
-  const TensorSource& source_;
-  ChunkReader<double> reader_;
-};
 
 class BlockMerge {
  public:
   BlockMerge(const TensorPlan& tensor, size_t output, int threads)
       : tensor_(tensor),
         parameters_(tensor.parameters[output]),
-        base_(tensor.method->block == BlockRule::kGradientMatching),
+        matching_(tensor.method->matrix == MatrixRule::kGradientMatching),
+        of_task_vectors_(tensor.grams.back().of_task_vector),
+        base_(base_of(tensor)),
         // Methods without this parameter use the matrices unchanged.
-        off_diagonal_(base_ ? 1 : parameters_.off_diagonal),
+        off_diagonal_(matching_ ? 1 : parameters_.off_diagonal),
         threads_(threads),
         rows_(tensor.output.shape[0]),
         columns_(tensor.output.shape[1]),
@@ -64,59 +42,95 @@ class BlockMerge {
   std::vector<double> run() {
     const std::vector<double>& weights = parameters_.weights;
     double sum = 0;
+    const double length = of_task_vectors_ ? mean_trace() : 1;
     for (size_t t = 0; t < weights.size(); ++t) {
       read_update(tensor_.sources[tensor_.model(t)]);
-      read_gram(tensor_.grams[tensor_.gram(t)]);
+      const GramSource& gram = tensor_.grams[tensor_.gram(t)];
+      if (of_task_vectors_) {
+        set_gram(gram.num_examples * length);
+      } else {
+        read_gram(gram);
+      }
       add(weights[t], update_, updates_);
       add(weights[t], gram_, total_);
       add_product(weights[t], update_);
       sum += weights[t];
     }
-    if (base_) {
+    if (tensor_.has_base_gram()) {
       read_gram(tensor_.grams[tensor_.base_gram()]);
       add(1, gram_, total_);
       add_product(1, updates_);
     }
     // If all matrices are 0, every multiple of the identity gives the same.
-    const double mean = mean_diagonal();
+    const double mean = trace(total_) / static_cast<double>(columns_);
     const double ridge = parameters_.ridge * (mean == 0 ? 1 : mean);
     for (size_t i = 0; i < total_.size(); i += columns_ + 1) {
       total_[i] += ridge;
     }
-    add(base_ ? ridge : ridge / sum, updates_, products_);
+    add(matching_ ? ridge : ridge / sum, updates_, products_);
     solve();
     return result();
   }
 
  private:
-  // update_ = W_t - W_0, or W_t for methods without W_0
+  // W_0 of methods that use it; regmean has it where its matrices are those of
+  // task vectors, and does not depend on it.
+  static const TensorSource* base_of(const TensorPlan& tensor) {
+    if (tensor.method->needs_base) {
+      return &tensor.sources[tensor.base()];
+    }
+    const GramSource& last = tensor.grams.back();
+    return last.of_task_vector ? &last.matrix : nullptr;
+  }
+
+  // update_ = W_t - W_0, or W_t without W_0
   void read_update(const TensorSource& source) {
     read_weight(source, [&](int64_t i, double x) { update_[i] = x; });
-    if (base_) {
-      read_weight(tensor_.sources[tensor_.base()], [&](int64_t i, double x) {
-        update_[i] -= x;
-      });
+    if (base_ != nullptr) {
+      read_weight(*base_, [&](int64_t i, double x) { update_[i] -= x; });
     }
   }
 
-  template <typename Use>
-  void read_weight(const TensorSource& source, const Use& use) {
-    SourceReader(source).read([&](int64_t i, double x) {
-      if (!std::isfinite(x)) {
-        check_update(source);
-        refuse_value(
-            source.tensor,
-            x,
-            i,
-            "the weights of a linear layer must be finite");
-      }
-      use(i, x);
+  // The trace of the base's mean Gram matrix, which stands for those of the
+  // tasks; 1 without it.
+  double mean_trace() {
+    if (!tensor_.has_base_gram()) {
+      return 1;
+    }
+    const GramSource& base = tensor_.grams[tensor_.base_gram()];
+    read_gram(base);
+    return trace(gram_) / base.num_examples;
+  }
+
+  // gram_ = scale update_^T update_ / |update_|^2, or 0 if update_ is 0
+  void set_gram(double scale) {
+    double norm = 0;
+    for (const double x : update_) {
+      norm += x * x;
+    }
+    std::ranges::fill(gram_, 0.0);
+    if (norm == 0) {
+      return;
+    }
+    for_blocks(columns_, [&](int64_t begin, int64_t n) {
+      dense_.add_transposed_product(
+          scale / norm,
+          &update_[begin],
+          columns_,
+          update_.data(),
+          &gram_[begin * columns_],
+          n,
+          rows_,
+          columns_);
     });
+    for (int64_t i = 0; i < std::ssize(gram_); ++i) {
+      gram_[i] *= i % (columns_ + 1) == 0 ? 1 : off_diagonal_;
+    }
   }
 
   void read_gram(const GramSource& source) {
     int64_t next = 0; // on the diagonal
-    SourceReader(source.matrix).read([&](int64_t i, double x) {
+    read_elements(source.matrix, [&](int64_t i, double x) {
       const bool diagonal = i == next;
       next += diagonal ? columns_ + 1 : 0;
       if (!std::isfinite(x) || (diagonal && x < 0)) {
@@ -156,17 +170,17 @@ class BlockMerge {
     }
   }
 
-  double mean_diagonal() const {
+  double trace(const Matrix& matrix) const {
     double sum = 0;
-    for (size_t i = 0; i < total_.size(); i += columns_ + 1) {
-      sum += total_[i];
+    for (size_t i = 0; i < matrix.size(); i += columns_ + 1) {
+      sum += matrix[i];
     }
-    return sum / static_cast<double>(columns_);
+    return sum;
   }
 
   // products_ += weight * left * gram_
   void add_product(double weight, const Matrix& left) {
-    for_rows([&](int64_t begin, int64_t n) {
+    for_blocks(rows_, [&](int64_t begin, int64_t n) {
       const int64_t first = begin * columns_;
       dense_.add_product(
           weight,
@@ -188,32 +202,33 @@ class BlockMerge {
           quote(tensor_.output.name),
           parameters_.ridge));
     }
-    for_rows([&](int64_t begin, int64_t n) {
+    for_blocks(rows_, [&](int64_t begin, int64_t n) {
       dense_.solve(total_.data(), &products_[begin * columns_], n, columns_);
     });
   }
 
   std::vector<double> result() {
-    if (base_) {
-      SourceReader(tensor_.sources[tensor_.base()])
-          .read([&](int64_t i, double x) { products_[i] += x; });
+    if (base_ != nullptr) {
+      read_elements(*base_, [&](int64_t i, double x) { products_[i] += x; });
     }
     return std::move(products_);
   }
 
   // The blocks of rows do not depend on the number of threads.
   template <typename Work>
-  void for_rows(const Work& work) {
-    const int64_t blocks = (rows_ + kRows - 1) / kRows;
+  void for_blocks(int64_t rows, const Work& work) {
+    const int64_t blocks = (rows + kRows - 1) / kRows;
     parallel_for(threads_, blocks, [&](int64_t i, int) {
-      work(i * kRows, std::min(kRows, rows_ - i * kRows));
+      work(i * kRows, std::min(kRows, rows - i * kRows));
     });
   }
 
   const DenseKernels& dense_ = dense_kernels();
   const TensorPlan& tensor_;
   const TensorParameters& parameters_;
-  const bool base_;
+  const bool matching_; // block_gradient_matching, otherwise regmean
+  const bool of_task_vectors_;
+  const TensorSource* const base_; // W_0, if it is used
   const double off_diagonal_;
   const int threads_;
   const int64_t rows_;

@@ -17,6 +17,11 @@ namespace merganser {
 //   block_gradient_matching  W_0 + (sum w_t (W_t - W_0) (G_0 + G_t))
 //                                  (G_0 + sum w_t G_t)^-1
 //
+// A Gram matrix of a task vector is N_t S_t m, with S_t = tau_t^T tau_t /
+// |tau_t|^2, tau_t = W_t - W_0, and m the trace of the base's mean Gram matrix
+// (1 without that): the rows of tau_t are sums of inputs, and the inputs of all
+// tasks are taken to be as long as the base's. (Cheng et al., 2503.08099.)
+//
 // First, r I is added to G_0, or (regmean) r / (sum w_t) I to every G_t, so
 // that the matrix to invert gets r I; r is `ridge` times the mean of its
 // diagonal. A single model is returned, up to rounding. Arithmetic is float64,

@@ -7,6 +7,7 @@
 #include "merganser/merge/gram.h"
 #include "merganser/merge/ranked_mask.h"
 #include "merganser/merge/sparsify.h"
+#include "merganser/merge/spectral.h"
 #include "merganser/merge/tensor_scan.h"
 #include "merganser/merge/thresholds.h"
 
@@ -91,6 +92,11 @@ TensorStatistics measure_tensor(
   if (!tensor.grams.empty()) {
     TensorStatistics found;
     found.merged = merge_with_grams(tensor, output, threads);
+    return found;
+  }
+  if (tensor.spectral) {
+    TensorStatistics found;
+    found.update = merge_task_vectors(tensor, threads);
     return found;
   }
   return tensor.float64 ? measure<double>(tensor, output, threads)

@@ -20,6 +20,8 @@ struct TensorStatistics {
   std::vector<double> weights;
   // The merged tensor itself, for weights merged with Gram matrices.
   std::vector<double> merged;
+  // The merged task vector, for weights merged by singular vectors.
+  std::vector<double> update;
 };
 
 } // namespace merganser

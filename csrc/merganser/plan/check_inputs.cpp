@@ -6,6 +6,7 @@
 #include <set>
 
 #include "merganser/base/quote.h"
+#include "merganser/io/conv1d.h"
 #include "merganser/io/fisher_file.h"
 #include "merganser/plan/check_adapters.h"
 #include "merganser/plan/check_configs.h"
@@ -23,6 +24,10 @@ bool has_a_fisher(const MergePlan& plan, const std::string& name) {
 }
 
 bool has_a_gram(const MergePlan& plan, const std::string& name) {
+  if (plan.recipe.grams_of_task_vectors) {
+    const TensorInfo* tensor = plan.inputs[plan.reference_weights]->find(name);
+    return tensor != nullptr && is_linear_weight(*tensor);
+  }
   return std::ranges::any_of(plan.slices, [&](const PlanSlice& slice) {
     return std::ranges::any_of(slice.models, [&](const PlanModel& model) {
       return model.gram && plan.named(*model.gram).find(name) != nullptr;
@@ -124,6 +129,14 @@ void check_inputs(const MergePlan& plan, Problems& problems) {
         [&](const std::string& name) { return needs_fisher(plan, name); },
         problems);
   };
+  if (plan.recipe.grams_of_task_vectors &&
+      has_conv1d(plan.reference->config_text())) {
+    problems.add(fmt::format(
+        "{}: gram: {} expects weights of shape (out, in), but the architecture "
+        "has Conv1D, which stores them as (in, out)",
+        plan.reference->path().string(),
+        kTaskVectors));
+  }
   const bool sliced = !plan.recipe.slices.empty();
   const Checkpoint& reference = *plan.inputs[plan.reference_weights];
   check_types(reference, is_head, problems);

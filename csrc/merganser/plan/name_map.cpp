@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "merganser/recipe/layer_name.h"
+
 namespace merganser {
 namespace {
 
@@ -194,6 +196,18 @@ bool is_constant_tensor(const TensorInfo& tensor) {
   return ends_with_any(tensor.name, kNames) ||
       (ends_with_any(tensor.name, kMasks) && shape.size() == 4 &&
        shape[0] == 1 && shape[1] == 1 && shape[2] == shape[3]);
+}
+
+bool is_linear_weight(const TensorInfo& tensor) {
+  const std::string& name = tensor.name;
+  constexpr std::string_view kTables[] = {
+      "shared.weight", "relative_attention_bias.weight"}; // of T5
+  return tensor.shape.size() == 2 && name.ends_with("weight") &&
+      !is_before_layers(name) && !ends_with_any(name, kTables);
+}
+
+bool is_spectral(const TensorInfo& tensor) {
+  return is_linear_weight(tensor) && !is_head_tensor(tensor.name);
 }
 
 bool may_be_tied(std::string_view a, std::string_view b) {

@@ -71,6 +71,15 @@ MERGANSER_API bool is_pooler_tensor(std::string_view name);
 // transformers store them and others do not, and none needs them in the file.
 MERGANSER_API bool is_constant_tensor(const TensorInfo& tensor);
 
+// True for the weight of a linear layer, by its name and shape: a matrix that
+// is no table of embeddings or relative positions.
+MERGANSER_API bool is_linear_weight(const TensorInfo& tensor);
+
+// True for a tensor that methods with singular vectors merge by them: the
+// weight of a linear layer that is not in a head, of which every task has its
+// own in the sources of these methods.
+MERGANSER_API bool is_spectral(const TensorInfo& tensor);
+
 // True for names that transformers ties in some models: tables of input and
 // output tokens, and the two biases of a decoder.
 MERGANSER_API bool may_be_tied(std::string_view a, std::string_view b);

@@ -96,7 +96,7 @@ PlanModel open_model(MergePlan& plan, const RecipeModel& recipe) {
   if (plan.recipe.method->needs_fishers) {
     model.fisher = open_statistic(plan, *recipe.fisher, /*is_gram=*/false);
   }
-  if (plan.recipe.method->needs_grams()) {
+  if (recipe.gram && plan.recipe.method->needs_grams()) {
     model.gram = open_statistic(plan, *recipe.gram, /*is_gram=*/true);
   }
   return model;
@@ -140,7 +140,7 @@ void open_inputs(MergePlan& plan, Problems& problems) {
           open_statistic(plan, *recipe.base_fisher, /*is_gram=*/false);
     });
   }
-  if (recipe.method->needs_base_gram()) {
+  if (recipe.base_gram && recipe.method->needs_base_gram()) {
     problems.collect([&] {
       plan.base_gram =
           open_statistic(plan, *recipe.base_gram, /*is_gram=*/true);
@@ -171,6 +171,34 @@ void open_inputs(MergePlan& plan, Problems& problems) {
   }
 }
 
+namespace {
+
+// Numbers of examples of Gram matrices of task vectors: the recipe's, otherwise
+// those of the Fishers, and 1 each for methods without Fishers.
+void count_for_task_vectors(MergePlan& plan) {
+  size_t given = 0;
+  size_t models = 0;
+  for (PlanSlice& slice : plan.slices) {
+    for (PlanModel& model : slice.models) {
+      given += model.recipe.num_examples.has_value();
+      ++models;
+      model.gram_num_examples = model.fisher
+          ? model.num_examples
+          : model.recipe.num_examples.value_or(1);
+    }
+  }
+  if (!plan.recipe.method->needs_fishers && given > 0 && given < models) {
+    throw InputError(fmt::format(
+        "expected num_examples of every model or of none, as gram: {} names no "
+        "file with the others, got {} of {}",
+        kTaskVectors,
+        given,
+        models));
+  }
+}
+
+} // namespace
+
 void read_num_examples(MergePlan& plan, Problems& problems) {
   const Recipe& recipe = plan.recipe;
   if (!recipe.method->needs_num_examples) {
@@ -192,6 +220,9 @@ void read_num_examples(MergePlan& plan, Problems& problems) {
       read(model.fisher, given, "num_examples", model.num_examples);
       read(model.gram, given, "num_examples", model.gram_num_examples);
     }
+  }
+  if (recipe.grams_of_task_vectors) {
+    problems.collect([&] { count_for_task_vectors(plan); });
   }
   const auto& given = recipe.base_num_examples;
   read(plan.base_fisher, given, "base_num_examples", plan.base_num_examples);

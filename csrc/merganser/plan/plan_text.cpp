@@ -147,7 +147,12 @@ Rows describe_inputs(const MergePlan& plan) {
             is_rho ? model.rho : model.fisher_scale);
       });
       add_file(method.needs_fishers, model.fisher, model.num_examples);
-      add_file(method.needs_grams(), model.gram, model.gram_num_examples);
+      if (recipe.grams_of_task_vectors) {
+        rows.back().push_back(fmt::format("{}", model.gram_num_examples));
+        rows.back().emplace_back("of the task vector");
+      } else {
+        add_file(method.needs_grams(), model.gram, model.gram_num_examples);
+      }
     }
   }
   return rows;
@@ -160,7 +165,15 @@ std::string describe_action(const TensorPlan& tensor) {
   if (!tensor.reason.empty()) {
     return tensor.reason;
   }
-  return tensor.grams.empty() ? "merge" : "merge with Gram matrices";
+  if (tensor.spectral) {
+    return "merge by singular vectors";
+  }
+  if (tensor.grams.empty()) {
+    return "merge";
+  }
+  return tensor.grams.back().of_task_vector
+      ? "merge with Gram matrices of task vectors"
+      : "merge with Gram matrices";
 }
 
 Rows describe_tensors(const MergePlan& plan) {
@@ -292,6 +305,10 @@ std::string plan_json(const MergePlan& plan, const BufferMemory& memory) {
           model.recipe.model,
           {model.fisher, model.num_examples},
           {model.gram, model.gram_num_examples});
+      if (recipe.grams_of_task_vectors) {
+        entry["gram"] = kTaskVectors;
+        entry["gram_num_examples"] = model.gram_num_examples;
+      }
       if (model.recipe.adapter) {
         entry["adapter"] = model.recipe.adapter->string();
       }

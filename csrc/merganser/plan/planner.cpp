@@ -169,7 +169,11 @@ void note_unused(MergePlan& plan) {
 // Notes what is read before the merge, beyond bytes_read, or held in memory.
 void note_statistics(MergePlan& plan) {
   const MethodInfo& method = *plan.recipe.method;
-  if (method.needs_grams()) {
+  if (method.is_spectral()) {
+    plan.notes.push_back(fmt::format(
+        "{} holds a whole linear layer in memory, one per thread",
+        method.name));
+  } else if (method.needs_grams()) {
     plan.notes.push_back(fmt::format(
         "{} holds a whole layer with Gram matrices in memory, one at a time",
         method.name));

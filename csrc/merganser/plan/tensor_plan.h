@@ -25,10 +25,13 @@ struct TensorSource {
   double power = 1; // of a Fisher, which its values are raised to when read
 };
 
-// The mean Gram matrix of a linear layer's inputs.
+// The mean Gram matrix of a linear layer's inputs, or its estimate from a task
+// vector, S = tau^T tau / |tau|^2.
 struct GramSource {
-  TensorSource matrix; // (in, in)
+  TensorSource
+      matrix; // (in, in); of a task vector: the base's weight, (out, in)
   double num_examples = 1; // N: G = N times the mean
+  bool of_task_vector = false;
 };
 
 // Everything needed to compute one tensor of a merged model.
@@ -47,8 +50,10 @@ struct TensorPlan {
   double base_num_examples = 0; // N_0
   std::vector<double> num_examples; // N_t, one per model
   // Gram matrices for the weight of a linear layer under a block rule: the
-  // base's if the method uses it, and one per model. They replace the Fishers.
+  // base's if the method uses it (those of task vectors can do without), and
+  // one per model. They replace the Fishers.
   std::vector<GramSource> grams;
+  bool spectral = false; // merged by singular vectors of the task vectors
   std::vector<TensorParameters> parameters; // one per output
   uint64_t bytes_read = 0;
 
@@ -78,11 +83,14 @@ struct TensorPlan {
   }
 
   // Positions in `grams`.
+  bool has_base_gram() const {
+    return grams.size() > num_models;
+  }
   size_t base_gram() const {
     return 0;
   }
   size_t gram(size_t t) const {
-    return method->needs_base_gram() + t;
+    return has_base_gram() + t;
   }
 };
 

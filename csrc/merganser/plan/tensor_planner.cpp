@@ -106,6 +106,9 @@ class TensorPlanner {
   }
 
   bool has_a_gram() const {
+    if (plan_.recipe.grams_of_task_vectors) {
+      return is_linear_weight(like_.tensor.info());
+    }
     for (size_t t = 0; t < slice_.models.size(); ++t) {
       if (has(slice_.models[t].gram, names_.models[t])) {
         return true;
@@ -143,7 +146,10 @@ class TensorPlanner {
       plan_average(tensor);
     }
     add_sources(tensor);
-    tensor.float64 = plan_.recipe.float64 || !tensor.grams.empty();
+    tensor.spectral =
+        tensor.method->is_spectral() && is_spectral(like_.tensor.info());
+    tensor.float64 =
+        plan_.recipe.float64 || !tensor.grams.empty() || tensor.spectral;
     for (const TensorSource& source : tensor.sources) {
       tensor.float64 |= source.tensor.info().dtype == DType::kF64;
       check(source, tensor.output);
@@ -165,7 +171,9 @@ class TensorPlanner {
       }
     }
     for (const GramSource& gram : tensor.grams) {
-      tensor.bytes_read += gram.matrix.tensor.info().bytes();
+      const bool counted = gram.of_task_vector &&
+          (tensor.method->needs_base || &gram != tensor.grams.data());
+      tensor.bytes_read += counted ? 0 : gram.matrix.tensor.info().bytes();
     }
   }
 
@@ -217,6 +225,10 @@ class TensorPlanner {
   // Adds the Gram matrices of all models and, if the method uses it, of the
   // base, or none of them.
   void add_grams(TensorPlan& tensor) const {
+    if (plan_.recipe.grams_of_task_vectors) {
+      add_grams_of_task_vectors(tensor);
+      return;
+    }
     size_t wanted = 0;
     const Checkpoint* without = nullptr;
     const auto add =
@@ -242,6 +254,25 @@ class TensorPlanner {
           "{} has no Gram matrix for tensor {}, but other files have one",
           without->path().string(),
           quote(names_.output)));
+    }
+  }
+
+  // The base's own Gram matrix, which not every linear layer needs to have,
+  // and the base's weight in place of the models'.
+  void add_grams_of_task_vectors(TensorPlan& tensor) const {
+    if (!is_linear_weight(like_.tensor.info())) {
+      return;
+    }
+    if (has(plan_.base_gram, names_.base)) {
+      tensor.grams.push_back(
+          {source(*plan_.base_gram, names_.base),
+           plan_.base_gram_num_examples});
+    }
+    for (const PlanModel& model : slice_.models) {
+      tensor.grams.push_back(
+          {.matrix = source(*plan_.base, names_.base),
+           .num_examples = model.gram_num_examples,
+           .of_task_vector = true});
     }
   }
 

@@ -17,7 +17,7 @@ double MethodInfo::fallback(std::string_view wanted) const {
 
 bool MethodInfo::needs_statistics() const {
   return sparsify != Sparsify::kNone || weights == WeightRule::kSlerp ||
-      weights == WeightRule::kModelStock || needs_grams();
+      weights == WeightRule::kModelStock || needs_grams() || is_spectral();
 }
 
 } // namespace merganser

@@ -49,15 +49,20 @@ enum class WeightRule {
   kScale, // the parameter `scale` of the only model
   kSlerp, // the angle between the tensors of base and model
   kModelStock, // the angles between the task vectors of a tensor
+  kMean, // lambda divided by the number of models
   kSubspace, // the optimum in the span of the task vectors, from a file
 };
 
-// The rule for weights of linear layers with Gram matrices of their inputs
-// (merge/gram.h); all other tensors follow the method's formula.
-enum class BlockRule {
+// The rule for weights of linear layers; all other tensors follow the method's
+// formula.
+enum class MatrixRule {
   kNone, // the formula
+  // with Gram matrices of the layer's inputs (merge/gram.h)
   kRegMean,
   kGradientMatching,
+  // by singular vectors of task vectors (merge/spectral.h)
+  kTsvM,
+  kIsoC,
 };
 
 // The description of a merge method that recipes, plan, engine and documents
@@ -69,7 +74,7 @@ struct MERGANSER_API MethodInfo {
   MergeFormula formula = MergeFormula::kLinear;
   Sparsify sparsify = Sparsify::kNone;
   WeightRule weights = WeightRule::kGiven;
-  BlockRule block = BlockRule::kNone;
+  MatrixRule matrix = MatrixRule::kNone;
   bool needs_base = false;
   bool needs_fishers = false; // one per model
   bool needs_base_fisher = false;
@@ -84,10 +89,14 @@ struct MERGANSER_API MethodInfo {
   // The default of a parameter; 0 if the method lacks it.
   double fallback(std::string_view name) const;
   bool needs_grams() const { // one per model
-    return block != BlockRule::kNone;
+    return matrix == MatrixRule::kRegMean ||
+        matrix == MatrixRule::kGradientMatching;
   }
   bool needs_base_gram() const {
-    return block == BlockRule::kGradientMatching;
+    return matrix == MatrixRule::kGradientMatching;
+  }
+  bool is_spectral() const {
+    return matrix == MatrixRule::kTsvM || matrix == MatrixRule::kIsoC;
   }
   bool is_random() const { // has choices by seed
     return sparsify == Sparsify::kRandom || sparsify == Sparsify::kRanked;

@@ -14,6 +14,7 @@
 #include "merganser/recipe/methods/fisher.h"
 #include "merganser/recipe/methods/fisher_base.h"
 #include "merganser/recipe/methods/gradient_matching.h"
+#include "merganser/recipe/methods/iso_c.h"
 #include "merganser/recipe/methods/linear.h"
 #include "merganser/recipe/methods/measured_gradient_matching.h"
 #include "merganser/recipe/methods/model_stock.h"
@@ -24,6 +25,7 @@
 #include "merganser/recipe/methods/subspace_gradient_matching.h"
 #include "merganser/recipe/methods/task_arithmetic.h"
 #include "merganser/recipe/methods/ties.h"
+#include "merganser/recipe/methods/tsv_m.h"
 
 namespace merganser {
 namespace {
@@ -40,6 +42,8 @@ constexpr const MethodInfo* kMethods[] = {
     &methods::kEwr,
     &methods::kBlockGradientMatching,
     &methods::kRegMean,
+    &methods::kTsvM,
+    &methods::kIsoC,
     &methods::kTies,
     &methods::kDareLinear,
     &methods::kDareTies,
@@ -75,7 +79,8 @@ const MethodInfo& find_method(std::string_view name) {
 const MethodInfo& method_of(MergeFormula formula) {
   for (const MethodInfo* method : kMethods) {
     if (method->formula == formula && method->sparsify == Sparsify::kNone &&
-        method->weights == WeightRule::kGiven && !method->needs_grams()) {
+        method->weights == WeightRule::kGiven &&
+        method->matrix == MatrixRule::kNone) {
       return *method;
     }
   }

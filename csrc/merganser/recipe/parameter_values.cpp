@@ -113,7 +113,7 @@ bool weights_sum_to_zero(
     bool normalize) {
   // The other formulas divide by the base's Fisher or Gram matrix, too.
   const bool divides = method.formula == MergeFormula::kFisher ||
-      method.block == BlockRule::kRegMean ||
+      method.matrix == MatrixRule::kRegMean ||
       (normalize && method.formula == MergeFormula::kLinear);
   return divides && sum_of(weights) == 0;
 }
@@ -194,6 +194,10 @@ TensorParameters resolve_parameters(
   check_ranked(method, place, found);
   found.weights =
       formula_weights(method, found.weights, normalize, found.lambda);
+  if (method.weights == WeightRule::kMean) {
+    const auto count = static_cast<double>(models.size());
+    found.weights.assign(models.size(), found.lambda / count);
+  }
   return found;
 }
 

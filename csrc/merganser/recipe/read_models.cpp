@@ -85,7 +85,10 @@ RecipeModel parse_model(
     need("fisher", "a Fisher");
   }
   const auto take_gram = [&](const YamlValue& gram) {
-    model.gram = gram.path(folder);
+    model.gram_of_task_vector = gram.text() == kTaskVectors;
+    if (!model.gram_of_task_vector) {
+      model.gram = gram.path(folder);
+    }
   };
   if (!take("gram", take_gram) && method.needs_grams()) {
     need("gram", "the Gram matrices");

@@ -73,7 +73,7 @@ void parse_base(
     });
   }
   take("base_fisher", method.needs_base_fisher, to(recipe.base_fisher));
-  take("base_gram", method.needs_base_gram(), to(recipe.base_gram));
+  take("base_gram", false, to(recipe.base_gram)); // check_grams asks for it
   take("subspace", method.needs_subspace, to(recipe.subspace));
   take("base_num_examples", false, [&](const YamlValue& count) {
     recipe.base_num_examples = count.positive();
@@ -148,6 +148,39 @@ void check_auto_weights(const YamlValue& root, const Recipe& recipe) {
   }
 }
 
+// Sets grams_of_task_vectors, and checks what the choice needs.
+void check_grams(const YamlValue& root, Recipe& recipe) {
+  const MethodInfo& method = *recipe.method;
+  if (!method.needs_grams()) {
+    return;
+  }
+  size_t files = 0;
+  size_t task_vectors = 0;
+  const auto count = [&](const RecipeModel& model) {
+    files += model.gram.has_value();
+    task_vectors += model.gram_of_task_vector;
+  };
+  std::ranges::for_each(recipe.models, count);
+  for (const RecipeSlice& slice : recipe.slices) {
+    std::ranges::for_each(slice.models, count);
+  }
+  recipe.grams_of_task_vectors = task_vectors > 0;
+  const YamlValue place = root.at("merge_method");
+  if (task_vectors > 0 && files > 0) {
+    place.fail(fmt::format(
+        "expected gram: {} of every model or of none, got {} and {} files",
+        kTaskVectors,
+        task_vectors,
+        files));
+  }
+  if (task_vectors > 0 && !recipe.base_model) {
+    place.fail(fmt::format("gram: {} needs base_model", kTaskVectors));
+  }
+  if (task_vectors == 0 && method.needs_base_gram() && !recipe.base_gram) {
+    place.fail(fmt::format("the method {} needs base_gram", method.name));
+  }
+}
+
 // Checks weights that do not depend on the tensor; the plan checks the others.
 void check_weights(const YamlValue& models, const Recipe& recipe) {
   const ParameterInfo* weight = recipe.method->find_parameter("weight");
@@ -212,6 +245,7 @@ Recipe Recipe::parse(
       recipe.models = parse_models(root.at("models"), method, folder);
     }
   });
+  problems.collect([&] { check_grams(root, recipe); });
   problems.throw_if_any(); // counting needs valid lists
   check_auto_weights(root, recipe);
 

@@ -18,11 +18,16 @@ namespace merganser {
 enum class HeadMode { kMerge, kPerTask, kBase };
 MERGANSER_API std::string_view head_mode_name(HeadMode mode);
 
+// The value of a model's key `gram` that takes the task vector in place of a
+// file.
+inline constexpr std::string_view kTaskVectors = "task_vectors";
+
 struct RecipeModel {
   std::filesystem::path model;
   std::optional<std::filesystem::path> adapter; // LoRA, added to it
   std::optional<std::filesystem::path> fisher;
   std::optional<std::filesystem::path> gram;
+  bool gram_of_task_vector = false; // gram: task_vectors
   // N_t; default: that in the metadata of the Fisher or Gram file.
   std::optional<double> num_examples;
   Settings parameters;
@@ -58,6 +63,7 @@ struct MERGANSER_API Recipe {
   std::optional<std::filesystem::path> base_gram;
   std::optional<std::filesystem::path> subspace; // a subspace Fisher
   std::optional<double> base_num_examples; // N_0
+  bool grams_of_task_vectors = false; // of all models, for methods with Grams
   std::vector<RecipeModel> models; // either these...
   std::vector<RecipeSlice> slices; // ...or these
   Settings parameters;

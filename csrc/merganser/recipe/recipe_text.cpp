@@ -77,7 +77,11 @@ class Writer {
     line("  - ", "model", quoted(model.model));
     file(kInside, "adapter", model.adapter);
     file(kInside, "fisher", model.fisher);
-    file(kInside, "gram", model.gram);
+    if (model.gram_of_task_vector) {
+      line(kInside, "gram", kTaskVectors);
+    } else {
+      file(kInside, "gram", model.gram);
+    }
     number(kInside, "num_examples", model.num_examples);
     const auto parameters = parameters_of(*recipe_.method, model.parameters);
     if (!parameters.empty()) {

@@ -21,6 +21,8 @@ from ..subspace_result import SubspaceResult
 from . import states
 from .states import FLOATS
 
+TASK_VECTORS = "task_vectors"  # in place of Gram matrices
+
 
 @dataclass(frozen=True)
 class Part:
@@ -51,6 +53,7 @@ class Inputs:
     grams: list[Part]
     averaged: frozenset[str] = frozenset()  # differ, and no Fisher has them
     subspace: _C.SubspaceFisher | None = None  # with all names of its tensors
+    of_task_vectors: bool = False  # Gram matrices; `grams` has at most the base's
 
     @property
     def models(self) -> list[Part]:
@@ -82,6 +85,8 @@ class Inputs:
         )
 
     def has_grams(self, name: str) -> bool:
+        if self.of_task_vectors:
+            return _C.is_linear_weight(name, list(self.reference[name].shape))
         return any(name in part for part in self.grams)
 
     def is_merged(self, name: str) -> bool:
@@ -101,7 +106,7 @@ def read_inputs(
     models: Sequence[nn.Module | Mapping[str, Tensor]],
     fishers: Sequence | None,
     base_fisher: Any,
-    grams: Sequence | None,
+    grams: Sequence | str | None,
     base_gram: Any,
     subspace: Any,
 ) -> Inputs:
@@ -122,7 +127,9 @@ def read_inputs(
     for part in parts:
         states.check_state(part.tensors, reference.tensors, part.label, reference.label)
     inputs = Inputs(method, reference, [reference] * method.needs_base + parts, [], [])
-    if method.needs_grams:
+    if method.needs_grams and isinstance(grams, str):
+        inputs = _with_task_vectors(inputs, base, grams, base_gram)
+    elif method.needs_grams:
         given = _with_models(inputs, "gram", grams, base_gram, method.needs_base_gram)
         inputs = replace(inputs, grams=[_gram_of(*item) for item in given])
         _check_grams(inputs)
@@ -211,6 +218,20 @@ def _find_averaged(inputs: Inputs) -> frozenset[str]:
             stacklevel=4,
         )
     return frozenset(averaged)
+
+
+def _with_task_vectors(inputs: Inputs, base: Any, grams: str, base_gram: Any) -> Inputs:
+    if grams != TASK_VECTORS:
+        raise InputError(
+            f"grams must be a list, one item per model, or {TASK_VECTORS!r}, "
+            f"not {grams!r}"
+        )
+    if base is None:
+        raise InputError(f"grams {TASK_VECTORS!r} needs base")
+    of_base = []
+    if base_gram is not None and inputs.method.needs_base_gram:
+        of_base = [_gram_of(base_gram, "base_gram", inputs.reference)]
+    return replace(inputs, grams=of_base, of_task_vectors=True)
 
 
 def _gram_of(gram: Any, label: str, model: Part) -> Part:

@@ -116,7 +116,10 @@ def merge_by_engine(engine: _C.MemoryMerge, inputs: Inputs, name: str) -> Tensor
             for part in inputs.fishers
             if name in part and not has_grams
         ],
-        [_on_cpu(part, name) for part in inputs.grams if has_grams],
+        [_on_cpu(part, name) for part in inputs.grams if has_grams and name in part],
+        _on_cpu(inputs.reference, name)
+        if has_grams and inputs.of_task_vectors
+        else None,
     )
     return out.to(inputs.models[0][name].device)
 

@@ -6,6 +6,7 @@ import subprocess
 import merganser
 import numpy
 import pytest
+import torch
 from command import executable
 from merge_inputs import (
     DELTA,
@@ -20,6 +21,7 @@ from merge_inputs import (
 from safetensors.numpy import load_file, save_file
 
 OFF_DIAGONAL, RIDGE = 0.8, 1e-3
+GPT2 = {"model_type": "gpt2"}
 
 
 def has_gram(name, shape):
@@ -286,3 +288,177 @@ def test_plan_tells_the_memory(folder):
     assert "examples  Gram matrices" in text and "a_gram.safetensors" in text
     solved = [line for line in text.splitlines() if "merge with Gram matrices" in line]
     assert len(solved) == len(load_file(folder / "a_gram.safetensors"))
+
+
+def write_task_vectors(folder, method, num_examples=None, base_gram=False, **more):
+    write(folder, method, **more)
+    made = json.loads((folder / "r.yaml").read_text())
+    if not base_gram:
+        del made["base_gram"]
+    for model in made["models"]:
+        model["gram"] = "task_vectors"
+        if num_examples is not None:
+            model["num_examples"] = num_examples[model["model"]]
+    (folder / "r.yaml").write_text(json.dumps(made))
+
+
+def definition_of_task_vectors(folder, method, key, counts, base_gram=False):
+    """docs/method.md, section 2, with (tau^T tau) / |tau|^2 as a mean Gram matrix."""
+    base, a, b = (load_model(folder / n)[key].astype(float) for n in NUM_EXAMPLES)
+    g0, scale = 0 * base.T @ base, 1
+    if base_gram:
+        mean = load_file(folder / "base_gram.safetensors")[key].astype(float)
+        g0, scale = NUM_EXAMPLES["base"] * mean, numpy.trace(mean)
+    eye = numpy.eye(len(g0))
+    taus = [a - base, b - base]
+    grams = [
+        n * scale * tau.T @ tau / numpy.linalg.norm(tau) ** 2
+        for tau, n in zip(taus, counts, strict=True)
+    ]
+    weights = list(WEIGHTS.values())
+    if method == "regmean":
+        grams = [g * (OFF_DIAGONAL + (1 - OFF_DIAGONAL) * eye) for g in grams]
+    total = g0 + sum(w * g for w, g in zip(weights, grams, strict=True))
+    ridge = RIDGE * numpy.trace(total) / len(total) * eye
+    if method == "regmean":
+        grams = [g + ridge / sum(weights) for g in grams]
+        parts = zip(weights, [a, b], grams, strict=True)
+        return sum(w * x @ g for w, x, g in parts) @ numpy.linalg.inv(total + ridge)
+    g0 = g0 + ridge
+    parts = zip(weights, taus, grams, strict=True)
+    update = sum(w * tau @ (g0 + g) for w, tau, g in parts)
+    return base + update @ numpy.linalg.inv(total + ridge)
+
+
+@pytest.mark.parametrize(
+    ("method", "others", "options"),
+    [
+        ("regmean", "linear", {}),
+        ("regmean", "linear", {"num_examples": {"a": 3, "b": 5}}),
+        ("block_gradient_matching", "gradient_matching", {}),
+        ("block_gradient_matching", "gradient_matching", {"base_gram": True}),
+    ],
+)
+def test_task_vectors(folder, method, others, options):
+    """In place of files: the stationary point of WUDI (arXiv 2503.08099)."""
+    write_task_vectors(folder, method, **options)
+    process = merge(folder)
+    assert process.returncode == 0, process.stderr
+    counts = {"a": 1, "b": 1} if method == "regmean" else NUM_EXAMPLES
+    counts = options.get("num_examples", counts)
+    elementwise = oracle(folder, others)
+    solved = 0
+    for key, value in load_model(folder / "out").items():
+        expected = elementwise[key]
+        if has_gram(key, value.shape):
+            expected = definition_of_task_vectors(
+                folder,
+                method,
+                key,
+                [counts["a"], counts["b"]],
+                options.get("base_gram", False),
+            )
+            solved += 1
+        error = numpy.abs(value - expected).max()
+        assert error <= 1e-6 * max(1, numpy.abs(expected).max()), key
+    assert solved > 10
+
+
+def test_task_vectors_are_stationary(folder):
+    """WUDI's gradient, of sum |(W - W_t) tau_t^T|^2 / |tau_t|^2, is 0."""
+    options = {"ridge": 1e-12, "off_diagonal": 1}
+    write_task_vectors(folder, "regmean", **options)
+    made = json.loads((folder / "r.yaml").read_text()) | {"dtype": "float64"}
+    for model in made["models"]:
+        model["parameters"] = {"weight": 1}
+    (folder / "r.yaml").write_text(json.dumps(made))
+    merge(folder).check_returncode()
+    found = load_model(folder / "out")
+    base, *models = (load_model(folder / name) for name in NUM_EXAMPLES)
+    for key, value in found.items():
+        if not has_gram(key, value.shape):
+            continue
+        gradient = largest = 0
+        for model in models:
+            tau = model[key].astype(float) - base[key].astype(float)
+            gram = tau.T @ tau / numpy.linalg.norm(tau) ** 2
+            gradient = gradient + (value - model[key]) @ gram
+            largest = max(largest, numpy.abs(tau @ gram).max())
+        assert numpy.abs(gradient).max() < 1e-6 * largest, key
+
+
+def tensors_of(folder):
+    return {key: torch.from_numpy(x) for key, x in load_model(folder).items()}
+
+
+def test_task_vectors_in_memory(folder):
+    for method, base_gram in (
+        ("regmean", False),
+        ("block_gradient_matching", False),
+        ("block_gradient_matching", True),
+    ):
+        write_task_vectors(folder, method, base_gram=base_gram)
+        merge(folder, out=f"{method}{base_gram}").check_returncode()
+        made = json.loads((folder / "r.yaml").read_text())
+        used = {"ridge", "off_diagonal" if method == "regmean" else "delta"}
+        parameters = {key: x for key, x in made["parameters"].items() if key in used}
+        states = {name: tensors_of(folder / name) for name in NUM_EXAMPLES}
+        found = merganser.merge(
+            states["base"],
+            [states["a"], states["b"]],
+            [folder / f"{name}_fisher.safetensors" for name in "ab"],
+            method,
+            list(WEIGHTS.values()),
+            base_fisher=folder / "base_fisher.safetensors",
+            grams="task_vectors",
+            base_gram=folder / "base_gram.safetensors" if base_gram else None,
+            parameters=parameters,
+        )
+        for key, value in load_model(folder / f"{method}{base_gram}").items():
+            assert found[key].numpy().tobytes() == value.tobytes(), (method, key)
+
+
+def test_task_vectors_that_do_not_fit(folder):
+    write_task_vectors(folder, "regmean", {"a": 3, "b": 5})
+    made = json.loads((folder / "r.yaml").read_text())
+
+    def refusal(change):
+        changed = json.loads(json.dumps(made))
+        change(changed)
+        (folder / "r.yaml").write_text(json.dumps(changed))
+        process = merge(folder)
+        assert process.returncode == 2
+        return process.stderr.replace("\n  ", " ")
+
+    assert "gram: task_vectors needs base_model" in (
+        refusal(lambda r: r.pop("base_model"))
+    )
+    assert "expected gram: task_vectors of every model or of none, got 1 and 1 f" in (
+        refusal(lambda r: r["models"][0].update(gram="a_gram.safetensors"))
+    )
+    assert "expected num_examples of every model or of none, as gram: task_vecto" in (
+        refusal(lambda r: r["models"][0].pop("num_examples"))
+    )
+
+
+def test_plan_of_task_vectors(folder):
+    write_task_vectors(folder, "regmean")
+    command = [executable(), "plan", "r.yaml"]
+    text = subprocess.check_output(command, cwd=folder, text=True)
+    assert "1         of the task vector" in text
+    assert "merge with Gram matrices of task vectors" in text
+    plan = json.loads(subprocess.check_output([*command, "--json"], cwd=folder))
+    assert plan["models"][0]["gram"] == "task_vectors"
+    assert plan["models"][0]["gram_num_examples"] == 1
+
+
+def test_weights_that_are_stored_transposed(folder):
+    write_task_vectors(folder, "regmean")
+    for name in NUM_EXAMPLES:
+        path = folder / name / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"nested": GPT2}))
+    process = merge(folder)
+    assert process.returncode == 2
+    assert "expects weights of shape (out, in), but the architecture has Conv1D" in (
+        process.stderr.replace("\n  ", " ")
+    )

@@ -23,7 +23,7 @@ inline constexpr MethodInfo kBlockGradientMatching = {
         "tensors",
     .source = "Daheim et al., arXiv 2310.12808, with Gram matrices",
     .formula = MergeFormula::kGradientMatching,
-    .block = BlockRule::kGradientMatching,
+    .matrix = MatrixRule::kGradientMatching,
     .needs_base = true,
     .needs_fishers = true,
     .needs_base_fisher = true,

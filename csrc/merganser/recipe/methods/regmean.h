@@ -22,7 +22,7 @@ inline constexpr MethodInfo kRegMean = {
         "matrices, sum w_t theta_t for all other tensors",
     .source = "Jin et al., arXiv 2212.09849",
     .formula = MergeFormula::kLinear,
-    .block = BlockRule::kRegMean,
+    .matrix = MatrixRule::kRegMean,
     .needs_num_examples = true,
     .parameters = kRegMeanParameters};
 

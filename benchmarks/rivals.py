@@ -1,0 +1,206 @@
+r"""Merges without data of their own, on the models of a finished experiment: Gram
+matrices of task vectors, TSV-M and Iso-C.
+
+    python benchmarks/rivals.py out/snippets --experiment examples/snippets.yaml
+    python benchmarks/rivals.py out/imdb_plus/seeds/0 --work out/rivals_imdb_plus \
+        --experiment examples/imdb_plus.yaml
+
+Needs what `merganser run` left in the first argument. Runs `merganser merge` and
+`merganser eval`, keeps every outcome under --work and runs what is missing. A scale is
+chosen by accuracy on validation texts: the experiment's validation parts, or without
+them --validation random texts of each training file, which the models were trained on.
+Test sets are only measured. Prints a Markdown table.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import yaml
+
+MERGANSER = Path(__file__).parents[1] / "build" / "cpu" / "bin" / "merganser"
+SCALES = [0.5, 0.7, 1, 1.5, 2, 3]
+OF_EXPERIMENT = [  # rows of its results, for comparison
+    "linear",
+    "task_arithmetic_0.5",
+    "task_arithmetic_best",
+    "gradient_matching",
+    "regmean",
+    "block_gradient_matching",
+    "subspace_gradient_matching",
+    "target",
+]
+TASK_VECTORS = {"gram": "task_vectors"}
+ROWS = [  # name in the table, method, keys of each model, of the merge, parameters
+    ("`regmean`, `gram: task_vectors`", "regmean", TASK_VECTORS, {}, {}),
+    (
+        "the same, `off_diagonal: 1`",
+        "regmean",
+        TASK_VECTORS,
+        {},
+        {"off_diagonal": 1},
+    ),
+    (
+        "`block_gradient_matching`, `gram: task_vectors`",
+        "block_gradient_matching",
+        TASK_VECTORS,
+        {},
+        {},
+    ),
+    (
+        "the same with `base_gram`",
+        "block_gradient_matching",
+        TASK_VECTORS,
+        {"base_gram": "base"},
+        {},
+    ),
+    ("`tsv_m`", "tsv_m", {}, {}, {}),
+    ("`tsv_m`, chosen", "tsv_m", {}, {}, None),
+    ("`iso_c`", "iso_c", {}, {}, {}),
+    ("`iso_c`, chosen", "iso_c", {}, {}, None),
+]
+
+
+def merganser(*arguments):
+    command = [MERGANSER, *map(str, arguments)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+class Rivals:
+    def __init__(self, options):
+        self.options = options
+        self.out, self.work = options.out.resolve(), options.work.resolve()
+        folder = options.experiment.resolve().parent
+        self.settings = yaml.safe_load(options.experiment.read_text())
+        self.tests, self.trains, self.validations = {}, {}, {}
+        for name, files in self.settings["data"].items():
+            self.tests[name] = self.sampled(name, "test", folder / files["test"])
+            self.trains[name] = self.sampled(name, "train", folder / files["train"])
+            own = self.out / "data" / name / "validation.jsonl"
+            self.validations[name] = own if own.exists() else self.draw(name)
+
+    def sampled(self, name, part, whole):
+        own = self.out / "data" / name / f"{part}.jsonl"
+        return own if own.exists() else whole
+
+    def draw(self, name):
+        lines = self.trains[name].read_text().splitlines(keepends=True)
+        file = self.work / "validation" / f"{name}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        chosen = random.Random(0).sample(lines, self.options.validation)
+        file.write_text("".join(chosen))
+        return file
+
+    def recipe(self, method, of_model, of_merge, parameters):
+        fishers = self.out / "fishers"
+        models = [
+            {
+                "model": str(self.out / "models" / name),
+                "fisher": str(fishers / f"{name}.safetensors"),
+            }
+            | of_model
+            for name in self.settings["experts"]["data"]
+        ]
+        made = {
+            "merge_method": method,
+            "base_model": str(self.out / "models" / "base"),
+            "base_fisher": str(fishers / "base.safetensors"),
+            "models": models,
+            "parameters": parameters,
+        }
+        if "base_gram" in of_merge:
+            made["base_gram"] = str(self.base_gram())
+        return made
+
+    def base_gram(self):
+        own = self.out / "grams" / "base.safetensors"
+        file = own if own.exists() else self.work / "base_gram.safetensors"
+        if not file.exists():
+            data = self.trains[self.settings["base"]["data"]]
+            limit = self.settings["fisher"]["limit"]
+            model = self.out / "models" / "base"
+            where = ("--model", model, "--data", data, "--out", file)
+            merganser("gram", *where, "--limit", limit, *self.type()[:2], "-q")
+        return file
+
+    def type(self):
+        settings = self.settings
+        return "--max-length", settings["max_length"], "--dtype", settings["dtype"]
+
+    def measure(self, key, recipe, sets):
+        """Accuracy and loss on each set, of a merge by this recipe."""
+        file = self.work / f"{key}.json"
+        if not file.exists():
+            folder = self.work / "merge"
+            shutil.rmtree(folder, ignore_errors=True)
+            path = self.work / "recipe.yaml"
+            path.write_text(yaml.safe_dump(recipe))
+            merganser("merge", path, folder, "-q")
+            data = [argument for s in sets.values() for argument in ("--data", s)]
+            text = merganser(
+                "eval", "--model", folder, *data, *self.type(), "--json", "-q"
+            )
+            file.write_text(text)
+            shutil.rmtree(folder)
+        return json.loads(file.read_text())
+
+    def choose(self, row):
+        """The scale with the highest accuracy on the validation texts."""
+
+        def accuracy(scale):
+            recipe = self.recipe(*row[1:4], {"lambda": scale})
+            found = self.measure(f"{row[1]}-{scale}", recipe, self.validations)
+            return mean(found, "accuracy")
+
+        return max(SCALES, key=accuracy)
+
+    def print_row(self, row):
+        parameters, scale = row[4], ""
+        if parameters is None:
+            scale = self.choose(row)
+            parameters = {"lambda": scale}
+        key = "".join(c for c in row[0] if c.isalnum())
+        recipe = self.recipe(*row[1:4], parameters)
+        found = self.measure(f"test-{key}-{scale}", recipe, self.tests)
+        print_columns(f"{row[0]} | {scale}", found)
+
+    def print_results(self):
+        """Rows of the experiment itself."""
+        models = json.loads((self.out / "results.json").read_text())["models"]
+        for model in models:
+            if model["name"] in OF_EXPERIMENT:
+                print_columns(f"`{model['name']}` | ", list(model["sets"].values()))
+
+
+def print_columns(name, found):
+    columns = [f"{100 * each['accuracy']:.1f}" for each in found]
+    columns += [f"{100 * mean(found, 'accuracy'):.1f}", f"{mean(found, 'loss'):.3f}"]
+    print(f"| {name} | {' | '.join(columns)} |", flush=True)
+
+
+def mean(found, key):
+    return sum(each[key] for each in found) / len(found)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--experiment", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("out/rivals"))
+    parser.add_argument("--validation", type=int, default=300)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    rivals = Rivals(options)
+    names = list(rivals.tests)
+    print(f"| merge | scale | {' | '.join(names)} | accuracy, % | loss |")
+    print("|---|--:|" + "--:|" * (len(names) + 2))
+    rivals.print_results()
+    for row in ROWS:
+        rivals.print_row(row)
+
+
+if __name__ == "__main__":
+    main()
