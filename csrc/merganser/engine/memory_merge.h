@@ -31,8 +31,7 @@ struct MemorySources {
   std::vector<MemoryTensor> weights;
   // None where there are Gram matrices, and for tensors to average.
   std::vector<MemoryTensor> fishers;
-  // For the weight of a linear layer, or none.
-  std::vector<MemoryTensor> grams;
+  std::vector<MemoryTensor> grams; // for the weight of a linear layer, or none
   // The base's weight: the models' Gram matrices are those of task vectors, and
   // `grams` has at most the base's.
   std::optional<MemoryTensor> task_vectors_from;

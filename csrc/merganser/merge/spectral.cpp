@@ -97,8 +97,8 @@ class SpectralMerge {
     return part;
   }
 
-  // With the vectors of all tasks as rows of l and r, this is
-  // l^T (l l^T)^-1/2 S (r r^T)^-1/2 r.
+  // Returns l^T (l l^T)^-1/2 S (r r^T)^-1/2 r, where the rows of l and r are
+  // the vectors of all tasks.
   Matrix tsv_m() const {
     Part all = all_parts();
     const int64_t k = std::ssize(all.values);

@@ -9,6 +9,7 @@
 #include "merganser/plan/check_tensors.h"
 #include "merganser/plan/measured_rho.h"
 #include "merganser/plan/measured_scale.h"
+#include "merganser/plan/plan_grams.h"
 #include "merganser/plan/plan_subspace.h"
 #include "merganser/recipe/methods.h"
 
@@ -79,7 +80,8 @@ class TensorPlanner {
       return is_unchanged(plan_, slice_, like_.tensor, names_.models);
     }
     const auto [found, lacking] = count_fishers();
-    if (lacking == 0 || has_a_gram()) {
+    if (lacking == 0 ||
+        has_a_gram(plan_, slice_, names_, like_.tensor.info())) {
       return false;
     }
     return found > 0 ? plan_.recipe.slices.empty()
@@ -105,18 +107,6 @@ class TensorPlanner {
     return count;
   }
 
-  bool has_a_gram() const {
-    if (plan_.recipe.grams_of_task_vectors) {
-      return is_linear_weight(like_.tensor.info());
-    }
-    for (size_t t = 0; t < slice_.models.size(); ++t) {
-      if (has(slice_.models[t].gram, names_.models[t])) {
-        return true;
-      }
-    }
-    return false;
-  }
-
   bool has(std::optional<size_t> file, const std::string& name) const {
     return file && plan_.named(*file).find(name) != nullptr;
   }
@@ -140,7 +130,7 @@ class TensorPlanner {
   }
 
   void plan_merge(TensorPlan& tensor) const {
-    add_grams(tensor);
+    tensor.grams = plan_grams(plan_, slice_, names_, like_.tensor.info());
     add_parameters(tensor);
     if (tensor.has_fishers() && count_fishers().found == 0) {
       plan_average(tensor);
@@ -220,60 +210,6 @@ class TensorPlanner {
         .input = input,
         .is_fisher = true,
         .power = tensor.parameters.front().fisher_power};
-  }
-
-  // Adds the Gram matrices of all models and, if the method uses it, of the
-  // base, or none of them.
-  void add_grams(TensorPlan& tensor) const {
-    if (plan_.recipe.grams_of_task_vectors) {
-      add_grams_of_task_vectors(tensor);
-      return;
-    }
-    size_t wanted = 0;
-    const Checkpoint* without = nullptr;
-    const auto add =
-        [&](size_t input, const std::string& name, double num_examples) {
-          ++wanted;
-          if (plan_.named(input).find(name) == nullptr) {
-            without = plan_.inputs[input].get();
-          } else {
-            tensor.grams.push_back({source(input, name), num_examples});
-          }
-        };
-    if (plan_.base_gram) {
-      add(*plan_.base_gram, names_.base, plan_.base_gram_num_examples);
-    }
-    for (size_t t = 0; t < slice_.models.size(); ++t) {
-      const PlanModel& model = slice_.models[t];
-      if (model.gram) {
-        add(*model.gram, names_.models[t], model.gram_num_examples);
-      }
-    }
-    if (!tensor.grams.empty() && tensor.grams.size() < wanted) {
-      throw InputError(fmt::format(
-          "{} has no Gram matrix for tensor {}, but other files have one",
-          without->path().string(),
-          quote(names_.output)));
-    }
-  }
-
-  // The base's own Gram matrix, which not every linear layer needs to have,
-  // and the base's weight in place of the models'.
-  void add_grams_of_task_vectors(TensorPlan& tensor) const {
-    if (!is_linear_weight(like_.tensor.info())) {
-      return;
-    }
-    if (has(plan_.base_gram, names_.base)) {
-      tensor.grams.push_back(
-          {source(*plan_.base_gram, names_.base),
-           plan_.base_gram_num_examples});
-    }
-    for (const PlanModel& model : slice_.models) {
-      tensor.grams.push_back(
-          {.matrix = source(*plan_.base, names_.base),
-           .num_examples = model.gram_num_examples,
-           .of_task_vector = true});
-    }
   }
 
   void add_parameters(TensorPlan& tensor) const {
