@@ -250,10 +250,11 @@ uint64_t spectral_memory(const TensorPlan& tensor) {
   const uint64_t weight = tensor.output.numel();
   // Squares: the matrix, its eigenvectors and the solver's copies.
   // tsv_m: the vectors of all tasks, twice while they are put side by side, and
-  // a task vector, or the product with S and the result.
+  // a task vector, or the product with S and the result. Measured, with what
+  // the allocator keeps between them.
   const bool isotropic = tensor.method->matrix == MatrixRule::kIsoC;
   return sizeof(double) *
-      (isotropic ? 3 * weight + 4 * n * n : 4 * weight + 6 * n * n);
+      (isotropic ? 3 * weight + 6 * n * n : 4 * weight + 8 * n * n);
 }
 
 } // namespace merganser

@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification
 pytestmark = pytest.mark.slow
 
 REGMEAN = "  - {name: regmean, method: regmean}\n"
+TASK_VECTORS = "  - {name: free, method: regmean, gram: task_vectors}\n"
 BLOCK = "  - {name: block, method: block_gradient_matching, weight: 0.5}\n"
 EXPERTS = ["amazon", "nyt"]
 LAYER = "bert.encoder.layer.1.output.dense.weight"
@@ -157,3 +158,22 @@ def test_results(folder):
     models = json.loads((folder / "out/results.json").read_text())["models"]
     merges = [model["name"] for model in models if model["kind"] == "merge"]
     assert merges == [*MERGES, "regmean", "block"]
+
+
+def test_task_vectors(tmp_path):
+    """No Gram matrix is collected; the merge is that of the recipe."""
+    path = tiny_experiment.make(tmp_path)
+    path.write_text(YAML.replace("output:", TASK_VECTORS + "output:"))
+    run("run", path, tmp_path / "out")
+    assert not (tmp_path / "out" / "grams").exists()
+    recipe = tmp_path / "out" / "merges" / "free" / "recipe.yaml"
+    assert recipe.read_text().count("gram: task_vectors") == len(EXPERTS)
+    other = YAML.replace(
+        "output:", TASK_VECTORS.replace("regmean", "linear") + "output:"
+    )
+    path.write_text(other)
+    done = run("run", path, tmp_path / "out", check=False)
+    assert done.returncode == 2
+    assert "expected task_vectors, and a method with Gram matrices" in (
+        done.stderr.replace("\n  ", " ")
+    )
