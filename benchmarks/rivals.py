@@ -7,9 +7,9 @@ matrices of task vectors, TSV-M and Iso-C.
 
 Needs what `merganser run` left in the first argument. Runs `merganser merge` and
 `merganser eval`, keeps every outcome under --work and runs what is missing. A scale is
-chosen by accuracy on validation texts: the experiment's validation parts, or without
-them --validation random texts of each training file, which the models were trained on.
-Test sets are only measured. Prints a Markdown table.
+chosen by accuracy on --validation random texts of each of the experiment's validation
+parts, or without these of each training file, which the models were trained on. Test
+sets are only measured. Prints a Markdown table.
 """
 
 import argparse
@@ -79,15 +79,16 @@ class Rivals:
         for name, files in self.settings["data"].items():
             self.tests[name] = self.sampled(name, "test", folder / files["test"])
             self.trains[name] = self.sampled(name, "train", folder / files["train"])
-            own = self.out / "data" / name / "validation.jsonl"
-            self.validations[name] = own if own.exists() else self.draw(name)
+            self.validations[name] = self.draw(name)
 
     def sampled(self, name, part, whole):
         own = self.out / "data" / name / f"{part}.jsonl"
         return own if own.exists() else whole
 
     def draw(self, name):
-        lines = self.trains[name].read_text().splitlines(keepends=True)
+        own = self.out / "data" / name / "validation.jsonl"
+        whole = own if own.exists() else self.trains[name]
+        lines = whole.read_text().splitlines(keepends=True)
         file = self.work / "validation" / f"{name}.jsonl"
         file.parent.mkdir(parents=True, exist_ok=True)
         chosen = random.Random(0).sample(lines, self.options.validation)

@@ -327,5 +327,30 @@ TEST_F(NamesOfFishers, MayBeMissingEverywhere) {
       "frozen: the base's, without a Fisher");
 }
 
+TEST(NamesOfLayers, TellLinearWeights) {
+  const auto tell = [](const char* name, std::vector<int64_t> shape) {
+    const TensorInfo tensor = {name, DType::kF32, std::move(shape)};
+    return std::pair(is_linear_weight(tensor), is_spectral(tensor));
+  };
+  constexpr std::pair kBoth(true, true);
+  constexpr std::pair kNone(false, false);
+  EXPECT_EQ(tell("bert.encoder.layer.0.output.dense.weight", {4, 8}), kBoth);
+  EXPECT_EQ(tell("bert.pooler.dense.weight", {4, 4}), kBoth);
+  EXPECT_EQ(tell("classifier.weight", {2, 4}), std::pair(true, false));
+  EXPECT_EQ(tell("lm_head.weight", {9, 4}), std::pair(true, false));
+  EXPECT_EQ(tell("bert.embeddings.word_embeddings.weight", {9, 4}), kNone);
+  EXPECT_EQ(tell("transformer.wte.weight", {9, 4}), kNone);
+  EXPECT_EQ(tell("shared.weight", {9, 4}), kNone);
+  EXPECT_EQ(
+      tell(
+          "encoder.block.0.layer.0.SelfAttention.relative_attention_bias."
+          "weight",
+          {9, 4}),
+      kNone);
+  EXPECT_EQ(tell("bert.encoder.layer.0.LayerNorm.weight", {4}), kNone);
+  EXPECT_EQ(tell("features.0.weight", {4, 3, 2, 2}), kNone);
+  EXPECT_EQ(tell("layers.0.mixer.A_log", {4, 4}), kNone);
+}
+
 } // namespace
 } // namespace merganser::test
