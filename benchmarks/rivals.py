@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 
 MERGANSER = Path(__file__).parents[1] / "build" / "cpu" / "bin" / "merganser"
-SCALES = [0.5, 0.7, 1, 1.5, 2, 3]
+SCALES = [0.5, 0.7, 1, 1.5, 2, 3, 4, 5]
 OF_EXPERIMENT = [  # rows of its results, for comparison
     "linear",
     "task_arithmetic_0.5",
@@ -88,11 +88,11 @@ class Rivals:
     def draw(self, name):
         own = self.out / "data" / name / "validation.jsonl"
         whole = own if own.exists() else self.trains[name]
-        lines = whole.read_text().splitlines(keepends=True)
+        lines = whole.read_text(encoding="utf-8").rstrip("\n").split("\n")
         file = self.work / "validation" / f"{name}.jsonl"
         file.parent.mkdir(parents=True, exist_ok=True)
         chosen = random.Random(0).sample(lines, self.options.validation)
-        file.write_text("".join(chosen))
+        file.write_text("\n".join(chosen) + "\n", encoding="utf-8")
         return file
 
     def recipe(self, method, of_model, of_merge, parameters):

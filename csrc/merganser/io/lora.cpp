@@ -3,10 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
-#include "merganser/base/json_text.h"
 #include "merganser/base/quote.h"
 #include "merganser/io/conv1d.h"
 #include "merganser/io/lora_config.h"
