@@ -16,6 +16,7 @@ from .._merge.states import (
     FLOATS,
     State,
     check_state,
+    finite,
     memory_of,
     same_values,
     some,
@@ -119,8 +120,8 @@ class Carrier:
         state: State,
         others: list[State],
     ) -> Tensors:
-        """H = N F by trainable parameter. Without a Fisher (frozen, when it was
-        estimated) a parameter must be equal in all models."""
+        """H = N F by trainable parameter, finite and not negative. Without a Fisher
+        (frozen, when it was estimated) a parameter must be equal in all models."""
         if is_of_other_model(found, model):
             raise InputError(f"{label} is the Fisher of other weights than its model's")
         parts = [Part(label, x) for x in (state, *others)]
@@ -136,8 +137,9 @@ class Carrier:
                 f"{label} lacks tensors of its model: {some(missing)}; only a tensor "
                 "that is equal in all models and the base needs no Fisher"
             )
+        n = found.num_examples
         return {
-            name: found.num_examples * part[name].to(self.device)
+            name: finite(n * part[name].to(self.device), label, name, 0.0)
             for name in self.parameters
             if name in part
         }

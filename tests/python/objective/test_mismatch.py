@@ -3,6 +3,7 @@ loops over examples."""
 
 import copy
 import json
+import re
 
 import architectures
 import merganser
@@ -374,6 +375,16 @@ def test_expert_and_target_of_other_shapes(problem):
         run(problem, {"m": problem.target}, target=other)
     problem.experts[1] = other
     with pytest.raises(merganser.InputError, match=message.format(r"experts\[1\]")):
+        run(problem, {"m": problem.target})
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -1.0])
+@pytest.mark.parametrize("label", ["base_fisher", "fishers[1]"])
+def test_fisher_with_bad_values(label, value, problem):
+    fisher = problem.base_fisher if label == "base_fisher" else problem.fishers[1]
+    fisher.diagonal["weight"][1, 2] = value
+    message = f"{label}: the values of tensor 'weight' must be finite and not negative"
+    with pytest.raises(merganser.InputError, match=re.escape(message)):
         run(problem, {"m": problem.target})
 
 

@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import math
+import re
 
 import architectures
 import merganser
@@ -416,6 +417,16 @@ def test_bad_input(name, shared):
     with pytest.raises(merganser.InputError, match=message) as caught:
         shared.refine(**options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -1.0])
+@pytest.mark.parametrize("label", ["base_fisher", "fishers[1]"])
+def test_fisher_with_bad_values(label, value, problem):
+    fisher = problem.base_fisher if label == "base_fisher" else problem.fishers[1]
+    fisher.diagonal["weight"][1, 2] = value
+    message = f"{label}: the values of tensor 'weight' must be finite and not negative"
+    with pytest.raises(merganser.InputError, match=re.escape(message)):
+        run(problem, solver="newton", steps=1)
 
 
 def test_bad_models_and_data(shared):
