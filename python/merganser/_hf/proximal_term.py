@@ -123,7 +123,7 @@ def _rows(tensors: list[Tensor]) -> Iterable[Sequence[Tensor]]:
 def scaled_precisions(
     model: nn.Module, fishers: Sequence[FisherResult | Posterior], scale: float
 ) -> dict[str, Tensor]:
-    """scale * sum_s H_s of each trainable parameter, in its dtype."""
+    """scale * sum_s H_s of each trainable parameter, in its dtype; scale is weight / N."""
     parameters = trainable_parameters(model)
     first_names = {id(p): name for name, p in parameters_inside(model)}
     aliases = dict(parameters_inside(model, remove_duplicate=False))
@@ -142,7 +142,14 @@ def scaled_precisions(
             check_shape(h, p.shape, label, name, "the model")
             h = h.to(p.device, torch.float64)
             sums[name] = h if name not in sums else sums[name] + h
-    return {name: (scale * h).to(parameters[name].dtype) for name, h in sums.items()}
+    scaled = {name: (scale * h).to(parameters[name].dtype) for name, h in sums.items()}
+    for name, h in scaled.items():
+        if not h.isfinite().all():
+            raise InputError(
+                f"weight * H / N overflows {h.dtype} in tensor {name!r}, as weight / N "
+                f"is {scale:g}: use a smaller weight"
+            )
+    return scaled
 
 
 def start_of(

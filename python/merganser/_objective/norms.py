@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._C import InputError
 from .states import Tensors
 
 Vector = Callable[[str], Tensor]  # the tensor of a parameter
@@ -62,11 +63,9 @@ def norms(
             total[1] += inside
             total[2] += outside
     return {
-        group: Norms(math.sqrt(square))
+        group: Norms(_root(square))
         if h0 is None
-        else Norms(
-            math.sqrt(square), math.sqrt(inside), outside / square if square else 0.0
-        )
+        else Norms(_root(square), _root(inside), outside / square if square else 0.0)
         for group, (square, inside, outside) in sums.items()
     }
 
@@ -88,6 +87,16 @@ def compare(pairs: Iterator[tuple[Tensor, Tensor]]) -> Difference:
         d = a - b
         sums += torch.stack([a @ a, b @ b, d @ d, a @ b]).cpu()
     aa, bb, dd, ab = sums.tolist()
-    length = math.sqrt(aa) * math.sqrt(bb)
+    left, right = _root(aa), _root(bb)
+    length = left * right
     cosine = ab / length if length else math.nan
-    return Difference(math.sqrt(aa), math.sqrt(bb), math.sqrt(dd), cosine)
+    return Difference(left, right, _root(dd), cosine)
+
+
+def _root(square: float) -> float:
+    """A norm from its square; the gradients and Fishers in it are finite."""
+    if not math.isfinite(square):
+        raise InputError(
+            "weights overflow float32: the mismatch weighted by them is not finite"
+        )
+    return math.sqrt(square)

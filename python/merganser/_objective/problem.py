@@ -62,7 +62,7 @@ class Problem:
                 carrier.parameters,
                 forward,
                 [
-                    Term(task.weight * task.examples.num_examples, part[which])
+                    Term(task.total_weight, part[which])
                     for task, part in zip(tasks, parts, strict=True)
                 ],
                 proximal,

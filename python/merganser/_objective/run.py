@@ -69,7 +69,11 @@ class Run:
         if not (math.isfinite(value) and math.isfinite(held)):
             raise InputError("the objective of the start is not finite")
         if not are_finite(self._train.gradient()):
-            raise InputError("the gradient of the objective of the start is not finite")
+            raise InputError(
+                "the gradient of the objective of the start is not finite: the model's "
+                "gradients, or weights times examples, "
+                f"{self._train.total_weight:g} in total, overflow float32"
+            )
         self._record(0, {"objective": value}, held, start)
 
     def _take(self, number: int) -> None:

@@ -75,9 +75,20 @@ class Task:
         return self.name.replace("experts", "data")
 
     @property
+    def total_weight(self) -> float:
+        """a_t N_t; InputError if float32 cannot hold it."""
+        found = self.weight * self.examples.num_examples
+        if found > torch.finfo(torch.float32).max:
+            raise InputError(
+                f"weights overflow float32: {self.weight:g} times the "
+                f"{self.examples.num_examples} examples of {self.data_name}"
+            )
+        return found
+
+    @property
     def scale(self) -> float:
         """a_t N_t / n_t: the task's term is this times a sum over used examples."""
-        return self.weight * self.examples.num_examples / self.examples.used
+        return self.total_weight / self.examples.used
 
 
 def read_tasks(

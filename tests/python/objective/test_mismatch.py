@@ -344,6 +344,14 @@ BAD = {
     "weights": ({"weights": [1.0]}, "weights must have 2 items"),
     "negative weight": ({"weights": [1.0, -1]}, "positive, not -1"),
     "zero": ({"weights": 0}, "weights must be finite numbers, positive, not 0"),
+    "weights beyond float32": (
+        {"weights": [1.0, 1e38]},
+        r"weights overflow float32: 1e\+38 times the 15 examples of data\[1\]",
+    ),
+    "weights that overflow with the gradient": (
+        {"weights": 1e37, "candidates": [spoiled(quadratic.linear(0), 1e200)]},
+        "weights overflow float32: the mismatch weighted by them is not finite",
+    ),
     "a weight that is text": ({"weights": "ab"}, "weights must be numbers, one per"),
     "groups": ({"groups": "layer"}, "groups must be one of global, block, tensor"),
     "no base Fisher": (

@@ -404,6 +404,10 @@ BAD = {
         {"weights": 0, "solver": "adamw"},
         "weights must be finite numbers, positive, not 0",
     ),
+    "weights beyond float32": (
+        {"weights": [1.0, 1e300], "solver": "adamw"},
+        r"weights overflow float32: 1e\+300 times the \d+ examples of data\[1\]",
+    ),
     "predictions": (
         {"targets": "predictions", "loss": lambda output, labels: output.logits[:, 0]},
         "needs the distribution of the labels",
@@ -464,7 +468,11 @@ def test_bad_models_and_data(shared):
             spoiled[f"{layer}.{kind}"] *= 1e25
         spoiled["bert.pooler.dense.weight"] *= 1e-25
         spoiled["classifier.weight"] *= 1e25
-    refused("the gradient of the objective of the start is not finite", spoiled)
+    refused(
+        "the gradient of the objective of the start is not finite: the model's "
+        "gradients, or weights times examples, [0-9]+ in total, overflow float32",
+        spoiled,
+    )
 
 
 def test_refuses_fishers_of_other_weights(shared, tmp_path):

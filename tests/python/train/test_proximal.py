@@ -335,6 +335,14 @@ def test_refuses_steps_that_overshoot(tmp_path):
         trainer.train()
 
 
+def test_refuses_a_weight_that_overflows(tmp_path):
+    callback = ProximalCallback(draw_fisher(bert()), 1e300)
+    trainer = make_trainer(tmp_path, bert(), examples(8), [callback])
+    message = r"weight \* H / N overflows torch.float32 in tensor .* is 1.25e\+299: use"
+    with pytest.raises(InputError, match=message):
+        trainer.train()
+
+
 def test_refuses_trainers(tmp_path):
     trainer = make_trainer(tmp_path, bert(), examples(8))
     trainer.args.fp16 = True
