@@ -7,8 +7,7 @@
 
 #include "merganser/app/commands.h"
 #include "merganser/base/progress.h"
-#include "merganser/io/checkpoint.h"
-#include "merganser/model/classifier.h"
+#include "merganser/fisher/estimate_on_files.h"
 
 namespace merganser::app {
 
@@ -43,17 +42,14 @@ auto estimate_on_data(
     const CommonOptions& common,
     const Estimate& estimate,
     const Options& options) {
-  Classifier classifier(arguments.model);
-  const Dataset data = classifier.load(arguments.data, arguments.max_length);
   ProgressBar bar(title, "examples", common.quiet);
-  auto result = estimate(
-      classifier.encoder,
-      data,
-      classifier.tokenizer->pad_id(),
+  return estimate_on_files(
+      arguments.model,
+      {arguments.data},
+      arguments.max_length,
+      estimate,
       options,
       bar.callback());
-  result.model_hash = Checkpoint(arguments.model).content_hash();
-  return result;
 }
 
 } // namespace merganser::app

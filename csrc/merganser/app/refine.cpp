@@ -9,6 +9,7 @@
 
 #include "merganser/app/commands.h"
 #include "merganser/app/objective_arguments.h"
+#include "merganser/base/error.h"
 #include "merganser/base/progress.h"
 
 namespace merganser::app {
@@ -18,6 +19,20 @@ struct Options {
   ObjectiveArguments objective;
   RefineOptions refine;
 };
+
+// Refuses an option that another solver would ignore.
+void check_applies(
+    const CLI::Option& option,
+    RefineSolver solver,
+    RefineSolver chosen) {
+  if (option.count() > 0 && chosen != solver) {
+    throw InputError(fmt::format(
+        "{} applies to {}, not to {}",
+        option.get_name(),
+        refine_solver_name(solver),
+        refine_solver_name(chosen)));
+  }
+}
 
 void add_choices(CLI::App& parser, RefineOptions& o) {
   parser
@@ -73,8 +88,9 @@ Work define_refine(CLI::App& parser, const CommonOptions& common) {
       "--steps",
       o.steps,
       "Number of steps; by default 60 (adamw), 10 (newton), 4 (subspace)");
-  parser.add_option("--lr", o.learning_rate, "adamw: learning rate")
-      ->capture_default_str();
+  const CLI::Option* lr =
+      parser.add_option("--lr", o.learning_rate, "adamw: learning rate")
+          ->capture_default_str();
   parser
       .add_option(
           "--held-out",
@@ -86,7 +102,12 @@ Work define_refine(CLI::App& parser, const CommonOptions& common) {
       o.refresh,
       "newton: estimate the experts' Fishers at every step");
   parser.add_flag("--resume", o.resume, "Resume an interrupted run");
-  return [options, &common] { refine(*options, common); };
+  const CLI::Option* groups = parser.get_option("--groups");
+  return [options, lr, groups, &common] {
+    check_applies(*lr, RefineSolver::kAdamW, options->refine.solver);
+    check_applies(*groups, RefineSolver::kSubspace, options->refine.solver);
+    refine(*options, common);
+  };
 }
 
 } // namespace merganser::app

@@ -97,6 +97,7 @@ void add_fisher(CLI::App& parser, TrainOptions& o) {
   parser
       .add_option(
           "--proximal-weight", o.proximal_weight, "Weight of the proximal term")
+      ->needs(parser.get_option("--proximal"))
       ->capture_default_str();
 }
 

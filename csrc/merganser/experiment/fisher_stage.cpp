@@ -3,12 +3,10 @@
 
 #include "merganser/experiment/layout.h"
 #include "merganser/experiment/stages.h"
+#include "merganser/fisher/estimate_on_files.h"
 #include "merganser/fisher/fisher.h"
 #include "merganser/fisher/gram.h"
-#include "merganser/io/checkpoint.h"
-#include "merganser/model/classifier.h"
 #include "merganser/objective/task_vector_statistics.h"
-#include "merganser/train/task.h"
 
 namespace merganser {
 namespace {
@@ -47,30 +45,13 @@ class Estimation {
     return limit > 0 ? std::min(limit, INT64_MAX / sets) * sets : limit;
   }
 
-  // The result of `estimate` with the model's hash.
-  template <typename Options, typename Result>
-  Result run(
-      Result (*estimate)(
-          Encoder&,
-          const Dataset&,
-          int32_t,
-          const Options&,
-          const ProgressCallback&),
+  template <typename Estimate, typename Options>
+  auto run(
+      const Estimate& estimate,
       const Options& options,
       const ProgressCallback& progress) const {
-    Classifier classifier(model_);
-    Dataset examples;
-    for (const fs::path& part : files_) {
-      append(examples, classifier.load(part, max_length_));
-    }
-    Result result = estimate(
-        classifier.encoder,
-        examples,
-        classifier.tokenizer->pad_id(),
-        options,
-        progress);
-    result.model_hash = Checkpoint(model_).content_hash();
-    return result;
+    return estimate_on_files(
+        model_, files_, max_length_, estimate, options, progress);
   }
 
  private:

@@ -67,6 +67,12 @@ void MapObjective::predict_targets(size_t t) {
       t,
       task.examples,
       [&](const Batch& batch, const at::Tensor& logits, const at::Tensor&) {
+        if (!logits.isfinite().all().item<bool>()) {
+          throw InputError(fmt::format(
+              "{}: its predictions on {} are not finite",
+              joint_.options().tasks[t].expert.string(),
+              joint_.options().tasks[t].data.string()));
+        }
         task.targets.index_copy_(
             0,
             at::tensor(batch.indices, at::kLong),

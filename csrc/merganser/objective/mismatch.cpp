@@ -40,6 +40,11 @@ MismatchMeter::MismatchMeter(
   }
   if (objective_.base_precision().defined()) {
     clear_rounding(objective_.base_precision(), parameters());
+    if (!objective_.base_precision().any().item<bool>()) {
+      throw InputError(fmt::format(
+          "{}: the Fisher of the base is 0 everywhere",
+          options.base_fisher->string()));
+    }
   }
   int64_t done = 0;
   for (size_t t = 0; t < objective_.tasks().size(); ++t) {
@@ -77,10 +82,13 @@ void MismatchMeter::compute_gradient(
       objective_.add_gradient(t, objective_.tasks()[t].examples, progress);
   if (!std::isfinite(loss) || !gradients.isfinite().all().item<bool>()) {
     throw InputError(fmt::format(
-        "{}: the gradient of the loss on {} is not finite: the model's outputs "
-        "are beyond the range of {}",
+        "{}: the gradient of the loss on {} is not finite: the model's "
+        "outputs, or the weight {:g} of {} examples, are beyond the range of "
+        "{}",
         model.string(),
         objective_.options().tasks[t].data.string(),
+        objective_.tasks()[t].weight,
+        objective_.tasks()[t].num_examples,
         objective_.options().bfloat16 ? "bfloat16" : "float32"));
   }
 }

@@ -62,4 +62,7 @@ MERGANSER_API Dataset load_dataset(
     const LabelNames& names = {},
     Labels labels = Labels::kRequired);
 
+// Adds the examples of `part` after those of `all`.
+MERGANSER_API void append(Dataset& all, Dataset part);
+
 } // namespace merganser

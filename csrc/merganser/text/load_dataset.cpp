@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "merganser/base/error.h"
 
 namespace merganser {
@@ -46,6 +49,16 @@ Dataset load_dataset(
     data.token_types.push_back(std::move(encoding.token_types));
   }
   return data;
+}
+
+void append(Dataset& all, Dataset part) {
+  if (!all.token_types.empty() || !part.token_types.empty()) {
+    all.token_types.resize(all.ids.size());
+    part.token_types.resize(part.ids.size());
+    std::ranges::move(part.token_types, std::back_inserter(all.token_types));
+  }
+  std::move(part.ids.begin(), part.ids.end(), std::back_inserter(all.ids));
+  all.labels.insert(all.labels.end(), part.labels.begin(), part.labels.end());
 }
 
 } // namespace merganser

@@ -39,9 +39,11 @@ void read_tensor(
   read_fisher_values(
       file.at(name),
       std::span(out.data_ptr<float>(), static_cast<size_t>(out.numel())));
-  if (!out.isfinite().all().item<bool>()) {
+  if (!out.isfinite().all().item<bool>() || out.lt(0).any().item<bool>()) {
     throw InputError(fmt::format(
-        "{}: the Fisher of {} is not finite", file.path().string(), name));
+        "{}: the Fisher of {} must be finite and not negative",
+        file.path().string(),
+        name));
   }
 }
 

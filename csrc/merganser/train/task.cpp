@@ -1,22 +1,10 @@
 #include "merganser/train/task.h"
 
-#include <algorithm>
-
 #include "merganser/io/checkpoint.h"
 #include "merganser/model/classifier.h"
 #include "merganser/text/tokenizer.h"
 
 namespace merganser {
-
-void append(Dataset& all, Dataset part) {
-  if (!all.token_types.empty() || !part.token_types.empty()) {
-    all.token_types.resize(all.ids.size());
-    part.token_types.resize(part.ids.size());
-    std::ranges::move(part.token_types, std::back_inserter(all.token_types));
-  }
-  std::move(part.ids.begin(), part.ids.end(), std::back_inserter(all.ids));
-  all.labels.insert(all.labels.end(), part.labels.begin(), part.labels.end());
-}
 
 TrainingTask load_task(const TrainOptions& options) {
   TrainingTask task;

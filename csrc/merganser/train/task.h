@@ -10,9 +10,6 @@
 
 namespace merganser {
 
-// Adds the examples of `part` after those of `all`.
-MERGANSER_API void append(Dataset& all, Dataset part);
-
 // Inputs of a training run.
 struct TrainingTask {
   Encoder model{nullptr};

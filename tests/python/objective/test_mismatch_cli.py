@@ -264,7 +264,16 @@ def overflow(folder):
     change(folder / "merged", name, lambda w: torch.full_like(w, 3e38))
 
 
+def zero_fisher(folder):
+    file = folder / "base.safetensors"
+    with safetensors.safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    fisher = safetensors.torch.load_file(file)
+    safetensors.torch.save_file({n: 0 * f for n, f in fisher.items()}, file, metadata)
+
+
 BAD = {
+    zero_fisher: "the Fisher of the base is 0 everywhere",
     other_shapes: "intermediate.dense.weight has shape",
     unlabelled: "label",
     other_weights: "belongs to another model than",

@@ -72,7 +72,9 @@ def weights(path):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_lowers_the_objective(folder, tmp_path, solver, targets):
     out = tmp_path / "out"
-    options = ("--solver", solver, "--targets", targets, "--lr", "0.001")
+    options = ("--solver", solver, "--targets", targets)
+    if solver == "adamw":
+        options += ("--lr", "0.001")
     report = refine(folder, out, *options)
     assert json.loads((out / "refine.json").read_text()) == report
     steps = report["steps"]
@@ -199,11 +201,17 @@ def other_weights(folder):
     shutil.copytree(folder / "one", folder / "base", dirs_exist_ok=True)
 
 
+def change(file, name, edit):
+    with safetensors.safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    tensors = safetensors.torch.load_file(file)
+    tensors[name] = edit(tensors[name])
+    safetensors.torch.save_file(tensors, file, metadata)
+
+
 def overflow(folder):
     file = folder / "merged" / "model.safetensors"
-    tensors = safetensors.torch.load_file(file)
-    tensors["classifier.bias"] *= math.inf
-    safetensors.torch.save_file(tensors, file, {"format": "pt"})
+    change(file, "classifier.bias", lambda b: b * math.inf)
 
 
 def gradients_overflow(folder):
@@ -217,7 +225,12 @@ def gradients_overflow(folder):
     safetensors.torch.save_file(tensors, file, {"format": "pt"})
 
 
+def negative_fisher(folder):
+    change(folder / "base.safetensors", "classifier.bias", lambda f: f - 1)
+
+
 BAD = {
+    negative_fisher: "the Fisher of classifier.bias must be finite and not negative",
     unlabelled: 'the key "label" is missing',
     few_examples: "expected at least 3 examples to train on",
     other_weights: "belongs to another model than",
@@ -254,7 +267,12 @@ def test_bad_input(copy, tmp_path, spoil):
         (["--solver", "sgd"], "unknown solver 'sgd'"),
         (["--targets", "logits"], "unknown targets 'logits'"),
         (["--held-out", "1"], "held-out must be between 0 and 1 (exclusive), got 1"),
-        (["--lr", "0"], "lr must be a positive number"),
+        (["--solver", "adamw", "--lr", "0"], "lr must be a positive number"),
+        (["--lr", "0.001"], "--lr applies to adamw, not to subspace"),
+        (
+            ["--solver", "newton", "--groups", "global"],
+            "--groups applies to subspace, not to newton",
+        ),
         (["--steps", "-1"], "steps must be between 1"),
         (["--steps", "0"], "steps must be between 1 and 1000000, got 0"),
         (["--refresh"], "refresh applies to newton, not to subspace"),
