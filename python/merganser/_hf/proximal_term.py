@@ -123,7 +123,10 @@ def _rows(tensors: list[Tensor]) -> Iterable[Sequence[Tensor]]:
 def scaled_precisions(
     model: nn.Module, fishers: Sequence[FisherResult | Posterior], scale: float
 ) -> dict[str, Tensor]:
-    """scale * sum_s H_s of each trainable parameter, in its dtype; scale is weight / N."""
+    """scale * sum_s H_s of each trainable parameter, in its dtype.
+
+    scale: weight / N.
+    """
     parameters = trainable_parameters(model)
     first_names = {id(p): name for name, p in parameters_inside(model)}
     aliases = dict(parameters_inside(model, remove_duplicate=False))
