@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from . import _C
 from ._arguments import check_choice, check_count
 from ._C import InputError
 from ._losses.choice import LOSSES
-from ._merge.checkpoint import read_state, write_state
+from ._merge.checkpoint import check_not_sharded, read_state, write_state
 from ._merge.states import (
     FLOATS,
     State,
@@ -245,15 +246,35 @@ class Posterior:
 
         With the config.json of the model, the directory is an ordinary model directory;
         merges, `--proximal` and ProximalCallback take the second file as a Fisher.
+        Neither file appears before both are complete.
 
         Raises InputError, before anything is written, for a precision that float32
-        cannot hold: too large, or so small that it becomes 0.
+        cannot hold: too large, or so small that it becomes 0; and for a directory that
+        cannot be written.
         """
         precision = {n: _as_float32(n, p) for n, p in self.precision.items()}
         directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        stored = {n: x for n, x in self.mean.items() if n not in self._ties}
-        write_state(directory, stored)
+        check_not_sharded(directory)
+        if directory.exists() and not directory.is_dir():
+            raise InputError(
+                f"{directory}: exists and is not a directory; choose another output "
+                "path"
+            )
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".tmp-", dir=directory) as parts:
+                self._write(Path(parts), precision)
+                for part in sorted(Path(parts).iterdir()):
+                    part.replace(directory / part.name)
+        except OSError as error:
+            raise InputError(
+                f"{directory}: cannot be written: {error.strerror}"
+            ) from None
+
+    def _write(self, directory: Path, precision: dict[str, Tensor]) -> None:
+        write_state(
+            directory, {n: x for n, x in self.mean.items() if n not in self._ties}
+        )
         FisherResult(
             precision,
             num_examples=1,

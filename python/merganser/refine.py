@@ -54,7 +54,10 @@ class RefineResult:
     def save_report(self, path: str | os.PathLike) -> None:
         """Writes the report as JSON."""
         text = json.dumps(self.report, indent=2)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        try:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror}") from None
 
     def plot(self, path: str | os.PathLike) -> None:
         """Plots the objectives over the steps to an image file; needs matplotlib."""

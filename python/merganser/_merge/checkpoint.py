@@ -47,12 +47,15 @@ def decode(dtype: str, shape: Sequence[int], data: bytes) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=DTYPES[dtype]).view(list(shape))
 
 
-def write_state(directory: Path, state: State) -> None:
-    """Writes model.safetensors, atomically."""
+def check_not_sharded(directory: Path) -> None:
     if (directory / "model.safetensors.index.json").exists():
         raise InputError(
             f"{directory} has a sharded model; choose another output directory"
         )
+
+
+def write_state(directory: Path, state: State) -> None:
+    """Writes model.safetensors, atomically."""
     tensors = []
     for name, tensor in state.items():
         flat = tensor.cpu().contiguous().flatten()

@@ -367,6 +367,8 @@ def test_plot_and_report(whole, tmp_path):
     assert (tmp_path / "steps.png").read_bytes()[:4] == b"\x89PNG"
     found.save_report(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text()) == found.report
+    with pytest.raises(merganser.InputError, match="cannot be written: No such file"):
+        found.save_report(tmp_path / "missing" / "report.json")
     assert math.isfinite(found.report["seconds"])
     assert f"kept step {found.report['kept_step']}" in repr(found)
 

@@ -341,6 +341,36 @@ def test_save_refuses_what_float32_cannot_hold(value, tmp_path):
     assert float(Posterior.load(tmp_path / "out").precision["w"][1]) > 0
 
 
+def test_a_failing_save_leaves_the_files_of_before(tmp_path, monkeypatch):
+    old, new = (Posterior.laplace(*draw(seed), delta=1.0) for seed in (1, 2))
+    old.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert before.keys() == {"model.safetensors", "posterior.safetensors"}
+
+    def fail(*_):
+        raise merganser.Error("no space")
+
+    monkeypatch.setattr(FisherResult, "save", fail)
+    with pytest.raises(merganser.Error, match="no space"):
+        new.save(tmp_path)
+    with pytest.raises(merganser.Error, match="no space"):
+        new.save(tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+    (tmp_path / "out").rmdir()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_save_refuses_a_path_that_is_no_directory(tmp_path):
+    posterior = Posterior.laplace(*draw(1), delta=1.0)
+    file = tmp_path / "file"
+    file.write_text("kept")
+    with pytest.raises(InputError, match=f"{file}: exists and is not a directory"):
+        posterior.save(file)
+    with pytest.raises(InputError, match="below: cannot be written: Not a directory"):
+        posterior.save(file / "below")
+    assert file.read_text() == "kept"
+
+
 def test_the_mean_is_a_copy():
     model = nn.Linear(3, 2)
     fisher = merganser.fisher(model, [torch.ones(1, 3)], loss="regression")
