@@ -181,6 +181,7 @@ def fisher(
                     limit=limit,
                     seed=seed,
                     num_examples=1,  # not used
+                    label="base_data",
                 ),
                 forward,
                 seed=seed,

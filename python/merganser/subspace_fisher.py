@@ -116,6 +116,7 @@ def subspace_fisher(
             [base_data],
             1.0,
             None,
+            data_names=["base_data"],
             num_examples=number,
             **options,
         )

@@ -58,8 +58,12 @@ class Data:
         limit: int | None,
         seed: int,
         num_examples: int | None,
+        label: str = "data",
     ):
-        """num_examples: size of the data set, `limit` aside; None: found from data."""
+        """num_examples: size of the data set, `limit` aside; None: found from data.
+
+        label: names the data in the error where they are empty.
+        """
         check_count("batch_size", batch_size)
         check_count("seed", seed, minimum=0)
         for name, value in (("limit", limit), ("num_examples", num_examples)):
@@ -69,6 +73,7 @@ class Data:
         self._total = _count_examples(self._batches)
         self._limit = limit
         self._num_examples = num_examples
+        self._label = label
         self.used = 0  # examples read
         if limit is not None and num_examples is None and self._total is None:
             raise InputError(
@@ -119,7 +124,7 @@ class Data:
             if self.used == limit:
                 return
         if self.used == 0:
-            raise InputError("data has no examples")
+            raise InputError(f"{self._label} has no examples")
 
     def _choose(self, seen: int, size: int) -> tuple[slice | Tensor, Tensor]:
         """The rows to take from a batch after `seen` examples, and their positions."""

@@ -99,9 +99,11 @@ def read_tasks(
     weights: Any,
     fishers: Any,
     keep: bool,
+    data_names: Sequence[str] | None = None,
     **options: Any,
 ) -> list[Task]:
-    """options: those of Data. keep: hold all examples in memory.
+    """options: those of Data. keep: hold all examples in memory. data_names: of the
+    data sets, in errors; None: by position.
 
     N_t is the given num_examples, or the Fisher's, or the data's.
     """
@@ -126,7 +128,8 @@ def read_tasks(
         fisher = None if given is None else load_fisher(given, label)
         if number is None and fisher is not None:
             number = fisher.num_examples
-        read = Data(sets[t], carrier.module, num_examples=number, **options)
+        name = f"data[{t}]" if data_names is None else data_names[t]
+        read = Data(sets[t], carrier.module, num_examples=number, label=name, **options)
         hold = keep or options["limit"] is not None or isinstance(sets[t], Iterator)
         h = None
         if fisher is not None:
@@ -145,9 +148,7 @@ def check_examples(
     labels: what needs them; None: they are not needed.
     """
     data = task.data_name
-    first = next(iter(batches), None)
-    if first is None:
-        raise InputError(f"{data} has no examples")
+    first = next(iter(batches))
     if labels is not None and first.labels is None:
         raise InputError(f"{data} has no labels, which {labels} needs")
     with torch.no_grad():

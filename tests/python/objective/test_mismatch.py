@@ -359,7 +359,14 @@ BAD = {
         "target needs base_fisher",
     ),
     "data": ({"data": [[]]}, "data must have one item per expert: expected 2, got 1"),
-    "empty data": ({"data": [[], []]}, "data has no examples"),
+    "empty data": (
+        {"data": [quadratic.problem().data[0], []]},
+        r"^data\[1\] has no examples$",
+    ),
+    "empty sample": (
+        {"data": [quadratic.problem().data[0], []], "limit": 3},
+        r"^data\[1\] has no examples$",
+    ),
 }
 
 
