@@ -28,6 +28,7 @@ from ._objective.states import Carrier, Model
 from ._objective.task_vector import TaskVectorPass
 from ._wrappers import unwrapped
 from .fisher_result import FisherResult
+from .linearize import Linearized
 
 ESTIMATORS = ("exact", "mc", "empirical", "mc_batch")
 
@@ -142,6 +143,11 @@ def fisher(
     if (base is None) != (base_data is None):
         raise InputError("base and base_data must be given together")
     model = unwrapped(model)
+    if isinstance(model, Linearized):
+        raise InputError(
+            "expected an ordinary model, got a linearized one: save it and estimate "
+            "the Fisher of the saved model"
+        )
     examples = Data(
         data,
         model,

@@ -268,6 +268,13 @@ def test_refusals():
         merganser.linearize(replaced)
 
 
+def test_fisher_refuses_a_linearized_model():
+    linear = merganser.linearize(nn.Linear(3, 2))
+    for model in (linear, torch.compile(linear)):
+        with pytest.raises(InputError, match="ordinary model, got a linearized one: s"):
+            merganser.fisher(model, [torch.ones(1, 3)])
+
+
 def test_refuses_caches():
     linear = merganser.linearize(hf_training.gpt2())
     ids = tiny_models.batch([4])["input_ids"]
