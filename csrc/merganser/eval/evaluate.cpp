@@ -36,7 +36,7 @@ EvalResult score(
   result.loss =
       -log_probabilities.gather(1, expected.unsqueeze(1)).mean().item<double>();
   if (!std::isfinite(result.loss)) {
-    throw Error(fmt::format(
+    throw NonfiniteLoss(fmt::format(
         "the loss is not finite ({}): the model has weights that are not "
         "finite, or logits beyond the range of its type",
         result.loss));

@@ -4,12 +4,18 @@
 #include <vector>
 
 #include "merganser/base/api.h"
+#include "merganser/base/error.h"
 #include "merganser/base/progress.h"
 #include "merganser/eval/eval_result.h"
 #include "merganser/model/encoder.h"
 #include "merganser/text/dataset.h"
 
 namespace merganser {
+
+class MERGANSER_API NonfiniteLoss : public Error {
+ public:
+  using Error::Error;
+};
 
 // Scores the logarithms of class probabilities (N, K), as predict() returns
 // them. Calibration error: examples fall into 15 bins ((m - 1) / 15, m / 15] of

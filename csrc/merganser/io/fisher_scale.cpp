@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
@@ -23,17 +24,21 @@ FisherScale FisherScale::parse(
     const std::filesystem::path& file) {
   try {
     const auto json = nlohmann::ordered_json::parse(text);
-    return {
+    FisherScale found{
         .scale =
             {json.at("value").get<double>(),
              json.at("standard_error").get<double>()},
         .merge_hash = json.at("merge_hash").get<std::string>(),
         .num_examples_used = json.at("num_examples_used").get<int64_t>()};
+    if (std::isfinite(found.scale.value) && found.scale.value > 0) {
+      return found;
+    }
   } catch (const nlohmann::json::exception&) {
-    throw InputError(fmt::format(
-        "{}: the metadata key 'scale' is damaged; calibrate the Fisher again",
-        file.string()));
+    // below
   }
+  throw InputError(fmt::format(
+      "{}: the metadata key 'scale' is damaged; calibrate the Fisher again",
+      file.string()));
 }
 
 } // namespace merganser

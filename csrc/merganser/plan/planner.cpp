@@ -147,7 +147,10 @@ void note_unused(MergePlan& plan) {
   note(recipe.base_fisher.has_value(), method.needs_base_fisher, "base_fisher");
   note(any(&RecipeModel::fisher), method.needs_fishers, "fisher");
   note(recipe.base_gram.has_value(), method.needs_base_gram(), "base_gram");
-  note(any(&RecipeModel::gram), method.needs_grams(), "gram");
+  const bool of_task_vectors =
+      std::ranges::any_of(recipe.models, &RecipeModel::gram_of_task_vector);
+  note(
+      any(&RecipeModel::gram) || of_task_vectors, method.needs_grams(), "gram");
   note(recipe.subspace.has_value(), recipe.uses_subspace(), "subspace");
   note(
       any(&RecipeModel::num_examples) || recipe.base_num_examples,
@@ -155,7 +158,7 @@ void note_unused(MergePlan& plan) {
       "num_examples");
   note(
       recipe.base_model.has_value(),
-      method.needs_base,
+      method.needs_base || recipe.grams_of_task_vectors,
       "the base's weights (only its config.json, tokenizer and copied "
       "tensors)");
   std::set<std::string> names;

@@ -13,6 +13,7 @@
 #include "merganser/io/hash.h"
 #include "merganser/plan/check_inputs.h"
 #include "merganser/plan/planner.h"
+#include "merganser/provenance/provenance.h"
 #include "merganser/recipe/recipe_text.h"
 #include "merganser/search/trial_journal.h"
 #include "merganser/search/trial_model.h"
@@ -46,6 +47,12 @@ MergePlan checked_plan(const Recipe& recipe) {
   if (!recipe.slices.empty()) {
     throw InputError(
         fmt::format("{}: a search expects models, got slices", recipe.source));
+  }
+  if (recipe.heads == HeadMode::kPerTask) {
+    throw InputError(fmt::format(
+        "{}: a search evaluates one model, got heads: {}",
+        recipe.source,
+        head_mode_name(recipe.heads)));
   }
   MergePlan plan = make_plan(recipe);
   if (plan.outputs.size() > 1) {
@@ -158,7 +165,8 @@ class Search {
   Json description() const {
     Json hashes = Json::array();
     for (const auto& input : plan_.inputs) {
-      hashes.push_back(input->head_hash());
+      // Metadata of Fishers, settings of adapters: not part of the content.
+      hashes.push_back(input->head_hash() + settings_hash(*input));
     }
     Json data = Json::array();
     for (const fs::path& file : options_.data) {
@@ -215,18 +223,27 @@ class Search {
       if (position == 0) {
         throw;
       }
+      make_plan(given_); // throws if the files are at fault, not the values
       trial.refused = error.what();
       return trial;
     }
     const Timer timer(result_.evaluation_seconds);
     Classifier& classifier = model_.classifier();
-    for (const Dataset& data : data_) {
-      trial.sets.push_back(evaluate(
-          classifier.encoder,
-          data,
-          classifier.tokenizer->pad_id(),
-          options_.batch_size,
-          options_.bfloat16));
+    try {
+      for (const Dataset& data : data_) {
+        trial.sets.push_back(evaluate(
+            classifier.encoder,
+            data,
+            classifier.tokenizer->pad_id(),
+            options_.batch_size,
+            options_.bfloat16));
+      }
+    } catch (const NonfiniteLoss& error) {
+      if (position == 0) {
+        throw;
+      }
+      trial.sets.clear();
+      trial.refused = error.what();
     }
     return trial;
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "merganser/base/error.h"
+#include "merganser/fisher/fisher_options.h"
 
 namespace merganser {
 
@@ -18,11 +19,7 @@ void check_options(const SearchOptions& options) {
     throw InputError(
         fmt::format("expected at least one trial, got {}", options.trials));
   }
-  if (options.limit == 0 || options.limit < -1) {
-    throw InputError(fmt::format(
-        "expected a limit of at least one example, or -1 for all, got {}",
-        options.limit));
-  }
+  check_examples(options.limit, options.batch_size);
 }
 
 } // namespace merganser

@@ -31,7 +31,12 @@ Setting parse_setting(
   }
   const std::string name(parameter.name);
   const YamlValue empty = YamlValue::parse("{}", "--over " + key);
-  return Setting::parse(empty.with(name + "=" + text).at(name), parameter);
+  Setting setting =
+      Setting::parse(empty.with(name + "=" + text).at(name), parameter);
+  if (!setting.is_constant()) {
+    fail(key, fmt::format("expected one value, got {}", text));
+  }
+  return setting;
 }
 
 const ParameterInfo& find_parameter(
@@ -91,6 +96,9 @@ void parse_range(std::string_view text, SearchedParameter& searched) {
   searched.logarithmic = text.ends_with(kLog);
   if (searched.logarithmic) {
     text.remove_suffix(kLog.size());
+    if (parameter.is_whole) {
+      fail(key, "expected a range of whole numbers without :log");
+    }
   }
   const size_t to = text.find(kTo);
   const auto number = [&](std::string_view end) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
@@ -26,7 +27,14 @@ fs::path prepare(const fs::path& out) {
         "{}: exists and is not a directory; choose another output path",
         out.string()));
   }
-  if (fs::exists(status) && !fs::exists(out / kLock) && !fs::is_empty(out)) {
+  const auto is_ours = [](const fs::directory_entry& entry) {
+    return entry.path().filename() == kLock ||
+        entry.path().filename() == "best.yaml";
+  };
+  const bool continues = fs::exists(out / kLock) &&
+      (fs::exists(out / kFile) ||
+       std::ranges::all_of(fs::directory_iterator(out), is_ours));
+  if (fs::exists(status) && !continues && !fs::is_empty(out)) {
     throw InputError(fmt::format(
         "{}: not empty and not a search's directory; choose another output "
         "path",

@@ -228,6 +228,12 @@ def _with_task_vectors(inputs: Inputs, base: Any, grams: str, base_gram: Any) ->
         )
     if base is None:
         raise InputError(f"grams {TASK_VECTORS!r} needs base")
+    modules = base.modules() if isinstance(base, nn.Module) else ()
+    if any(type(module).__name__ == "Conv1D" for module in modules):
+        raise InputError(
+            f"grams {TASK_VECTORS!r} expects weights of shape (out, in), but base has "
+            "Conv1D, which stores them as (in, out)"
+        )
     of_base = []
     if base_gram is not None and inputs.method.needs_base_gram:
         of_base = [_gram_of(base_gram, "base_gram", inputs.reference)]

@@ -10,7 +10,8 @@ from command import run
 from merganser._C import Estimate, FisherScale
 from merganser._merge import memory_merge
 from merging_files import WITH_BASE_FISHER, WITH_FISHERS, Files, assert_equal_bits
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 SCALED = [method for method in WITH_FISHERS if method != "ewr"]
 
@@ -256,3 +257,15 @@ def test_auto_needs_n_f(calibrated, other):
     assert words in done.stderr
     with pytest.raises(merganser.InputError, match=words):
         calibrated.merge("fisher", parameters=parameters)
+
+
+@pytest.mark.parametrize("value", [-5.0, 0.0, float("inf")])
+def test_a_damaged_scale(calibrated, tmp_path, value):
+    file = tmp_path / "a.fisher.safetensors"
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    scale = json.loads(metadata["scale"]) | {"value": value}
+    save_file(load_file(file), file, metadata | {"scale": json.dumps(scale)})
+    done = run("plan", calibrated.recipe("fisher"), check=False)
+    assert done.returncode == 2
+    assert "the metadata key 'scale' is damaged" in done.stderr

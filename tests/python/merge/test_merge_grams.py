@@ -19,6 +19,7 @@ from merge_inputs import (
     recipe,
 )
 from safetensors.numpy import load_file, save_file
+from transformers.pytorch_utils import Conv1D
 
 OFF_DIAGONAL, RIDGE = 0.8, 1e-3
 GPT2 = {"model_type": "gpt2"}
@@ -462,3 +463,22 @@ def test_weights_that_are_stored_transposed(folder):
     assert "expects weights of shape (out, in), but the architecture has Conv1D" in (
         process.stderr.replace("\n  ", " ")
     )
+
+
+def test_modules_that_store_weights_transposed():
+    def model():
+        return torch.nn.Sequential(Conv1D(3, 2))
+
+    with pytest.raises(merganser.InputError, match="base has Conv1D"):
+        merganser.merge(
+            model(), [model(), model()], method="regmean", grams="task_vectors"
+        )
+
+
+def test_notes_on_grams_of_task_vectors(folder):
+    """A merge that uses the base for them does not say that it leaves it out."""
+    for method, noted in (("regmean", False), ("linear", True)):
+        write_task_vectors(folder, method)
+        text = subprocess.check_output([executable(), "plan", "r.yaml"], cwd=folder)
+        assert (f"{method} does not use gram" in text.decode()) == noted
+        assert (b"does not use the base's weights" in text) == noted

@@ -311,7 +311,7 @@ def test_normalized_fishers(files, method):
 
 
 def test_weights_of_another_type(files):
-    words = r"weights\[0\].* weight must be a number, not 'a'"
+    words = r"weights\[0\].* weight must be a number, not 'ab'"
     with pytest.raises(merganser.InputError, match=words):
         files.merge("linear", weights="ab")
 

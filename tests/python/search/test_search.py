@@ -110,8 +110,12 @@ def test_improves_on_the_recipe(folder, tmp_path):
     )
     lines = (tmp_path / "out" / "trials.jsonl").read_text().splitlines()
     trials = [json.loads(line) for line in lines[1:]]
-    best = max(trials, key=lambda trial: (trial["accuracy"], -trial["loss"]))
-    assert best["accuracy"] > trials[0]["accuracy"]
+
+    def score(trial):
+        return trial["accuracy"], -trial["loss"]
+
+    best = max(trials, key=score)
+    assert score(best) > score(trials[0])
     header, first, *_, last = done.stdout.splitlines()
     assert header.split() == [
         *("trial", "models.0.weight", "models.1.weight", "loss", "accuracy")
@@ -212,13 +216,15 @@ def test_bad_parameters(folder, tmp_path):
         ("delta=0..1", "method task_arithmetic has no parameter delta; available:"),
         ("weight=2..1", "expected a range from a lower to a higher value, got 2..1"),
         ("weight", "expected KEY=LOW..HIGH"),
+        ("weight=[0.2,0.8]..2", "expected one value, got [0.2,0.8]"),
+        ("weight={sweep: [0.5]}..2", "expected one value, got {sweep: [0.5]}"),
         ("models.5.weight=0..1", "expected a model from 0 to 1, or *, got '5'"),
     ]:
         words = arguments(folder, path, tmp_path / "out", "--over", over)
         refuse(*words, message=message)
     for more, message in [
         (("--trials", "0"), "expected at least one trial, got 0"),
-        (("--limit", "0"), "expected a limit of at least one example"),
+        (("--limit", "0"), "limit must be at least 1, or -1 for all examples"),
         (("--objective", "f1"), "expected accuracy or loss, got 'f1'"),
     ]:
         words = arguments(folder, path, tmp_path / "out", "--over", "weight=0..1")
@@ -238,6 +244,7 @@ def test_bad_recipes(folder, tmp_path):
             "a search expects a recipe of one model, got a sweep of 2",
         ),
         ({"merge_method": "tis"}, "unknown merge method 'tis'"),
+        ({"heads": "per_task"}, "a search evaluates one model, got heads: per_task"),
     ]:
         path = recipe(folder, tmp_path / "r.yaml", **changes)
         words = arguments(folder, path, tmp_path / "out", "--over", "weight=0..1")
@@ -259,6 +266,41 @@ def test_bad_data(folder, tmp_path):
         words += ("--max-length", "24")
         refuse(*words, "--over", "weight=0..1", message=message)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_trial_without_a_finite_loss_is_refused(folder, tmp_path):
+    path = recipe(folder, tmp_path / "r.yaml")
+    more = ("--trials", "3")
+    report = search(
+        folder, path, tmp_path / "out", *more, over=["weight=1e30..1e38:log"]
+    )
+    assert report["best"]["trial"] == 0
+    refused = [trial["refused"] for trial in report["trials"][1:]]
+    assert len(refused) == 3
+    assert all("not finite" in reason for reason in refused)
+
+
+def test_a_missing_file_is_no_refused_trial(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    path = recipe(copy, tmp_path / "r.yaml", "fisher")
+    out = tmp_path / "out"
+    more = ("--trials", "1")
+    search(copy, path, out, *more, over=["weight=0..1"])
+    (copy / "one.safetensors").unlink()
+    words = (*arguments(copy, path, out, "--trials", "3"), "--over", "weight=0..1")
+    refuse(*words, message="one.safetensors")
+    assert len((out / "trials.jsonl").read_text().splitlines()) == 3  # with a header
+
+
+def test_keeps_the_files_of_others(folder, tmp_path):
+    path = recipe(folder, tmp_path / "r.yaml")
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".lock", "best.yaml", "notes"):
+        (out / name).write_text("mine")
+    words = (*arguments(folder, path, out), "--over", "weight=0..1")
+    refuse(*words, message="not empty and not a search's directory")
+    assert (out / "best.yaml").read_text() == "mine"
 
 
 def test_other_outputs(folder, tmp_path):

@@ -10,7 +10,8 @@ inline constexpr ParameterInfo kTsvMParameters[] = {kLambda};
 inline constexpr MethodInfo kTsvM = {
     .name = "tsv_m",
     .text =
-        "W_0 + lambda U S V^T for linear layers, U and V the closest matrices "
+        "W_0 + lambda U S V^T for linear layers outside of heads, U and V the "
+        "closest matrices "
         "with orthonormal columns to the first 1/T of the left and right "
         "singular vectors of every W_t - W_0, side by side, S the singular "
         "values; theta_0 + lambda mean tau_t for all other tensors",
