@@ -18,9 +18,7 @@ COUNT = 60
 def folder(tmp_path_factory):
     """An expert that fits its data, a merge, data, and the expert's Fisher."""
     folder = tmp_path_factory.mktemp("calibrate")
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        training_inputs.make_bert(folder / "model")
+    training_inputs.make_seeded_bert(folder / "model", 5)
     training_inputs.make_data(folder / "train.jsonl", COUNT, 0)
     _, out = training_inputs.train(folder, lr=1e-2, epochs=6)
     out.rename(folder / "expert")

@@ -17,9 +17,7 @@ COUNT = 9
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fisher_points")
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        training_inputs.make_bert(folder / "expert")
+    training_inputs.make_seeded_bert(folder / "expert", 5)
     training_inputs.move(folder / "expert", folder / "merge", 0.3, 5)
     training_inputs.make_data(folder / "data.jsonl", COUNT, 0)
     return folder

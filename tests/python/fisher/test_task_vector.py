@@ -21,9 +21,7 @@ COUNTS = {"base": 13, "expert": 9}
 def folder(tmp_path_factory):
     """A base and an expert with data, and the expert's Fisher by the executable."""
     folder = tmp_path_factory.mktemp("task_vector")
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        training_inputs.make_bert(folder / "base")
+    training_inputs.make_seeded_bert(folder / "base", 5)
     training_inputs.move(folder / "base", folder / "expert", 0.05, 5)
     for seed, (name, count) in enumerate(COUNTS.items()):
         training_inputs.make_data(folder / f"{name}.jsonl", count, seed)

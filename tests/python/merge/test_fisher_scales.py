@@ -10,8 +10,8 @@ from command import run
 from merganser._C import Estimate, FisherScale
 from merganser._merge import memory_merge
 from merging_files import WITH_BASE_FISHER, WITH_FISHERS, Files, assert_equal_bits
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from tensor_files import rewrite
 
 SCALED = [method for method in WITH_FISHERS if method != "ewr"]
 
@@ -262,10 +262,8 @@ def test_auto_needs_n_f(calibrated, other):
 @pytest.mark.parametrize("value", [-5.0, 0.0, float("inf")])
 def test_a_damaged_scale(calibrated, tmp_path, value):
     file = tmp_path / "a.fisher.safetensors"
-    with safe_open(file, "pt") as opened:
-        metadata = opened.metadata()
-    scale = json.loads(metadata["scale"]) | {"value": value}
-    save_file(load_file(file), file, metadata | {"scale": json.dumps(scale)})
+    scale = {"value": value, "standard_error": 0.1, "merge_hash": ""}
+    rewrite(file, scale=json.dumps(scale | {"num_examples_used": 9}))
     done = run("plan", calibrated.recipe("fisher"), check=False)
     assert done.returncode == 2
     assert "the metadata key 'scale' is damaged" in done.stderr

@@ -10,7 +10,7 @@ import torch
 import training_inputs
 import yaml
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 TASKS = {"one": 40, "two": 33}
 BASE = 20
@@ -20,17 +20,7 @@ BASE = 20
 def folder(tmp_path_factory):
     """A base, two experts with other weights, and subspace Fishers of both."""
     folder = tmp_path_factory.mktemp("auto")
-    training_inputs.make_bert(folder / "base")
-    training_inputs.make_data(folder / "base.jsonl", BASE, 9)
-    for seed, (name, count) in enumerate(TASKS.items()):
-        training_inputs.make_data(folder / f"{name}.jsonl", count, seed)
-        model = AutoModelForSequenceClassification.from_pretrained(folder / "base")
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for x in model.parameters():
-                x += 0.02 * torch.randn(x.shape, generator=generator)
-        model.save_pretrained(folder / name)
-        AutoTokenizer.from_pretrained(folder / "base").save_pretrained(folder / name)
+    training_inputs.make_experts(folder, TASKS, BASE)
     for groups in ("block", "global"):
         command.run(
             *("subspace", "--base", folder / "base", "--max-length", "24", "-q"),

@@ -6,8 +6,8 @@ import shutil
 
 import command
 import pytest
-import safetensors
 import safetensors.torch
+import tensor_files
 import torch
 import training_inputs
 from transformers import AutoTokenizer, BertForSequenceClassification
@@ -147,10 +147,7 @@ def test_agrees_with_float64(folder):
 
 def test_the_fisher_says_how_many_examples_a_task_has(folder, copy):
     """N comes from the task's Fisher, if any, and scales the loss and the Fisher."""
-    file = copy / "one.safetensors"
-    with safetensors.safe_open(file, "pt") as opened:
-        metadata = {**opened.metadata(), "num_examples": "40"}
-    safetensors.torch.save_file(safetensors.torch.load_file(file), file, metadata)
+    tensor_files.rewrite(copy / "one.safetensors", num_examples="40")
     rows, found = (mismatch(f, "--model", f / "merged") for f in (folder, copy))
     assert [task["num_examples"] for task in found["tasks"]] == [40, 14]
     before, after = (result["models"][0]["tasks"] for result in (rows, found))
@@ -224,9 +221,7 @@ def test_table(folder):
 
 
 def change(path, name, edit):
-    tensors = safetensors.torch.load_file(path / "model.safetensors")
-    tensors[name] = edit(tensors[name])
-    safetensors.torch.save_file(tensors, path / "model.safetensors", {"format": "pt"})
+    tensor_files.change(path / "model.safetensors", name, edit)
 
 
 def other_shapes(folder):
@@ -265,11 +260,10 @@ def overflow(folder):
 
 
 def zero_fisher(folder):
-    file = folder / "base.safetensors"
-    with safetensors.safe_open(file, "pt") as opened:
-        metadata = opened.metadata()
-    fisher = safetensors.torch.load_file(file)
-    safetensors.torch.save_file({n: 0 * f for n, f in fisher.items()}, file, metadata)
+    tensor_files.rewrite(
+        folder / "base.safetensors",
+        lambda fisher: {name: 0 * f for name, f in fisher.items()},
+    )
 
 
 BAD = {

@@ -12,6 +12,7 @@ import command
 import merganser
 import pytest
 import safetensors.torch
+import tensor_files
 import torch
 import training_inputs
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -201,32 +202,25 @@ def other_weights(folder):
     shutil.copytree(folder / "one", folder / "base", dirs_exist_ok=True)
 
 
-def change(file, name, edit):
-    with safetensors.safe_open(file, "pt") as opened:
-        metadata = opened.metadata()
-    tensors = safetensors.torch.load_file(file)
-    tensors[name] = edit(tensors[name])
-    safetensors.torch.save_file(tensors, file, metadata)
-
-
 def overflow(folder):
     file = folder / "merged" / "model.safetensors"
-    change(file, "classifier.bias", lambda b: b * math.inf)
+    tensor_files.change(file, "classifier.bias", lambda b: b * math.inf)
 
 
 def gradients_overflow(folder):
     """A large input of the pooler times a large gradient of its output."""
     file = folder / "merged" / "model.safetensors"
-    tensors = safetensors.torch.load_file(file)
-    for name in ("weight", "bias"):
-        tensors[f"bert.encoder.layer.1.output.LayerNorm.{name}"] *= 1e25
-    tensors["bert.pooler.dense.weight"] *= 1e-25
-    tensors["classifier.weight"] *= 1e25
-    safetensors.torch.save_file(tensors, file, {"format": "pt"})
+    for name, factor in {
+        "bert.encoder.layer.1.output.LayerNorm.weight": 1e25,
+        "bert.encoder.layer.1.output.LayerNorm.bias": 1e25,
+        "bert.pooler.dense.weight": 1e-25,
+        "classifier.weight": 1e25,
+    }.items():
+        tensor_files.change(file, name, lambda x, factor=factor: factor * x)
 
 
 def negative_fisher(folder):
-    change(folder / "base.safetensors", "classifier.bias", lambda f: f - 1)
+    tensor_files.change(folder / "base.safetensors", "classifier.bias", lambda f: f - 1)
 
 
 BAD = {

@@ -9,7 +9,12 @@ import safetensors.torch
 import tiny_models
 import torch
 from tokenizers import ByteLevelBPETokenizer
-from transformers import RobertaConfig, RobertaForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 FILLERS = [f"w{i}" for i in range(30)]
 TELLING = [["dull", "grim"], ["plain"], ["fine", "bright"]]  # by label
@@ -27,6 +32,12 @@ def make_bert(folder):
         json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True})
     )
     return folder
+
+
+def make_seeded_bert(folder, seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return make_bert(folder)
 
 
 def make_roberta(folder):
@@ -87,6 +98,22 @@ def read_metrics(out):
     rows = [json.loads(line) for line in (out / "metrics.jsonl").open()]
     steps = [row for row in rows if "learning_rate" in row]
     return steps, [row for row in rows if "train_loss" in row]
+
+
+def make_experts(folder, tasks, base_count):
+    """A base, a model with other weights for each of {task: number of examples}, and
+    the data of all."""
+    make_bert(folder / "base")
+    make_data(folder / "base.jsonl", base_count, 9)
+    for seed, (name, count) in enumerate(tasks.items()):
+        make_data(folder / f"{name}.jsonl", count, seed)
+        model = AutoModelForSequenceClassification.from_pretrained(folder / "base")
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for x in model.parameters():
+                x += 0.02 * torch.randn(x.shape, generator=generator)
+        model.save_pretrained(folder / name)
+        AutoTokenizer.from_pretrained(folder / "base").save_pretrained(folder / name)
 
 
 def move(source, out, size, seed):
