@@ -88,9 +88,8 @@ Work define_refine(CLI::App& parser, const CommonOptions& common) {
       "--steps",
       o.steps,
       "Number of steps; by default 60 (adamw), 10 (newton), 4 (subspace)");
-  const CLI::Option* lr =
-      parser.add_option("--lr", o.learning_rate, "adamw: learning rate")
-          ->capture_default_str();
+  parser.add_option("--lr", o.learning_rate, "adamw: learning rate")
+      ->capture_default_str();
   parser
       .add_option(
           "--held-out",
@@ -102,6 +101,7 @@ Work define_refine(CLI::App& parser, const CommonOptions& common) {
       o.refresh,
       "newton: estimate the experts' Fishers at every step");
   parser.add_flag("--resume", o.resume, "Resume an interrupted run");
+  const CLI::Option* lr = parser.get_option("--lr");
   const CLI::Option* groups = parser.get_option("--groups");
   return [options, lr, groups, &common] {
     check_applies(*lr, RefineSolver::kAdamW, options->refine.solver);

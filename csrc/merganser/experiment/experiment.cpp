@@ -42,7 +42,7 @@ void collect_grams(Workplace& work) {
   const auto needs = [&](bool (MethodInfo::*any)() const) {
     return std::ranges::any_of(e.merges, [&](const ExperimentMerge& merge) {
       return (merge.recipe.method->*any)() &&
-          !merge.recipe.grams_of_task_vectors;
+          !merge.recipe.grams_of_task_vectors();
     });
   };
   if (needs(&MethodInfo::needs_base_gram)) {

@@ -151,15 +151,15 @@ ExperimentMerge parse_merge(
 
   const MethodInfo& method = *recipe.method;
   const std::string up = layout::kUpFromRecipe;
-  recipe.grams_of_task_vectors = takes_task_vectors(entry, method);
-  if (method.needs_base || recipe.grams_of_task_vectors ||
+  const bool of_task_vectors = takes_task_vectors(entry, method);
+  if (method.needs_base || of_task_vectors ||
       recipe.heads != HeadMode::kMerge) {
     recipe.base_model = up + base.model;
   }
   if (method.needs_base_fisher) {
     recipe.base_fisher = up + base.fisher;
   }
-  if (method.needs_base_gram() && !recipe.grams_of_task_vectors) {
+  if (method.needs_base_gram() && !of_task_vectors) {
     recipe.base_gram = up + base.gram;
   }
   const auto weight = entry.find("weight");
@@ -173,8 +173,8 @@ ExperimentMerge parse_merge(
     if (method.needs_fishers) {
       model.fisher = up + layout::fisher(expert);
     }
-    model.gram_of_task_vector = recipe.grams_of_task_vectors;
-    if (method.needs_grams() && !model.gram_of_task_vector) {
+    model.gram_of_task_vector = of_task_vectors;
+    if (method.needs_grams() && !of_task_vectors) {
       model.gram = up + layout::gram(expert);
     }
     if (weight) {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "merganser/base/error.h"
+#include "merganser/fisher/fisher_options.h"
 
 namespace merganser {
 
@@ -20,15 +21,7 @@ void check_options(const ObjectiveOptions& options) {
           task.weight));
     }
   }
-  if (options.limit < 1 && options.limit != -1) {
-    throw InputError(fmt::format(
-        "limit must be at least 1, or -1 for all examples, got {}",
-        options.limit));
-  }
-  if (options.batch_size < 1) {
-    throw InputError(fmt::format(
-        "batch_size must be at least 1, got {}", options.batch_size));
-  }
+  check_examples(options.limit, options.batch_size);
 }
 
 } // namespace merganser

@@ -24,7 +24,7 @@ bool has_a_fisher(const MergePlan& plan, const std::string& name) {
 }
 
 bool has_a_gram(const MergePlan& plan, const std::string& name) {
-  if (plan.recipe.grams_of_task_vectors) {
+  if (plan.recipe.grams_of_task_vectors()) {
     const TensorInfo* tensor = plan.inputs[plan.reference_weights]->find(name);
     return tensor != nullptr && is_linear_weight(*tensor);
   }
@@ -129,7 +129,7 @@ void check_inputs(const MergePlan& plan, Problems& problems) {
         [&](const std::string& name) { return needs_fisher(plan, name); },
         problems);
   };
-  if (plan.recipe.grams_of_task_vectors &&
+  if (plan.recipe.grams_of_task_vectors() &&
       has_conv1d(plan.reference->config_text())) {
     problems.add(fmt::format(
         "{}: gram: {} expects weights of shape (out, in), but the architecture "

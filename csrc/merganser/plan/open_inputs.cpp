@@ -122,6 +122,30 @@ void sort_models(PlanSlice& slice) {
       std::ranges::find(slice.models, first, key) - slice.models.begin();
 }
 
+// Numbers of examples of Gram matrices of task vectors: the recipe's, otherwise
+// those of the Fishers, and 1 each for methods without Fishers.
+void count_for_task_vectors(MergePlan& plan) {
+  size_t given = 0;
+  size_t models = 0;
+  for (PlanSlice& slice : plan.slices) {
+    for (PlanModel& model : slice.models) {
+      given += model.recipe.num_examples.has_value();
+      ++models;
+      model.gram_num_examples = model.fisher
+          ? model.num_examples
+          : model.recipe.num_examples.value_or(1);
+    }
+  }
+  if (!plan.recipe.method->needs_fishers && given > 0 && given < models) {
+    throw InputError(fmt::format(
+        "expected num_examples of every model or of none, as gram: {} names no "
+        "file with the others, got {} of {}",
+        kTaskVectors,
+        given,
+        models));
+  }
+}
+
 } // namespace
 
 void open_inputs(MergePlan& plan, Problems& problems) {
@@ -171,34 +195,6 @@ void open_inputs(MergePlan& plan, Problems& problems) {
   }
 }
 
-namespace {
-
-// Numbers of examples of Gram matrices of task vectors: the recipe's, otherwise
-// those of the Fishers, and 1 each for methods without Fishers.
-void count_for_task_vectors(MergePlan& plan) {
-  size_t given = 0;
-  size_t models = 0;
-  for (PlanSlice& slice : plan.slices) {
-    for (PlanModel& model : slice.models) {
-      given += model.recipe.num_examples.has_value();
-      ++models;
-      model.gram_num_examples = model.fisher
-          ? model.num_examples
-          : model.recipe.num_examples.value_or(1);
-    }
-  }
-  if (!plan.recipe.method->needs_fishers && given > 0 && given < models) {
-    throw InputError(fmt::format(
-        "expected num_examples of every model or of none, as gram: {} names no "
-        "file with the others, got {} of {}",
-        kTaskVectors,
-        given,
-        models));
-  }
-}
-
-} // namespace
-
 void read_num_examples(MergePlan& plan, Problems& problems) {
   const Recipe& recipe = plan.recipe;
   if (!recipe.method->needs_num_examples) {
@@ -221,7 +217,7 @@ void read_num_examples(MergePlan& plan, Problems& problems) {
       read(model.gram, given, "num_examples", model.gram_num_examples);
     }
   }
-  if (recipe.grams_of_task_vectors) {
+  if (recipe.grams_of_task_vectors()) {
     problems.collect([&] { count_for_task_vectors(plan); });
   }
   const auto& given = recipe.base_num_examples;

@@ -50,7 +50,7 @@ bool has_a_gram(
     const PlanSlice& slice,
     const TensorNames& names,
     const TensorInfo& like) {
-  if (plan.recipe.grams_of_task_vectors) {
+  if (plan.recipe.grams_of_task_vectors()) {
     return is_linear_weight(like);
   }
   for (size_t t = 0; t < slice.models.size(); ++t) {
@@ -66,7 +66,7 @@ std::vector<GramSource> plan_grams(
     const PlanSlice& slice,
     const TensorNames& names,
     const TensorInfo& like) {
-  if (plan.recipe.grams_of_task_vectors) {
+  if (plan.recipe.grams_of_task_vectors()) {
     return is_linear_weight(like) ? of_task_vectors(plan, slice, names)
                                   : std::vector<GramSource>();
   }

@@ -147,7 +147,7 @@ Rows describe_inputs(const MergePlan& plan) {
             is_rho ? model.rho : model.fisher_scale);
       });
       add_file(method.needs_fishers, model.fisher, model.num_examples);
-      if (recipe.grams_of_task_vectors) {
+      if (recipe.grams_of_task_vectors()) {
         rows.back().push_back(fmt::format("{}", model.gram_num_examples));
         rows.back().emplace_back("of the task vector");
       } else {
@@ -305,7 +305,7 @@ std::string plan_json(const MergePlan& plan, const BufferMemory& memory) {
           model.recipe.model,
           {model.fisher, model.num_examples},
           {model.gram, model.gram_num_examples});
-      if (recipe.grams_of_task_vectors) {
+      if (recipe.grams_of_task_vectors()) {
         entry["gram"] = kTaskVectors;
         entry["gram_num_examples"] = model.gram_num_examples;
       }

@@ -158,7 +158,7 @@ void note_unused(MergePlan& plan) {
       "num_examples");
   note(
       recipe.base_model.has_value(),
-      method.needs_base || recipe.grams_of_task_vectors,
+      method.needs_base || recipe.grams_of_task_vectors(),
       "the base's weights (only its config.json, tokenizer and copied "
       "tensors)");
   std::set<std::string> names;

@@ -148,8 +148,8 @@ void check_auto_weights(const YamlValue& root, const Recipe& recipe) {
   }
 }
 
-// Sets grams_of_task_vectors, and checks what the choice needs.
-void check_grams(const YamlValue& root, Recipe& recipe) {
+// Checks what the choice of Gram matrices needs.
+void check_grams(const YamlValue& root, const Recipe& recipe) {
   const MethodInfo& method = *recipe.method;
   if (!method.needs_grams()) {
     return;
@@ -164,7 +164,6 @@ void check_grams(const YamlValue& root, Recipe& recipe) {
   for (const RecipeSlice& slice : recipe.slices) {
     std::ranges::for_each(slice.models, count);
   }
-  recipe.grams_of_task_vectors = task_vectors > 0;
   const YamlValue place = root.at("merge_method");
   if (task_vectors > 0 && files > 0) {
     place.fail(fmt::format(

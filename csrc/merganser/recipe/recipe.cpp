@@ -1,8 +1,18 @@
 #include "merganser/recipe/recipe.h"
 
+#include <algorithm>
+
 #include "merganser/recipe/parameter_values.h"
 
 namespace merganser {
+
+bool Recipe::grams_of_task_vectors() const {
+  const auto take = [](const std::vector<RecipeModel>& of) {
+    return std::ranges::any_of(of, &RecipeModel::gram_of_task_vector);
+  };
+  return method->needs_grams() &&
+      (take(models) || std::ranges::any_of(slices, take, &RecipeSlice::models));
+}
 
 bool Recipe::has_auto_weights() const {
   std::vector<const Settings*> settings;

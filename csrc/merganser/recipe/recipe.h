@@ -63,7 +63,6 @@ struct MERGANSER_API Recipe {
   std::optional<std::filesystem::path> base_gram;
   std::optional<std::filesystem::path> subspace; // a subspace Fisher
   std::optional<double> base_num_examples; // N_0
-  bool grams_of_task_vectors = false; // of all models, for methods with Grams
   std::vector<RecipeModel> models; // either these...
   std::vector<RecipeSlice> slices; // ...or these
   Settings parameters;
@@ -73,6 +72,8 @@ struct MERGANSER_API Recipe {
   std::string source; // the file, as named in errors
   std::string text; // the YAML text
 
+  // True if the method has Gram matrices and takes them from the task vectors.
+  bool grams_of_task_vectors() const;
   // True if the weights are `auto`, from the subspace Fisher.
   bool has_auto_weights() const;
   bool uses_subspace() const {
