@@ -166,7 +166,7 @@ std::string run_experiment(
   results.stages = runner.records();
   results.output = layout::merged_model(experiment.output);
   results.experiment = experiment.text;
-  const std::string json = results.to_json();
+  std::string json = results.to_json();
   write_file(work.in(layout::kResults), json + "\n");
   return json;
 }
