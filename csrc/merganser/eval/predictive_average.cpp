@@ -64,7 +64,7 @@ at::Tensor predictive_average(
   }
   check_parameters(model, posterior);
   const at::NoGradGuard no_grad;
-  Encoder sampled(model->config());
+  Encoder sampled = std::make_shared<EncoderImpl>(model->config());
   at::Generator generator = at::detail::createCPUGenerator(seed);
   at::Tensor sum; // its logarithm
   for (int64_t s = 0; s < samples; ++s) {

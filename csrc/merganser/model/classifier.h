@@ -23,7 +23,7 @@ class MERGANSER_API Classifier {
       int64_t max_length,
       Labels labels = Labels::kRequired) const;
 
-  Encoder encoder{nullptr};
+  Encoder encoder;
   std::unique_ptr<Tokenizer> tokenizer;
 
  private:

@@ -59,27 +59,55 @@ struct RobertaHead : torch::nn::Module {
 
 using modules::Pass;
 
-struct EncoderImpl::Parts {
+struct EncoderImpl::Network : torch::nn::Module {
+  explicit Network(const EncoderConfig& config) {
+    const bool roberta = config.architecture == Architecture::kRoberta;
+    backbone = register_module(
+        roberta ? "roberta" : "bert",
+        std::make_shared<modules::Backbone>(config));
+    if (roberta) {
+      roberta_head = register_module(
+          "classifier", std::make_shared<modules::RobertaHead>(config));
+    } else {
+      bert_head = register_module(
+          "classifier",
+          std::make_shared<modules::Linear>(
+              config.hidden_size, config.num_labels));
+    }
+  }
+
   std::shared_ptr<modules::Backbone> backbone;
   std::shared_ptr<modules::Linear> bert_head;
   std::shared_ptr<modules::RobertaHead> roberta_head;
 };
 
 EncoderImpl::EncoderImpl(EncoderConfig config)
-    : config_(std::move(config)), parts_(std::make_shared<Parts>()) {
-  const bool roberta = config_.architecture == Architecture::kRoberta;
-  parts_->backbone = register_module(
-      roberta ? "roberta" : "bert",
-      std::make_shared<modules::Backbone>(config_));
-  if (roberta) {
-    parts_->roberta_head = register_module(
-        "classifier", std::make_shared<modules::RobertaHead>(config_));
-  } else {
-    parts_->bert_head = register_module(
-        "classifier",
-        std::make_shared<modules::Linear>(
-            config_.hidden_size, config_.num_labels));
-  }
+    : config_(std::move(config)),
+      network_(std::make_shared<Network>(config_)) {}
+
+torch::OrderedDict<std::string, at::Tensor> EncoderImpl::named_parameters()
+    const {
+  return network_->named_parameters();
+}
+
+std::vector<at::Tensor> EncoderImpl::parameters() const {
+  return network_->parameters();
+}
+
+bool EncoderImpl::is_training() const {
+  return network_->is_training();
+}
+
+void EncoderImpl::train(bool on) {
+  network_->train(on);
+}
+
+void EncoderImpl::eval() {
+  network_->eval();
+}
+
+void EncoderImpl::to(at::ScalarType dtype) {
+  network_->to(dtype);
 }
 
 void EncoderImpl::initialize(uint64_t seed) {
@@ -169,21 +197,19 @@ at::Tensor EncoderImpl::logits(
       sink_,
       draws,
       watch_ ? &watch_ : nullptr};
-  const auto& [backbone, bert_head, roberta_head] = *parts_;
   const auto drop = [&](const at::Tensor& tensor) {
     return layers::dropout(tensor, config_.classifier_dropout, pass.draws);
   };
   const at::Tensor embedded =
-      backbone->embeddings->forward(input_ids, token_type_ids, pass);
-  const at::Tensor first = backbone->encoder->forward(embedded, pass);
-  if (roberta_head != nullptr) {
-    const at::Tensor pooled =
-        at::tanh(roberta_head->dense->forward(drop(first), pass));
-    return roberta_head->out_proj->forward(drop(pooled), pass);
+      network_->backbone->embeddings->forward(input_ids, token_type_ids, pass);
+  const at::Tensor first = network_->backbone->encoder->forward(embedded, pass);
+  if (const auto& head = network_->roberta_head) {
+    const at::Tensor pooled = at::tanh(head->dense->forward(drop(first), pass));
+    return head->out_proj->forward(drop(pooled), pass);
   }
   const at::Tensor pooled =
-      at::tanh(backbone->pooler->dense->forward(first, pass));
-  return bert_head->forward(drop(pooled), pass);
+      at::tanh(network_->backbone->pooler->dense->forward(first, pass));
+  return network_->bert_head->forward(drop(pooled), pass);
 }
 
 } // namespace merganser

@@ -1,9 +1,10 @@
 #pragma once
 
-#include <torch/nn/module.h>
-#include <torch/nn/pimpl.h>
+#include <ATen/core/Tensor.h>
+#include <torch/ordered_dict.h>
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,9 +18,18 @@ namespace merganser {
 // BERT or RoBERTa with a sequence classification head. Parameters have the
 // names of transformers' BertForSequenceClassification and
 // RobertaForSequenceClassification, and are zero after construction.
-class MERGANSER_API EncoderImpl : public torch::nn::Module {
+class MERGANSER_API EncoderImpl {
  public:
   explicit EncoderImpl(EncoderConfig config);
+
+  // Functions of torch::nn::Module, whose header takes seconds to compile in
+  // every file that includes it: only the sources of model/ do.
+  torch::OrderedDict<std::string, at::Tensor> named_parameters() const;
+  std::vector<at::Tensor> parameters() const;
+  bool is_training() const;
+  void train(bool on = true);
+  void eval();
+  void to(at::ScalarType dtype);
 
   // Initializes as transformers does: weights from N(0, initializer_range),
   // biases and padding rows 0, LayerNorms 1.
@@ -65,15 +75,17 @@ class MERGANSER_API EncoderImpl : public torch::nn::Module {
       const at::Tensor& token_type_ids,
       DropoutDraws* draws);
 
-  struct Parts; // the submodules' holders
+  struct Network; // the module and its submodules
   EncoderConfig config_;
-  std::shared_ptr<Parts> parts_;
+  std::shared_ptr<Network> network_;
   GradientSink* sink_ = nullptr;
   WatchInputs watch_;
   std::vector<at::Tensor> displacement_;
   DropoutDraws draws_;
 };
-TORCH_MODULE(Encoder);
+
+// Copies share the model.
+using Encoder = std::shared_ptr<EncoderImpl>;
 
 // Reads a model directory. Checkpoints of bare encoders (without the
 // "bert."/"roberta." prefix) and of other heads load too: tensors of the head
@@ -84,7 +96,7 @@ TORCH_MODULE(Encoder);
 // F16, BF16 and F64 are converted to float32. `dropout` replaces every dropout
 // probability of the config, in memory only.
 struct LoadedEncoder {
-  Encoder model{nullptr};
+  Encoder model;
   std::vector<std::string> fresh; // names of parameters not in the checkpoint
 };
 MERGANSER_API LoadedEncoder load_encoder(

@@ -1,24 +1,24 @@
 #pragma once
 
-#include <torch/nn/module.h>
+#include "merganser/model/encoder.h"
 
 namespace merganser {
 
-// Puts a module into eval mode while this exists, then restores its mode.
+// Puts a model into eval mode while this exists, then restores its mode.
 class EvalMode {
  public:
-  explicit EvalMode(torch::nn::Module& module)
-      : module_(module), was_training_(module.is_training()) {
-    module_.eval();
+  explicit EvalMode(EncoderImpl& model)
+      : model_(model), was_training_(model.is_training()) {
+    model_.eval();
   }
   ~EvalMode() {
-    module_.train(was_training_);
+    model_.train(was_training_);
   }
   EvalMode(const EvalMode&) = delete;
   EvalMode& operator=(const EvalMode&) = delete;
 
  private:
-  torch::nn::Module& module_;
+  EncoderImpl& model_;
   bool was_training_;
 };
 

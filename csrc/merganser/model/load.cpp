@@ -133,7 +133,7 @@ LoadedEncoder load_encoder(
   const Checkpoint checkpoint(folder);
   check_sizes(checkpoint, config, folder);
   auto generator = at::detail::createCPUGenerator(seed);
-  LoadedEncoder loaded{Encoder(config), {}};
+  LoadedEncoder loaded{std::make_shared<EncoderImpl>(config), {}};
   for (auto& item : loaded.model->named_parameters()) {
     const std::string& name = item.key();
     if (const TensorInfo* info = find_tensor(checkpoint, name)) {

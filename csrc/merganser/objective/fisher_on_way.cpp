@@ -38,7 +38,7 @@ FisherResult estimate_fisher_on_way(
     throw InputError(
         fmt::format("expected at least one point, got {}", way.points));
   }
-  Arena arena(*model);
+  Arena arena(model->named_parameters());
   const at::Tensor end =
       flat_parameters(Classifier(way.at), way.at, arena, way.model);
   const at::Tensor begin = arena.parameters.clone();

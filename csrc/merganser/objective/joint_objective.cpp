@@ -57,7 +57,9 @@ at::Tensor example_losses(const at::Tensor& logits, const at::Tensor& targets) {
 }
 
 JointObjective::JointObjective(const ObjectiveOptions& options)
-    : options_(checked(options)), base_(options.base), arena_(*base_.encoder) {
+    : options_(checked(options)),
+      base_(options.base),
+      arena_(base_.encoder->named_parameters()) {
   base_.encoder->eval();
   // Also checks that the base's values are finite.
   flat_parameters(base_, options_.base, arena_, options_.base);

@@ -3,7 +3,6 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
-#include <torch/nn/module.h>
 
 namespace merganser {
 namespace {
@@ -18,11 +17,11 @@ bool has_weight_decay(const at::Tensor& parameter) {
 
 } // namespace
 
-Arena::Arena(torch::nn::Module& module) {
+Arena::Arena(const torch::OrderedDict<std::string, at::Tensor>& model) {
   at::NoGradGuard no_grad;
   int64_t size = 0;
   for (bool decay : {true, false}) {
-    for (const auto& item : module.named_parameters()) {
+    for (const auto& item : model) {
       const at::Tensor& tensor = item.value();
       if (has_weight_decay(tensor) != decay) {
         continue;

@@ -1,15 +1,12 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <torch/ordered_dict.h>
 
 #include <string>
 #include <vector>
 
 #include "merganser/base/api.h"
-
-namespace torch::nn {
-class Module;
-}
 
 namespace merganser {
 
@@ -23,9 +20,9 @@ namespace merganser {
 // are zero and stay zero in every elementwise computation.
 class MERGANSER_API Arena {
  public:
-  // Moves the module's parameters into the arena and presets their gradients,
-  // so that backward passes add to `gradients` in place.
-  explicit Arena(torch::nn::Module& module);
+  // Moves a model's named parameters into the arena and presets their
+  // gradients, so that backward passes add to `gradients` in place.
+  explicit Arena(const torch::OrderedDict<std::string, at::Tensor>& model);
 
   struct Entry {
     std::string name;
@@ -40,7 +37,7 @@ class MERGANSER_API Arena {
   const std::vector<Entry>& entries() const {
     return entries_;
   }
-  // Makes the module compute with a flat array laid out like the arena, instead
+  // Makes the model compute with a flat array laid out like the arena, instead
   // of `parameters`. Backward passes still add to `gradients`.
   void compute_with(const at::Tensor& flat);
 
@@ -51,7 +48,7 @@ class MERGANSER_API Arena {
 
  private:
   std::vector<Entry> entries_;
-  std::vector<at::Tensor> tensors_; // the module's, in the order of entries_
+  std::vector<at::Tensor> tensors_; // the model's, in the order of entries_
 };
 
 } // namespace merganser

@@ -1,6 +1,7 @@
 #include "merganser/train/online_fisher.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "merganser/ops/ops.h"
 

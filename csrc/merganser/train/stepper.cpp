@@ -46,7 +46,7 @@ void check_finite(const char* what, double value, const StepMetrics& metrics) {
 } // namespace
 
 Stepper::Stepper(const TrainOptions& options, TrainingTask& task)
-    : arena(*task.model),
+    : arena(task.model->named_parameters()),
       adamw(arena, options),
       options_(options),
       task_(task) {

@@ -12,7 +12,7 @@ namespace merganser {
 
 // Inputs of a training run.
 struct TrainingTask {
-  Encoder model{nullptr};
+  Encoder model;
   std::vector<std::string> new_parameters; // initialized, not read
   std::string model_hash; // Checkpoint::content_hash() of the starting model
   int32_t pad_id = 0;

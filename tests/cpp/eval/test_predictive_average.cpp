@@ -46,7 +46,7 @@ class PredictiveAverage : public testing::Test {
   at::Tensor define() const {
     const at::NoGradGuard no_grad;
     const Posterior posterior(mean_, precision_);
-    Encoder model(model_->config());
+    const auto model = std::make_shared<EncoderImpl>(model_->config());
     model->eval();
     at::Generator generator = at::detail::createCPUGenerator(kSeed);
     at::Tensor sum = at::zeros({std::ssize(data_.ids), 3}, at::kDouble);

@@ -5,6 +5,7 @@
 #include "merganser/fisher/fisher.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -27,7 +28,7 @@ Encoder small_encoder(Architecture architecture) {
   config.pad_token_id = 1;
   config.num_labels = 3;
   config.initializer_range = 0.3;
-  Encoder model(config);
+  const auto model = std::make_shared<EncoderImpl>(config);
   model->initialize(7);
   return model;
 }

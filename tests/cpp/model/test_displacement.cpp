@@ -2,6 +2,7 @@
 // ordinary one, in float64.
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include "merganser/model/encoder.h"

@@ -11,7 +11,7 @@ namespace {
 
 TEST(Groups, BlocksOfAnEncoder) {
   Encoder model = test::TaskModels().create(1);
-  const Arena arena(*model);
+  const Arena arena(model->named_parameters());
   const ParameterGroups groups = make_groups(arena, Grouping::kBlock);
   EXPECT_EQ(
       groups.names,
@@ -39,7 +39,7 @@ TEST(Groups, BlocksOfAnEncoder) {
 
 TEST(Groups, OneAndEveryTensor) {
   Encoder model = test::TaskModels().create(1);
-  const Arena arena(*model);
+  const Arena arena(model->named_parameters());
   EXPECT_EQ(make_groups(arena, Grouping::kGlobal).names.size(), 1);
   EXPECT_EQ(
       make_groups(arena, Grouping::kTensor).names.size(),

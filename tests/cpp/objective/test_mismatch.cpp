@@ -2,6 +2,7 @@
 
 #include "merganser/objective/mismatch.h"
 
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include <cmath>

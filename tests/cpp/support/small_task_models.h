@@ -45,7 +45,7 @@ class TaskModels {
   }
 
   Encoder create(uint64_t seed) const {
-    Encoder model(config_);
+    const auto model = std::make_shared<EncoderImpl>(config_);
     model->initialize(seed);
     return model;
   }
@@ -60,7 +60,7 @@ class TaskModels {
     EncoderConfig config = config_;
     config.intermediate_size += name == "wide" ? 4 : 0;
     config.num_labels += name == "classes" ? 1 : 0;
-    Encoder model(config);
+    const auto model = std::make_shared<EncoderImpl>(config);
     model->initialize(1);
     if (name == "nan") {
       model->named_parameters()["classifier.bias"].detach().fill_(NAN);

@@ -24,7 +24,7 @@ inline Encoder tiny_encoder(
   config.pad_token_id = 1;
   config.num_labels = 3;
   config.initializer_range = 0.5;
-  Encoder model(config);
+  const auto model = std::make_shared<EncoderImpl>(config);
   model->initialize(0);
   return model;
 }

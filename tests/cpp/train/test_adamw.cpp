@@ -50,7 +50,7 @@ TEST_P(AdamWTest, EqualsTorch) {
        torch::optim::OptimizerParamGroup(
            {reference.bias1, reference.norm}, decay(0))});
 
-  Arena arena(net);
+  Arena arena(net.named_parameters());
   AdamW adamw(arena, options);
   const at::Tensor squares = arena.zeros();
   at::Tensor expected_squares = squares.to(at::kDouble);

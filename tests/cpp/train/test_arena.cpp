@@ -36,7 +36,7 @@ TEST_F(ArenaTest, KeepsValuesAndShapes) {
   for (const at::Tensor& parameter : net.parameters()) {
     before.push_back(parameter.detach().clone());
   }
-  const Arena arena(net);
+  const Arena arena(net.named_parameters());
   size_t i = 0;
   for (const auto& item : net.named_parameters()) {
     EXPECT_TRUE(item.value().equal(before[i])) << item.key();
@@ -48,7 +48,7 @@ TEST_F(ArenaTest, KeepsValuesAndShapes) {
 
 TEST_F(ArenaTest, DecayedParametersComeFirst) {
   TwoLayers net;
-  const Arena arena(net);
+  const Arena arena(net.named_parameters());
   std::vector<std::string> decayed;
   for (const Arena::Entry& entry : arena.entries()) {
     if (entry.offset < arena.decayed) {
@@ -61,7 +61,7 @@ TEST_F(ArenaTest, DecayedParametersComeFirst) {
 
 TEST_F(ArenaTest, TensorsAreAlignedAndGapsAreZero) {
   TwoLayers net;
-  const Arena arena(net);
+  const Arena arena(net.named_parameters());
   at::Tensor covered = arena.zeros();
   for (const Arena::Entry& entry : arena.entries()) {
     const at::Tensor view = Arena::view(arena.parameters, entry);
@@ -81,7 +81,7 @@ TEST_F(ArenaTest, BackwardAddsToTheArenaInPlace) {
       item.value().copy_(reference.named_parameters()[item.key()]);
     }
   }
-  const Arena arena(net);
+  const Arena arena(net.named_parameters());
   for (int passes = 1; passes <= 2; passes++) {
     loss(net).backward();
     loss(reference).backward();
@@ -104,7 +104,7 @@ TEST_F(ArenaTest, BackwardAddsToTheArenaInPlace) {
 
 TEST_F(ArenaTest, TheModuleComputesWithTheArena) {
   TwoLayers net;
-  const Arena arena(net);
+  const Arena arena(net.named_parameters());
   arena.parameters.zero_();
   EXPECT_EQ(loss(net).item<float>(), 0);
 }

@@ -33,7 +33,7 @@ class TangentSpaceTest : public ::testing::Test {
 
   Encoder model = tiny_encoder(Architecture::kBert);
   TinyBatch batch;
-  Arena arena{*model};
+  Arena arena{model->named_parameters()};
 };
 
 TEST_F(TangentSpaceTest, FollowsThetaToFirstOrderAndLeavesIntoIt) {
@@ -48,7 +48,7 @@ TEST_F(TangentSpaceTest, FollowsThetaToFirstOrderAndLeavesIntoIt) {
 
   Encoder ordinary = tiny_encoder(Architecture::kBert);
   ordinary->eval();
-  const Arena other(*ordinary);
+  const Arena other(ordinary->named_parameters());
   std::vector<at::Tensor> tau;
   for (const auto& item : ordinary->named_parameters()) {
     for (const Arena::Entry& entry : other.entries()) {

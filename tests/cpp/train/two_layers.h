@@ -3,6 +3,7 @@
 #include <torch/nn/module.h>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 namespace merganser::testing {
 
