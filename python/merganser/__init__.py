@@ -11,6 +11,7 @@ check_torch(_build)
 
 from . import ops
 from ._C import Error, InputError
+from .adamerging import AdaMergingResult, adamerging
 from .adamw_fisher import AdamWFisher
 from .comparison import compare_fishers
 from .fisher import fisher
@@ -24,6 +25,7 @@ from .ops import has_cuda
 from .posterior import Posterior
 from .recipes import inspect, merge_recipe, plan, verify
 from .refine import RefineResult, refine
+from .regmean_plus_plus import regmean_plus_plus
 from .subspace_fisher import subspace_fisher
 from .subspace_result import SubspaceResult
 from .trainer import Trainer
@@ -32,6 +34,7 @@ __version__ = _build.VERSION
 
 
 __all__ = [
+    "AdaMergingResult",
     "AdamWFisher",
     "Error",
     "FisherResult",
@@ -43,6 +46,7 @@ __all__ = [
     "SubspaceResult",
     "Trainer",
     "__version__",
+    "adamerging",
     "compare_fishers",
     "fisher",
     "gram",
@@ -55,6 +59,7 @@ __all__ = [
     "ops",
     "plan",
     "refine",
+    "regmean_plus_plus",
     "subspace_fisher",
     "verify",
 ]

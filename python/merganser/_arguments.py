@@ -35,6 +35,14 @@ def check_count(
         raise InputError(f"{name} must be at least {minimum} and {limit}, not {value}")
 
 
+def check_number(name: str, value: Any, maximum: float = math.inf) -> float:
+    """Returns the number; refuses negative ones and those above `maximum`."""
+    if not isinstance(value, Real) or not 0 <= float(value) <= maximum:
+        limit = "" if maximum == math.inf else f" and at most {maximum:g}"
+        raise InputError(f"{name} must be a number of at least 0{limit}, not {value!r}")
+    return float(value)
+
+
 def read_weights(weights: Any, count: int, item: str, positive: bool) -> list[float]:
     """One weight per item, from a list or one number for all. positive: 0 is refused,
     too."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from . import _C
 from ._arguments import check_autocast
-from ._C import Error, InputError
+from ._C import InputError
 from ._fisher.batches import Data
 from ._fisher.gram_sums import GramSums
 from ._fisher.model_state import device_of, eval_mode, moved, uncompiled
@@ -155,13 +155,9 @@ def gram(
         sums = GramSums(model, dtype)
         for batch in examples.read(device_of(model), progress):
             sums.add(batch)
-        matrices = sums.finish()
+        matrices = sums.means(examples.used)
     if not matrices:
         raise InputError("the model has no linear layer with a Gram matrix")
-    for name, matrix in matrices.items():
-        matrix.div_(examples.used)
-        if not matrix.isfinite().all():
-            raise Error(f"the Gram matrix of {name} is not finite")
     return GramResult(
         {name: matrix.to(home) for name, matrix in matrices.items()},
         num_examples=examples.num_examples,

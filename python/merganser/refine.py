@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._arguments import check_autocast, check_choice, check_count
+from ._arguments import check_autocast, check_choice, check_count, check_number
 from ._C import InputError
 from ._fisher.forward import Forward
 from ._fisher.model_state import differentiable
@@ -174,9 +173,11 @@ def refine(
         solver,
         targets,
         groups,
-        lr=_number("lr", _LR[solver] if lr is None else lr),
-        damping=_DAMPING[solver] if damping is None else _number("damping", damping),
-        shrink=_number("shrink", shrink, 1.0),
+        lr=check_number("lr", _LR[solver] if lr is None else lr),
+        damping=_DAMPING[solver]
+        if damping is None
+        else check_number("damping", damping),
+        shrink=check_number("shrink", shrink, 1.0),
         refresh=refresh,
         held_out=_share(held_out),
         batch_size=batch_size,
@@ -244,13 +245,6 @@ def _check(solver, targets, groups, fishers, refresh, steps) -> None:
         raise InputError("solver='newton' needs fishers, or refresh=True")
     if refresh and solver != "newton":
         raise InputError(f"refresh applies to newton, not to {solver}")
-
-
-def _number(name: str, value: Any, maximum: float = math.inf) -> float:
-    if not isinstance(value, Real) or not 0 <= float(value) <= maximum:
-        limit = "" if maximum == math.inf else f" and at most {maximum:g}"
-        raise InputError(f"{name} must be a number of at least 0{limit}, not {value!r}")
-    return float(value)
 
 
 def _share(held_out: Any) -> float:

@@ -1,8 +1,7 @@
 """Gram matrices of linear layers' inputs, summed while a model runs."""
 
-import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from enum import Enum
 
@@ -11,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from .._C import Error
 from .._wrappers import parameters_inside
 from .batches import Batch
+from .caller import warn
 from .sequences import Owners, find_owners, masks_of, shapes_tell
 from .watch import attention
 
@@ -28,13 +29,22 @@ class Rows(Enum):
 
 
 class GramSums:
-    """sum_i sum_l a_il a_il^T for the weight of every linear layer of a model."""
+    """sum_i sum_l a_il a_il^T for the weights of a model's linear layers."""
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype | None):
-        """dtype: autocast's, or None."""
+    def __init__(
+        self,
+        model: nn.Module,
+        dtype: torch.dtype | None,
+        names: Collection[str] | None = None,
+    ):
+        """dtype: autocast's, or None. names: of the weights to sum for; None: all."""
         self._model = model
         self._dtype = dtype
-        self._names = {id(p): name for name, p in parameters_inside(model)}
+        self._names = {
+            id(p): name
+            for name, p in parameters_inside(model)
+            if names is None or name in names
+        }
         self._sums: dict[str, Tensor] = {}
         self._tables: set[str] = set()  # used as embeddings
         self._without: set[str] = set()  # other uses, or unknown rows
@@ -74,19 +84,23 @@ class GramSums:
 
         self._run(batch, receive)
 
-    def finish(self) -> dict[str, Tensor]:
-        """The sums by weight name; warns about weights without one."""
+    def means(self, count: int) -> dict[str, Tensor]:
+        """The sums over `count` examples by weight name, divided by their number; warns
+        about weights without one. Raises Error for a sum that is not finite."""
         missing = sorted(self._without | (self._tables & self._sums.keys()))
         for name in missing:
             self._sums.pop(name, None)
         if missing:
             shown = ", ".join(missing[:5])
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            warnings.warn(
+            warn(
                 f"no Gram matrices for {shown}{more}: they are used outside of linear "
-                "layers, or the rows of their inputs cannot be assigned to examples",
-                stacklevel=3,
+                "layers, or the rows of their inputs cannot be assigned to examples"
             )
+        for name, matrix in self._sums.items():
+            matrix.div_(count)
+            if not matrix.isfinite().all():
+                raise Error(f"the Gram matrix of {name} is not finite")
         return self._sums
 
     def _look(self, batch: Batch) -> dict[str, list[Rows | None]]:

@@ -83,6 +83,13 @@ class Classification(Loss):
         p = torch.softmax(outputs.detach(), -1)
         return p * self._counted(outputs, batch)[..., None]
 
+    def entropy(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The entropy of each row that counts, (rows,), in nats; differentiable."""
+        rows = outputs[self._counted(outputs, batch)]
+        wide = torch.promote_types(rows.dtype, torch.float32)
+        log_p = torch.log_softmax(rows, -1, dtype=wide)
+        return -(log_p.exp() * log_p).sum(-1)
+
     def basis(self, outputs):
         if outputs.dim() != 2:
             return None

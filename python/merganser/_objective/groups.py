@@ -25,15 +25,21 @@ def group_names(names: Iterable[str], groups: str) -> dict[str, str]:
     return {name: _block_of(name) for name in names}
 
 
+def layer_of(name: str) -> str | None:
+    """The name up to its first number, such as encoder.layer.3; None without one."""
+    parts = name.split(".")
+    number = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+    return None if number is None else ".".join(parts[: number + 1])
+
+
 def _block_of(name: str) -> str:
     parts = name.lower().split(".")
     if _HEAD.intersection(parts):
         return "head"
     if any(part in _EMBEDDINGS or part.startswith("embed") for part in parts):
         return "embeddings"
-    number = next((i for i, part in enumerate(parts) if part.isdigit()), None)
-    if number is None:
+    layer = layer_of(name)
+    if layer is None:
         return "rest"
-    layer = ".".join(name.split(".")[: number + 1])
-    is_attention = bool(_ATTENTION.intersection(parts[number + 1 :]))
-    return f"{layer} {'attention' if is_attention else 'mlp'}"
+    within = parts[len(layer.split(".")) :]
+    return f"{layer} {'attention' if _ATTENTION.intersection(within) else 'mlp'}"

@@ -56,9 +56,13 @@ class Carrier:
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Copies the tensors of a state dict into the module."""
+        self.put({name: state[name] for name in self._tensors})
+
+    def put(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copies some tensors into the module; those tied to them change, too."""
         with torch.no_grad():
-            for name, x in self._tensors.items():
-                x.copy_(state[name])
+            for name, x in tensors.items():
+                self._tensors[name].copy_(x)
 
     def state(self) -> State:
         """A copy of the module's tensors as they are now."""
@@ -168,12 +172,12 @@ def load_fisher(fisher: FisherResult | str | os.PathLike, label: str) -> FisherR
     return found
 
 
-def carrier_of(*models: Model) -> nn.Module:
-    """The first module; the others may be state dicts."""
+def carrier_of(*models: Model, label: str = "base") -> nn.Module:
+    """The first module; the others may be state dicts. label: names it in the error."""
     for model in models:
         if isinstance(model, nn.Module):
             return model
     raise InputError(
-        "base must be a module, which runs with the weights of each model; the other "
-        "models may be state dicts"
+        f"{label} must be a module, which runs with the weights of each model; the "
+        "other models may be state dicts"
     )

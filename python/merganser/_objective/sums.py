@@ -24,19 +24,29 @@ def add_gradient(
 ) -> float:
     """sums += scale * the gradient of the batch's summed loss; returns that loss."""
     outputs = forward(batch)
+    add_backward(
+        sums, parameters, outputs, forward.loss.score(outputs, batch), scale=scale
+    )
+    return forward.loss.nll(outputs.detach(), batch)
+
+
+def add_backward(
+    sums: Tensors,
+    parameters: Mapping[str, Tensor],
+    outputs: Tensor,
+    direction: Tensor | None = None,
+    scale: float = 1.0,
+) -> None:
+    """sums += scale * the gradient of direction . outputs, or of a scalar output."""
     if not outputs.requires_grad:
         raise InputError("no trainable parameter of the model reaches its output")
     gradients = torch.autograd.grad(
-        outputs,
-        list(parameters.values()),
-        forward.loss.score(outputs, batch),
-        allow_unused=True,
+        outputs, list(parameters.values()), direction, allow_unused=True
     )
     for total, gradient in zip(sums.values(), gradients, strict=True):
         if gradient is not None:
             dense = gradient.to_dense() if gradient.is_sparse else gradient
             total.add_(dense.to(total.dtype), alpha=scale)
-    return forward.loss.nll(outputs.detach(), batch)
 
 
 def zeros(parameters: Mapping[str, Tensor]) -> Tensors:
