@@ -1,25 +1,33 @@
-r"""Merges without data of their own, on the models of a finished experiment: Gram
-matrices of task vectors, TSV-M and Iso-C.
+r"""Other merges on the models of a finished experiment: Gram matrices of task vectors,
+TSV-M and Iso-C, which need the models alone; RegMean++, a search as DF-Merge's and
+AdaMerging, which need texts.
 
+    export PYTHONPATH=build/cpu/python
     python benchmarks/rivals.py out/snippets --experiment examples/snippets.yaml
     python benchmarks/rivals.py out/imdb_plus/seeds/0 --work out/rivals_imdb_plus \
         --experiment examples/imdb_plus.yaml
 
-Needs what `merganser run` left in the first argument. Runs `merganser merge` and
-`merganser eval`, keeps every outcome under --work and runs what is missing. A scale is
-chosen by accuracy on --validation random texts of each of the experiment's validation
-parts, or without these of each training file, which the models were trained on. Test
-sets are only measured. Prints a Markdown table.
+Needs what `merganser run` left in the first argument. Runs `merganser merge`, `search`
+and `eval` and the package's functions, keeps every outcome under --work and runs what
+is missing. A scale is chosen by accuracy, and weights are searched by loss, on
+--validation random texts of each of the experiment's validation parts, or without these
+of each training file, which the models were trained on. Test sets are only measured,
+except by adamerging, which adapts to their texts without labels, as its authors do, and
+to training texts in a row of its own. Prints a Markdown table.
 """
 
 import argparse
+import functools
 import json
 import random
 import shutil
 import subprocess
 from pathlib import Path
 
+import merganser as package
 import yaml
+from torch.utils.data import DataLoader
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 MERGANSER = Path(__file__).parents[1] / "build" / "cpu" / "bin" / "merganser"
 SCALES = [0.5, 0.7, 1, 1.5, 2, 3, 4, 5]
@@ -131,16 +139,77 @@ class Rivals:
         settings = self.settings
         return "--max-length", settings["max_length"], "--dtype", settings["dtype"]
 
-    def measure(self, key, recipe, sets):
-        """Accuracy and loss on each set, of a merge by this recipe."""
+    def write(self, recipe):
+        path = self.work / "recipe.yaml"
+        path.write_text(yaml.safe_dump(recipe))
+        return path
+
+    def merge(self, recipe):
+        """Returns a function that writes the merge to a directory."""
+        return lambda out: merganser("merge", self.write(recipe), out, "-q")
+
+    def search(self, out):
+        """Writes the Fisher average with the weights that a search finds."""
+        recipe = self.write(self.recipe("fisher", {}, {}, {}))
+        found = self.work / "search"
+        data = options_of(self.validations)
+        over = ("--over", "models.*.weight=0..1")
+        merganser("search", recipe, *over, *data, *self.type(), "--out", found, "-q")
+        merganser("merge", found / "best.yaml", out, "-q")
+
+    def in_memory(self, merge):
+        """Returns a function that writes merge(base, experts) to a directory."""
+
+        def write(out):
+            models = self.out / "models"
+            base, *experts = (
+                AutoModelForSequenceClassification.from_pretrained(models / name)
+                for name in ("base", *self.settings["experts"]["data"])
+            )
+            base.load_state_dict(merge(base, experts))
+            shutil.copytree(models / "base", out)
+            base.save_pretrained(out)
+
+        return write
+
+    def batches(self, files, size, limit=None):
+        """Batches of random texts of each expert's set."""
+        tokenizer = AutoTokenizer.from_pretrained(self.out / "models" / "base")
+        options = {"padding": True, "truncation": True, "return_tensors": "pt"}
+        options["max_length"] = self.settings["max_length"]
+        found = []
+        for name in self.settings["experts"]["data"]:
+            lines = files[name].read_text(encoding="utf-8").splitlines()
+            random.Random(0).shuffle(lines)
+            texts = [json.loads(line)["text"] for line in lines[:limit]]
+            encode = functools.partial(tokenizer, **options)
+            found.append(DataLoader(texts, size, collate_fn=encode))
+        return found
+
+    def sample(self):
+        return self.batches(self.trains, 32, self.settings["fisher"]["limit"])
+
+    def regmean(self, _, experts):
+        pairs = zip(experts, self.sample(), strict=True)
+        grams = [package.gram(model, batches) for model, batches in pairs]
+        return package.merge(None, experts, method="regmean", grams=grams)
+
+    def regmean_plus_plus(self, _, experts):
+        return package.regmean_plus_plus(experts, self.sample())
+
+    def adamerging(self, files):
+        return lambda base, experts: (
+            package.adamerging(base, experts, self.batches(files, 16)).state_dict
+        )
+
+    def measure(self, key, build, sets):
+        """Accuracy and loss on each set, of the model that build(directory) writes."""
         file = self.work / f"{key}.json"
         if not file.exists():
             folder = self.work / "merge"
             shutil.rmtree(folder, ignore_errors=True)
-            path = self.work / "recipe.yaml"
-            path.write_text(yaml.safe_dump(recipe))
-            merganser("merge", path, folder, "-q")
-            data = [argument for s in sets.values() for argument in ("--data", s)]
+            build(folder)
+            data = options_of(sets)
             text = merganser(
                 "eval", "--model", folder, *data, *self.type(), "--json", "-q"
             )
@@ -153,7 +222,8 @@ class Rivals:
 
         def accuracy(scale):
             recipe = self.recipe(*row[1:4], {"lambda": scale})
-            found = self.measure(f"{row[1]}-{scale}", recipe, self.validations)
+            key, build = f"{row[1]}-{scale}", self.merge(recipe)
+            found = self.measure(key, build, self.validations)
             return mean(found, "accuracy")
 
         return max(SCALES, key=accuracy)
@@ -165,8 +235,21 @@ class Rivals:
             parameters = {"lambda": scale}
         key = "".join(c for c in row[0] if c.isalnum())
         recipe = self.recipe(*row[1:4], parameters)
-        found = self.measure(f"test-{key}-{scale}", recipe, self.tests)
+        found = self.measure(f"test-{key}-{scale}", self.merge(recipe), self.tests)
         print_columns(f"{row[0]} | {scale}", found)
+
+    def print_with_texts(self):
+        """Rows of the merges that need texts."""
+        rows = {
+            "`regmean`": self.in_memory(self.regmean),
+            "`regmean_plus_plus`": self.in_memory(self.regmean_plus_plus),
+            "`fisher`, weights searched": self.search,
+            "`adamerging` to test texts": self.in_memory(self.adamerging(self.tests)),
+            "`adamerging` to train texts": self.in_memory(self.adamerging(self.trains)),
+        }
+        for name, build in rows.items():
+            key = "".join(c for c in name if c.isalnum())
+            print_columns(f"{name} | ", self.measure(f"test-{key}", build, self.tests))
 
     def print_results(self):
         """Rows of the experiment itself."""
@@ -174,6 +257,10 @@ class Rivals:
         for model in models:
             if model["name"] in OF_EXPERIMENT:
                 print_columns(f"`{model['name']}` | ", list(model["sets"].values()))
+
+
+def options_of(sets):
+    return [argument for file in sets.values() for argument in ("--data", file)]
 
 
 def print_columns(name, found):
@@ -187,7 +274,9 @@ def mean(found, key):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--experiment", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("out/rivals"))
@@ -201,6 +290,7 @@ def main():
     rivals.print_results()
     for row in ROWS:
         rivals.print_row(row)
+    rivals.print_with_texts()
 
 
 if __name__ == "__main__":
