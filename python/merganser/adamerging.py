@@ -205,7 +205,7 @@ class _Run:
         if not entropy.isfinite():
             raise Error(f"the entropy on {task.data_name} is not finite")
         add_backward(sums, self._parameters, entropy)
-        return float(entropy)
+        return float(entropy.detach())
 
 
 def _endless(examples: Examples) -> Iterator[Batch]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,19 +103,17 @@ def regmean_plus_plus(
         merged: State = {}
         for layer in layers:
             states = [{n: task.expert[n] for n in layer.tensors} for task in tasks]
-            grams = [
-                _gram(carrier, task, layer, merged, dtype, progress)
-                for task in tasks
-                if layer.linear
-            ]
-            merged |= merge(
-                None,
-                states,
-                method="regmean" if grams else "linear",
-                weights=[task.weight for task in tasks],
-                grams=_common(grams),
-                parameters={"off_diagonal": off_diagonal, "ridge": ridge},
-            )
+            options: dict[str, Any] = {"method": "linear"}
+            if layer.linear:
+                grams = [
+                    _gram(carrier, task, layer, merged, dtype, progress)
+                    for task in tasks
+                ]
+                parameters = {"off_diagonal": off_diagonal, "ridge": ridge}
+                options = {"method": "regmean", "grams": _common(grams)}
+                options["parameters"] = parameters
+            weights = [task.weight for task in tasks]
+            merged |= merge(None, states, weights=weights, **options)
         carrier.put(merged)
         return carrier.state()
 
@@ -144,5 +143,5 @@ def _gram(
 
 def _common(grams: list[GramResult]) -> list[GramResult]:
     """Leaves out matrices that another expert lacks, as of a head for one task."""
-    names = set(grams[0]).intersection(*grams[1:]) if grams else set()
+    names = set(grams[0]).intersection(*grams[1:])
     return [replace(g, matrices={name: g[name] for name in names}) for g in grams]

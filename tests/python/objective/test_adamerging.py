@@ -38,7 +38,8 @@ def definition(base, experts, data, groups, start, steps, lr, entropy_of):
     entropies of a batch per task added up, Adam, coefficients clamped to [0, 1]."""
     names = group_names(dict(base.named_parameters()), groups)
     order = list(dict.fromkeys(names.values()))
-    raw = torch.full((len(experts), len(order)), start).double().requires_grad_()
+    shape = len(experts), len(order)
+    raw = torch.full(shape, start, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([raw], lr=lr)
     origin = dict(base.named_parameters())
     entropies = []
@@ -83,6 +84,7 @@ def assert_equal(found, expected):
         assert (found.state_dict[name] - x).norm() <= 1e-8 * x.norm(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", ["global", "block", "tensor"])
 @pytest.mark.parametrize(("start", "lr"), [(0.3, 1e-2), (0.95, 0.3)])
 def test_against_the_definition(groups, start, lr):
@@ -106,6 +108,7 @@ def test_against_the_definition(groups, start, lr):
     assert all(p.grad is None for p in base.parameters())
 
 
+@pytest.mark.slow
 def test_entropy_falls():
     base, *experts = berts(3)
     found = merganser.adamerging(base, experts, bert_data(2), steps=40, lr=0.02)

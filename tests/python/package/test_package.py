@@ -11,6 +11,7 @@ import torch
 from merganser import _build, _check
 
 PUBLIC = {
+    "AdaMergingResult",
     "AdamWFisher",
     "Error",
     "FisherResult",
@@ -21,6 +22,7 @@ PUBLIC = {
     "RefineResult",
     "SubspaceResult",
     "Trainer",
+    "adamerging",
     "compare_fishers",
     "fisher",
     "gram",
@@ -33,6 +35,7 @@ PUBLIC = {
     "ops",
     "plan",
     "refine",
+    "regmean_plus_plus",
     "subspace_fisher",
     "verify",
 }
@@ -57,7 +60,17 @@ def test_docstrings(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["fisher", "merge", "merge_recipe", "mismatch", "refine", "subspace_fisher"]
+    "name",
+    [
+        "adamerging",
+        "fisher",
+        "merge",
+        "merge_recipe",
+        "mismatch",
+        "refine",
+        "regmean_plus_plus",
+        "subspace_fisher",
+    ],
 )
 def test_docstrings_name_every_argument(name):
     function = getattr(merganser, name)

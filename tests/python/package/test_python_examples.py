@@ -1,5 +1,4 @@
-"""The examples of docs/python.md on posteriors, tangent space and proximal terms, run
-as printed on small models."""
+"""Examples of docs/python.md, run as printed on small models."""
 
 import merganser
 import pytest
@@ -72,3 +71,55 @@ def test_earlier_tasks_in_a_trainer(names, capsys):
     run_example("Earlier tasks in a Trainer", names)
     assert names["callback"].value() > 0
     assert str(names["callback"].value()) in capsys.readouterr().out
+
+
+def test_regmean_layer_by_layer(names):
+    names["yelp"], names["tweets"] = names["models"]
+    names["yelp_loader"] = names["tweets_loader"] = names["loader"]
+    run_example("RegMean layer by layer", names)
+    state = names["base"].state_dict()
+    assert all(torch.equal(state[name], x) for name, x in names["merged"].items())
+
+
+@pytest.mark.slow
+def test_test_time_coefficients(names, capsys):
+    names["yelp"], names["tweets"] = names["models"]
+    names["yelp_texts"] = names["tweets_texts"] = names["loader"]
+    run_example("Test-time coefficients", names)
+    assert "bert.pooler.dense.weight" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_tasks_with_heads_of_their_own(names):
+    """Methods with gradients, statistics and test inputs leave the heads alone."""
+    names["torch"] = torch
+    run_example("Tasks with heads of their own", names)
+    encoders = [model.bert for model in (names["base"], *names["models"])]
+    heads = {"topics": torch.nn.Linear(16, 4), "mood": torch.nn.Linear(16, 2)}
+    base, *experts = (names["Tasks"](encoder, heads).eval() for encoder in encoders)
+    data = []
+    for task, head in heads.items():
+        batch = tiny_models.batch([5, 7, 4, 6], num_labels=head.out_features)
+        data.append([{**batch, "task": task}])
+    both = [*data[0], *data[1]]
+    base_fisher = merganser.fisher(base, both, "exact")
+    fishers = [
+        merganser.fisher(expert, batches, "exact", base=base, base_data=both)
+        for expert, batches in zip(experts, data, strict=True)
+    ]
+    method = "measured_gradient_matching"
+    subspace = merganser.subspace_fisher(base, experts, data, both, groups="global")
+    merges = [
+        merganser.merge(base, experts, fishers, method, base_fisher=base_fisher),
+        merganser.merge(
+            base, experts, method="subspace_gradient_matching", subspace=subspace
+        ),
+        merganser.regmean_plus_plus(experts, data),
+        merganser.adamerging(base, experts, data, steps=2).state_dict,
+    ]
+    for merged in merges:
+        assert torch.equal(merged["topics_weight"], heads["topics"].weight)
+        assert not torch.equal(
+            merged["encoder.pooler.dense.weight"],
+            base.state_dict()["encoder.pooler.dense.weight"],
+        )
