@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 TASKS = {"agnews": 4, "toxic": 2, "yelp": 2}  # numbers of labels
 TRAINING = {"epochs": 2, "lr": 5e-5, "weight_decay": 0, "dtype": "bfloat16"}
+DTYPE = torch.bfloat16  # of matrix products in all passes
 
 
 class Tasks(nn.Module):
@@ -51,6 +52,7 @@ class Experts:
             write(file, "\n".join(chosen) + "\n")
         return file
 
+    @functools.cache  # noqa: B019 (as long as the run)
     def batches(self, task, part, count=None, size=32, by_length=False):
         lines = self.texts(task, part).read_text(encoding="utf-8").splitlines()[:count]
         examples = [json.loads(line) for line in lines]
@@ -124,6 +126,7 @@ class Experts:
                 num_examples=number,
                 base=base,
                 base_data=self.of_all,
+                dtype=DTYPE,
             )
             for expert, batches, number in zip(
                 experts, self.sample, self.numbers, strict=True
@@ -134,7 +137,7 @@ class Experts:
     def base_fisher(self):
         number = sum(self.numbers)
         return merganser.fisher(
-            self.models[0], self.of_all, "exact", num_examples=number
+            self.models[0], self.of_all, "exact", num_examples=number, dtype=DTYPE
         )
 
     @functools.cached_property
@@ -147,12 +150,13 @@ class Experts:
             self.of_all,
             num_examples=self.numbers,
             base_num_examples=sum(self.numbers),
+            dtype=DTYPE,
         )
 
     @functools.cached_property
     def grams(self):
         return [
-            merganser.gram(expert, batches, num_examples=number)
+            merganser.gram(expert, batches, num_examples=number, dtype=DTYPE)
             for expert, batches, number in zip(
                 self.models[1:], self.sample, self.numbers, strict=True
             )

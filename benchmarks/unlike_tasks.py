@@ -16,7 +16,7 @@ H0 = N0 F0, is the sum over the tasks of the Fishers of the encoder with the exp
 head on the expert's training texts. Fishers, Gram matrices and the subspace are of
 --limit training texts of each task. Every method runs at its defaults, where a row's
 name gives no other value; adamerging adapts to the test texts, without labels, as its
-authors do, and its second row to training texts.
+authors do, and its second row to training texts, by --steps steps.
 
 Writes --work/results.json and prints a Markdown table: means over the seeds, for the
 average accuracy with its standard error. Every row is kept when it is complete: the
@@ -34,9 +34,7 @@ from pathlib import Path
 import merganser
 import torch
 from torch.nn import functional
-from unlike_models import TASKS, Experts, write
-
-STEPS = 500  # of adamerging
+from unlike_models import DTYPE, TASKS, Experts, write
 
 # name of a row: method, arguments of merganser.merge, statistics that it needs
 MERGES = {
@@ -72,13 +70,15 @@ class Run(Experts):
 
     def regmean_plus_plus(self):
         return merganser.regmean_plus_plus(
-            self.models[1:], self.sample, num_examples=self.numbers
+            self.models[1:], self.sample, num_examples=self.numbers, dtype=DTYPE
         )
 
     def adamerging(self, part):
         base, *experts = self.models
         data = [self.batches(task, part, size=16) for task in TASKS]
-        return merganser.adamerging(base, experts, data, steps=STEPS).state_dict
+        return merganser.adamerging(
+            base, experts, data, steps=self.options.steps, dtype=DTYPE
+        ).state_dict
 
     def measure(self, states):
         """Accuracy and loss of each task, with the model of its own."""
@@ -88,9 +88,10 @@ class Run(Experts):
             model.load_state_dict(state)
             right = loss = count = 0
             for batch in self.batches(task, "test", by_length=True):
-                labels = batch.pop("labels")
-                with torch.no_grad():
-                    logits = model(**batch)
+                labels = batch["labels"]
+                inputs = {key: x for key, x in batch.items() if key != "labels"}
+                with torch.no_grad(), torch.autocast("cpu", DTYPE):
+                    logits = model(**inputs).float()
                 right += int((logits.argmax(1) == labels).sum())
                 loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
                 count += len(labels)
@@ -180,6 +181,7 @@ def main():
     parser.add_argument("--test", type=int, default=1000)
     parser.add_argument("--limit", type=int, default=600)
     parser.add_argument("--max-length", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=500)
     options = parser.parse_args()
     runs = [Run(options, seed).results() for seed in options.seeds]
     rows = {name: summary(runs, name) for name in runs[0]}
