@@ -15,6 +15,7 @@ from .adamerging import AdaMergingResult, adamerging
 from .adamw_fisher import AdamWFisher
 from .comparison import compare_fishers
 from .fisher import fisher
+from .fisher_from_checkpoint import fisher_from_checkpoint
 from .fisher_result import FisherResult
 from .gram import GramResult, gram
 from .linearize import linearize
@@ -49,6 +50,7 @@ __all__ = [
     "adamerging",
     "compare_fishers",
     "fisher",
+    "fisher_from_checkpoint",
     "gram",
     "has_cuda",
     "inspect",

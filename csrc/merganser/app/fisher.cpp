@@ -141,6 +141,11 @@ Work define_fisher(CLI::App& parser, const CommonOptions& common) {
   add_max_length(parser, options->files.max_length);
   add_dtype(parser, o.bfloat16);
   add_storage(parser, "--storage", o.storage);
+  parser.footer(
+      "Without data:\n"
+      "  --from-checkpoint DIR  the Fisher in an optimizer's state\n"
+      "  --import FILE          a Fisher that another program wrote\n"
+      "merganser fisher --from-checkpoint --help lists their options.");
   return [options, &common] { fisher(*options, common); };
 }
 

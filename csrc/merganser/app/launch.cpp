@@ -75,7 +75,7 @@ int start_torch(char** argv) {
       kProgram));
 }
 
-int start_report(char** argv) {
+int start_python(const char* package_module, char** argv) {
   const fs::path bin = bin_directory();
   add_build_tree(bin);
   // Modules in the working directory are not Python's.
@@ -83,7 +83,7 @@ int start_report(char** argv) {
   const fs::path neighbour = bin / kPython;
   const std::string python =
       access(neighbour.c_str(), X_OK) == 0 ? neighbour.string() : kPython;
-  std::string module = "merganser.report";
+  std::string module = package_module;
   std::string option = "-m";
   std::string name = python;
   std::vector<char*> arguments = {name.data(), option.data(), module.data()};
@@ -93,7 +93,8 @@ int start_report(char** argv) {
   arguments.push_back(nullptr);
   execvp(python.c_str(), arguments.data());
   throw Error(fmt::format(
-      "'merganser report' needs {} with the package merganser: {}",
+      "'merganser {}' needs {} with the package merganser: {}",
+      argv[1],
       python,
       std::strerror(errno)));
 }

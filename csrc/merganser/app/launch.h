@@ -6,10 +6,10 @@ namespace merganser::app {
 // Error when it is not installed.
 int start_torch(char** argv);
 
-// Replaces this process with `python -m merganser.report` and the same
-// arguments. Python is the one next to this executable, as in an environment in
+// Replaces this process with `python -m MODULE` and the arguments after the
+// command. Python is the one next to this executable, as in an environment in
 // which pip installed it, or the first on the PATH. Throws Error when there is
 // none.
-int start_report(char** argv);
+int start_python(const char* package_module, char** argv);
 
 } // namespace merganser::app

@@ -230,7 +230,11 @@ void copy_with_scale(
         from.string()));
   }
   metadata->scale = scale;
-  SafetensorsWriter writer(to, std::move(tensors), metadata->to_metadata());
+  Metadata entries = metadata->to_metadata();
+  for (const auto& [key, value] : files.front().metadata()) {
+    entries.emplace(key, value); // keys of others
+  }
+  SafetensorsWriter writer(to, std::move(tensors), entries);
   constexpr uint64_t kPart = 1 << 20;
   std::vector<std::byte> part;
   for (const SafetensorsFile& file : files) {

@@ -25,6 +25,7 @@ PUBLIC = {
     "adamerging",
     "compare_fishers",
     "fisher",
+    "fisher_from_checkpoint",
     "gram",
     "has_cuda",
     "inspect",
@@ -64,6 +65,7 @@ def test_docstrings(name):
     [
         "adamerging",
         "fisher",
+        "fisher_from_checkpoint",
         "merge",
         "merge_recipe",
         "mismatch",

@@ -1,0 +1,1 @@
+"""Fishers from optimizers' states and from files of other programs."""

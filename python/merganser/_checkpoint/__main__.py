@@ -1,0 +1,126 @@
+"""merganser fisher --from-checkpoint DIR and merganser fisher --import FILE."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from typing import NoReturn
+
+from .. import _build
+from .._C import Error, InputError
+from ..fisher_from_checkpoint import fisher_from_checkpoint
+from .import_file import import_fisher
+
+
+class _Parser(argparse.ArgumentParser):
+    """With errors of one sentence, as those of the other commands."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"merganser: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="merganser fisher --from-checkpoint",
+        description="Writes the Fisher in an optimizer's state, or in a file of "
+        "another program, without data.",
+        allow_abbrev=False,
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    add = source.add_argument
+    add("--from-checkpoint", metavar="DIR", help="checkpoint with an optimizer's state")
+    add("--import", dest="file", metavar="FILE", help="Fisher of another program")
+    add = parser.add_argument
+    add("--out", required=True, help="file to write (.safetensors)")
+    add("--num-examples", type=int, required=True, help="N of the data set")
+    add("--model", metavar="DIR", help="--import: the model that the Fisher belongs to")
+    own = parser.add_argument_group("options of --from-checkpoint")
+    add = own.add_argument
+    add("--max-grad-norm", type=float, help="norm of clipping; 0: none")
+    add("--batch-size", type=float, help="examples per step, over all processes")
+    add("--loss-terms", type=float, help="divisor of a step's loss, if not its examples")
+    add("--start", metavar="DIR", help="earlier checkpoint: only the steps after it")
+    add("--betas", type=float, nargs=2, help="Adam's, where the files lack them")
+    add("--step", type=int, help="steps taken, where the files lack it")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print no summary")
+    parser.add_argument("-v", "--verbose", action="store_true", help="no effect")
+    version = f"merganser {_build.VERSION}"
+    parser.add_argument("--version", action="version", version=version)
+    return parser
+
+
+_ONLY_CHECKPOINTS = (
+    "max_grad_norm",
+    "batch_size",
+    "loss_terms",
+    "start",
+    "betas",
+    "step",
+)
+
+
+def _run(arguments: argparse.Namespace):
+    given = {
+        name: value
+        for name in _ONLY_CHECKPOINTS
+        if (value := getattr(arguments, name)) is not None
+    }
+    if arguments.file is not None:
+        if given:
+            raise InputError(
+                f"--{next(iter(given)).replace('_', '-')} applies to --from-checkpoint"
+            )
+        return import_fisher(
+            arguments.file,
+            arguments.out,
+            num_examples=arguments.num_examples,
+            model=arguments.model,
+        )
+    if arguments.model is not None:
+        raise InputError("--model applies to --import")
+    if "max_grad_norm" not in given:
+        raise InputError(
+            "expected --max-grad-norm, the norm that training clipped gradients to "
+            "(a Trainer's default is 1), or 0 for none"
+        )
+    return fisher_from_checkpoint(
+        arguments.from_checkpoint,
+        arguments.out,
+        num_examples=arguments.num_examples,
+        **given,
+    )
+
+
+def _show_warning(message, *_, **__) -> None:
+    print(f"merganser: {message}", file=sys.stderr)
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    warnings.showwarning = _show_warning
+    try:
+        result = _run(arguments)
+    except (InputError, Error) as error:
+        print(f"merganser: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    if arguments.json:
+        report = {
+            "out": arguments.out,
+            "estimator": result.estimator,
+            "num_examples": result.num_examples,
+            "num_examples_used": result.num_examples_used,
+        }
+        print(json.dumps(report, indent=2))
+    elif not arguments.quiet:
+        print(
+            f"{arguments.out}: {result.estimator} Fisher of {len(result)} tensors, "
+            f"{result.num_examples_used} of {result.num_examples} examples"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Directories of torch.distributed.checkpoint, as FSDP and torchtitan write them."""
+
+from __future__ import annotations
+
+import functools
+import io
+import pickle
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._C import InputError
+from .loading import DAMAGE, damaged, load
+from .moments import SETTINGS, read_states
+from .state import Deferred, OptimizerState
+
+METADATA = ".metadata"
+# The classes of which a .metadata consists. Creating them runs no code of the file.
+_CLASSES = {
+    "torch.distributed.checkpoint.metadata": {
+        "BytesStorageMetadata",
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    },
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.serialization": {"_get_layout"},
+    "torch": {"Size", "device"},
+    "collections": {"OrderedDict"},
+    "pathlib": {"PosixPath", "PurePosixPath", "Path"},
+    "pathlib._local": {"PosixPath", "Path"},
+}
+_STATE = re.compile(r"(?:^|\.)state\.(.+)\.([^.]+)$")
+_GROUPS = re.compile(r"(?:^|\.)param_groups(?:$|\.)")
+
+
+class _MetadataUnpickler(pickle.Unpickler):
+    """Creates objects of the classes above only."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        is_dtype = module == "torch" and isinstance(
+            getattr(torch, name, None), torch.dtype
+        )
+        if is_dtype or name in _CLASSES.get(module, ()):
+            return super().find_class(module, name)
+        raise InputError(
+            f"contains {module}.{name}; expected the metadata of a distributed "
+            "checkpoint, and nothing else is read, as it could run code"
+        )
+
+
+class DistributedFile:
+    """Tensors and values of a directory, read without a process group."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        path = directory / METADATA
+        try:
+            with path.open("rb") as file:
+                metadata = _MetadataUnpickler(file).load()
+            self.entries: dict[str, Any] = dict(metadata.state_dict_metadata)
+            self._places = defaultdict(list)
+            for index, place in metadata.storage_data.items():
+                self._places[index.fqn].append((index.offset, place))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        except (*DAMAGE, AttributeError, pickle.UnpicklingError):
+            raise damaged(path) from None
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """The shape of a tensor; () of numbers and texts."""
+        return tuple(getattr(self.entries[key], "size", ()))
+
+    def read(self, key: str) -> Any:
+        """A tensor, a number, a text or a collection of them."""
+        if hasattr(self.entries[key], "chunks"):
+            return self.tensor(key)
+        return self._read(self._places[key][0][1])
+
+    def tensor(self, key: str) -> Tensor:
+        entry = self.entries[key]
+        whole = torch.empty(entry.size, dtype=entry.properties.dtype)
+        filled = 0
+        for offset, place in self._places[key]:
+            part = self._read(place)
+            offset = offset or (0,) * part.dim()
+            whole[
+                tuple(
+                    slice(begin, begin + size)
+                    for begin, size in zip(offset, part.shape, strict=True)
+                )
+            ] = part
+            filled += part.numel()
+        if filled != whole.numel():
+            raise InputError(
+                f"{self.directory}: {key} has {filled} of {whole.numel()} values: a "
+                "shard is missing"
+            )
+        return whole
+
+    def _read(self, place: Any) -> Any:
+        path = self.directory / place.relative_path
+        if path.resolve().parent != self.directory.resolve():
+            raise InputError(f"{self.directory}: a shard is in another directory: {path}")
+        if getattr(place, "transform_descriptors", None):
+            raise InputError(f"{path}: compressed shards are not supported")
+        try:
+            with path.open("rb") as file:
+                file.seek(place.offset)
+                data = file.read(place.length)
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}; a shard is missing") from None
+        if len(data) != place.length:
+            raise damaged(path)
+        return load(io.BytesIO(data), path)
+
+
+def read_distributed(directory: Path) -> OptimizerState:
+    """The state of the optimizer in a directory, which may have other things, too."""
+    file = DistributedFile(directory)
+    states: dict[str, dict[str, Any]] = defaultdict(dict)
+    groups: dict[str, dict[str, Any]] = defaultdict(dict)
+    whole_groups = None
+    for key in file.entries:
+        state = _STATE.search(key)
+        group, _, setting = key.rpartition(".")
+        if _GROUPS.search(group):
+            if setting in SETTINGS:
+                groups[group][setting] = file.read(key)
+        elif _GROUPS.search(key):
+            whole_groups = file.read(key)
+        elif state is not None:
+            name, field = state.groups()
+            states[name][field] = (
+                Deferred(file.shape(key), functools.partial(file.tensor, key))
+                if file.shape(key)
+                else file.read(key)
+            )
+    if not states:
+        raise InputError(
+            f"{directory}: a distributed checkpoint without an optimizer's state; expected "
+            "keys such as optimizer.state.NAME.exp_avg_sq"
+        )
+    settings = list(groups.values()) if whole_groups is None else whole_groups
+    return read_states(directory, states, None, settings)

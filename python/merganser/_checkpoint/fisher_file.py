@@ -1,0 +1,68 @@
+"""Fisher files that are written tensor by tensor."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from .. import _C
+from .._C import Error, InputError
+from .._merge.states import finite
+from ..fisher_result import FisherResult
+from ..recipes import inspect
+from .safetensors import mapped_tensors, write_tensors
+
+
+def check_output(out: str | os.PathLike) -> Path:
+    """Refuses a file that is no Fisher, as the executable does."""
+    path = Path(out)
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: expected a name that ends in .safetensors")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such directory")
+    if path.exists() and not _is_fisher(path):
+        raise InputError(f"{path}: exists and is not a Fisher; choose another name")
+    return path
+
+
+def _is_fisher(path: Path) -> bool:
+    try:
+        return "format_version" in inspect(path, hashes=False).get("metadata", {})
+    except InputError:
+        return False
+
+
+def write_fisher(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    values: Callable[[str], Tensor],
+    result: FisherResult,
+    extra: Mapping[str, str],
+) -> FisherResult:
+    """Writes F with the metadata of `result` and `extra`; returns the file's contents,
+    whose values stay on disk until they are used.
+
+    Raises InputError for values that are negative, Error for values not finite.
+    """
+
+    def checked(name: str) -> Tensor:
+        tensor = values(name)
+        if not tensor.isfinite().all():
+            raise Error(f"the Fisher of {name} is not finite")
+        return finite(tensor, str(path), name, minimum=0)
+
+    write_tensors(path, shapes, checked, {**_metadata(result), **extra})
+    result.diagonal = {n: d.read() for n, d in mapped_tensors(path).items()}
+    return result
+
+
+def _metadata(result: FisherResult) -> dict[str, str]:
+    """The metadata that FisherResult.save writes."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "empty.safetensors"
+        result.save(path)
+        return _C.read_checkpoint(path)[1]
