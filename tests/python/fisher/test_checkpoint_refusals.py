@@ -1,0 +1,233 @@
+"""What merganser fisher --from-checkpoint refuses: one sentence, exit code 2, nothing
+executed and nothing written."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import hf_training
+import merganser
+import optimizer_files
+import pytest
+import torch
+from merganser import InputError
+from optimizer_files import make_state
+from torch import nn
+
+
+class Code:
+    """Creates a directory when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def read(checkpoint, out, **options):
+    options = {"max_grad_norm": 0, "num_examples": 320, "batch_size": 8, **options}
+    return merganser.fisher_from_checkpoint(checkpoint, out, **options)
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """Reads tmp_path / "run" and expects a refusal with this text."""
+
+    def refused(match, **options):
+        out = tmp_path / "out.safetensors"
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(InputError, match=match) as error:
+            read(tmp_path / "run", out, **options)
+        assert "\n" not in str(error.value)
+        assert sorted(tmp_path.rglob("*")) == before
+
+    (tmp_path / "run").mkdir()
+    return refused
+
+
+def test_no_state(refused, tmp_path):
+    refused("no optimizer state; expected optimizer.pt")
+    hf_training.bert().save_pretrained(tmp_path / "run")
+    refused("no optimizer state, as after save_only_model; expected")
+
+
+def test_no_checkpoint(tmp_path):
+    with pytest.raises(InputError, match="no such file or directory"):
+        read(tmp_path / "other", tmp_path / "out.safetensors")
+
+
+def test_state_of_another_model(refused, tmp_path):
+    optimizer_files.write_numbered(tmp_path / "run", make_state())
+    model = nn.Linear(3, 4)
+    refused(r"parameter groups of 3; expected groups of the model's 2", model=model)
+    model.register_parameter("third", nn.Parameter(torch.zeros(7)))
+    refused(r"state 0 has the shape \[11, 6\], but 'weight' has \[4, 3\]", model=model)
+    refused("no config.json says their order; pass the model")
+    hf_training.bert().save_pretrained(tmp_path / "run")
+    refused("parameter groups of 3; expected groups of the model's")
+
+
+def test_names_of_another_model(refused, tmp_path):
+    optimizer_files.write_fsdp(tmp_path / "run", make_state())
+    hf_training.bert().save_pretrained(tmp_path / "run")
+    refused("lacks the parameter 'embed.weight': the state is of another model")
+
+
+def test_half_precision(refused, tmp_path):
+    state = make_state()
+    for values in state.values():
+        values["exp_avg_sq"] = values["exp_avg_sq"].bfloat16()
+    optimizer_files.write_fsdp(tmp_path / "run", state)
+    refused("the moving averages are torch.bfloat16, in which a step's part is lost")
+
+
+def test_coupled_decay(refused, tmp_path):
+    model = nn.Linear(3, 4)
+    optimizer = torch.optim.Adam(model.parameters(), weight_decay=0.1)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "run" / "optimizer.pt")
+    refused("adds the decay to the gradient", model=model)
+
+
+def truncate(path, keep=0.6):
+    data = path.read_bytes()
+    path.write_bytes(data[: int(keep * len(data))])
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.01, 0.6, 0.99])
+def test_half_a_file(keep, refused, tmp_path):
+    optimizer_files.write_fsdp(tmp_path / "run", make_state())
+    truncate(tmp_path / "run" / "optimizer.bin", keep)
+    refused("optimizer.bin: damaged or incomplete")
+
+
+def test_half_a_distributed_checkpoint(refused, tmp_path):
+    optimizer_files.write_distributed(tmp_path / "run", make_state())
+    (shard,) = (tmp_path / "run" / "optimizer_0").glob("*.distcp")
+    truncate(shard)
+    refused("distcp: damaged or incomplete")
+    shard.unlink()
+    refused("distcp: No such file or directory; a shard is missing")
+    truncate(tmp_path / "run" / "optimizer_0" / ".metadata")
+    refused("metadata: damaged or incomplete")
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_half_of_deepspeeds_shards(stage, refused, tmp_path):
+    optimizer_files.write_zero(tmp_path / "run", make_state(), stage)
+    shards = sorted((tmp_path / "run" / "global_step40").glob("*optim_states.pt"))
+    truncate(shards[0])
+    refused("optim_states.pt: damaged or incomplete")
+    shards[0].unlink()
+    refused(r"expected 3 files \*_optim_states.pt, got 2")
+
+
+def test_half_of_safetensors(refused, tmp_path):
+    optimizer_files.write_safetensors(tmp_path / "run", make_state())
+    truncate(tmp_path / "run" / "exp_avg_sq.safetensors", 0.9)
+    refused("exp_avg_sq.safetensors")
+
+
+def test_code_in_a_file(refused, tmp_path):
+    marker = tmp_path / "executed"
+    state = {"state": make_state(), "param_groups": [], "more": Code(marker)}
+    torch.save(state, tmp_path / "run" / "optimizer.bin")
+    # training_args.bin is not opened.
+    torch.save(Code(marker), tmp_path / "run" / "training_args.bin")
+    refused("optimizer.bin: contains .*mkdir; expected tensors, numbers and texts")
+    with (tmp_path / "run" / "optimizer.bin").open("wb") as file:
+        pickle.dump(state, file)  # not a zip file
+    refused("optimizer.bin: ")
+    assert not marker.exists()
+
+
+def test_code_in_distributed_metadata(refused, tmp_path):
+    marker = tmp_path / "executed"
+    optimizer_files.write_distributed(tmp_path / "run", make_state())
+    path = tmp_path / "run" / "optimizer_0" / ".metadata"
+    path.write_bytes(pickle.dumps(Code(marker)))
+    refused(r"contains \w+.mkdir; expected the metadata of a distributed checkpoint")
+    assert not marker.exists()
+
+
+def test_code_in_a_distributed_value(refused, tmp_path):
+    """torch.distributed.checkpoint itself would run it."""
+    marker = tmp_path / "executed"
+    wrap = lambda state, groups: {  # noqa: E731
+        "optimizer": {"state": state, "param_groups": Code(marker)}
+    }
+    optimizer_files.write_distributed(tmp_path / "run", make_state(), wrap)
+    refused("contains .*mkdir")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_code_in_a_shard(stage, refused, tmp_path):
+    marker = tmp_path / "executed"
+    optimizer_files.write_zero(tmp_path / "run", make_state(), stage)
+    shards = sorted((tmp_path / "run" / "global_step40").glob("*optim_states.pt"))
+    torch.save({"optimizer_state_dict": Code(marker)}, shards[0])
+    refused("contains .*mkdir")
+    assert not marker.exists()
+
+
+def test_shard_in_another_directory(refused, tmp_path):
+    optimizer_files.write_distributed(tmp_path / "run", make_state())
+    path = tmp_path / "run" / "optimizer_0" / ".metadata"
+    data = pickle.loads(path.read_bytes())
+    for place in data.storage_data.values():
+        place.relative_path = "../../other.distcp"
+    path.write_bytes(pickle.dumps(data))
+    refused("a shard is in another directory")
+
+
+def test_unknown_numbers(refused, tmp_path):
+    optimizer_files.write_fsdp(tmp_path / "run", make_state())
+    refused("from which the number of examples in a step follows", batch_size=None)
+    refused("no grad_norm of the steps 1 to 40", max_grad_norm=1.0)
+    refused("batch_size must be a finite number, positive", batch_size=0)
+    refused("max_grad_norm must be a finite number, not negative", max_grad_norm=-1)
+    refused("num_examples must be at least 1", num_examples=0)
+
+
+def test_output(tmp_path):
+    optimizer_files.write_fsdp(tmp_path, make_state())
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"text")
+    for name, match in {
+        "out.pt": "ends in .safetensors",
+        "no/out.safetensors": "no such directory",
+        "other.safetensors": "exists and is not a Fisher",
+    }.items():
+        with pytest.raises(InputError, match=match):
+            read(tmp_path, tmp_path / name)
+    assert other.read_bytes() == b"text"
+    for _ in range(2):  # a Fisher is replaced
+        read(tmp_path, tmp_path / "out.safetensors")
+
+
+def call(*arguments):
+    command = [sys.executable, "-m", "merganser._checkpoint", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_command(tmp_path):
+    optimizer_files.write_fsdp(tmp_path, make_state())
+    out = tmp_path / "out.safetensors"
+    source = ["--from-checkpoint", tmp_path, "--out", out, "--num-examples", 320]
+    done = call(*source, "--batch-size", 8)
+    assert done.returncode == 2 and not out.exists()
+    assert done.stderr.startswith("merganser: expected --max-grad-norm")
+    assert done.stderr.count("\n") == 1
+    done = call(*source, "--batch-size", 8, "--max-grad-norm", 1)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    done = call(*source, "--batch-size", 8, "--max-grad-norm", 0)
+    assert done.returncode == 0, done.stderr
+    assert "adam_checkpoint Fisher of 3 tensors" in done.stdout
+    done = call(*source, "--batch-size", 8, "--max-grad-norm", 0, "--json")
+    assert '"estimator": "adam_checkpoint"' in done.stdout
