@@ -7,13 +7,12 @@ import math
 import os
 import warnings
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from ._arguments import check_count
 from ._C import InputError
-from ._checkpoint.corrections import MeanGradient, Window, check_one_run, to_float32
+from ._checkpoint.corrections import Corrections, MeanGradient, Window, check_one_run
 from ._checkpoint.find import directory_of, read_optimizer, read_trainer_state
 from ._checkpoint.fisher_file import check_output, write_fisher
 from ._checkpoint.names import Weights, name_moments
@@ -22,8 +21,6 @@ from ._checkpoint.training_log import clipping_factor, epochs_per_step
 from .fisher_result import FisherResult
 
 ESTIMATOR = "adam_checkpoint"
-# Share of the mean gradient above which most of each value is not the Fisher's.
-_LARGE_SHARE = 0.5
 
 
 def fisher_from_checkpoint(
@@ -92,30 +89,18 @@ def fisher_from_checkpoint(
     _check_positive("max_grad_norm", max_grad_norm, zero=True)
     _check_positive("batch_size", batch_size)
     _check_positive("loss_terms", loss_terms)
-    path = check_output(out)
-    checkpoint = Path(checkpoint)
+    path, checkpoint = check_output(out), Path(checkpoint)
+    begin = None if start is None else Path(start)
     weights = Weights(directory_of(checkpoint))
     state = _read(checkpoint, betas, step)
-    earlier = None if start is None else _read(Path(start), betas, None)
-    if earlier is not None:
-        check_one_run(earlier, state)
-    assert state.step is not None and state.decay is not None
-    last = name_moments(state, weights, model)
-    first = None if earlier is None else name_moments(earlier, weights, model)
-    if first is not None and first.keys() != last.keys():
-        raise InputError(
-            f"{earlier} and {state.path} have other parameters; expected two "
-            "checkpoints of one run"
-        )
-    begin = 0 if earlier is None or earlier.step is None else earlier.step
-    window = Window(last, first, begin, state.step, state.decay, state.beta1)
-
-    log_path = directory_of(checkpoint) / "trainer_state.json"
-    log = read_trainer_state(checkpoint)
-    rate = epochs_per_step(
-        log_path, log, {} if start is None else read_trainer_state(Path(start))
+    window = _window(
+        state, None if begin is None else _read(begin, betas, None), weights, model
     )
-    notes = list(state.notes)
+    log_path, log = read_trainer_state(checkpoint)
+    # Also where batch_size is given: refuses a run that changed it.
+    rate = epochs_per_step(
+        log_path, log, {} if begin is None else read_trainer_state(begin)[1]
+    )
     if batch_size is None:
         if rate is None:
             raise InputError(
@@ -123,55 +108,60 @@ def fisher_from_checkpoint(
                 "step follows; pass batch_size"
             )
         batch_size = num_examples * rate
-    n = float(batch_size)
-    examples = n if loss_terms is None else loss_terms**2 / n
     clipping, logged = 1.0, 0
     if max_grad_norm > 0:
         clipping, logged = clipping_factor(
             log_path, log, max_grad_norm, window.decay, window.start, window.end
         )
-    mean = MeanGradient.measure(window, n)
-    if mean is None:
-        notes.append("the share of the mean gradient is unknown and not corrected")
-    elif mean.share > _LARGE_SHARE:
-        notes.append(
-            f"the mean gradient has {mean.share:.0%} of the squares: the steps of "
-            f"{n:.6g} examples are too large for them to be a Fisher; use "
-            "merganser.fisher"
-        )
-        warnings.warn(f"{checkpoint}: {notes[-1]}", stacklevel=2)
-    factor = examples * clipping * (1.0 if mean is None else mean.factor)
-    facts: dict[str, Any] = {
-        "file": state.path.name,
-        "optimizer": state.optimizer,
-        "steps": [window.start, window.end],
-        "bias_correction": 1 / window.weight,
-        "batch_size": n,
-        "loss_terms": loss_terms,
-        "examples_factor": examples,
-        "max_grad_norm": max_grad_norm,
-        "clipping_factor": clipping,
-        "clipping_steps_logged": logged,
-        "mean_gradient_share": None if mean is None else mean.share,
-        "mean_gradient_factor": None if mean is None else mean.factor,
-        "notes": notes,
-    }
-    if isinstance(window.decay, Exponential):
-        facts["beta2"] = window.decay.beta
+    corrections = Corrections(
+        batch_size=batch_size,
+        loss_terms=loss_terms,
+        max_grad_norm=max_grad_norm,
+        clipping=clipping,
+        clipping_steps=logged,
+        mean=MeanGradient.measure(window, batch_size),
+    )
+    if corrections.mean is not None:
+        for note in corrections.notes():
+            warnings.warn(f"{checkpoint}: {note}", stacklevel=2)
+    facts = {"file": state.path.name, "optimizer": state.optimizer}
+    facts |= window.describe() | corrections.describe()
+    facts["notes"] = state.notes + corrections.notes()
     return write_fisher(
         path,
-        {name: moments.shape for name, moments in last.items()},
-        lambda name: to_float32(window.square(name), factor),
+        {name: moments.shape for name, moments in window.last.items()},
+        lambda name: window.square(name) * corrections.factor,
         FisherResult(
             {},
             num_examples=num_examples,
-            num_examples_used=max(1, round(window.effective_steps() * n)),
+            num_examples_used=max(1, round(window.effective_steps() * batch_size)),
             estimator=ESTIMATOR,
             labels="data",
             base_model_hash=weights.hash,
         ),
         {"optimizer_state": json.dumps(facts)},
     )
+
+
+def _window(
+    last: OptimizerState,
+    first: OptimizerState | None,
+    weights: Weights,
+    model: nn.Module | None,
+) -> Window:
+    assert last.step is not None and last.decay is not None
+    moments = name_moments(last, weights, model)
+    if first is None:
+        return Window(moments, None, 0, last.step, last.decay, last.beta1)
+    check_one_run(first, last)
+    assert first.step is not None
+    earlier = name_moments(first, weights, model)
+    if earlier.keys() != moments.keys():
+        raise InputError(
+            f"{first.path} and {last.path} have other parameters; expected two "
+            "checkpoints of one run"
+        )
+    return Window(moments, earlier, first.step, last.step, last.decay, last.beta1)
 
 
 def _read(
@@ -184,7 +174,7 @@ def _read(
             raise InputError(f"{state.path}: Adam's betas are unknown; pass betas")
         state.beta1, state.decay = betas[0], Exponential(betas[1])
     if state.step is None:
-        state.step = step or read_trainer_state(checkpoint).get("global_step")
+        state.step = step or read_trainer_state(checkpoint)[1].get("global_step")
     if not state.step:
         raise InputError(f"{state.path}: the number of steps is unknown; pass step")
     return state

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from .._C import InputError
 from .state import Decay, Exponential, Moments, OptimizerState
 
+# Share of the mean gradient above which most of each value is not the Fisher's.
+LARGE_SHARE = 0.5
 _ROUNDING = 1e-3  # relative, of sums over many steps
 
 
@@ -34,6 +36,15 @@ class Window:
     end: int
     decay: Decay
     beta1: float | None
+
+    def describe(self) -> dict[str, Any]:
+        """For the metadata of the file."""
+        beta2 = self.decay.beta if isinstance(self.decay, Exponential) else None
+        return {
+            "steps": [self.start, self.end],
+            "beta2": beta2,
+            "bias_correction": 1 / self.weight,
+        }
 
     @property
     def weight(self) -> float:
@@ -118,6 +129,63 @@ class MeanGradient:
         return cls(mean / squares, variance / squares + mean / squares / examples)
 
 
+@dataclass(frozen=True)
+class Corrections:
+    """The factors between the averages of a window and F.
+
+    Attributes:
+        batch_size: number n of examples of a step.
+        loss_terms: divisor of the sum of their losses; None: n.
+        max_grad_norm: of clipping; 0: none.
+        clipping: what clipping divided the squares by.
+        clipping_steps: number of steps whose norms say so.
+        mean: of the gradient; None: unknown.
+    """
+
+    batch_size: float
+    loss_terms: float | None
+    max_grad_norm: float
+    clipping: float
+    clipping_steps: int
+    mean: MeanGradient | None
+
+    @property
+    def examples(self) -> float:
+        """n / sum c_i^2 for a step's gradient sum c_i g_i."""
+        terms = self.batch_size if self.loss_terms is None else self.loss_terms
+        return terms**2 / self.batch_size
+
+    @property
+    def factor(self) -> float:
+        """Of Window.square; without the correction of the start at 0, which is there."""
+        mean = 1.0 if self.mean is None else self.mean.factor
+        return self.examples * self.clipping * mean
+
+    def notes(self) -> list[str]:
+        if self.mean is None:
+            return ["the share of the mean gradient is unknown and not corrected"]
+        if self.mean.share <= LARGE_SHARE:
+            return []
+        return [
+            f"the mean gradient has {self.mean.share:.0%} of the squares: steps of "
+            f"{self.batch_size:.6g} examples are too large for them to be a Fisher; use "
+            "merganser.fisher"
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """For the metadata of the file."""
+        return {
+            "batch_size": self.batch_size,
+            "loss_terms": self.loss_terms,
+            "examples_factor": self.examples,
+            "max_grad_norm": self.max_grad_norm,
+            "clipping_factor": self.clipping,
+            "clipping_steps_logged": self.clipping_steps,
+            "mean_gradient_share": None if self.mean is None else self.mean.share,
+            "mean_gradient_factor": None if self.mean is None else self.mean.factor,
+        }
+
+
 def check_one_run(first: OptimizerState, last: OptimizerState) -> None:
     if (first.optimizer, first.decay, first.beta1) != (
         last.optimizer,
@@ -139,7 +207,3 @@ def check_one_run(first: OptimizerState, last: OptimizerState) -> None:
             f"{first.path} is of step {first.step}; expected a checkpoint from before "
             f"step {last.step}"
         )
-
-
-def to_float32(values: Tensor, factor: float) -> Tensor:
-    return (values * factor).to(torch.float32)

@@ -49,12 +49,13 @@ def directory_of(checkpoint: Path) -> Path:
     return checkpoint if checkpoint.is_dir() else checkpoint.parent
 
 
-def read_trainer_state(checkpoint: Path) -> dict:
-    """trainer_state.json of a Trainer's checkpoint; {} if there is none."""
+def read_trainer_state(checkpoint: Path) -> tuple[Path, dict]:
+    """trainer_state.json of a Trainer's checkpoint: its path and contents, {} if there
+    is none."""
     path = directory_of(checkpoint) / "trainer_state.json"
     if not path.is_file():
-        return {}
+        return path, {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return path, json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise InputError(f"{path}: damaged; expected JSON") from None

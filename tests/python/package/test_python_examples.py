@@ -67,6 +67,22 @@ def test_tangent_space(names):
     assert names["merged"].keys() == before.keys()
 
 
+def test_fishers_from_checkpoints(names):
+    args = transformers.TrainingArguments(
+        "out",
+        max_steps=4,
+        per_device_train_batch_size=4,
+        save_steps=4,
+        logging_steps=1,
+        report_to="none",
+        use_cpu=True,
+    )
+    transformers.Trainer(names["model"], args, train_dataset=names["data"]).train()
+    run_example("Fishers from checkpoints", names)
+    assert names["fisher"].estimator == "adam_checkpoint"
+    assert names["merged"].keys() == names["base"].state_dict().keys()
+
+
 def test_earlier_tasks_in_a_trainer(names, capsys):
     run_example("Earlier tasks in a Trainer", names)
     assert names["callback"].value() > 0

@@ -14,7 +14,7 @@ SETTINGS = {"lr": 0.0, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
 def make_state(seed=0, shapes=None):
     """{name: {exp_avg_sq, exp_avg, step}}."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = shapes or {"embed.weight": (11, 6), "layer.0.weight": (5, 6), "bias": (7,)}
+    shapes = shapes or {"bias": (7,), "embed.weight": (11, 6), "layer.0.weight": (5, 6)}
     return {
         name: {
             "step": torch.tensor(40.0),
@@ -78,13 +78,16 @@ def deepspeed_classes():
 
     name = "deepspeed.runtime.fp16.loss_scaler"
     LossScaler.__module__, LossScaler.__qualname__ = name, "LossScaler"
-    module = types.ModuleType(name)
-    module.LossScaler = LossScaler
-    sys.modules[name] = module
+    parts = name.split(".")
+    names = [".".join(parts[: i + 1]) for i in range(len(parts))]
+    modules = {name: types.ModuleType(name) for name in names}
+    modules[name].LossScaler = LossScaler
+    sys.modules |= modules
     try:
         yield LossScaler
     finally:
-        del sys.modules[name]
+        for name in names:
+            del sys.modules[name]
 
 
 def write_zero(folder, state, stage, ranks=3):
