@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     add = own.add_argument
     add("--max-grad-norm", type=float, help="norm of clipping; 0: none")
     add("--batch-size", type=float, help="examples per step, over all processes")
-    add("--loss-terms", type=float, help="divisor of a step's loss, if not its examples")
+    add(
+        "--loss-terms", type=float, help="divisor of a step's loss, if not its examples"
+    )
     add("--start", metavar="DIR", help="earlier checkpoint: only the steps after it")
     add("--betas", type=float, nargs=2, help="Adam's, where the files lack them")
     add("--step", type=int, help="steps taken, where the files lack it")

@@ -198,8 +198,8 @@ def check_one_run(first: OptimizerState, last: OptimizerState) -> None:
         )
     if not isinstance(last.decay, Exponential) or last.notes:
         raise InputError(
-            f"{last.path}: {last.optimizer} does not keep the squares whole, so that the "
-            "steps between two checkpoints cannot be isolated; pass no start"
+            f"{last.path}: {last.optimizer} does not keep the squares whole, so that "
+            "the steps between two checkpoints cannot be isolated; pass no start"
         )
     assert first.step is not None and last.step is not None
     if first.step >= last.step:

@@ -109,7 +109,9 @@ class DistributedFile:
     def _read(self, place: Any) -> Any:
         path = self.directory / place.relative_path
         if path.resolve().parent != self.directory.resolve():
-            raise InputError(f"{self.directory}: a shard is in another directory: {path}")
+            raise InputError(
+                f"{self.directory}: a shard is in another directory: {path}"
+            )
         if getattr(place, "transform_descriptors", None):
             raise InputError(f"{path}: compressed shards are not supported")
         try:
@@ -146,8 +148,8 @@ def read_distributed(directory: Path) -> OptimizerState:
             )
     if not states:
         raise InputError(
-            f"{directory}: a distributed checkpoint without an optimizer's state; expected "
-            "keys such as optimizer.state.NAME.exp_avg_sq"
+            f"{directory}: a distributed checkpoint without an optimizer's state; "
+            "expected keys such as optimizer.state.NAME.exp_avg_sq"
         )
     settings = list(groups.values()) if whole_groups is None else whole_groups
     return read_states(directory, states, None, settings)

@@ -39,8 +39,8 @@ def import_fisher(
         model: directory of the model that the Fisher belongs to; names and shapes are
             compared with its tensors and its hash is stored. None: unknown.
 
-    Raises InputError for other files, other tensors and values below 0; Error for values
-    that are not finite.
+    Raises InputError for other files, other tensors and values below 0; Error for
+    values that are not finite.
     """
     check_count("num_examples", num_examples)
     path = check_output(out)
@@ -94,5 +94,6 @@ def _tensors(file: Path) -> dict[str, Deferred]:
             f"{some(wrong)}"
         )
     return {
-        name: Deferred(tuple(x.shape), lambda x=x: x.detach()) for name, x in found.items()
+        name: Deferred(tuple(x.shape), lambda x=x: x.detach())
+        for name, x in found.items()
     }

@@ -28,8 +28,10 @@ class Inert:
         self.state = state
 
 
-def load(source: Path | io.BytesIO, label: Any = None, inert: Sequence[str] = ()) -> Any:
-    """torch.load(weights_only=True); tensors of a file stay on disk until they are used.
+def load(
+    source: Path | io.BytesIO, label: Any = None, inert: Sequence[str] = ()
+) -> Any:
+    """torch.load(weights_only=True); a file's tensors stay on disk until they are used.
 
     label: shown instead of the path. inert: names of classes to replace by Inert.
     Raises InputError for objects of other classes, which are not created, and for
@@ -39,7 +41,9 @@ def load(source: Path | io.BytesIO, label: Any = None, inert: Sequence[str] = ()
     mapped = isinstance(source, Path) and zipfile.is_zipfile(source)
     try:
         with torch.serialization.safe_globals([(Inert, name) for name in inert]):
-            return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(
+                source, map_location="cpu", weights_only=True, mmap=mapped
+            )
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         if found is None:

@@ -78,8 +78,8 @@ def common(path: Path, groups: Sequence[Mapping]) -> Mapping:
     for group in groups:
         if group.get("decoupled_weight_decay") is False and group.get("weight_decay"):
             raise InputError(
-                f"{path}: Adam with weight_decay {group['weight_decay']} adds the decay "
-                "to the gradient, so the squares are not the loss's; expected AdamW"
+                f"{path}: Adam with weight_decay {group['weight_decay']} adds the "
+                "decay to the gradient, so the squares are not the loss's; expected AdamW"
             )
     return groups[0] if groups else {}
 
@@ -131,8 +131,8 @@ def read(label: str, values: Tensor | Deferred) -> Tensor:
     tensor = values.read() if isinstance(values, Deferred) else values
     if tensor.dtype not in (torch.float32, torch.float64):
         raise InputError(
-            f"{label}: the moving averages are {tensor.dtype}, in which a step's part is "
-            "lost in rounding; expected torch.float32"
+            f"{label}: the moving averages are {tensor.dtype}, in which a step's "
+            "part is lost in rounding; expected torch.float32"
         )
     return tensor.float()
 

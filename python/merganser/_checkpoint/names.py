@@ -12,7 +12,6 @@ from torch import nn
 
 from .. import _C
 from .._C import InputError
-from .._merge.states import some
 from .._wrappers import names_inside, parameters_inside, unwrapped
 from ..recipes import inspect
 from .skeleton import build_model, group_rules
@@ -61,8 +60,8 @@ class Weights:
 def name_moments(
     state: OptimizerState, weights: Weights, model: nn.Module | None
 ) -> dict[str, Moments]:
-    """The moments by the names of the weights' file; zeros for a parameter of a numbered
-    state that had no gradient.
+    """The moments by the names of the weights' file; zeros for a parameter of a
+    numbered state that had no gradient.
 
     Numbered parameters get the names of `model`'s, in the order of its groups; without
     `model` it is built from config.json, without weights. Raises InputError unless
@@ -75,7 +74,9 @@ def name_moments(
     shapes: Mapping[str, tuple[int, ...]] = {}
     if model is not None:
         names, shapes = _parameters(unwrapped(model))
-    keys = dict(zip(state.moments, names_inside(list(map(str, state.moments)))))
+    keys = dict(
+        zip(state.moments, names_inside(list(map(str, state.moments))), strict=True)
+    )
     if numbered:
         assert model is not None
         keys = _match(state, unwrapped(model), shapes)
@@ -102,8 +103,8 @@ def _zeros(shape: tuple[int, ...]) -> Moments:
 
 def _other_shape(state: OptimizerState, key, name: str, expected) -> InputError:
     return InputError(
-        f"{state.path}: state {key} has the shape {list(state.moments[key].shape)}, but "
-        f"{name!r} has {list(expected)}: the state is of another model"
+        f"{state.path}: state {key} has the shape {list(state.moments[key].shape)}, "
+        f"but {name!r} has {list(expected)}: the state is of another model"
     )
 
 
@@ -144,6 +145,6 @@ def _match(
         raise _other_shape(state, key, name, shapes[name])
     raise InputError(
         f"{state.path}: parameter groups of {' and '.join(map(str, sizes))}; expected "
-        f"groups of the model's {len(shapes)} trainable parameters: pass the model as it "
-        "was trained, with the same parameters frozen"
+        f"groups of the model's {len(shapes)} trainable parameters: pass the model as "
+        "it was trained, with the same parameters frozen"
     )

@@ -31,8 +31,8 @@ def build_model(directory: Path) -> nn.Module:
             return _adapted(directory)
         if not (directory / "config.json").is_file():
             raise InputError(
-                f"{directory}: its optimizer numbers the parameters, and no config.json "
-                f"says their order; {_REMEDY}"
+                f"{directory}: its optimizer numbers the parameters, and no "
+                f"config.json says their order; {_REMEDY}"
             )
         return _plain(directory)
     except ImportError as error:
@@ -45,8 +45,8 @@ def build_model(directory: Path) -> nn.Module:
             raise
         reason = str(error).split("\n")[0]
         raise InputError(
-            f"{directory}: the model cannot be built from its configuration ({reason}); "
-            f"{_REMEDY}"
+            f"{directory}: the model cannot be built from its configuration "
+            f"({reason}); {_REMEDY}"
         ) from None
 
 

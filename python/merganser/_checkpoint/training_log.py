@@ -34,8 +34,8 @@ def epochs_per_step(path: Path, log: Log, start: Log) -> float | None:
         if epoch is not None and step > first and abs(epoch - expected) > limit:
             raise InputError(
                 f"{path}: step {step} was at epoch {epoch:.6g}, but {expected:.6g} "
-                f"follows from epoch {end:.6g} at step {last}: the run was resumed with "
-                "another batch size; pass as start a checkpoint from after that"
+                f"follows from epoch {end:.6g} at step {last}: the run was resumed "
+                "with another batch size; pass as start a checkpoint from after that"
             )
     return rate
 
@@ -43,8 +43,8 @@ def epochs_per_step(path: Path, log: Log, start: Log) -> float | None:
 def clipping_factor(
     path: Path, log: Log, norm: float, decay: Decay, start: int, end: int
 ) -> tuple[float, int]:
-    """What clipping to `norm` divided the average of squares by, and the number of logged
-    steps that say so.
+    """What clipping to `norm` divided the average of squares by, and the number of
+    logged steps that say so.
 
     The squares of a step with the gradient norm g add up to min(g, norm)^2 instead of
     g^2, so that the sums over all parameters are off by the ratio of the two averages.

@@ -26,7 +26,7 @@ _AVERAGES = ("exp_avg_sq", "exp_avg")
 
 
 def find_zero(checkpoint: Path) -> Path | None:
-    """The directory with the shards or the universal checkpoint; None: there is none."""
+    """The directory of the shards or of the universal checkpoint; None: no such one."""
     for tag in ("latest_universal", "latest"):
         file = checkpoint / tag
         if file.is_file():
@@ -43,8 +43,8 @@ def read_zero(directory: Path) -> OptimizerState:
     paths = sorted(directory.glob(SHARDS), key=_number)
     if any(re.search(r"mp_rank_(?!00)", path.name) for path in paths):
         raise InputError(
-            f"{directory}: a model in tensor-parallel parts; convert it with DeepSpeed's "
-            "ds_to_universal.py"
+            f"{directory}: a model in tensor-parallel parts; convert it with "
+            "DeepSpeed's ds_to_universal.py"
         )
     shards = [_load(path)["optimizer_state_dict"] for path in paths]
     count = shards[0].get("partition_count", len(shards))
@@ -138,8 +138,8 @@ def _read_universal(directory: Path) -> OptimizerState:
             states[name]["step"] = _parameter(step)
     if not states:
         raise InputError(
-            f"{root}: expected a directory per parameter with exp_avg_sq.pt, which Adam "
-            "keeps"
+            f"{root}: expected a directory per parameter with exp_avg_sq.pt, which "
+            "Adam keeps"
         )
     common = root / "optimizer_state.pt"
     found = _load(common) if common.exists() else {}

@@ -119,7 +119,9 @@ def test_mean_gradient(batch, tmp_path):
     if batch == 4:
         fisher, facts, ratio = collect(run, checkpoint, **options)
     else:
-        with pytest.warns(UserWarning, match="the mean gradient has .*% of the squares"):
+        with pytest.warns(
+            UserWarning, match="the mean gradient has .*% of the squares"
+        ):
             fisher, facts, ratio = collect(run, checkpoint, **options)
         assert any("too large" in note for note in facts["notes"])
     factor = mean_factor(run.gradients, run.norms, 0, BETAS, batch)
@@ -135,7 +137,7 @@ def test_mean_gradient(batch, tmp_path):
 
 
 def test_two_checkpoints(tmp_path):
-    """The steps between them only, where the earlier gradients were three times longer."""
+    """The steps between them only; the earlier gradients were three times longer."""
     run = Simulation(tmp_path, batch=16)
     run.steps(60, scale=3.0)
     first = run.save("a")

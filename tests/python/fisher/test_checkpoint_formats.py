@@ -40,7 +40,9 @@ def read(tmp_path):
 
 def define(state, n=8, steps=40):
     """n v / (1 - 0.999^t), times the correction for the mean gradient."""
-    squares = {k: s["exp_avg_sq"].double() / (1 - 0.999**steps) for k, s in state.items()}
+    squares = {
+        k: s["exp_avg_sq"].double() / (1 - 0.999**steps) for k, s in state.items()
+    }
     means = {k: s["exp_avg"].double() / (1 - 0.9**steps) for k, s in state.items()}
     total = sum(v.sum() for v in squares.values())
     of_means = sum((m**2).sum() for m in means.values())
@@ -174,8 +176,10 @@ def step_of(optimizer, model):
 
 def lion(model):
     return {
-        "state": {i: {"exp_avg": torch.ones(p.shape)} for i, p in enumerate(
-            model.parameters())},
+        "state": {
+            i: {"exp_avg": torch.ones(p.shape)}
+            for i, p in enumerate(model.parameters())
+        },
         "param_groups": [{"lr": 1e-4, "betas": (0.9, 0.99), "params": [0, 1]}],
     }
 

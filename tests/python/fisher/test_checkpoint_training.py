@@ -151,13 +151,16 @@ def test_language_model(tmp_path):
 
 
 def test_adapter(tmp_path):
-    """Of a PEFT checkpoint, the adapter's and the head's, with the names in its file."""
+    """Of a PEFT checkpoint, the adapter's and the head's, by the names in its file."""
     peft = pytest.importorskip("peft")
     base = bert()
     base.save_pretrained(tmp_path / "base")
     base = type(base).from_pretrained(tmp_path / "base")
     config = peft.LoraConfig(
-        task_type="SEQ_CLS", r=2, target_modules=["query", "value"], lora_dropout=0.0,
+        task_type="SEQ_CLS",
+        r=2,
+        target_modules=["query", "value"],
+        lora_dropout=0.0,
         init_lora_weights=False,
     )
     model, data = peft.get_peft_model(base, config), examples(24)

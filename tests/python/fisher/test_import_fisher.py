@@ -104,10 +104,15 @@ def test_recipe_without_metadata(files):
     """Taken with num_examples of the recipe; plan notes that nothing is checked."""
     folder, values = files
     recipe = folder / "recipe.yaml"
-    model = {"model": str(folder / "model"), "fisher": str(folder / "strange.safetensors")}
+    model = {
+        "model": str(folder / "model"),
+        "fisher": str(folder / "strange.safetensors"),
+    }
     contents = {"merge_method": "fisher", "models": [model]}
     recipe.write_text(json.dumps(contents))
-    with pytest.raises(InputError, match="does not contain its number of examples; set"):
+    with pytest.raises(
+        InputError, match="does not contain its number of examples; set"
+    ):
         merganser.plan(recipe)
     model["num_examples"] = 50
     recipe.write_text(json.dumps(contents))

@@ -46,8 +46,12 @@ def write_fsdp(folder, state):
     torch.save({"state": state, "param_groups": groups}, folder / "optimizer.bin")
 
 
-def write_distributed(folder, state, wrap=lambda state, groups: {"optimizer": {
-        "state": state, "param_groups": groups}}, place="optimizer_0"):
+def write_distributed(
+    folder,
+    state,
+    wrap=lambda state, groups: {"optimizer": {"state": state, "param_groups": groups}},
+    place="optimizer_0",
+):
     """A directory of torch.distributed.checkpoint, as accelerate saves FSDP's."""
     import torch.distributed.checkpoint as dcp
 

@@ -28,9 +28,7 @@ class Simulation:
             self.model.register_parameter(name, nn.Parameter(torch.zeros(shape)))
             self.variance[name] = self.draw(shape).mul(2).exp()
             self.mean[name] = mean * self.draw(shape) * self.variance[name].sqrt()
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=0.0, betas=betas
-        )
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.0, betas=betas)
         self.gradients = {name: [] for name in self.variance}
         self.norms, self.log = [], []
 
@@ -88,8 +86,10 @@ def weighted_squares(gradients, beta, begin=0):
 def mean_factor(gradients, norms, clip, betas, n, begin=0):
     """(n s^2 + mu^2) / (n mean of squares), from the averages of clipped gradients."""
     clipped = {
-        name: [g * min(1, clip / (norm + 1e-6)) if clip else g for g, norm in
-               zip(found, norms, strict=True)]
+        name: [
+            g * min(1, clip / (norm + 1e-6)) if clip else g
+            for g, norm in zip(found, norms, strict=True)
+        ]
         for name, found in gradients.items()
     }
     count = len(norms) - begin
