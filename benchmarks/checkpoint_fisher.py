@@ -1,14 +1,14 @@
-"""Fishers from the checkpoints of transformers' Trainer, compared with those estimated on
-the same texts, in one run.
+"""Fishers from checkpoints of transformers' Trainer, compared with those estimated on
+the same texts.
 
-    OMP_NUM_THREADS=1 PYTHONPATH=build/cpu/python python benchmarks/checkpoint_fisher.py
+    PYTHONPATH=build/cpu/python python benchmarks/checkpoint_fisher.py
 
 Needs what scripts/demo leaves behind. Trains the demo's base on tweets for an epoch, for
 several numbers of examples per step, without clipping and with it, and reads the Fisher
-from the checkpoint's optimizer.pt. "sum" is the ratio of the sums over all parameters to
-those of merganser.fisher at the trained model, "uncorrected" the same for Adam's v as it is.
-The merge is fisher_base of the base and the trained model, evaluated on both test sets:
-the mean of accuracies and losses. Prints a Markdown table.
+from the checkpoint's optimizer.pt. "sum" is the ratio of the sums over all parameters
+to those of merganser.fisher at the trained model, "uncorrected" the same for Adam's v as
+it is. The merge is fisher_base of the base and the trained model, evaluated on both
+test sets: means of accuracies and losses. Prints a Markdown table.
 """
 
 import argparse
@@ -164,10 +164,8 @@ def main():
                         f"{closeness.rank_correlation:.2f} | "
                         f"{facts['mean_gradient_share']:.2f} | {result}"
                     )
-                    print(
-                        f"{line} `{estimator}` | | | | | | | {merged(model, reference)}",
-                        flush=True,
-                    )
+                    line += f" `{estimator}` | | | | | | | {merged(model, reference)}"
+                    print(line, flush=True)
 
 
 if __name__ == "__main__":

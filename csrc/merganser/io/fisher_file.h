@@ -84,8 +84,8 @@ struct MERGANSER_API FisherMetadata {
 };
 
 // Copies a Fisher's file, or its shards into one, with another scale in its
-// metadata; atomically, in parts, so that `to` may be the file itself. Throws
-// InputError for a file that Merganser did not write.
+// metadata, which keep unknown keys; atomically, in parts, so that `to` may be
+// the file itself. Throws InputError for a file that Merganser did not write.
 MERGANSER_API void copy_with_scale(
     const std::filesystem::path& from,
     const std::filesystem::path& to,

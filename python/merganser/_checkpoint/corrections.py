@@ -157,7 +157,7 @@ class Corrections:
 
     @property
     def factor(self) -> float:
-        """Of Window.square; without the correction of the start at 0, which is there."""
+        """Of Window.square, which is corrected for the start at 0."""
         mean = 1.0 if self.mean is None else self.mean.factor
         return self.examples * self.clipping * mean
 
@@ -168,8 +168,8 @@ class Corrections:
             return []
         return [
             f"the mean gradient has {self.mean.share:.0%} of the squares: steps of "
-            f"{self.batch_size:.6g} examples are too large for them to be a Fisher; use "
-            "merganser.fisher"
+            f"{self.batch_size:.6g} examples are too large for them to be a Fisher; "
+            "use merganser.fisher"
         ]
 
     def describe(self) -> dict[str, Any]:

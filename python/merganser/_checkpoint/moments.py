@@ -79,7 +79,8 @@ def common(path: Path, groups: Sequence[Mapping]) -> Mapping:
         if group.get("decoupled_weight_decay") is False and group.get("weight_decay"):
             raise InputError(
                 f"{path}: Adam with weight_decay {group['weight_decay']} adds the "
-                "decay to the gradient, so the squares are not the loss's; expected AdamW"
+                "decay to the gradient, so the squares are not the loss's; expected "
+                "AdamW"
             )
     return groups[0] if groups else {}
 

@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <span>
 
 #include "support/expect_error.h"
+#include "support/temporary_folder.h"
 
 namespace merganser::test {
 namespace {
@@ -109,6 +111,21 @@ TEST(FisherMetadata, HasAStorageUnlessFloat32) {
       {"f.safetensors", "'int4'", "float32, bfloat16, factored"});
   EXPECT_EQ(with_storage("f", "float32"), "f");
   EXPECT_EQ(with_storage("f", "factored"), "f (factored)");
+}
+
+// As optimizer_state, which the Python package writes.
+TEST(CopyWithScale, KeepsKeysOfOthers) {
+  TemporaryFolder folder;
+  Metadata metadata = kExample.to_metadata();
+  metadata["optimizer_state"] = "{}";
+  const float value = 2;
+  SafetensorsWriter writer(folder / "f", {{"w", DType::kF32, {1}}}, metadata);
+  writer.write("w", std::as_bytes(std::span(&value, 1)));
+  writer.finish();
+  const FisherScale scale{.scale = {3, 0.5}, .merge_hash = "1"};
+  copy_with_scale(folder / "f", folder / "f", scale);
+  metadata["scale"] = scale.to_json();
+  EXPECT_EQ(SafetensorsFile(folder / "f").metadata(), metadata);
 }
 
 } // namespace
