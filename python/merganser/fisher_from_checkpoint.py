@@ -59,7 +59,8 @@ def fisher_from_checkpoint(
             processes. None: from trainer_state.json.
         loss_terms: divisor of the sum of the examples' negative log-likelihoods in a
             step's loss, if not batch_size: the mean number of target tokens of a step,
-            for language models.
+            for language models; the size of a micro-batch where a Trainer adds the
+            means of several, as for BERT.
         start: an earlier checkpoint of the same run: the Fisher is that of the steps
             between the two, (v_b - beta2^(b-a) v_a) / (1 - beta2^(b-a)).
         model: the model that was trained, with the same parameters frozen, where the
