@@ -19,6 +19,17 @@ namespace fs = std::filesystem;
 constexpr const char* kProgram = "merganser-torch";
 constexpr const char* kPython = MERGANSER_PYTHON_PROGRAM; // such as python3.12
 
+// Runs the module named by the first argument, with the others; one sentence
+// where the package or what it needs is missing.
+constexpr const char* kRunModule = R"(
+import runpy, sys
+try:
+    import merganser
+except ImportError as error:
+    sys.exit(f"merganser: {sys.executable} cannot import the package merganser: {error}")
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+)";
+
 // Paths of the program in an installation, relative to this executable: the
 // build tree and the Python package, cmake --install, and a wheel that put this
 // executable on the PATH.
@@ -83,10 +94,12 @@ int start_python(const char* package_module, char** argv) {
   const fs::path neighbour = bin / kPython;
   const std::string python =
       access(neighbour.c_str(), X_OK) == 0 ? neighbour.string() : kPython;
-  std::string module = package_module;
-  std::string option = "-m";
   std::string name = python;
-  std::vector<char*> arguments = {name.data(), option.data(), module.data()};
+  std::string option = "-c";
+  std::string code = kRunModule;
+  std::string module = package_module;
+  std::vector<char*> arguments = {
+      name.data(), option.data(), code.data(), module.data()};
   for (char** rest = argv + 2; *rest != nullptr; ++rest) {
     arguments.push_back(*rest);
   }

@@ -14,7 +14,7 @@ import torch
 
 from .._C import InputError
 
-# What torch.load raises for files that end early or are of another kind.
+# Errors of torch.load for files that end early or are of another kind.
 DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError)
 
 

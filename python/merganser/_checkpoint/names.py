@@ -22,7 +22,7 @@ _WEIGHTS = (
     "model.safetensors.index.json",
     "adapter_model.safetensors",
 )
-# What PEFT adds to the names of an adapter's parameters, which its files lack.
+# PEFT adds this to the names of an adapter's parameters; its files lack it.
 _ADAPTER = re.compile(r"\.(?:modules_to_save\.)?default(?=\.|$)")
 
 

@@ -113,7 +113,7 @@ TEST(FisherMetadata, HasAStorageUnlessFloat32) {
   EXPECT_EQ(with_storage("f", "factored"), "f (factored)");
 }
 
-// As optimizer_state, which the Python package writes.
+// The Python package writes optimizer_state.
 TEST(CopyWithScale, KeepsKeysOfOthers) {
   TemporaryFolder folder;
   Metadata metadata = kExample.to_metadata();
