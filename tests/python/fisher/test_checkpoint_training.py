@@ -104,8 +104,8 @@ def test_two_checkpoints(tmp_path):
 
 
 def test_accumulation(tmp_path):
-    """BERT ignores num_items_in_batch, so that Trainer adds the means of 4 micro-batches
-    of 2 examples: the divisor of a step's loss is 2."""
+    """BERT ignores num_items_in_batch, so that Trainer adds the means of 4
+    micro-batches of 2 examples: the divisor of a step's loss is 2."""
     model, data = bert(), examples(24)
     train(
         tmp_path,
