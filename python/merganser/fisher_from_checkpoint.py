@@ -7,6 +7,7 @@ import math
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -125,7 +126,10 @@ def fisher_from_checkpoint(
     if corrections.mean is not None:
         for note in corrections.notes():
             warnings.warn(f"{checkpoint}: {note}", stacklevel=2)
-    facts = {"file": state.path.name, "optimizer": state.optimizer}
+    facts: dict[str, Any] = {
+        "file": state.path.name,
+        "optimizer": state.optimizer,
+    }
     facts |= window.describe() | corrections.describe()
     facts["notes"] = state.notes + corrections.notes()
     return write_fisher(

@@ -87,8 +87,9 @@ def common(path: Path, groups: Sequence[Mapping]) -> Mapping:
 
 def find_kind(path: Path, states: Iterable[Mapping], settings: Mapping) -> str:
     kinds = {_kind(state) for state in states}
-    if len(kinds) == 1 and None not in kinds:
-        return kinds.pop()
+    kind = kinds.pop() if len(kinds) == 1 else None
+    if kind is not None:
+        return kind
     names = {name for state in states for name, x in state.items() if x is not None}
     raise InputError(
         f"{path}: expected moving averages of squared gradients for every parameter, "
