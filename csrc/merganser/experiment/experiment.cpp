@@ -139,6 +139,7 @@ std::string run_experiment(
   results.majority = check_data(work);
   create_models(work);
   collect_grams(work);
+  calibrate_fishers(work);
   results.sweeps = merge_all(work);
   for (const ExperimentRefinement& refinement : experiment.refinements) {
     results.refinements.push_back(

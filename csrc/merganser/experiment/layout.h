@@ -36,6 +36,12 @@ inline std::string fisher(const std::string& name) {
   return "fishers/" + name + ".safetensors";
 }
 
+// The Fisher with its scale, on the way to the model kAverage.
+inline std::string calibrated(const std::string& name) {
+  return "calibrated/" + name + ".safetensors";
+}
+inline const std::string kAverage = "calibrated/average";
+
 inline std::string gram(const std::string& name) {
   return "grams/" + name + ".safetensors";
 }

@@ -75,6 +75,16 @@ bool uses_subspace(const YamlValue& entry, const Recipe& recipe) {
   }
 }
 
+// The file of a model's Fisher: a calibrated copy where the merge uses its
+// scale.
+std::string fisher_of(
+    const std::string& model,
+    const Recipe& recipe,
+    std::string_view scale) {
+  return uses_measured_scale(recipe, scale) ? layout::calibrated(model)
+                                            : layout::fisher(model);
+}
+
 std::vector<double> values_of(const Setting& sweep) {
   std::vector<double> values;
   for (size_t i = 0; i < sweep.outputs(); ++i) {
@@ -125,6 +135,12 @@ std::optional<MergeSweep> parse_sweep(
 
 } // namespace
 
+bool uses_measured_scale(const Recipe& recipe, std::string_view parameter) {
+  const Setting* setting = find_setting(parameter, {&recipe.parameters});
+  return setting != nullptr && setting->has_auto() &&
+      recipe.method->find_parameter(parameter) != nullptr;
+}
+
 ExperimentMerge parse_merge(
     const YamlValue& entry,
     const std::vector<std::string>& all,
@@ -157,10 +173,10 @@ ExperimentMerge parse_merge(
     recipe.base_model = up + base.model;
   }
   if (method.needs_base_fisher) {
-    recipe.base_fisher = up + base.fisher;
+    recipe.base_fisher = up + fisher_of(base.name, recipe, "base_fisher_scale");
   }
   if (method.needs_base_gram() && !of_task_vectors) {
-    recipe.base_gram = up + base.gram;
+    recipe.base_gram = up + layout::gram(base.name);
   }
   const auto weight = entry.find("weight");
   if (weight && gives_experts(*weight)) {
@@ -171,7 +187,7 @@ ExperimentMerge parse_merge(
     RecipeModel model;
     model.model = up + layout::model(expert);
     if (method.needs_fishers) {
-      model.fisher = up + layout::fisher(expert);
+      model.fisher = up + fisher_of(expert, recipe, "fisher_scale");
     }
     model.gram_of_task_vector = of_task_vectors;
     if (method.needs_grams() && !of_task_vectors) {

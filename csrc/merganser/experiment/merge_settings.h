@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "merganser/io/yaml_value.h"
@@ -26,11 +27,14 @@ struct ExperimentMerge {
 // The recipe with one value of its sweep.
 Recipe sweep_output(Recipe recipe, size_t i);
 
-// Paths of a recipe's base, relative to the experiment's directory.
+// True if the merge takes the scales of some Fishers from their files:
+// `parameter` is fisher_scale or base_fisher_scale.
+bool uses_measured_scale(const Recipe& recipe, std::string_view parameter);
+
+// A recipe's base.
 struct MergeBase {
-  std::string model;
-  std::string fisher;
-  std::string gram;
+  std::string name;
+  std::string model; // path in the experiment's directory
 };
 
 // Parses one entry of `merges`: the recipe that merges the experts that it

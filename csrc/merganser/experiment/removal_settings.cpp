@@ -99,12 +99,17 @@ void parse_merges(
   }
   for (const YamlValue& entry : mapping.at("merges").items()) {
     removal.merges.push_back(parse_merge(
-        entry,
-        {layout::kRemovalExpert},
-        {removal.model(),
-         layout::fisher(removal.from),
-         layout::gram(removal.from)}));
+        entry, {layout::kRemovalExpert}, {removal.from, removal.model()}));
     const ExperimentMerge& merge = removal.merges.back();
+    for (const char* scale : {"fisher_scale", "base_fisher_scale"}) {
+      if (uses_measured_scale(merge.recipe, scale)) {
+        entry.fail(fmt::format(
+            "{}: removal has no merge to calibrate Fishers on the way to; set "
+            "{} to a number",
+            entry.name(),
+            scale));
+      }
+    }
     if (merge.sweep) {
       entry.fail(fmt::format(
           "{}: removal's merges have no validation part; choose one value",
