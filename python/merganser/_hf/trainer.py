@@ -10,15 +10,18 @@ from .._fisher.model_state import trainable_parameters
 from ..adamw_fisher import AdamWFisher
 
 
-def check_whole_gradients(args, callback: str) -> None:
-    """Raises InputError where a process has no whole gradients, or scaled ones."""
+def check_whole_gradients(args, callback: str, instead: str = "") -> None:
+    """Raises InputError where a process has no whole gradients, or scaled ones.
+
+    instead: what to do where it has only a part of them.
+    """
     kind = PartialState().distributed_type.value
     problems = {
         "fp16: its loss scale changes from step to step; use bf16": args.fp16,
-        f"{kind}: a process has only a part of the gradients": (
+        f"{kind}: a process has only a part of the gradients{instead}": (
             kind != "NO" and not kind.startswith("MULTI_")
         ),
-        "parallelism_config: a process has only a part of the gradients": (
+        f"parallelism_config: a process has only a part of the gradients{instead}": (
             args.parallelism_config is not None
         ),
     }
@@ -27,7 +30,11 @@ def check_whole_gradients(args, callback: str) -> None:
 
 def check_trainer(args, estimator: str) -> None:
     """Raises InputError for settings that would make the Fisher wrong."""
-    check_whole_gradients(args, "FisherCallback")
+    check_whole_gradients(
+        args,
+        "FisherCallback",
+        "; train without it and call merganser.fisher_from_checkpoint",
+    )
     problems = {
         "DataParallel: start one process per GPU with torchrun": args.n_gpu > 1,
         "torch_compile: it hides the model's calls": args.torch_compile,
