@@ -7,6 +7,7 @@ import merganser
 import pytest
 import tiny_models
 import torch
+from gram_oracle import gram_sums, padded, texts
 from torch import nn
 
 pytestmark = pytest.mark.filterwarnings("ignore:no Gram matrices")
@@ -15,39 +16,14 @@ LENGTHS = (7, 3, 5, 1, 6)
 
 def batches(size):
     """The texts of LENGTHS, padded within batches of `size`."""
-    draw = torch.Generator().manual_seed(0)
-    texts = [torch.randint(5, 43, (n,), generator=draw) for n in LENGTHS]
-    for start in range(0, len(texts), size):
-        rows = texts[start : start + size]
-        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        mask = (
-            torch.arange(ids.shape[1]) < torch.tensor([len(r) for r in rows])[:, None]
-        )
-        yield {"input_ids": ids, "attention_mask": mask.long()}
+    rows = texts(LENGTHS, 0)
+    for start in range(0, len(rows), size):
+        yield padded(rows[start : start + size])
 
 
 def definition(model):
     """Inputs of nn.Linear modules by hooks, one text at a time, in float64."""
-    model = copy.deepcopy(model).double().eval()
-    sums = {}
-
-    def hook(name):
-        def add(module, args):
-            a = args[0].reshape(-1, args[0].shape[-1])
-            sums[name] = sums.get(name, 0) + a.T @ a
-
-        return add
-
-    handles = [
-        module.register_forward_pre_hook(hook(f"{name}.weight"))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-    ]
-    with torch.no_grad():
-        for batch in batches(1):
-            model(**batch)
-    for handle in handles:
-        handle.remove()
+    sums = gram_sums(copy.deepcopy(model).double().eval(), batches(1))
     return {name: total / len(LENGTHS) for name, total in sums.items()}
 
 

@@ -6,6 +6,7 @@ import merganser
 import pytest
 import tiny_models
 import torch
+from gram_oracle import gram_sums, padded, texts
 from torch import nn
 
 LENGTHS = ((7, 3, 5, 1), (6, 2, 4), (3, 8))
@@ -26,47 +27,11 @@ def berts(count=3):
     return models
 
 
-def texts(lengths, seed):
-    draw = torch.Generator().manual_seed(seed)
-    return [torch.randint(5, 43, (n,), generator=draw) for n in lengths]
-
-
-def padded(rows):
-    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    lengths = torch.tensor([len(row) for row in rows])
-    mask = torch.arange(ids.shape[1]) < lengths[:, None]
-    return {"input_ids": ids, "attention_mask": mask.long()}
-
-
 def bert_data(size):
     sets = [texts(lengths, seed) for seed, lengths in enumerate(LENGTHS)]
     return [
         [padded(rows[i : i + size]) for i in range(0, len(rows), size)] for rows in sets
     ]
-
-
-def gram_sums(model, singles):
-    """Sums of a a^T over the inputs of nn.Linear modules."""
-    sums = {}
-
-    def hook(name):
-        def add(module, args):
-            a = args[0].reshape(-1, args[0].shape[-1])
-            sums[name] = sums.get(name, 0) + a.T @ a
-
-        return add
-
-    handles = [
-        module.register_forward_pre_hook(hook(f"{name}.weight"))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-    ]
-    with torch.no_grad():
-        for single in singles:
-            model(**single) if isinstance(single, dict) else model(single)
-    for handle in handles:
-        handle.remove()
-    return sums
 
 
 def solution(weights, grams, w, off_diagonal, ridge):
