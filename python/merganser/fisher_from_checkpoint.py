@@ -16,6 +16,8 @@ from ._C import InputError
 from ._checkpoint.corrections import Corrections, MeanGradient, Window, check_one_run
 from ._checkpoint.find import directory_of, read_optimizer, read_trainer_state
 from ._checkpoint.fisher_file import check_output, write_fisher
+from ._checkpoint.loading import DAMAGE, damaged
+from ._checkpoint.moments import check_betas
 from ._checkpoint.names import Weights, name_moments
 from ._checkpoint.state import Exponential, OptimizerState
 from ._checkpoint.training_log import clipping_factor, epochs_per_step
@@ -91,6 +93,10 @@ def fisher_from_checkpoint(
     _check_positive("max_grad_norm", max_grad_norm, zero=True)
     _check_positive("batch_size", batch_size)
     _check_positive("loss_terms", loss_terms)
+    if betas is not None:
+        check_betas("betas", betas)
+    if step is not None:
+        check_count("step", step)
     path, checkpoint = check_output(out), Path(checkpoint)
     begin = None if start is None else Path(start)
     weights = Weights(directory_of(checkpoint))
@@ -173,7 +179,12 @@ def _read(
     checkpoint: Path, betas: tuple[float, float] | None, step: int | None
 ) -> OptimizerState:
     """The optimizer's state, with what its files lack from the arguments."""
-    state = read_optimizer(checkpoint)
+    try:
+        state = read_optimizer(checkpoint)
+    except InputError:
+        raise
+    except (*DAMAGE, AttributeError):
+        raise damaged(checkpoint) from None
     if state.decay is None:
         if betas is None:
             raise InputError(f"{state.path}: Adam's betas are unknown; pass betas")

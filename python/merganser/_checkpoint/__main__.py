@@ -101,7 +101,12 @@ def _show_warning(message, *_, **__) -> None:
 
 
 def main() -> int:
-    arguments = _parser().parse_args()
+    parser = _parser()
+    # Also after --from-checkpoint, of which argparse would take it for the value.
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        parser.print_help()
+        return 0
+    arguments = parser.parse_args()
     warnings.showwarning = _show_warning
     try:
         result = _run(arguments)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .._C import InputError
@@ -18,6 +19,7 @@ from .state import Decay, Exponential, Moments, OptimizerState
 # Share of the mean gradient above which most of each value is not the Fisher's.
 LARGE_SHARE = 0.5
 _ROUNDING = 1e-3  # relative, of sums over many steps
+_SMALLEST = torch.finfo(torch.float32).tiny  # below it rounding is not relative
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Window:
         if self.first is None:
             return last / self.weight
         old = (1 - self.weight) * self.first[name].square().double()
-        if (last < old * (1 - _ROUNDING)).any():
+        if (last < old * (1 - _ROUNDING) - _SMALLEST).any():
             raise InputError(
                 f"{name}: the squares fall faster from step {self.start} to {self.end} "
                 "than with gradients of zero; expected two checkpoints of one run"
@@ -112,7 +114,8 @@ class MeanGradient:
 
     @classmethod
     def measure(cls, window: Window, examples: float) -> MeanGradient | None:
-        """From E[m²] = μ² + k s²; None: unknown, as after one step."""
+        """From E[m²] = μ² + k s² and E[ḡ²] = μ² + s²; None: unknown, as after one
+        step."""
         if not window.has_means:
             return None
         k = window.variance_of_mean()
@@ -124,9 +127,9 @@ class MeanGradient:
             means += float(window.mean(name).square().sum())
         if squares == 0:
             return None
-        variance = max((squares - means) / (1 - k), 0.0)
-        mean = max(means - k * variance, 0.0)
-        return cls(mean / squares, variance / squares + mean / squares / examples)
+        mean = min(max((means - k * squares) / (1 - k), 0.0), squares)
+        share = mean / squares
+        return cls(share, 1 - share + share / examples)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import functools
 import io
 import pickle
 import re
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from .moments import SETTINGS, read_states
 from .state import Deferred, OptimizerState
 
 METADATA = ".metadata"
-# The classes of which a .metadata consists. Creating them runs no code of the file.
+# The classes of which a .metadata consists.
 _CLASSES = {
     "torch.distributed.checkpoint.metadata": {
         "BytesStorageMetadata",
@@ -38,19 +38,37 @@ _CLASSES = {
     "pathlib": {"PosixPath", "PurePosixPath", "Path"},
     "pathlib._local": {"PosixPath", "Path"},
 }
+_SAME = {"Size": tuple, "OrderedDict": OrderedDict}
 _STATE = re.compile(r"(?:^|\.)state\.(.+)\.([^.]+)$")
 _GROUPS = re.compile(r"(?:^|\.)param_groups(?:$|\.)")
 
 
+class _Fields:
+    """Stands for an object of one of the classes above; has its attributes."""
+
+    def __new__(cls, *_):
+        return super().__new__(cls)
+
+    def __init__(self, *_):
+        pass
+
+    def __setstate__(self, state):
+        if isinstance(state, dict):
+            vars(self).update(state)
+        else:
+            self.state = state
+
+
 class _MetadataUnpickler(pickle.Unpickler):
-    """Creates objects of the classes above only."""
+    """Creates stand-ins for objects of the classes above, and no others."""
 
     def find_class(self, module: str, name: str) -> Any:
-        is_dtype = module == "torch" and isinstance(
-            getattr(torch, name, None), torch.dtype
-        )
-        if is_dtype or name in _CLASSES.get(module, ()):
-            return super().find_class(module, name)
+        if module == "torch":
+            found = getattr(torch, name, None)
+            if isinstance(found, torch.dtype):
+                return found
+        if name in _CLASSES.get(module, ()):
+            return _SAME.get(name) or type(name, (_Fields,), {})
         raise InputError(
             f"contains {module}.{name}; expected the metadata of a distributed "
             "checkpoint, and nothing else is read, as it could run code"
@@ -69,7 +87,8 @@ class DistributedFile:
             self.entries: dict[str, Any] = dict(metadata.state_dict_metadata)
             self._places = defaultdict(list)
             for index, place in metadata.storage_data.items():
-                self._places[index.fqn].append((index.offset, place))
+                offset = getattr(index, "offset", None)  # None of numbers
+                self._places[index.fqn].append((offset, place))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         except (*DAMAGE, AttributeError, pickle.UnpicklingError):
@@ -87,7 +106,7 @@ class DistributedFile:
 
     def tensor(self, key: str) -> Tensor:
         entry = self.entries[key]
-        whole = torch.empty(entry.size, dtype=entry.properties.dtype)
+        whole = torch.empty(entry.size, dtype=_dtype(entry.properties))
         filled = 0
         for offset, place in self._places[key]:
             part = self._read(place)
@@ -123,6 +142,11 @@ class DistributedFile:
         if len(data) != place.length:
             raise damaged(path)
         return load(io.BytesIO(data), path)
+
+
+def _dtype(properties: Any) -> torch.dtype:
+    """TensorProperties are pickled as a tuple that begins with the type."""
+    return properties.state[0] if hasattr(properties, "state") else properties.dtype
 
 
 def read_distributed(directory: Path) -> OptimizerState:

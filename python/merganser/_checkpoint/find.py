@@ -56,6 +56,9 @@ def read_trainer_state(checkpoint: Path) -> tuple[Path, dict]:
     if not path.is_file():
         return path, {}
     try:
-        return path, json.loads(path.read_text(encoding="utf-8"))
+        contents = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        raise InputError(f"{path}: damaged; expected JSON") from None
+        contents = None
+    if not isinstance(contents, dict):
+        raise InputError(f"{path}: damaged; expected a JSON object")
+    return path, contents

@@ -48,7 +48,7 @@ def read_states(
             f"{path}: parameters have taken {min(steps)} to {max(steps)} steps; "
             "expected one number, as their averages are of other examples"
         )
-    decay, beta1 = decays(kind, shared)
+    decay, beta1 = decays(path, kind, shared)
     return OptimizerState(
         path=path,
         optimizer=kind,
@@ -98,6 +98,8 @@ def find_kind(path: Path, states: Iterable[Mapping], settings: Mapping) -> str:
 
 
 def _kind(state: Mapping) -> str | None:
+    if "exp_avg_diff" in state:
+        return None  # Adan
     if "exp_avg_sq_row" in state or "row_var" in state or "variance" in state:
         return ADAFACTOR
     if "exp_avg_sq" in state:
@@ -108,6 +110,8 @@ def _kind(state: Mapping) -> str | None:
 
 
 def _reason(names: set[str], settings: Mapping) -> str:
+    if not names and "betas" in settings:
+        return "none: no step was taken"
     if "ns_steps" in settings:
         return "Muon's momentum: the mean of gradients says nothing of their squares"
     if names <= {"step", "momentum_buffer"} or "dampening" in settings:
@@ -117,14 +121,24 @@ def _reason(names: set[str], settings: Mapping) -> str:
     return f"the state of another optimizer, with {', '.join(sorted(names))}"
 
 
-def decays(kind: str, settings: Mapping) -> tuple[Decay | None, float | None]:
+def decays(
+    path: Path, kind: str, settings: Mapping
+) -> tuple[Decay | None, float | None]:
     if kind == ADAFACTOR:
         power = settings.get("decay_rate", settings.get("beta2_decay", -0.8))
-        return Growing(float(power)), settings.get("beta1")
+        return Growing(float(power)), None
     if "betas" not in settings:
         return None, None
-    beta1, beta2 = (float(beta) for beta in settings["betas"][:2])
-    return Exponential(beta2), beta1
+    betas = [float(beta) for beta in settings["betas"]]
+    check_betas(f"{path}: betas", betas)
+    return Exponential(betas[1]), betas[0]
+
+
+def check_betas(name: str, betas: Sequence[float]) -> None:
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise InputError(
+            f"{name} must be Adam's two numbers in [0, 1), not {list(betas)}"
+        )
 
 
 def read(label: str, values: Tensor | Deferred) -> Tensor:
@@ -153,11 +167,11 @@ def _adam(label: str, state: Mapping) -> Moments:
 
 
 def _adafactor(label: str, state: Mapping) -> Moments:
-    mean = _whole(label, state.get("exp_avg"))
+    # Its exp_avg is a mean of updates, not of gradients.
     square = state.get("exp_avg_sq", state.get("variance"))
     if square is not None:
         return Moments(
-            tuple(square.shape), functools.partial(read, label, square), mean
+            tuple(square.shape), functools.partial(read, label, square), None
         )
     if "row_var" in state:  # torch's, whose factors keep the dimension
         rows, columns = state["row_var"], state["col_var"]
@@ -172,7 +186,7 @@ def _adafactor(label: str, state: Mapping) -> Moments:
         mean = r.mean(-2, keepdim=True)
         return torch.where(mean > 0, r / mean, 0.0) * c
 
-    return Moments(shape, product, mean)
+    return Moments(shape, product, None)
 
 
 def _adam_8bit(label: str, state: Mapping) -> Moments:

@@ -40,7 +40,7 @@ def build_model(directory: Path) -> nn.Module:
             f"{directory}: the order of the parameters needs {error.name}; install it, "
             f"or {_REMEDY}"
         ) from None
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         reason = str(error).split("\n")[0]
@@ -60,9 +60,12 @@ def _plain(directory: Path, task: str | None = None) -> nn.Module:
         if task is not None:
             return getattr(transformers, _TASKS[task]).from_config(config)
         (name,) = config.architectures or [""]
-        if not hasattr(transformers, name):
-            raise ValueError(f"transformers has no class {name!r}")
-        return getattr(transformers, name)(config)
+        found = getattr(transformers, name, None)
+        if not (
+            isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
+        ):
+            raise ValueError(f"transformers has no model {name!r}")
+        return found(config)
 
 
 def _adapted(directory: Path) -> nn.Module:
@@ -70,6 +73,8 @@ def _adapted(directory: Path) -> nn.Module:
 
     text = (directory / "adapter_config.json").read_text(encoding="utf-8")
     given = json.loads(text)
+    if given.get("megatron_config"):  # PEFT would import a module that it names
+        raise InputError(f"{directory}: megatron_config is not supported; {_REMEDY}")
     base = Path(given["base_model_name_or_path"])
     if not base.is_dir():
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,15 @@ Log = Mapping[str, Any]  # of trainer_state.json; empty: unknown
 
 
 def epochs_per_step(path: Path, log: Log, start: Log) -> float | None:
-    """Epochs of a step since the checkpoint `start`; None: unknown.
+    """Epochs of a step since the checkpoint `start`; None: unknown, as for data without
+    a length, whose epochs a Trainer makes up.
 
     Refuses a run that was resumed with another number of examples per step: the logged
     epochs are then not proportional to the steps.
     """
     first, begin = start.get("global_step", 0), start.get("epoch") or 0.0
     last, end = log.get("global_step", 0), log.get("epoch") or 0.0
-    if last <= first or end <= begin:
+    if last <= first or end <= begin or log.get("num_train_epochs") == sys.maxsize:
         return None
     rate = (end - begin) / (last - first)
     for entry in log.get("log_history", []):

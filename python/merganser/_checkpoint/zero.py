@@ -62,8 +62,15 @@ def read_zero(directory: Path) -> OptimizerState:
         )
     parts = [shard[key] for shard in shards]
     states: dict[str, dict[str, Any]] = {}
-    for group, shapes in enumerate(_shapes(directory, stage)):
-        of_group = [part["state"].get(group, {}) for part in parts]
+    groups = _shapes(directory, stage)
+    if any(set(part["state"]) != set(range(len(groups))) for part in parts):
+        raise InputError(
+            f"{directory}: expected a state for each of {len(groups)} groups of "
+            "parameters, got other ones, as of sub-groups (sub_group_size); convert it "
+            "with DeepSpeed's ds_to_universal.py"
+        )
+    for group, shapes in enumerate(groups):
+        of_group = [part["state"][group] for part in parts]
         begin = 0
         for name, shape in shapes.items():
             values = math.prod(shape)

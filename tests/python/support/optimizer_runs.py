@@ -101,9 +101,8 @@ def mean_factor(gradients, norms, clip, betas, n, begin=0):
         squares += float(weighted_squares(found, betas[1], begin).sum())
         m = sum(w * g for w, g in zip(fast, found[begin:], strict=True))
         means += float((m**2).sum())
-    s = (squares - means) / (1 - k)
-    mu = max(means - k * s, 0)
-    return (n * s + mu) / (n * squares)
+    mu = min(max((means - k * squares) / (1 - k), 0), squares)
+    return (n * (squares - mu) + mu) / (n * squares)
 
 
 def clip_factor(norms, clip, beta, begin=0):
