@@ -2,11 +2,15 @@
 definition in float64, and its sum against the mean of squares per example."""
 
 import json
+import sys
+from pathlib import Path
 
 import merganser
 import pytest
 import torch
 from merganser import FisherResult, InputError
+from merganser._checkpoint.moments import ADAFACTOR, decays
+from merganser._checkpoint.training_log import epochs_per_step
 from optimizer_runs import BETAS, Simulation, clip_factor, mean_factor, weighted_squares
 
 
@@ -192,3 +196,17 @@ def test_file_is_a_fisher_file(tmp_path):
     assert loaded.estimator == fisher.estimator and list(loaded) == ["b", "w"]
     for name, f in fisher.items():
         assert torch.equal(loaded[name], f)
+
+
+def test_data_without_a_length_have_no_epochs():
+    """A Trainer writes epoch 1 at the last step, whatever the data."""
+    log = {"num_train_epochs": sys.maxsize, "global_step": 500, "epoch": 1.0}
+    assert epochs_per_step(Path("trainer_state.json"), log, {}) is None
+    assert epochs_per_step(
+        Path("trainer_state.json"), log | {"num_train_epochs": 1}, {}
+    )
+
+
+def test_updates_of_adafactor_are_no_gradients():
+    _, beta1 = decays(Path("optimizer.pt"), ADAFACTOR, {"beta1": 0.9})
+    assert beta1 is None
