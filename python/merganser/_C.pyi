@@ -301,6 +301,9 @@ class FisherMetadata:
         scale: FisherScale | None = None,
         storage: str = "float32",
     ) -> None: ...
+    def to_dict(self) -> dict[str, str]:
+        """The entries of a file's metadata."""
+
     @property
     def storage(self) -> str: ...
     @property

@@ -65,7 +65,11 @@ class FisherResult(Mapping[str, Tensor]):
                 every matrix's rows and columns, and vectors whole.
         """
         check_choice("storage", storage, STORAGES)
-        metadata = _C.FisherMetadata(
+        _C.write_fisher(path, self.diagonal, self.metadata(storage))
+
+    def metadata(self, storage: str = "float32") -> _C.FisherMetadata:
+        """The metadata of the file that `save` writes."""
+        return _C.FisherMetadata(
             estimator=self.estimator,
             num_examples=self.num_examples,
             num_examples_used=self.num_examples_used,
@@ -78,7 +82,6 @@ class FisherResult(Mapping[str, Tensor]):
             scale=self.scale,
             storage=storage,
         )
-        _C.write_fisher(path, self.diagonal, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> FisherResult:

@@ -146,6 +146,10 @@ void bind_fisher_file(py::module_& m) {
           py::arg("task_vector") = std::nullopt,
           py::arg("scale") = std::nullopt,
           py::arg("storage") = "float32")
+      .def(
+          "to_dict",
+          &FisherMetadata::to_metadata,
+          "The entries of a file's metadata.")
       .def_readonly("estimator", &FisherMetadata::estimator)
       .def_readonly("num_examples", &FisherMetadata::num_examples)
       .def_readonly("num_examples_used", &FisherMetadata::num_examples_used)

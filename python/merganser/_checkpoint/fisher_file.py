@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
-from .. import _C
 from .._C import Error, InputError
 from .._merge.states import finite
 from ..fisher_result import FisherResult
@@ -55,14 +53,6 @@ def write_fisher(
             raise Error(f"the Fisher of {name} is not finite")
         return finite(tensor, str(path), name, minimum=0)
 
-    write_tensors(path, shapes, checked, {**_metadata(result), **extra})
+    write_tensors(path, shapes, checked, {**result.metadata().to_dict(), **extra})
     result.diagonal = {n: d.read() for n, d in mapped_tensors(path).items()}
     return result
-
-
-def _metadata(result: FisherResult) -> dict[str, str]:
-    """The metadata that FisherResult.save writes."""
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "empty.safetensors"
-        result.save(path)
-        return _C.read_checkpoint(path)[1]
