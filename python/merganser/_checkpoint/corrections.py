@@ -6,6 +6,7 @@ section 3).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ class Window:
             "bias_correction": 1 / self.weight,
         }
 
-    @property
+    @functools.cached_property
     def weight(self) -> float:
         """Sum of the steps' weights in v: 1 - beta2^(end - start) for Adam."""
         return float(self.decay.weights(self.start, self.end).sum())
@@ -74,7 +75,7 @@ class Window:
 
     def mean(self, name: str) -> Tensor:
         """The weighted mean of the gradient, float64."""
-        weight = float(self._mean_weights().sum())
+        weight = float(self._mean_weights.sum())
         last = _read(self.last[name].mean)
         if self.first is not None:
             last -= (1 - weight) * _read(self.first[name].mean)
@@ -82,7 +83,7 @@ class Window:
 
     def variance_of_mean(self) -> float:
         """k: the variance of `mean` divided by that of a step's gradient."""
-        weights = self._mean_weights()
+        weights = self._mean_weights
         return float(weights.square().sum() / weights.sum() ** 2)
 
     def effective_steps(self) -> float:
@@ -90,6 +91,7 @@ class Window:
         weights = self.decay.weights(self.start, self.end)
         return float(weights.sum() ** 2 / weights.square().sum())
 
+    @functools.cached_property
     def _mean_weights(self) -> Tensor:
         assert self.beta1 is not None
         return Exponential(self.beta1).weights(self.start, self.end)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._C import InputError
-from .loading import DAMAGE, damaged, load
+from .loading import DAMAGE, Inert, damaged, load
 from .moments import SETTINGS, read_states
 from .state import Deferred, OptimizerState
 
@@ -43,24 +43,8 @@ _STATE = re.compile(r"(?:^|\.)state\.(.+)\.([^.]+)$")
 _GROUPS = re.compile(r"(?:^|\.)param_groups(?:$|\.)")
 
 
-class _Fields:
-    """Stands for an object of one of the classes above; has its attributes."""
-
-    def __new__(cls, *_):
-        return super().__new__(cls)
-
-    def __init__(self, *_):
-        pass
-
-    def __setstate__(self, state):
-        if isinstance(state, dict):
-            vars(self).update(state)
-        else:
-            self.state = state
-
-
 class _MetadataUnpickler(pickle.Unpickler):
-    """Creates stand-ins for objects of the classes above, and no others."""
+    """Creates Inert in place of the classes above, and of no others."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch":
@@ -68,7 +52,7 @@ class _MetadataUnpickler(pickle.Unpickler):
             if isinstance(found, torch.dtype):
                 return found
         if name in _CLASSES.get(module, ()):
-            return _SAME.get(name) or type(name, (_Fields,), {})
+            return _SAME.get(name, Inert)
         raise InputError(
             f"contains {module}.{name}; expected the metadata of a distributed "
             "checkpoint, and nothing else is read, as it could run code"

@@ -19,13 +19,17 @@ DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, Typ
 
 
 class Inert:
-    """Stands for an object whose class is not needed; has its arguments and state."""
+    """Stands for an object whose class is not needed; has its arguments, and its
+    attributes, or as `state` what is pickled in their place."""
 
     def __init__(self, *arguments):
         self.arguments = arguments
 
     def __setstate__(self, state):
-        self.state = state
+        if isinstance(state, dict):
+            vars(self).update(state)
+        else:
+            self.state = state
 
 
 def load(
