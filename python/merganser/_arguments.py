@@ -43,6 +43,14 @@ def check_number(name: str, value: Any, maximum: float = math.inf) -> float:
     return float(value)
 
 
+def check_finite(name: str, value: Any, *, positive: bool = False) -> None:
+    """Refuses infinite and negative numbers. positive: 0 is refused, too."""
+    valid = isinstance(value, Real) and 0 <= float(value) < math.inf
+    if not valid or (positive and value == 0):
+        kind = "positive" if positive else "not negative"
+        raise InputError(f"{name} must be a finite number, {kind}, not {value!r}")
+
+
 def read_weights(weights: Any, count: int, item: str, positive: bool) -> list[float]:
     """One weight per item, from a list or one number for all. positive: 0 is refused,
     too."""

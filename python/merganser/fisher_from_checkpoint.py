@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import warnings
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from ._arguments import check_count
+from ._arguments import check_count, check_finite
 from ._C import InputError
 from ._checkpoint.corrections import Corrections, MeanGradient, Window, check_one_run
 from ._checkpoint.find import directory_of, read_optimizer, read_trainer_state
@@ -90,9 +89,10 @@ def fisher_from_checkpoint(
     Source: docs/method.md, section 3; Li et al., "Fishers for free?".
     """
     check_count("num_examples", num_examples)
-    _check_positive("max_grad_norm", max_grad_norm, zero=True)
-    _check_positive("batch_size", batch_size)
-    _check_positive("loss_terms", loss_terms)
+    check_finite("max_grad_norm", max_grad_norm)
+    for name, value in (("batch_size", batch_size), ("loss_terms", loss_terms)):
+        if value is not None:
+            check_finite(name, value, positive=True)
     if betas is not None:
         check_betas("betas", betas)
     if step is not None:
@@ -194,11 +194,3 @@ def _read(
     if not state.step:
         raise InputError(f"{state.path}: the number of steps is unknown; pass step")
     return state
-
-
-def _check_positive(name: str, value: float | None, zero: bool = False) -> None:
-    if value is None:
-        return
-    if not (math.isfinite(value) and (value > 0 or zero and value == 0)):
-        kind = "not negative" if zero else "positive"
-        raise InputError(f"{name} must be a finite number, {kind}, not {value!r}")

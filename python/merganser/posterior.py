@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _C
-from ._arguments import check_choice, check_count
+from ._arguments import check_choice, check_count, check_finite
 from ._C import InputError
 from ._losses.choice import LOSSES
 from ._merge.checkpoint import check_not_sharded, read_state, write_state
@@ -30,7 +30,6 @@ from ._posterior.inputs import (
     Fisher,
     Model,
     add_up,
-    check_delta,
     find_ties,
     make_generator,
     read_fishers,
@@ -103,7 +102,7 @@ class Posterior:
             InputError: a Fisher of another model: its names or shapes differ, or its
                 hash, if `model` is a checkpoint or was loaded from one.
         """
-        check_delta(delta, minimum=0.0)
+        check_finite("delta", delta)
         mean = read_model(model)
         fishers = read_fishers(fisher, base_fisher, model, mean)
         precision = {
@@ -146,7 +145,7 @@ class Posterior:
 
     def with_prior(self, delta: float) -> Posterior:
         """The same mean with the precision `delta` added everywhere."""
-        check_delta(delta)
+        check_finite("delta", delta, positive=True)
         return Posterior(
             self.mean, {n: add_up([(1, p)], delta) for n, p in self.precision.items()}
         )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from numbers import Real
 
 from transformers import TrainerCallback, TrainerState
 
-from .._arguments import check_count
+from .._arguments import check_count, check_finite
 from .._C import InputError
 from .._posterior.inputs import Model, load_fisher
 from .._wrappers import unwrapped
@@ -79,10 +78,7 @@ class ProximalCallback(TrainerCallback):
         start: Model | None = None,
         num_examples: int | None = None,
     ) -> None:
-        if not isinstance(weight, Real) or not 0 <= weight < float("inf"):
-            raise InputError(
-                f"weight must be a finite number, not negative, not {weight!r}"
-            )
+        check_finite("weight", weight)
         if num_examples is not None:
             check_count("num_examples", num_examples)
         given = [fisher] if isinstance(fisher, _KINDS) else fisher

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
-from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -79,13 +77,6 @@ def find_ties(mean: State, precision: Mapping[str, Tensor]) -> dict[str, str]:
                 ties[name] = other
                 break
     return ties
-
-
-def check_delta(delta: float, minimum: float | None = None) -> None:
-    valid = isinstance(delta, Real) and math.isfinite(delta)
-    if not valid or (delta <= 0 if minimum is None else delta < minimum):
-        kind = "positive" if minimum is None else "not negative"
-        raise InputError(f"delta must be a finite number, {kind}, not {delta!r}")
 
 
 def add_up(terms: list[tuple[float, Tensor]], delta: float) -> Tensor:
