@@ -11,7 +11,14 @@ import torch
 from merganser import FisherResult, InputError
 from merganser._checkpoint.moments import ADAFACTOR, decays
 from merganser._checkpoint.training_log import epochs_per_step
-from optimizer_runs import BETAS, Simulation, clip_factor, mean_factor, weighted_squares
+from optimizer_runs import (
+    BETAS,
+    Simulation,
+    clip_factor,
+    clipped,
+    mean_factor,
+    weighted_squares,
+)
 
 
 def facts_of(path):
@@ -95,18 +102,10 @@ def test_clipping(tmp_path):
     assert facts["clipping_factor"] == pytest.approx(undone)
     assert facts["clipping_steps_logged"] == 200
     factor = mean_factor(run.gradients, run.norms, run.clip, BETAS, 16)
-    sums = {
-        name: sum(
-            0.999 ** (199 - s) * (g * min(1, run.clip / run.norms[s])) ** 2
-            for s, g in enumerate(gradients)
-        )
-        for name, gradients in run.gradients.items()
-    }
-    weight = sum(0.999**s for s in range(200))
     for name, f in fisher.items():
-        torch.testing.assert_close(
-            f.double(), 16 * undone * factor * sums[name] / weight, rtol=1e-4, atol=0
-        )
+        found = clipped(run.gradients[name], run.norms, run.clip)
+        expected = 16 * undone * factor * weighted_squares(found, 0.999)
+        torch.testing.assert_close(f.double(), expected, rtol=1e-4, atol=0)
     assert 0.95 < ratio < 1.05
     _, facts, ratio = collect(run, checkpoint, max_grad_norm=0.0)
     assert facts["clipping_factor"] == 1 and 0.03 < ratio < 0.05

@@ -10,6 +10,7 @@ import pytest
 import torch
 from merganser import InputError
 from optimizer_files import SETTINGS, WRITERS, make_state
+from optimizer_runs import variance_and_mean
 from torch import nn
 
 
@@ -46,8 +47,8 @@ def define(state, n=8, steps=40):
     total = sum(v.sum() for v in squares.values())
     of_means = sum((m**2).sum() for m in means.values())
     k = (0.1 / 1.9) * (1 + 0.9**steps) / (1 - 0.9**steps)
-    mu = min(max((of_means - k * total) / (1 - k), 0), total)
-    factor = (n * (total - mu) + mu) / total
+    s, mu = variance_and_mean(total, of_means, k)
+    factor = (n * s + mu) / total
     return {name: factor * v for name, v in squares.items()}
 
 

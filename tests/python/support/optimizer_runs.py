@@ -83,26 +83,33 @@ def weighted_squares(gradients, beta, begin=0):
     return sum(w * g**2 for w, g in pairs) / sum(weights)
 
 
+def clipped(gradients, norms, clip):
+    """One parameter's gradients as clip_grad_norm_ leaves them; clip 0: as they are."""
+    return [
+        g * min(1, clip / (norm + 1e-6)) if clip else g
+        for g, norm in zip(gradients, norms, strict=True)
+    ]
+
+
+def variance_and_mean(squares, means, k):
+    """s^2 and mu^2 from E[g^2] = mu^2 + s^2 and E[m^2] = mu^2 + k s^2."""
+    mu = min(max((means - k * squares) / (1 - k), 0), squares)
+    return squares - mu, mu
+
+
 def mean_factor(gradients, norms, clip, betas, n, begin=0):
     """(n s^2 + mu^2) / (n mean of squares), from the averages of clipped gradients."""
-    clipped = {
-        name: [
-            g * min(1, clip / (norm + 1e-6)) if clip else g
-            for g, norm in zip(found, norms, strict=True)
-        ]
-        for name, found in gradients.items()
-    }
     count = len(norms) - begin
     ages = torch.arange(count - 1, -1, -1, dtype=torch.float64)
     fast = betas[0] ** ages / (betas[0] ** ages).sum()
     k = float((fast**2).sum())
     squares = means = 0.0
-    for found in clipped.values():
+    for found in (clipped(g, norms, clip) for g in gradients.values()):
         squares += float(weighted_squares(found, betas[1], begin).sum())
         m = sum(w * g for w, g in zip(fast, found[begin:], strict=True))
         means += float((m**2).sum())
-    mu = min(max((means - k * squares) / (1 - k), 0), squares)
-    return (n * (squares - mu) + mu) / (n * squares)
+    s, mu = variance_and_mean(squares, means, k)
+    return (n * s + mu) / (n * squares)
 
 
 def clip_factor(norms, clip, beta, begin=0):
