@@ -96,6 +96,7 @@ class CMakeBuild(build_ext):
             *("-S", ROOT, "-B", tree, *generator),
             f"-DPython_EXECUTABLE={sys.executable}",
             "-DMERGANSER_TESTS=OFF",
+            "-DCMAKE_UNITY_BUILD=ON",
             f"-DMERGANSER_TORCH_RPATH={';'.join(lasting_torch_folders())}",
             *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         )

@@ -6,7 +6,7 @@
 A file differs when it has changed since this branch left origin/main, or since HEAD~1
 where no such commit exists. A header is checked through a source that includes it. The
 most changed files come first; those over the limit are listed and not checked. FILE:
-these instead, all of them. Needs cmake --preset cpu. Exit code 1: findings.
+these instead, all of them. Exit code 1: findings.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ROOT / "build/cpu/compile_commands.json"
+CONFIGURED = ROOT / "build/tidy/cmake"  # a command for each file
 BUILD = ROOT / "build/tidy"  # the same commands as clang takes them
 
 
@@ -65,8 +65,11 @@ def clang_commands():
     """{source: its entry of compile_commands.json} without what only GCC has: OpenMP's
     headers, and its precompiled ones (so that every source has to include what it
     uses)."""
+    configure = ["cmake", "--preset", "cpu", "-B", CONFIGURED]
+    configure.append("-DCMAKE_UNITY_BUILD=OFF")
+    subprocess.run(configure, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     entries = {}
-    for entry in json.loads(COMMANDS.read_text()):
+    for entry in json.loads((CONFIGURED / "compile_commands.json").read_text()):
         path = os.path.relpath(Path(entry["directory"], entry["file"]), ROOT)
         drop = r" (-include \S*cmake_pch\S*|-fopenmp)(?= )"
         command = re.sub(drop, "", entry.pop("command"))
@@ -97,8 +100,6 @@ def main():
     tidy = shutil.which("clang-tidy-14") or shutil.which("clang-tidy")
     if tidy is None:
         sys.exit("tidy: clang-tidy is missing; run: apt-get install clang-tidy-14")
-    if not COMMANDS.exists():
-        sys.exit(f"tidy: {COMMANDS} does not exist; run: cmake --preset cpu")
 
     if arguments.files:
         base, limit = None, len(arguments.files)
@@ -122,7 +123,7 @@ def main():
     for path in files:
         source = source_of(path, entries)
         if source is None:
-            apart.append(f"{path} (no source of build/cpu includes it)")
+            apart.append(f"{path} (no source includes it)")
         elif source in through or len(through) < limit:
             through.setdefault(source, []).append(path)
         else:

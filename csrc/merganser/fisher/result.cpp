@@ -10,7 +10,7 @@
 namespace merganser {
 namespace {
 
-using Tensors = std::vector<std::pair<std::string, at::Tensor>>;
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 at::Tensor as_stored(const at::Tensor& values, at::ScalarType type) {
   return values.to(at::kCPU, type).contiguous();
@@ -27,7 +27,7 @@ void add_stored(
     const std::string& name,
     const at::Tensor& values,
     FisherStorage storage,
-    Tensors& to) {
+    NamedTensors& to) {
   if (storage != FisherStorage::kFactored) {
     const bool narrow = storage == FisherStorage::kBFloat16;
     to.emplace_back(
@@ -62,9 +62,9 @@ void add_stored(
 
 void write_fisher_file(
     const std::filesystem::path& file,
-    const Tensors& tensors,
+    const NamedTensors& tensors,
     const FisherMetadata& metadata) {
-  Tensors stored;
+  NamedTensors stored;
   for (const auto& [name, values] : tensors) {
     add_stored(name, values, metadata.storage, stored);
   }

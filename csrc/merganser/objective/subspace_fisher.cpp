@@ -49,9 +49,9 @@ std::vector<double> values_of(const at::Tensor& tensor) {
   return {data, data + tensor.numel()};
 }
 
-class Estimator {
+class SubspaceEstimator {
  public:
-  Estimator(
+  SubspaceEstimator(
       const SubspaceFisherOptions& options,
       const ProgressCallback& progress)
       : options_(options),
@@ -198,7 +198,7 @@ SubspaceFisher estimate_subspace_fisher(
     const SubspaceFisherOptions& options,
     const ProgressCallback& progress) {
   check(options);
-  return Estimator(options, progress).run();
+  return SubspaceEstimator(options, progress).run();
 }
 
 } // namespace merganser

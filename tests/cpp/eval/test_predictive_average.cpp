@@ -15,7 +15,6 @@ namespace {
 
 constexpr int64_t kSamples = 3;
 constexpr uint64_t kSeed = 7;
-constexpr int32_t kPad = 1;
 
 class PredictiveAverage : public testing::Test {
  protected:
@@ -39,7 +38,14 @@ class PredictiveAverage : public testing::Test {
       int64_t samples = kSamples,
       int64_t batch_size = 2) const {
     return predictive_average(
-        model_, posterior, samples, kSeed, data_, kPad, batch_size, false);
+        model_,
+        posterior,
+        samples,
+        kSeed,
+        data_,
+        test::kTinyPad,
+        batch_size,
+        false);
   }
 
   // Probabilities (N, K).

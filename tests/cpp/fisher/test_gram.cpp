@@ -26,9 +26,7 @@ namespace {
 using test::tiny_encoder;
 using Matrices = std::map<std::string, at::Tensor>;
 
-constexpr int32_t kPad = 1;
-
-Dataset small_data() {
+Dataset texts() {
   return {
       "memory",
       {{5, 6, 7, 5}, {9}, {12, 2, 2, 2, 2, 11, 10}, {8, 7}, {3, 4, 3}},
@@ -74,11 +72,11 @@ class Gram : public testing::TestWithParam<Case> {};
 
 TEST_P(Gram, IsTheMeanOverExamplesOfSumsOverTokens) {
   const auto [architecture, batch_size] = GetParam();
-  const Dataset data = small_data();
+  const Dataset data = texts();
   const Matrices expected = define_grams(architecture, data, {0, 1, 2, 3, 4});
   Encoder model = tiny_encoder(architecture);
   const GramResult result =
-      estimate_gram(model, data, kPad, {.batch_size = batch_size});
+      estimate_gram(model, data, test::kTinyPad, {.batch_size = batch_size});
   EXPECT_EQ(result.num_examples, 5);
   EXPECT_EQ(result.num_examples_used, 5);
   // Six linear layers in each of two blocks, and two in the head.
@@ -113,18 +111,18 @@ TEST(EstimateGram, SumsOfManyTokensKeepTheirDigits) {
   const Matrices expected = define_grams(Architecture::kBert, data, all);
   Encoder model = tiny_encoder(Architecture::kBert);
   for (const auto& [name, matrix] :
-       estimate_gram(model, data, kPad, {.batch_size = 4}).matrices) {
+       estimate_gram(model, data, test::kTinyPad, {.batch_size = 4}).matrices) {
     EXPECT_LT(error(matrix, expected.at(name)), 2e-6) << name;
   }
 }
 
 TEST(EstimateGram, LimitDrawsASubsetBySeed) {
-  const Dataset data = small_data();
+  const Dataset data = texts();
   const Matrices expected =
       define_grams(Architecture::kBert, data, draw_subset(5, 2, 8));
   Encoder model = tiny_encoder(Architecture::kBert);
   const GramResult result =
-      estimate_gram(model, data, kPad, {.limit = 2, .seed = 8});
+      estimate_gram(model, data, test::kTinyPad, {.limit = 2, .seed = 8});
   EXPECT_EQ(result.num_examples, 5);
   EXPECT_EQ(result.num_examples_used, 2);
   for (const auto& [name, matrix] : result.matrices) {
@@ -133,13 +131,14 @@ TEST(EstimateGram, LimitDrawsASubsetBySeed) {
 }
 
 TEST(EstimateGram, ProductsOfInputsStayFloat32UnderAutocast) {
-  const Dataset data = small_data();
+  const Dataset data = texts();
   const Matrices expected =
       define_grams(Architecture::kBert, data, {0, 1, 2, 3, 4});
   Encoder model = tiny_encoder(Architecture::kBert);
   double largest = 0;
   for (const auto& [name, matrix] :
-       estimate_gram(model, data, kPad, {.bfloat16 = true}).matrices) {
+       estimate_gram(model, data, test::kTinyPad, {.bfloat16 = true})
+           .matrices) {
     EXPECT_EQ(matrix.scalar_type(), at::kFloat);
     const double its_error = error(matrix, expected.at(name));
     EXPECT_LT(its_error, 0.03) << name;
@@ -159,24 +158,26 @@ TEST(EstimateGram, LeavesTheModelAsItWas) {
   model->eval();
   const at::Tensor before = batch.logits(model);
   model->train();
-  const auto first = estimate_gram(model, small_data(), kPad, {}).matrices;
+  const auto first = estimate_gram(model, texts(), test::kTinyPad, {}).matrices;
   EXPECT_TRUE(model->is_training());
   set_interrupt_hook([] { throw Interrupted("stop"); });
-  EXPECT_THROW(estimate_gram(model, small_data(), kPad, {}), Interrupted);
+  EXPECT_THROW(estimate_gram(model, texts(), test::kTinyPad, {}), Interrupted);
   set_interrupt_hook(nullptr);
   EXPECT_TRUE(model->is_training());
   model->eval();
   EXPECT_TRUE(at::equal(batch.logits(model), before));
-  const auto second = estimate_gram(model, small_data(), kPad, {}).matrices;
+  const auto second =
+      estimate_gram(model, texts(), test::kTinyPad, {}).matrices;
   EXPECT_TRUE(at::equal(first.back().second, second.back().second));
 }
 
 TEST(EstimateGram, OptionsOutOfRange) {
   Encoder model = tiny_encoder(Architecture::kBert);
   EXPECT_THROW(
-      estimate_gram(model, small_data(), kPad, {.limit = 0}), InputError);
+      estimate_gram(model, texts(), test::kTinyPad, {.limit = 0}), InputError);
   EXPECT_THROW(
-      estimate_gram(model, small_data(), kPad, {.batch_size = 0}), InputError);
+      estimate_gram(model, texts(), test::kTinyPad, {.batch_size = 0}),
+      InputError);
 }
 
 } // namespace

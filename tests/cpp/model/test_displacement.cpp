@@ -5,6 +5,7 @@
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
+#include "expect_close.h"
 #include "merganser/model/encoder.h"
 #include "support/tiny_encoder.h"
 
@@ -37,11 +38,6 @@ double inner(const Tensors& a, const Tensors& b) {
     sum += (a[i] * b[i]).sum().item<double>();
   }
   return sum;
-}
-
-void expect_close(const at::Tensor& actual, const at::Tensor& expected) {
-  const double error = (actual - expected).norm().item<double>();
-  EXPECT_LE(error, 1e-7 * expected.norm().item<double>());
 }
 
 struct Case {

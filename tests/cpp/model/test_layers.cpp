@@ -8,6 +8,7 @@
 
 #include <functional>
 
+#include "expect_close.h"
 #include "merganser/model/layers.h"
 
 namespace merganser {
@@ -21,11 +22,6 @@ using LayerFunction = std::function<at::Tensor(
 
 at::Tensor parameter(at::IntArrayRef shape) {
   return at::randn(shape).requires_grad_(true);
-}
-
-void expect_close(const at::Tensor& actual, const at::Tensor& expected) {
-  const double error = (actual - expected).norm().item<double>();
-  EXPECT_LE(error, 1e-5 * expected.norm().item<double>());
 }
 
 void expect_squares_per_example(

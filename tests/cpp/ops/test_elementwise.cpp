@@ -12,7 +12,7 @@ namespace {
 
 // Calls test(input type, accumulator type, n).
 template <typename Test>
-void for_all_cases(Test test) {
+void for_all_sizes(Test test) {
   at::manual_seed(0);
   for (const int64_t n : kSizes) {
     for (const int threads : {1, 3}) {
@@ -31,7 +31,7 @@ void for_all_cases(Test test) {
 }
 
 TEST(SquareAccumulate, HasTheBitsOfItsDefinition) {
-  for_all_cases([](at::ScalarType in, at::ScalarType out, int64_t n) {
+  for_all_sizes([](at::ScalarType in, at::ScalarType out, int64_t n) {
     const at::Tensor grad = hard_numbers(n, in);
     at::Tensor fused = hard_numbers(n, out);
     at::Tensor expected = fused.clone();
@@ -55,7 +55,7 @@ TEST(SquareAccumulate, KeepsTinyFishers) {
 }
 
 TEST(AdamFisherStep, HasTheBitsOfItsDefinition) {
-  for_all_cases([](at::ScalarType in, at::ScalarType out, int64_t n) {
+  for_all_sizes([](at::ScalarType in, at::ScalarType out, int64_t n) {
     for (const bool with_fisher : {true, false}) {
       at::Tensor state[2][4];
       for (int k = 0; k < 4; ++k) {
@@ -192,7 +192,7 @@ struct MergeCase {
 TEST(Merge, HasTheBitsOfItsDefinition) {
   for (int f = 0; f <= static_cast<int>(MergeFormula::kEwr); ++f) {
     const MethodInfo& method = method_of(static_cast<MergeFormula>(f));
-    for_all_cases([&](at::ScalarType in, at::ScalarType, int64_t n) {
+    for_all_sizes([&](at::ScalarType in, at::ScalarType, int64_t n) {
       SCOPED_TRACE(method.name);
       for (const int64_t count : {1, 3}) {
         const MergeCase given(n, count, in);

@@ -74,7 +74,7 @@ void check(
 }
 
 template <typename Test>
-void for_all_cases(Test test) {
+void for_all_shapes(Test test) {
   at::manual_seed(0);
   for (const Shape& s : kShapes) {
     for (const at::ScalarType type : kInputTypes) {
@@ -89,7 +89,7 @@ void for_all_cases(Test test) {
 }
 
 TEST(LinearSquareAccumulate, EqualsItsDefinition) {
-  for_all_cases([](const Shape& s, at::ScalarType in, at::ScalarType out) {
+  for_all_shapes([](const Shape& s, at::ScalarType in, at::ScalarType out) {
     const at::Tensor a = tokens(s, s.in, in);
     const at::Tensor d = tokens(s, s.out, in);
     check(
@@ -136,7 +136,7 @@ TEST(LinearSquareAccumulate, SpreadsOnlyTheNanItIsGiven) {
 }
 
 TEST(BiasSquareAccumulate, EqualsItsDefinition) {
-  for_all_cases([](const Shape& s, at::ScalarType in, at::ScalarType out) {
+  for_all_shapes([](const Shape& s, at::ScalarType in, at::ScalarType out) {
     const at::Tensor d = tokens(s, s.out, in);
     check(
         {s.out},
@@ -147,7 +147,7 @@ TEST(BiasSquareAccumulate, EqualsItsDefinition) {
 }
 
 TEST(LayerNormSquareAccumulate, EqualsItsDefinition) {
-  for_all_cases([](const Shape& s, at::ScalarType in, at::ScalarType out) {
+  for_all_shapes([](const Shape& s, at::ScalarType in, at::ScalarType out) {
     const at::Tensor x = tokens(s, s.out, in);
     const at::Tensor d = tokens(s, s.out, in);
     check(
@@ -161,7 +161,7 @@ TEST(LayerNormSquareAccumulate, EqualsItsDefinition) {
 }
 
 TEST(EmbeddingSquareAccumulate, EqualsItsDefinition) {
-  for_all_cases([](const Shape& s, at::ScalarType in, at::ScalarType out) {
+  for_all_shapes([](const Shape& s, at::ScalarType in, at::ScalarType out) {
     for (const int64_t rows : {1, 30}) {
       const at::Tensor ids =
           at::randint(rows, {s.tokens, s.examples}, at::kLong).t();

@@ -4,13 +4,10 @@
 #include "merganser/recipe/methods.h"
 #include "merganser/recipe/parameter_values.h"
 #include "merganser/recipe/recipe.h"
+#include "parse_recipe.h"
 
 namespace merganser::test {
 namespace {
-
-Recipe parse(const std::string& yaml) {
-  return Recipe::parse(yaml, "/recipes", "r.yaml");
-}
 
 double value(const Settings& settings, const std::string& name) {
   return *settings.at(name).at("any tensor", 0.5);
@@ -30,7 +27,7 @@ std::vector<double> weights(const Recipe& recipe) {
 }
 
 TEST(Recipe, ReadsEveryKey) {
-  const Recipe recipe = parse(R"(
+  const Recipe recipe = parse_recipe(R"(
 merge_method: removal
 base_model: ../models/base/
 base_fisher: base.safetensors
@@ -72,21 +69,21 @@ TEST(Recipe, NormalizesLinearWeightsByDefault) {
       "models: [{model: a, parameters: {weight: 1}}, "
       "{model: b, parameters: {weight: 3}}]\n";
   EXPECT_EQ(
-      weights(parse("merge_method: linear\n" + models)),
+      weights(parse_recipe("merge_method: linear\n" + models)),
       (std::vector<double>{0.25, 0.75}));
   EXPECT_EQ(
-      weights(parse(
+      weights(parse_recipe(
           "merge_method: linear\nparameters: {normalize: false}\n" + models)),
       (std::vector<double>{1, 3}));
   EXPECT_EQ(
-      weights(parse("merge_method: task_arithmetic\n" + models)),
+      weights(parse_recipe("merge_method: task_arithmetic\n" + models)),
       (std::vector<double>{1, 3}));
 }
 
 // mergekit's dtype is also that of the output unless out_dtype is set.
 TEST(Recipe, DtypeIsTheTypeOfTheOutputToo) {
-  const Recipe recipe =
-      parse("{merge_method: linear, models: [{model: a}], dtype: float16}");
+  const Recipe recipe = parse_recipe(
+      "{merge_method: linear, models: [{model: a}], dtype: float16}");
   EXPECT_EQ(recipe.out_dtype, DType::kF16);
   EXPECT_FALSE(recipe.float64);
 }
@@ -103,7 +100,7 @@ class BadRecipes : public ::testing::TestWithParam<BadRecipe> {};
 TEST_P(BadRecipes, AreRefusedWithTheirPlace) {
   const BadRecipe& bad = GetParam();
   try {
-    parse(bad.yaml);
+    parse_recipe(bad.yaml);
     FAIL() << "was accepted";
   } catch (const InputError& error) {
     const std::string message = error.what();
@@ -352,7 +349,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(Recipe, ListsAllProblemsAtOnce) {
   try {
-    parse(R"(
+    parse_recipe(R"(
 merge_method: ties
 base_modell: b
 models:
@@ -392,7 +389,7 @@ dtype: int8
 // The rest is checked as well.
 TEST(Recipe, ListsProblemsNextToAnUnknownMethod) {
   try {
-    parse("merge_method: tie\nmodels: [{model: a, x: 1}]\nheads: 1");
+    parse_recipe("merge_method: tie\nmodels: [{model: a, x: 1}]\nheads: 1");
     FAIL() << "was accepted";
   } catch (const InputError& error) {
     const std::string message = error.what();
@@ -405,7 +402,7 @@ TEST(Recipe, ListsProblemsNextToAnUnknownMethod) {
 
 // Values are interpolated over the layers, or set by rules, as in mergekit.
 TEST(Recipe, SettingsDependOnTheTensor) {
-  const Recipe recipe = parse(R"(
+  const Recipe recipe = parse_recipe(R"(
 merge_method: slerp
 base_model: b
 models: [{model: a}]
@@ -429,7 +426,7 @@ parameters:
 }
 
 TEST(Recipe, ReadsSlices) {
-  const Recipe recipe = parse(R"(
+  const Recipe recipe = parse_recipe(R"(
 merge_method: task_arithmetic
 base_model: base
 slices:
@@ -450,7 +447,7 @@ slices:
 
 // mergekit's mapping of a model, for paths with + or @ in their names.
 TEST(Recipe, TakesModelsAsMappings) {
-  const Recipe recipe = parse(R"(
+  const Recipe recipe = parse_recipe(R"(
 merge_method: task_arithmetic
 base_model: {model: {path: base+x, revision: null}, lora: null}
 models:
@@ -468,7 +465,7 @@ models:
 
 // The values are those of PyYAML 6: yaml.safe_load resolves merge keys so.
 TEST(Recipe, ReadsMergeKeys) {
-  const Recipe recipe = parse(R"(
+  const Recipe recipe = parse_recipe(R"(
 merge_method: ties
 base_model: base
 models:
@@ -496,7 +493,7 @@ models:
 
 // mergekit's optional keys are None for a key without a value.
 TEST(Recipe, TakesNullForAbsent) {
-  const Recipe recipe = parse(R"(
+  const Recipe recipe = parse_recipe(R"(
 merge_method: linear
 base_model: ~
 parameters:
@@ -522,7 +519,7 @@ models:
   EXPECT_EQ(recipe.models[0].fisher, std::nullopt);
   EXPECT_TRUE(recipe.models[0].parameters.empty());
   EXPECT_EQ(value(recipe.models[1].parameters, "weight"), 2);
-  EXPECT_TRUE(parse(R"(
+  EXPECT_TRUE(parse_recipe(R"(
 merge_method: passthrough
 models: ~
 slices:
@@ -535,8 +532,9 @@ slices:
 
 TEST(Recipe, RefusesSeveralDocuments) {
   EXPECT_THROW(
-      parse("merge_method: linear\n---\nmerge_method: linear"), InputError);
-  EXPECT_THROW(parse(""), InputError);
+      parse_recipe("merge_method: linear\n---\nmerge_method: linear"),
+      InputError);
+  EXPECT_THROW(parse_recipe(""), InputError);
 }
 
 } // namespace

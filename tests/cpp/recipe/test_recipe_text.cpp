@@ -2,15 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include "parse_recipe.h"
+
 namespace merganser::test {
 namespace {
 
-Recipe parse(const std::string& yaml) {
-  return Recipe::parse(yaml, "/recipes", "r.yaml");
-}
-
 TEST(RecipeText, IsARecipeWithTheSameKeys) {
-  const Recipe recipe = parse(R"(
+  const Recipe recipe = parse_recipe(R"(
 merge_method: gradient_matching
 base_model: "../models/a base: 1"
 base_fisher: base.safetensors
@@ -29,7 +27,7 @@ dtype: float64
 out_dtype: bfloat16
 )");
   const std::string text = recipe_text(recipe);
-  const Recipe read = parse(text);
+  const Recipe read = parse_recipe(text);
   EXPECT_EQ(recipe_text(read), text);
   EXPECT_EQ(read.method, recipe.method);
   EXPECT_EQ(read.base_model, "/models/a base: 1");

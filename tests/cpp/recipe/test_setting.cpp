@@ -26,7 +26,9 @@ constexpr ParameterInfo kWhole = {
     .min = 0,
     .max = 9007199254740992};
 
-Setting parse(const std::string& yaml, const ParameterInfo& parameter = kAny) {
+Setting parse_setting(
+    const std::string& yaml,
+    const ParameterInfo& parameter = kAny) {
   return Setting::parse(
       YamlValue::parse("p: " + yaml, "r.yaml").at("p"), parameter);
 }
@@ -51,7 +53,7 @@ double interpolated(const std::vector<double>& values, double depth) {
 TEST(Setting, TakesNumbers) {
   for (const auto& [yaml, number] :
        {std::pair("0.5", 0.5), {"-2e3", -2000.0}, {"[7]", 7.0}}) {
-    const Setting setting = parse(yaml);
+    const Setting setting = parse_setting(yaml);
     EXPECT_TRUE(setting.is_constant()) << yaml;
     EXPECT_FALSE(setting.is_sweep()) << yaml;
     EXPECT_EQ(setting.outputs(), 1u) << yaml;
@@ -59,34 +61,35 @@ TEST(Setting, TakesNumbers) {
       EXPECT_EQ(setting.at("any", depth), number) << yaml;
     }
   }
-  EXPECT_EQ(parse("0.5").to_yaml(), "0.5");
-  EXPECT_EQ(parse("1", kPositiveShare).at("t", 0), 1);
+  EXPECT_EQ(parse_setting("0.5").to_yaml(), "0.5");
+  EXPECT_EQ(parse_setting("1", kPositiveShare).at("t", 0), 1);
 }
 
 TEST(Setting, TakesAutoWhereTheParameterMayBe) {
-  const Setting setting = parse("auto", kMeasured);
+  const Setting setting = parse_setting("auto", kMeasured);
   EXPECT_TRUE(std::isnan(*setting.at("t", 0)));
   EXPECT_TRUE(setting.is_constant());
   EXPECT_EQ(setting.to_yaml(), "auto");
-  EXPECT_EQ(parse("0.5", kMeasured).at("t", 0), 0.5);
+  EXPECT_EQ(parse_setting("0.5", kMeasured).at("t", 0), 0.5);
   const Setting rules =
-      parse("[{filter: mlp, value: auto}, {value: 2}]", kMeasured);
+      parse_setting("[{filter: mlp, value: auto}, {value: 2}]", kMeasured);
   EXPECT_TRUE(std::isnan(*rules.at("x.mlp", 0)));
   EXPECT_EQ(rules.at("x", 0), 2);
 }
 
 TEST(Setting, KeepsFlagsAsNumbers) {
   for (const char* yes : {"true", "yes", "1"}) {
-    EXPECT_EQ(parse(yes, kFlag).at("t", 0), 1) << yes;
+    EXPECT_EQ(parse_setting(yes, kFlag).at("t", 0), 1) << yes;
   }
   for (const char* no : {"false", "no", "0"}) {
-    EXPECT_EQ(parse(no, kFlag).at("t", 0), 0) << no;
+    EXPECT_EQ(parse_setting(no, kFlag).at("t", 0), 0) << no;
   }
 }
 
 TEST(Setting, KeepsWholeNumbersExactly) {
-  EXPECT_EQ(parse("9007199254740991", kWhole).at("t", 0), 9007199254740991.0);
-  EXPECT_EQ(parse("0", kWhole).at("t", 0), 0);
+  EXPECT_EQ(
+      parse_setting("9007199254740991", kWhole).at("t", 0), 9007199254740991.0);
+  EXPECT_EQ(parse_setting("0", kWhole).at("t", 0), 0);
 }
 
 TEST(Setting, InterpolatesOverTheDepth) {
@@ -97,7 +100,7 @@ TEST(Setting, InterpolatesOverTheDepth) {
     for (const double value : values) {
       yaml += std::to_string(value) + ", ";
     }
-    const Setting setting = parse(yaml + "]");
+    const Setting setting = parse_setting(yaml + "]");
     EXPECT_EQ(setting.is_constant(), values.size() == 1);
     for (int layer = 0; layer <= 12; ++layer) {
       const double depth = layer / 12.0;
@@ -107,11 +110,11 @@ TEST(Setting, InterpolatesOverTheDepth) {
     EXPECT_EQ(setting.at("t", 0), values.front());
     EXPECT_EQ(setting.at("t", 1), values.back());
   }
-  EXPECT_EQ(parse("[0, 0.5, 1]").to_yaml(), "[0, 0.5, 1]");
+  EXPECT_EQ(parse_setting("[0, 0.5, 1]").to_yaml(), "[0, 0.5, 1]");
 }
 
 TEST(Setting, TakesTheFirstRuleThatFits) {
-  const Setting setting = parse(
+  const Setting setting = parse_setting(
       "[{filter: layer.1, value: 1}, {filter: mlp, value: [2, 4]},"
       " {filter: layer, value: 3}]");
   EXPECT_EQ(setting.at("layer.1.mlp.weight", 1), 1);
@@ -123,13 +126,13 @@ TEST(Setting, TakesTheFirstRuleThatFits) {
 }
 
 TEST(Setting, TakesOneRuleOrOneForAll) {
-  const Setting one = parse("{filter: mlp, value: 2}");
+  const Setting one = parse_setting("{filter: mlp, value: 2}");
   EXPECT_EQ(one.at("mlp.weight", 0), 2);
   EXPECT_EQ(one.at("norm", 0), std::nullopt);
   EXPECT_FALSE(one.is_constant());
   EXPECT_EQ(one.to_yaml(), "[{filter: \"mlp\", value: 2}]");
   for (const char* all : {"{filter: '*', value: 2}", "[{value: 2}]"}) {
-    const Setting setting = parse(all);
+    const Setting setting = parse_setting(all);
     EXPECT_EQ(setting.at("norm", 0), 2) << all;
     EXPECT_TRUE(setting.is_constant()) << all;
     EXPECT_EQ(setting.to_yaml(), "2") << all;
@@ -137,7 +140,7 @@ TEST(Setting, TakesOneRuleOrOneForAll) {
 }
 
 TEST(Setting, SweepsHaveAValueForEachOutput) {
-  const Setting setting = parse("{sweep: [0.2, 0.4, 0.8]}", kShare);
+  const Setting setting = parse_setting("{sweep: [0.2, 0.4, 0.8]}", kShare);
   EXPECT_TRUE(setting.is_sweep());
   EXPECT_FALSE(setting.is_constant());
   EXPECT_EQ(setting.outputs(), 3u);
@@ -147,7 +150,7 @@ TEST(Setting, SweepsHaveAValueForEachOutput) {
     EXPECT_EQ(setting.at("t", depth, 2), 0.8);
   }
   EXPECT_EQ(setting.to_yaml(), "{sweep: [0.2, 0.4, 0.8]}");
-  EXPECT_EQ(parse("{sweep: [1]}").outputs(), 1u);
+  EXPECT_EQ(parse_setting("{sweep: [1]}").outputs(), 1u);
 }
 
 // The printed YAML reads as the same setting.
@@ -157,7 +160,7 @@ TEST(Setting, PrintsWhatItReads) {
         "[0.1, 0.7]",
         "{sweep: [0.1, 0.7]}",
         "[{filter: \"a: \\\"b\\\"\", value: 0.1}, {value: [0.1, 1]}]"}) {
-    EXPECT_EQ(parse(yaml).to_yaml(), yaml);
+    EXPECT_EQ(parse_setting(yaml).to_yaml(), yaml);
   }
 }
 
@@ -205,14 +208,15 @@ TEST(Setting, RefusesOtherValues) {
   for (const Bad& value : bad) {
     SCOPED_TRACE(value.yaml);
     expect_error<InputError>(
-        [&] { parse(value.yaml, value.parameter); },
+        [&] { parse_setting(value.yaml, value.parameter); },
         {std::string("r.yaml:1:") + value.column + ": ", value.words});
   }
 }
 
 TEST(Setting, IsFoundInTheFirstLevelThatHasIt) {
-  const Settings model = {{"a", parse("1")}};
-  const Settings recipe = {{"a", parse("2")}, {"b", parse("3")}};
+  const Settings model = {{"a", parse_setting("1")}};
+  const Settings recipe = {
+      {"a", parse_setting("2")}, {"b", parse_setting("3")}};
   EXPECT_EQ(find_setting("a", {&model, &recipe}), &model.at("a"));
   EXPECT_EQ(find_setting("a", {&recipe, &model}), &recipe.at("a"));
   EXPECT_EQ(find_setting("b", {&model, &recipe}), &recipe.at("b"));

@@ -6,6 +6,8 @@
 
 namespace merganser::test {
 
+inline constexpr int32_t kTinyPad = 1;
+
 // Two layers, three labels, weights large enough for softmax and GELU to be
 // far from linear.
 inline Encoder tiny_encoder(
@@ -21,7 +23,7 @@ inline Encoder tiny_encoder(
   config.intermediate_size = 11;
   config.max_position_embeddings = 9;
   config.type_vocab_size = 2;
-  config.pad_token_id = 1;
+  config.pad_token_id = kTinyPad;
   config.num_labels = 3;
   config.initializer_range = 0.5;
   const auto model = std::make_shared<EncoderImpl>(config);
