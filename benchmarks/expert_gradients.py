@@ -1,4 +1,4 @@
-"""measured_gradient_matching with the experts' whole gradients in place of rho.
+"""measured_gradient_matching with the experts' full gradients in place of rho.
 
     PYTHONPATH=build/cpu/python python benchmarks/expert_gradients.py out/snippets \\
         data/snippets

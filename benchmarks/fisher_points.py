@@ -7,7 +7,7 @@ or raised to a power: which of these helps.
 RUN is the output of a finished `merganser run` with the merge `linear`. A set's
 train.jsonl and test.jsonl come from the first DATA with DATA/SET/FILE. Every choice
 uses training texts; test sets are only measured. KEEP keeps every Fisher and outcome;
-what is there is not computed again. Prints Markdown.
+existing results are not computed again. Prints Markdown.
 """
 
 import argparse

@@ -38,7 +38,7 @@ target_compile_options(merganser_options INTERFACE
 # GCC 12 warns of overlapping copies inside std::string (its bug 105651).
 target_compile_options(merganser_options INTERFACE
   $<$<AND:$<COMPILE_LANG_AND_ID:CXX,GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-restrict>)
-# GCC takes the files that a unity source includes for headers.
+# GCC treats the files that a unity source includes as headers.
 if(CMAKE_UNITY_BUILD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_compile_options(merganser_options INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-Wno-subobject-linkage>)

@@ -32,7 +32,7 @@ endif()
 set(layers numeric base io text recipe plan merge provenance engine)
 if(MERGANSER_TORCH)
   list(APPEND layers kernels ops model fisher eval train objective
-    experiment)
+    search experiment)
 endif()
 list(TRANSFORM layers PREPEND ${CMAKE_SOURCE_DIR}/csrc/merganser/)
 install(DIRECTORY ${layers}

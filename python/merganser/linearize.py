@@ -46,7 +46,7 @@ def linearize(model: Model) -> Model:
     Raises:
         InputError: no trainable parameter, a model that is linearized already; from the
             forward pass: an operation without forward-mode derivatives, a key-value
-            cache, a loss that is no function of transformers.
+            cache, a loss that is not one of transformers' functions.
 
     Source: Ortiz-Jimenez et al., arXiv 2305.12827; docs/method.md, section 5.
     """

@@ -123,6 +123,8 @@ def mismatch(
                 carrier.diagonal(fisher, "base_fisher", base, origin, others)
             )
             del fisher  # as large as the model
+            if not any(bool(x.any()) for x in h0.values()):
+                raise InputError("base_fisher is 0 everywhere")
         goal = None if target is None else carrier.read(target, "target")
         forward = Forward(carrier.module, loss, dtype)
         for task in tasks:

@@ -67,10 +67,11 @@ class MismatchResult(Mapping[str, CandidateMismatch]):
         return json.dumps(asdict(self), indent=2)
 
     def table(self) -> str:
-        """The norms as text: a row per candidate, task and group."""
+        """The norms as text, a row per candidate, task and group; below them how many
+        parameters H_0 leaves out, and the sides of the target's identity."""
         rows = [["model", "part", "mismatch", "explained", "rest"]]
         if self.parameters_without_h0 is not None:
-            rows[0] += ["mismatch, 1/H0", "rest, 1/H0"]
+            rows[0] += [f"{part}, 1/H0" for part in rows[0][2:]]
         for name, found in self.candidates.items():
             parts = {"total": found.total, **found.tasks, **found.groups}
             rows += [[name, part, *self._cells(x)] for part, x in parts.items()]
@@ -82,13 +83,29 @@ class MismatchResult(Mapping[str, CandidateMismatch]):
                 for place, (cell, width) in enumerate(zip(row, widths, strict=True))
             ]
             lines.append("  ".join(cells).rstrip())
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._notes()])
+
+    def _notes(self) -> list[str]:
+        if self.parameters_without_h0 is None:
+            return []
+        notes = [
+            f"H0 = 0 for {self.parameters_without_h0} of {self.parameters} parameters, "
+            "which norms in 1/H0 leave out."
+        ]
+        if self.target is not None:
+            notes.append(
+                "Target, where H0 > 0: |theta* - theta_TA| = "
+                f"{self.target.left_norm:.4g}, |m(theta*) / H0| = "
+                f"{self.target.right_norm:.4g}; of the difference of both sides "
+                f"{self.target.difference_norm:.4g}, cosine {self.target.cosine:.4f}."
+            )
+        return notes
 
     def _cells(self, found: Mismatch) -> list[str]:
         norms = [found.mismatch, found.explained, found.rest]
         cells = ["-" if n is None else f"{n.norm:.4g}" for n in norms]
         if self.parameters_without_h0 is not None:
-            for n in (found.mismatch, found.rest):
+            for n in norms:
                 cells.append("-" if n is None else f"{n.h0_inverse_norm:.4g}")
         return cells
 

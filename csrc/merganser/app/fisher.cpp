@@ -65,7 +65,7 @@ void fisher(const Options& options, const CommonOptions& common) {
     throw InputError("expected --base and --base-data together, got one");
   }
   if (options.along && !options.at) {
-    throw InputError("expected --at with --along, the end of the way");
+    throw InputError("--along requires --at, the model at its end");
   }
   if (options.along && *options.along < 1) {
     throw InputError(

@@ -1,7 +1,8 @@
 // The executable `merganser`. It links the torch-free core only, so that merge,
 // plan and inspect start in milliseconds. merganser-torch has the other
 // commands and replaces this process on demand; report and the fisher commands
-// that read optimizer states and strangers' files are the Python package's.
+// that read optimizer states and other programs' files are the Python
+// package's.
 
 #include <algorithm>
 #include <array>

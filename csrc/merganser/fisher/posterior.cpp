@@ -21,7 +21,7 @@ void check_shape(
     const std::string& name) {
   if (tensor.sizes() != expected.sizes()) {
     throw InputError(fmt::format(
-        "{} of tensor {} has another shape than its mean", what, name));
+        "{} of tensor {} differs in shape from its mean", what, name));
   }
 }
 
@@ -81,7 +81,7 @@ void check_compatible(const Posterior& posterior, const Posterior& base) {
 void check_weights(const std::vector<double>& weights, size_t count) {
   if (count == 0 || weights.size() != count) {
     throw InputError(fmt::format(
-        "expected one weight per posterior, got {} weights of {} posteriors",
+        "expected one weight per posterior, got {} weights for {} posteriors",
         weights.size(),
         count));
   }
@@ -108,8 +108,8 @@ Posterior::Posterior(const Tensors& mean, const Tensors& precision) {
     const at::Tensor& own = find(mean_, name, "the mean");
     check_shape(x, own, "the precision", name);
     if (!own.is_floating_point()) {
-      throw InputError(
-          fmt::format("tensor {} has a precision, but is not floating", name));
+      throw InputError(fmt::format(
+          "tensor {} has a precision, but is not floating-point", name));
     }
     const at::Tensor valid = x.isfinite() & (x >= 0);
     if (!valid.all().item<bool>()) {

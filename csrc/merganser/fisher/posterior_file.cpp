@@ -121,7 +121,7 @@ Posterior Posterior::laplace(
   }
   if (!may_belong_to(own, checkpoint)) {
     throw InputError(fmt::format(
-        "{}: the Fisher belongs to another model than {}",
+        "{}: the Fisher belongs to a different model than {}",
         fisher.string(),
         model.string()));
   }

@@ -1,9 +1,10 @@
 #include "merganser/model/classifier.h"
 
-#include <algorithm>
-
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+
+#include <algorithm>
 
 #include "merganser/base/error.h"
 
@@ -19,6 +20,14 @@ Classifier::Classifier(const std::filesystem::path& folder) : folder_(folder) {
         fmt::join(loaded.fresh, ", ")));
   }
   encoder = std::move(loaded.model);
+  for (const auto& item : encoder->named_parameters()) {
+    if (!item.value().isfinite().all().item<bool>()) {
+      throw InputError(fmt::format(
+          "{}: tensor {} has values that are not finite",
+          folder.string(),
+          item.key()));
+    }
+  }
   tokenizer = Tokenizer::load(folder);
   check_vocabulary(*tokenizer, encoder->config(), folder);
 }

@@ -13,8 +13,8 @@ namespace merganser {
 // A fine-tuned model with its tokenizer.
 class MERGANSER_API Classifier {
  public:
-  // Throws InputError when the directory has no classification head: a newly
-  // initialized one would only give noise.
+  // Throws InputError when the directory has no classification head (a newly
+  // initialized one would only give noise) or a tensor that is not finite.
   explicit Classifier(const std::filesystem::path& folder);
 
   // Throws InputError when max_length exceeds the model's maximum.

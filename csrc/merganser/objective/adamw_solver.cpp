@@ -35,7 +35,7 @@ class AdamWSolver : public Solver {
     const double weight = objective_.total_weight();
     const double norm = flat_norm(objective_.arena().gradients) / weight;
     if (!std::isfinite(objective) || !std::isfinite(norm)) {
-      learning_rate_ /= 2;
+      reject();
       return {.rejected = 1, .not_finite = 1, .diverged = true};
     }
     const double warmup =
@@ -47,6 +47,10 @@ class AdamWSolver : public Solver {
     return {};
   }
 
+  bool reject() override {
+    learning_rate_ /= 2;
+    return true;
+  }
   int64_t steps_per_evaluation() const override {
     return std::max<int64_t>(1, options_.steps_or_default() / kEvaluations);
   }

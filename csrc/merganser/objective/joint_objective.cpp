@@ -28,7 +28,7 @@ FlatFisher read_fisher_of(
   FlatFisher flat = read_flat_fisher(arena, fisher);
   if (!flat.may_belong_to(Checkpoint(model).content_hash())) {
     throw InputError(fmt::format(
-        "{}: the Fisher belongs to another model than {}; estimate it with "
+        "{}: the Fisher belongs to a different model than {}; estimate it with "
         "merganser fisher --model",
         fisher.string(),
         model.string()));

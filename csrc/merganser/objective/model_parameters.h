@@ -10,7 +10,7 @@ namespace merganser {
 
 // The parameters of `model`, read from `folder`, as a flat array laid out like
 // the arena of the model in `base`. Throws InputError naming the first tensor
-// that has another shape than the base's, or values that are not finite.
+// that has another shape than the base's.
 MERGANSER_API at::Tensor flat_parameters(
     const Classifier& model,
     const std::filesystem::path& folder,

@@ -12,7 +12,7 @@ namespace {
 
 constexpr double kQuantile = 0.999;
 constexpr int64_t kSample = 1'000'000; // elements that the quantile looks at
-constexpr int64_t kTrials = 20;
+constexpr int64_t kNewtonTrials = 20;
 constexpr double kFactor = 4; // between the dampings of two trials
 // Share of the decrease along the gradient that a step must bring. The
 // quadratic model promises at least one half; a step with a smaller ratio has
@@ -66,7 +66,7 @@ class NewtonSolver : public Solver {
     damping_ = damping_ > 0 ? damping_ / kFactor : first_damping(curvature_);
     const at::Tensor start = arena.parameters.clone();
     SolverStep result;
-    for (; result.rejected < kTrials; ++result.rejected) {
+    for (; result.rejected < kNewtonTrials; ++result.rejected) {
       const at::Tensor direction = arena.gradients / (curvature_ + damping_);
       const double slope = at::dot(arena.gradients, direction).item<double>();
       arena.parameters.copy_(start).sub_(direction);

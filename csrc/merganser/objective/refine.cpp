@@ -136,7 +136,16 @@ class Refinement {
         objective_.arena().parameters.copy_(best_);
       }
     }
-    const RefineStep step = evaluate(end - 1, all);
+    RefineStep step = evaluate(end - 1, all);
+    if (!std::isfinite(step.objective) || !std::isfinite(step.held_out)) {
+      objective_.arena().parameters.copy_(best_);
+      ++step.rejected;
+      ++step.not_finite;
+      if (!solver_->reject()) {
+        all.stopped = kObjectiveNotFinite;
+      }
+      step.setting = solver_->setting();
+    }
     state_.stopped = all.stopped;
     record(step);
     return true;

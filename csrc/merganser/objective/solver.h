@@ -23,6 +23,7 @@ struct SolverStep {
 
 // Reasons to stop.
 constexpr const char* kNotFinite = "the gradient is not finite";
+constexpr const char* kObjectiveNotFinite = "the objective is not finite";
 constexpr const char* kNoBetterStep = "cross-validation finds no better step";
 constexpr const char* kNoStep = "no step lowers the objective";
 
@@ -32,6 +33,11 @@ class Solver {
   virtual ~Solver() = default;
 
   virtual SolverStep step(int64_t number) = 0; // from 1
+  // Answers that the objective is not finite after the last step, and that the
+  // next one begins at the best point so far. False: it would be the same step.
+  virtual bool reject() {
+    return false;
+  }
   virtual int64_t steps_per_evaluation() const {
     return 1;
   }

@@ -15,7 +15,7 @@ namespace {
 // rank of the number of examples.
 constexpr double kOffDiagonal = 0.9;
 constexpr size_t kFolds = 5; // parts of the examples, to choose a damping
-constexpr int64_t kTrials = 12;
+constexpr int64_t kSubspaceTrials = 12;
 // Eigenvalues below this share of the largest one are zero to rounding.
 constexpr double kNoCurvature = 1e-12;
 
@@ -94,7 +94,7 @@ class SubspaceSolver : public Solver {
     const double before = objective_.training();
     const at::Tensor start = arena.parameters.clone();
     double length = 1;
-    for (; result.rejected < kTrials; ++result.rejected) {
+    for (; result.rejected < kSubspaceTrials; ++result.rejected) {
       move_in_subspace(arena, subspace_, solve(whole, damping_) * length);
       const double now = objective_.training();
       if (now < before) { // false for NaN

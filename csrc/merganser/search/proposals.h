@@ -22,7 +22,7 @@ using SearchScore = std::pair<double, double>;
 // normal steps from the best point so far, whose length follows the rule of one
 // success in five (Rechenberg 1973). Lists alone have all their combinations
 // once, in an order that spreads them. What comes next depends on the seed and
-// on what was told, and not on the number of trials.
+// on the scores reported so far, and not on the number of trials.
 class MERGANSER_API Proposals {
  public:
   Proposals(SearchSpace space, uint64_t seed);

@@ -205,8 +205,9 @@ class Search {
       size_t position) const {
     if (trial.values != values) {
       throw InputError(fmt::format(
-          "{}: trial {} of the journal has other values than this version of "
-          "Merganser proposes; choose another output path",
+          "{}: trial {} of the journal has values different from those that "
+          "this "
+          "version of Merganser proposes; choose another output path",
           options_.out.string(),
           position));
     }

@@ -20,7 +20,7 @@ namespace merganser {
 class MERGANSER_API Proximal {
  public:
   // Throws InputError when a file lacks a tensor or has one of another shape,
-  // or when every file belongs to another model than model_hash.
+  // or when every file belongs to a different model than model_hash.
   Proximal(
       const Arena& arena,
       const std::vector<std::filesystem::path>& fishers,

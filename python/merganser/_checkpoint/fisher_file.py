@@ -16,7 +16,7 @@ from .safetensors import mapped_tensors, write_tensors
 
 
 def check_output(out: str | os.PathLike) -> Path:
-    """Refuses a file that is no Fisher, as the executable does."""
+    """Refuses a file that is not a Fisher, as the executable does."""
     path = Path(out)
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: expected a name that ends in .safetensors")

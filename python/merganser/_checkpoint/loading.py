@@ -1,4 +1,4 @@
-"""Reading of PyTorch files of strangers: tensors, numbers and texts, never code."""
+"""Reading of other programs' PyTorch files: tensors, numbers and texts, never code."""
 
 from __future__ import annotations
 

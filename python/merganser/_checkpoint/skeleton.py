@@ -78,7 +78,7 @@ def _adapted(directory: Path) -> nn.Module:
     base = Path(given["base_model_name_or_path"])
     if not base.is_dir():
         raise InputError(
-            f"{directory}: the base model {base} is no local directory; {_REMEDY}"
+            f"{directory}: the base model {base} is not a local directory; {_REMEDY}"
         )
     config = peft.PeftConfig.from_pretrained(str(directory))
     config.inference_mode = False

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .. import _C
 from .._C import InputError
 from .._fisher.model_state import trainable_parameters
+from .._fisher.stored import is_of_other_model
 from .._merge.checkpoint import read_state
 from .._merge.states import check_extra, check_shape, finite, some, state_of
 from .._posterior.inputs import Model
@@ -161,6 +162,14 @@ def start_of(
     """theta_0 of the trainable parameters, in their dtypes."""
     parameters = trainable_parameters(model)
     if given is None:
+        # One of the Fishers, the last task's, must be at theta_0.
+        if all(
+            isinstance(f, FisherResult) and is_of_other_model(f, model) for f in fishers
+        ):
+            raise InputError(
+                "the Fisher belongs to a different model than the one to train: its "
+                "hash differs; expected that of its weights now, or start"
+            )
         return [p.detach().clone() for p in parameters.values()]
     if isinstance(given, str | os.PathLike):
         _check_hash(given, fishers)
@@ -183,5 +192,6 @@ def _check_hash(path, fishers: Sequence[FisherResult | Posterior]) -> None:
     hashes = {getattr(f, "base_model_hash", "") for f in fishers}
     if "" not in hashes and _C.content_hash(path) not in hashes:
         raise InputError(
-            f"the Fisher belongs to another model than start, {path}: its hash differs"
+            f"the Fisher belongs to a different model than start, {path}: its hash "
+            "differs"
         )

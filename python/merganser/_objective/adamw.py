@@ -61,9 +61,10 @@ class AdamW:
         )
         self._begun = 0
 
-    def reject(self) -> None:
+    def reject(self) -> bool:
         self._lr /= 2
         self.reset()
+        return True
 
     def step(self, number: int) -> dict[str, Any]:
         """Takes a round of steps. Raises NotFinite for a bad one."""

@@ -33,7 +33,7 @@ class Norms:
 
 @dataclass(frozen=True)
 class Difference:
-    """Norms of two vectors, of their difference, and their cosine."""
+    """Norms of two vectors, of their difference, and their cosine: 0 where one is 0."""
 
     left_norm: float
     right_norm: float
@@ -89,7 +89,7 @@ def compare(pairs: Iterator[tuple[Tensor, Tensor]]) -> Difference:
     aa, bb, dd, ab = sums.tolist()
     left, right = _root(aa), _root(bb)
     length = left * right
-    cosine = ab / length if length else math.nan
+    cosine = ab / length if length else 0.0
     return Difference(left, right, _root(dd), cosine)
 
 

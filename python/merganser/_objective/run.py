@@ -80,16 +80,19 @@ class Run:
         start = time.monotonic()
         try:
             found = self._solver.step(number)
+            held = self._held_out.value()
+            if not math.isfinite(held):
+                raise NotFinite
         except NoStep as reason:
             self._stop(number, reason, start)
             return
         except NotFinite:
             self._carrier.restore(self.best)
-            self._solver.reject()
+            if not self._solver.reject():
+                self.stopped = "the objective is not finite"
             found = {"objective": None, "rejected": 1, "not_finite": 1}
             self._record(number, found, None, start)
             return
-        held = self._held_out.value()
         if held < self.steps[self.kept]["held_out"]:
             self.kept = number
             self.best = self._carrier.snapshot()

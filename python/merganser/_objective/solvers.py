@@ -44,8 +44,9 @@ class Solver(Protocol):
         """Takes step `number`, from 1; returns what the report says about it."""
         ...
 
-    def reject(self) -> None:
-        """Called after a step that raised NotFinite was undone."""
+    def reject(self) -> bool:
+        """Called after a step to values that are not finite was undone. False: the
+        next step would be the same."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -58,8 +59,8 @@ class Solver(Protocol):
 class Memoryless:
     """A solver whose steps depend on the parameters only."""
 
-    def reject(self) -> None:
-        """Never called: the line search rejects such steps."""
+    def reject(self) -> bool:
+        return False
 
     def state(self) -> dict[str, Any]:
         return {}

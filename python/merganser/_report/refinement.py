@@ -21,7 +21,7 @@ def plot_refinement(
     `report` is that of `merganser.refine`, of `merganser refine --json`, or an entry of
     `refinements` in results.json.
     """
-    steps = [step for step in report["steps"] if step["held_out"] is not None]
+    steps = [s for s in report["steps"] if None not in (s["objective"], s["held_out"])]
     numbers = [step["step"] for step in steps]
     # The executable writes objectives per example, merganser.refine totals.
     weight = report.get("total_weight", 1)

@@ -364,7 +364,7 @@ TEST(Posterior, BadInputs) {
       [&] {
         Posterior(mean, {{"w", ones}});
       },
-      "tensor w has another shape");
+      "tensor w differs in shape");
   expect_input_error(
       [&] {
         Posterior(mean, {{"b", -ones}});
@@ -374,7 +374,7 @@ TEST(Posterior, BadInputs) {
       [&] {
         Posterior(mean, {{"count", at::ones({1})}});
       },
-      "not floating");
+      "not floating-point");
   expect_input_error(
       [&] {
         Posterior({{"b", ones / 0}}, {{"b", ones}});

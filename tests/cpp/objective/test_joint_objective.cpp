@@ -112,7 +112,7 @@ TEST(JointObjective, RefusesAFisherOfOtherWeights) {
   options.tasks[0].fisher = models.in("two.safetensors");
   test::expect_error<InputError>(
       [&] { JointObjective objective(options); },
-      {"belongs to another model than"});
+      {"belongs to a different model than"});
 }
 
 TEST(JointObjective, RefusesFewerExamplesThanClasses) {

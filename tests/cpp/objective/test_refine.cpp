@@ -128,11 +128,13 @@ using RefineAdamW = Refine; // the other solvers reject such a step
 TEST_P(RefineAdamW, ResumesAfterAStepThatIsNotFinite) {
   options_.learning_rate = 1e30;
   const RefineResult whole = refine(options_);
-  EXPECT_FALSE(std::isfinite(whole.steps[1].objective));
-  // The second step finds it, halves the learning rate and returns.
-  EXPECT_EQ(whole.steps[2].rejected, 1);
-  EXPECT_EQ(whole.steps[2].setting, 5e29);
-  EXPECT_NEAR(whole.steps[2].objective, whole.steps[0].objective, 1e-6);
+  for (const size_t i : {1, 2}) {
+    EXPECT_FALSE(std::isfinite(whole.steps[i].objective));
+    EXPECT_EQ(whole.steps[i].rejected, 1);
+    EXPECT_EQ(whole.steps[i].not_finite, 1);
+  }
+  EXPECT_EQ(whole.steps[1].setting, 5e29);
+  EXPECT_EQ(whole.steps[2].setting, 2.5e29);
   options_.out = models_.in("other");
   interrupt();
   options_.resume = true;

@@ -278,7 +278,11 @@ def test_table_and_json(problem):
     found = run(problem, {"one": random_model(), "two": random_model()})
     lines = str(found).splitlines()
     assert lines[0].split()[:3] == ["model", "part", "mismatch"]
-    assert len(lines) == 1 + 2 * 3
+    assert len(lines) == 1 + 2 * 3 + 1
+    assert lines[-1].startswith("H0 = 0 for 0 of 15 parameters")
+    assert lines[0].count("1/H0") == 3
+    with_target = run(problem, {"one": random_model()}, target=problem.target)
+    assert f"cosine {with_target.target.cosine:.4f}." in str(with_target)
     assert f"{found['two'].total.mismatch.norm:.4g}" in lines[4]
     saved = json.loads(found.to_json())
     assert saved["candidates"]["one"]["total"]["rest"]["norm"] == (
@@ -340,6 +344,14 @@ BAD = {
     "one state dict": (
         {"candidates": {"weight": torch.zeros(3, 5)}},
         "candidates must be models by name or a list, not one model",
+    ),
+    "base Fisher of 0": (
+        {
+            "base_fisher": merganser.FisherResult(
+                {"weight": torch.zeros(3, 5)}, 10, 10, "exact"
+            )
+        },
+        "base_fisher is 0 everywhere",
     ),
     "weights": ({"weights": [1.0]}, "weights must have 2 items"),
     "negative weight": ({"weights": [1.0, -1]}, "positive, not -1"),

@@ -270,7 +270,7 @@ BAD = {
     zero_fisher: "the Fisher of the base is 0 everywhere",
     other_shapes: "intermediate.dense.weight has shape",
     unlabelled: "label",
-    other_weights: "belongs to another model than",
+    other_weights: "belongs to a different model than",
     not_finite: "classifier.bias has values that are not finite",
     few_examples: "expected at least 3 examples, one for each class, got 2",
     overflow: "is not finite",

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 import json
 import math
 import re
@@ -12,6 +13,8 @@ import pytest
 import quadratic
 import tiny_models
 import torch
+from merganser._objective.run import Run
+from merganser.report import plot_refinement
 
 
 @pytest.fixture
@@ -274,6 +277,31 @@ def test_steps_that_are_not_finite_are_rejected(solver, shared):
     held = [s["held_out"] for s in report["steps"] if s["held_out"] is not None]
     assert held[0] >= min(held)
     json.dumps(report, allow_nan=False)
+    plot_refinement(report)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_step_whose_held_out_objective_is_not_finite_is_undone(
+    solver, shared, monkeypatch
+):
+    class NanAfterTheStart:
+        def __init__(self, objective):
+            self.values = itertools.chain([objective.value()], itertools.repeat(nan))
+            self.value = functools.partial(next, self.values)
+
+    def init(self, carrier, solver, train, held_out, *rest):
+        original(self, carrier, solver, train, NanAfterTheStart(held_out), *rest)
+
+    nan, original = math.nan, Run.__init__
+    monkeypatch.setattr(Run, "__init__", init)
+    found = shared.refine(**SOLVERS[solver])
+    assert found.report["kept_step"] == 0
+    steps = found.report["steps"][1:]
+    assert all(s["held_out"] is None and s["not_finite"] == 1 for s in steps)
+    if solver != "adamw":
+        assert found.report["stopped"] == "the objective is not finite"
+        assert len(steps) == 1
+    json.dumps(found.report, allow_nan=False)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

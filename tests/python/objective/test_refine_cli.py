@@ -227,7 +227,7 @@ BAD = {
     negative_fisher: "the Fisher of classifier.bias must be finite and not negative",
     unlabelled: 'the key "label" is missing',
     few_examples: "expected at least 3 examples to train on",
-    other_weights: "belongs to another model than",
+    other_weights: "belongs to a different model than",
     overflow: "has values that are not finite",
     gradients_overflow: "the objective or its gradient is not finite",
 }
@@ -240,7 +240,7 @@ def test_fishers_of_other_weights(folder, tmp_path, solver):
     options = ("--solver", solver, *swapped)
     done = command.run(*arguments(folder, tmp_path / "out", *options), check=False)
     assert done.returncode == 2, done.stderr
-    assert "two.safetensors: the Fisher belongs to another model" in done.stderr
+    assert "two.safetensors: the Fisher belongs to a different model" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 

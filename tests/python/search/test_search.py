@@ -9,6 +9,7 @@ import time
 
 import command
 import pytest
+import torch
 import training_inputs
 import yaml
 
@@ -27,6 +28,7 @@ METHODS = {
 def folder(tmp_path_factory):
     """A base, two experts trained from it, their Fishers, and validation data."""
     folder = tmp_path_factory.mktemp("search")
+    torch.manual_seed(0)
     training_inputs.make_bert(folder / "base")
     for seed, (name, count) in enumerate(TASKS.items()):
         data = training_inputs.make_data(folder / f"{name}.jsonl", count, seed)

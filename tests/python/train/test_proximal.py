@@ -270,13 +270,31 @@ def test_start_in_files(tmp_path):
     trainer = make_trainer(
         tmp_path / "out", model, examples(8), [ProximalCallback(fisher, start=tmp_path)]
     )
-    with pytest.raises(InputError, match="belongs to another model than start"):
+    with pytest.raises(InputError, match="belongs to a different model than start"):
         trainer.train()
     # Online EWC: only the Fisher of the last task is of theta_0.
     last = draw_fisher(model)
     last.base_model_hash = merganser._C.content_hash(tmp_path)
     callback = ProximalCallback([fisher, last], start=tmp_path)
     make_trainer(tmp_path / "out", model, examples(8), [callback]).train()
+
+
+def test_the_fisher_of_another_model_without_start(tmp_path):
+    bert().save_pretrained(tmp_path)
+    model = type(bert()).from_pretrained(tmp_path)
+    fisher, other = draw_fisher(model), draw_fisher(model)
+    fisher.base_model_hash = merganser._C.content_hash(tmp_path)
+    other.base_model_hash = "of another model"
+
+    def train(*fishers):
+        callback = ProximalCallback(list(fishers))
+        make_trainer(tmp_path / "out", model, examples(8), [callback]).train()
+
+    with pytest.raises(
+        InputError, match="belongs to a different model than the one to"
+    ):
+        train(other)
+    train(other, fisher)
 
 
 def test_together_with_a_fisher(tmp_path):

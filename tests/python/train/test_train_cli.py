@@ -415,7 +415,7 @@ def test_a_model_that_is_not_finite_is_not_evaluated(folder):
     save_file(state, path, {"format": "pt"})
     data = ("--data", folder / "dev.tsv", "--max-length", "24")
     done = command.run("eval", "--model", folder / "model", *data, "-q", check=False)
-    assert_refused(done, 1, "not finite")
+    assert_refused(done, 2, folder / "model", "tensor classifier.bias", "not finite")
 
 
 def fisher(folder, out, *more, **options):
