@@ -66,7 +66,8 @@ class ProximalCallback(TrainerCallback):
     Raises, from Trainer.train():
         InputError: a Fisher that lacks a trainable parameter, has other names or shapes
             or belongs to a different model than the checkpoint `start` or, without it,
-            the model to train; fp16, DeepSpeed or FSDP; resuming without `start`; a decoupled step that would overshoot.
+            the model to train; fp16, DeepSpeed or FSDP; resuming without `start`; a
+            decoupled step that would overshoot.
     """
 
     def __init__(
