@@ -291,7 +291,7 @@ class Posterior:
         """
         fisher = FisherResult.load(Path(directory) / _FILE)
         if not may_belong_to(fisher, _C.content_hash(directory)):
-            raise InputError(f"{directory}: {_FILE} belongs to another model")
+            raise InputError(f"{directory}: {_FILE} belongs to a different model")
         return cls(read_state(directory), fisher.H)
 
     def __repr__(self) -> str:

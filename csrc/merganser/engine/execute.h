@@ -34,11 +34,11 @@ struct MergeOptions {
 // left.
 //
 // Throws InputError before it writes if `out` exists, `memory` is too little
-// for one thread, or a Fisher belongs to another model (its metadata contain
-// the model's content hash, of which the second half is checked when all data
-// have been read, before `out` appears); and for a value that is not finite or
-// a negative Fisher, naming tensor and index. Throws Error if the disk is too
-// small.
+// for one thread, or a Fisher belongs to a different model (its metadata
+// contain the model's content hash, of which the second half is checked when
+// all data have been read, before `out` appears); and for a value that is not
+// finite or a negative Fisher, naming tensor and index. Throws Error if the
+// disk is too small.
 MERGANSER_API MergeReport execute_merge(
     const MergePlan& plan,
     const std::filesystem::path& out,

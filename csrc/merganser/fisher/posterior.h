@@ -41,7 +41,7 @@ class MERGANSER_API Posterior {
       const FisherResult* base_fisher = nullptr,
       double delta = 0);
   // The same from a checkpoint and Fisher files. Throws InputError if the
-  // Fisher belongs to another model.
+  // Fisher belongs to a different model.
   static Posterior laplace(
       const std::filesystem::path& model,
       const std::filesystem::path& fisher,

@@ -155,8 +155,8 @@ Posterior Posterior::load(const fs::path& folder) {
   const Checkpoint checkpoint(folder);
   const FisherResult fisher = FisherResult::load(folder / kFile);
   if (!may_belong_to(fisher, checkpoint)) {
-    throw InputError(
-        fmt::format("{}: {} belongs to another model", folder.string(), kFile));
+    throw InputError(fmt::format(
+        "{}: {} belongs to a different model", folder.string(), kFile));
   }
   return laplace(read_tensors(checkpoint), fisher);
 }

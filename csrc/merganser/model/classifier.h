@@ -41,7 +41,7 @@ MERGANSER_API Dataset load_data(
     Labels labels = Labels::kRequired);
 
 // Throws InputError when the tokenizer has more ids than the model has rows: it
-// belongs to another model.
+// belongs to a different model.
 MERGANSER_API void check_vocabulary(
     const Tokenizer& tokenizer,
     const EncoderConfig& config,

@@ -41,7 +41,7 @@ def read_fishers(
     its tensors, `mean`."""
     fishers = [load_fisher(f) for f in (fisher, base_fisher) if f is not None]
     if is_of_other_model(fishers[0], model):
-        raise InputError("fisher belongs to another model: its hash differs")
+        raise InputError("fisher belongs to a different model: its hash differs")
     names = sorted(fishers[0].keys() ^ fishers[-1].keys())
     if names:
         raise InputError(

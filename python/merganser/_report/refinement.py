@@ -16,7 +16,8 @@ def plot_refinement(
     report: dict[str, Any], path: str | os.PathLike[str] | None = None
 ) -> Figure:
     """Plots the objectives of a refinement, on the examples of the steps and on those
-    held out, over its steps; a vertical line marks the step that was kept.
+    held out, over its steps, with the numbers of both; a vertical line marks the step
+    that was kept.
 
     `report` is that of `merganser.refine`, of `merganser refine --json`, or an entry of
     `refinements` in results.json.
@@ -27,6 +28,11 @@ def plot_refinement(
     weight = report.get("total_weight", 1)
     figure, (axis,) = panels(1, (4.6, 3.0))
     labels = {"objective": "examples of the steps", "held_out": "examples held out"}
+    if "tasks" in report:
+        held = sum(task["num_examples_held_out"] for task in report["tasks"])
+        used = sum(task["num_examples_used"] for task in report["tasks"])
+        labels["objective"] = f"{used - held} {labels['objective']}"
+        labels["held_out"] = f"{held} {labels['held_out']}"
     for number, (key, label) in enumerate(labels.items()):
         values = [step[key] / weight for step in steps]
         axis.plot(numbers, values, label=label, **line(number))

@@ -264,7 +264,8 @@ TEST(Posterior, FilesAreAModelAndItsFisher) {
       folder / "other" / "posterior.safetensors",
       std::filesystem::copy_options::overwrite_existing);
   expect_input_error(
-      [&] { Posterior::load(folder / "other"); }, "belongs to another model");
+      [&] { Posterior::load(folder / "other"); },
+      "belongs to a different model");
 }
 
 std::string file_bytes(std::string header, const std::string& data) {

@@ -162,7 +162,7 @@ def test_bad_input(folder, tmp_path):
     fisher(folder, folder / "far.safetensors", model="far")
     out = tmp_path / "out.safetensors"
     for options, words in (
-        ({"fisher": folder / "other.safetensors"}, "belongs to another model"),
+        ({"fisher": folder / "other.safetensors"}, "belongs to a different model"),
         ({"merge": folder / "expert"}, "has the weights of"),
         ({"merge": folder / "small"}, "has shape [2"),
         ({"data": folder / "unlabelled.jsonl"}, "label"),

@@ -98,7 +98,7 @@ def test_bad_input(folder, tmp_path):
         (folder / "two" / file).write_bytes((folder / "expert" / file).read_bytes())
     out = tmp_path / "f.safetensors"
     for more, words in (
-        (["--along", "2"], "expected --at with --along"),
+        (["--along", "2"], "--along requires --at"),
         (["--at", folder / "merge", "--along", "0"], "--along must be at least 1"),
         (["--at", folder / "two"], "classifier.weight has shape [2, 16]"),
         (["--at", folder / "absent"], "absent"),

@@ -493,7 +493,9 @@ def test_fisher_of_other_weights_than_a_module(tmp_path):
         merganser.InputError, match=r"^fishers\[0\] is the Fisher of other weights"
     ):
         run([own], own)
-    with pytest.raises(merganser.InputError, match="fisher belongs to another model"):
+    with pytest.raises(
+        merganser.InputError, match="fisher belongs to a different model"
+    ):
         merganser.Posterior.laplace(base, other)
     with torch.no_grad():
         base.classifier.bias.add_(1)  # trained further: in no directory

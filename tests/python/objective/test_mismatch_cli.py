@@ -10,6 +10,7 @@ import safetensors.torch
 import tensor_files
 import torch
 import training_inputs
+from bad_merges import gradients_overflow, other_shapes
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 EXAMPLES = {"one": 20, "two": 14}
@@ -224,20 +225,6 @@ def change(path, name, edit):
     tensor_files.change(path / "model.safetensors", name, edit)
 
 
-def other_shapes(folder):
-    shutil.rmtree(folder / "merged")
-    config = json.loads((folder / "base" / "config.json").read_text())
-    shutil.copytree(folder / "base", folder / "merged")
-    config["intermediate_size"] = 20
-    (folder / "merged" / "config.json").write_text(json.dumps(config))
-    for layer in (0, 1):
-        prefix = f"bert.encoder.layer.{layer}."
-        merged = folder / "merged"
-        change(merged, f"{prefix}intermediate.dense.weight", lambda w: w[:20])
-        change(merged, f"{prefix}intermediate.dense.bias", lambda b: b[:20])
-        change(merged, f"{prefix}output.dense.weight", lambda w: w[:, :20].contiguous())
-
-
 def unlabelled(folder):
     (folder / "one.jsonl").write_text('{"text": "w1"}\n' * 5)
 
@@ -269,11 +256,12 @@ def zero_fisher(folder):
 BAD = {
     zero_fisher: "the Fisher of the base is 0 everywhere",
     other_shapes: "intermediate.dense.weight has shape",
-    unlabelled: "label",
+    unlabelled: 'the key "label" is missing',
     other_weights: "belongs to a different model than",
     not_finite: "classifier.bias has values that are not finite",
     few_examples: "expected at least 3 examples, one for each class, got 2",
     overflow: "is not finite",
+    gradients_overflow: "the gradient of the loss on",
 }
 
 

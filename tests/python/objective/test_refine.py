@@ -277,7 +277,10 @@ def test_steps_that_are_not_finite_are_rejected(solver, shared):
     held = [s["held_out"] for s in report["steps"] if s["held_out"] is not None]
     assert held[0] >= min(held)
     json.dumps(report, allow_nan=False)
-    plot_refinement(report)
+    (axis,) = plot_refinement(report).axes
+    held = sum(task["num_examples_held_out"] for task in report["tasks"])
+    labels = [line.get_label() for line in axis.get_lines()]
+    assert f"{held} examples held out" in labels
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -15,6 +15,7 @@ import safetensors.torch
 import tensor_files
 import torch
 import training_inputs
+from bad_merges import gradients_overflow, other_shapes
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 SOLVERS = ["adamw", "newton", "subspace"]
@@ -207,18 +208,6 @@ def overflow(folder):
     tensor_files.change(file, "classifier.bias", lambda b: b * math.inf)
 
 
-def gradients_overflow(folder):
-    """A large input of the pooler times a large gradient of its output."""
-    file = folder / "merged" / "model.safetensors"
-    for name, factor in {
-        "bert.encoder.layer.1.output.LayerNorm.weight": 1e25,
-        "bert.encoder.layer.1.output.LayerNorm.bias": 1e25,
-        "bert.pooler.dense.weight": 1e-25,
-        "classifier.weight": 1e25,
-    }.items():
-        tensor_files.change(file, name, lambda x, factor=factor: factor * x)
-
-
 def negative_fisher(folder):
     tensor_files.change(folder / "base.safetensors", "classifier.bias", lambda f: f - 1)
 
@@ -228,6 +217,7 @@ BAD = {
     unlabelled: 'the key "label" is missing',
     few_examples: "expected at least 3 examples to train on",
     other_weights: "belongs to a different model than",
+    other_shapes: "intermediate.dense.weight has shape",
     overflow: "has values that are not finite",
     gradients_overflow: "the objective or its gradient is not finite",
 }

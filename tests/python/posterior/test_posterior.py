@@ -272,7 +272,7 @@ def test_round_trip(tmp_path):
     loaded.save_pretrained(tmp_path)
     unknown = FisherResult.load(tmp_path / "posterior.safetensors")
     unknown.base_model_hash = ""  # fits any model, as in merges
-    with pytest.raises(InputError, match="belongs to another model"):
+    with pytest.raises(InputError, match="belongs to a different model"):
         Posterior.load(tmp_path)
     with pytest.raises(InputError, match="its hash differs"):
         Posterior.laplace(tmp_path, tmp_path / "posterior.safetensors")

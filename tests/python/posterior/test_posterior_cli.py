@@ -90,7 +90,7 @@ def test_a_saved_posterior(folder, tmp_path):
         ({"--delta": -1}, "delta must be finite and non-negative, got -1"),
         ({"--delta": 0}, "parameters have precision 0; expected --delta above 0"),
         ({"--linearized-at": "base"}, "mutually exclusive"),
-        ({"--fisher": "base.safetensors"}, "belongs to another model"),
+        ({"--fisher": "base.safetensors"}, "belongs to a different model"),
     ],
 )
 def test_refuses(folder, changes, message):
