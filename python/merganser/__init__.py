@@ -5,7 +5,7 @@ under them are `torch.ops.merganser.*`, documented in `merganser.ops`.
 """
 
 from . import _build
-from ._check import check_torch
+from ._common.torch_version import check_torch
 
 check_torch(_build)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ._arguments import check_autocast, check_choice, check_count, check_number
 from ._C import Error, InputError
+from ._common.arguments import check_autocast, check_choice, check_count, check_number
 from ._fisher.batches import Batch
 from ._fisher.forward import Forward
 from ._fisher.model_state import differentiable

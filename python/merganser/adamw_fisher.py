@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from . import ops
-from ._arguments import check_count
 from ._C import Error, InputError
+from ._common.arguments import check_count
+from ._common.wrappers import names_inside
 from ._fisher.stored import Stored
-from ._wrappers import names_inside
 from .fisher_result import FisherResult
 
 UNSUPPORTED = ("amsgrad", "maximize", "capturable", "differentiable")

@@ -7,8 +7,9 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from ._arguments import check_autocast, check_choice, check_count
 from ._C import Error, InputError
+from ._common.arguments import check_autocast, check_choice, check_count
+from ._common.wrappers import unwrapped
 from ._fisher.batch_mean import BatchMeanSquares
 from ._fisher.batches import Batch, Data
 from ._fisher.forward import Forward
@@ -26,7 +27,6 @@ from ._fisher.squares import PerExampleSquares
 from ._fisher.stored import Stored
 from ._objective.states import Carrier, Model
 from ._objective.task_vector import TaskVectorPass
-from ._wrappers import unwrapped
 from .fisher_result import FisherResult
 from .linearize import Linearized
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from ._arguments import check_count, check_finite
 from ._C import InputError
 from ._checkpoint.corrections import Corrections, MeanGradient, Window, check_one_run
 from ._checkpoint.find import directory_of, read_optimizer, read_trainer_state
@@ -20,6 +19,7 @@ from ._checkpoint.moments import check_betas
 from ._checkpoint.names import Weights, name_moments
 from ._checkpoint.state import Exponential, OptimizerState
 from ._checkpoint.training_log import clipping_factor, epochs_per_step
+from ._common.arguments import check_count, check_finite
 from .fisher_result import FisherResult
 
 ESTIMATOR = "adam_checkpoint"

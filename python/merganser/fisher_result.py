@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from . import _C
-from ._arguments import check_choice
 from ._C import InputError
+from ._common.arguments import check_choice
 
 GRAM = "gram"  # `estimator` in files of Gram matrices
 STORAGES = ("float32", "bfloat16", "factored")

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from . import _C
-from ._arguments import check_autocast
 from ._C import InputError
+from ._common.arguments import check_autocast
+from ._common.wrappers import unwrapped
 from ._fisher.batches import Data
 from ._fisher.gram_sums import GramSums
 from ._fisher.model_state import device_of, eval_mode, moved, uncompiled
 from ._fisher.stored import Stored
-from ._wrappers import unwrapped
 from .fisher_result import GRAM
 
 

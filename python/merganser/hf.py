@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from transformers import TrainerCallback
 
-from ._arguments import check_choice, check_count
 from ._C import InputError
+from ._common.arguments import check_choice, check_count
+from ._common.wrappers import unwrapped
 from ._fisher.batches import Batch
 from ._fisher.stored import Stored
 from ._hf.adam import Adam
@@ -29,7 +30,6 @@ from ._hf.trainer import (
     trains_all,
 )
 from ._losses.choice import LOSSES
-from ._wrappers import unwrapped
 from .fisher_result import STORAGES, FisherResult
 
 __all__ = ["FisherCallback", "ProximalCallback"]

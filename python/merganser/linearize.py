@@ -16,8 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ._C import InputError
+from ._common.wrappers import unwrapped
 from ._losses.wrapped import WrappedLoss
-from ._wrappers import unwrapped
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._arguments import check_autocast, check_choice
 from ._C import InputError
+from ._common.arguments import check_autocast, check_choice
 from ._fisher.forward import Forward
 from ._fisher.model_state import differentiable
 from ._objective.groups import GROUPS

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from . import _C
-from ._arguments import check_choice, check_count, check_finite
 from ._C import InputError
+from ._common.arguments import check_choice, check_count, check_finite
+from ._common.wrappers import unwrapped
 from ._losses.choice import LOSSES
 from ._merge.checkpoint import check_not_sharded, read_state, write_state
 from ._merge.states import (
@@ -37,7 +38,6 @@ from ._posterior.inputs import (
 )
 from ._posterior.predict import average_predictions, check_model
 from ._posterior.product import check_compatible, multiply
-from ._wrappers import unwrapped
 from .fisher_result import FisherResult, may_belong_to
 
 _FILE = "posterior.safetensors"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _C
-from ._arguments import check_count
+from ._common.arguments import check_count
 
 
 def merge_recipe(

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._arguments import check_autocast, check_choice, check_count, check_number
 from ._C import InputError
+from ._common.arguments import check_autocast, check_choice, check_count, check_number
 from ._fisher.forward import Forward
 from ._fisher.model_state import differentiable
 from ._objective.checkpoint import Checkpoint

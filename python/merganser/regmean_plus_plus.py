@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._arguments import check_autocast
+from ._common.arguments import check_autocast
 from ._fisher.gram_sums import GramSums
 from ._fisher.model_state import differentiable
 from ._merge.states import State

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from . import _C
-from ._arguments import check_autocast, check_choice, check_count
 from ._C import Error, InputError
+from ._common.arguments import check_autocast, check_choice, check_count
 from ._fisher.forward import Forward
 from ._fisher.model_state import differentiable
 from ._fisher.stored import content_hash_of

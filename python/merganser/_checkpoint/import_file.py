@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .._arguments import check_count
 from .._C import InputError
+from .._common.arguments import check_count
 from .._merge.states import FLOATS, some
 from ..fisher_result import FisherResult
 from ..recipes import inspect

@@ -12,7 +12,7 @@ from torch import nn
 
 from .. import _C
 from .._C import InputError
-from .._wrappers import names_inside, parameters_inside, unwrapped
+from .._common.wrappers import names_inside, parameters_inside, unwrapped
 from ..recipes import inspect
 from .skeleton import build_model, group_rules
 from .state import Moments, OptimizerState

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, IterableDataset
 
-from .._arguments import check_count
 from .._C import InputError, draw_subset
+from .._common.arguments import check_count
 from .caller import warn
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

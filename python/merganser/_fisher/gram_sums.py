@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from .._C import Error
-from .._wrappers import parameters_inside
+from .._common.wrappers import parameters_inside
 from .batches import Batch
 from .caller import warn
 from .sequences import Owners, find_owners, masks_of, shapes_tell

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from .._C import InputError
-from .._wrappers import parameters_inside, state_inside
+from .._common.wrappers import parameters_inside, state_inside
 from .batches import Batch
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from .. import _C
 from .._C import InputError
+from .._common.wrappers import parameters_inside, state_inside, unwrapped
 from .._merge.checkpoint import DTYPES, decode, read_state
 from .._merge.states import memory_of, some
-from .._wrappers import parameters_inside, state_inside, unwrapped
 from ..fisher_result import FisherResult, may_belong_to
 
 # Names in old files of BERT, which transformers changes as it reads them.

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from transformers import TrainerCallback, TrainerState
 
-from .._arguments import check_count, check_finite
 from .._C import InputError
+from .._common.arguments import check_count, check_finite
+from .._common.wrappers import unwrapped
 from .._posterior.inputs import Model, load_fisher
-from .._wrappers import unwrapped
 from ..fisher_result import FisherResult
 from ..posterior import Posterior
 from .proximal_term import ProximalTerm, scaled_precisions, start_of

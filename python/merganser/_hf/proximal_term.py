@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from .. import _C
 from .._C import InputError
+from .._common.wrappers import parameters_inside
 from .._fisher.model_state import trainable_parameters
 from .._fisher.stored import is_of_other_model
 from .._merge.checkpoint import read_state
 from .._merge.states import check_extra, check_shape, finite, some, state_of
 from .._posterior.inputs import Model
-from .._wrappers import parameters_inside
 from ..fisher_result import FisherResult
 from ..posterior import Posterior
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .._C import InputError
-from .._wrappers import state_inside
+from .._common.wrappers import state_inside
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

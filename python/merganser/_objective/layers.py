@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from .._common.wrappers import name_inside, parameters_inside, state_inside
 from .._fisher.batches import Batch
-from .._wrappers import name_inside, parameters_inside, state_inside
 from .groups import layer_of
 
 

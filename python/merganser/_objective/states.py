@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._C import InputError
+from .._common.wrappers import unwrapped
 from .._fisher.model_state import device_of, trainable_parameters
 from .._fisher.stored import is_of_other_model, read_tensors
 from .._merge.inputs import Part, assigned, load_statistic
@@ -22,7 +23,6 @@ from .._merge.states import (
     some,
     state_of,
 )
-from .._wrappers import unwrapped
 from ..fisher_result import FisherResult
 
 Model = nn.Module | Mapping[str, Tensor] | str | os.PathLike

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .._arguments import read_weights
 from .._C import InputError
+from .._common.arguments import read_weights
 from .._fisher.batches import Batch, Data
 from .._fisher.forward import Forward
 from .._losses.classification import Classification

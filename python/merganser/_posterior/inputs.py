@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .._arguments import check_count
 from .._C import InputError
+from .._common.arguments import check_count
 from .._fisher.stored import is_of_other_model
 from .._merge.checkpoint import read_state
 from .._merge.states import (

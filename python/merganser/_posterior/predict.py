@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .._C import InputError
+from .._common.wrappers import parameters_inside
 from .._fisher.batches import Batch, Data
 from .._fisher.model_state import device_of, eval_mode
 from .._losses.choice import find_loss, guess_loss
 from .._losses.loss import Loss
 from .._merge.states import State, check_extra, check_shape, memory_of, some
-from .._wrappers import parameters_inside
 
 
 def check_model(model: nn.Module, mean: State) -> None:

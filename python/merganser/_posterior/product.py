@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .._arguments import read_weights
 from .._C import InputError
+from .._common.arguments import read_weights
 from .._merge.states import FLOATS, State, check_state, same_values, some
 
 

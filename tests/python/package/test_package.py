@@ -8,7 +8,8 @@ import types
 import merganser
 import pytest
 import torch
-from merganser import _build, _check
+from merganser import _build
+from merganser._common import torch_version
 
 PUBLIC = {
     "AdaMergingResult",
@@ -99,25 +100,25 @@ def build(torch_version, cuda=None):
 def test_another_torch_is_refused_in_a_sentence(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.12.1+cpu")
     with pytest.raises(ImportError) as error:
-        _check.check_torch(build("2.13.0"))
+        torch_version.check_torch(build("2.13.0"))
     assert str(error.value) == (
         "merganser 0.1.0 was built with torch 2.13.0, but torch 2.12.1+cpu is "
         "installed: install torch==2.13.*, or rebuild merganser with the installed "
         "torch"
     )
-    _check.check_torch(build("2.12.0"))
+    torch_version.check_torch(build("2.12.0"))
     # 2.1 is not a prefix of 2.12.
     with pytest.raises(ImportError):
-        _check.check_torch(build("2.1.2"))
+        torch_version.check_torch(build("2.1.2"))
 
 
 def test_a_cuda_build_needs_a_cuda_torch(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.13.0")
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(ImportError, match=r"built with CUDA 13\.0 kernels"):
-        _check.check_torch(build("2.13.0", cuda="13.0"))
+        torch_version.check_torch(build("2.13.0", cuda="13.0"))
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    _check.check_torch(build("2.13.0", cuda="13.0"))
+    torch_version.check_torch(build("2.13.0", cuda="13.0"))
 
 
 @pytest.mark.slow

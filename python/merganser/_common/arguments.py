@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ._C import InputError
+from .._C import InputError
 
 MAX_COUNT = 2**63 - 1  # max that the metadata of a file can hold
 
