@@ -35,8 +35,7 @@ class AdamWSolver : public Solver {
     const double weight = objective_.total_weight();
     const double norm = flat_norm(objective_.arena().gradients) / weight;
     if (!std::isfinite(objective) || !std::isfinite(norm)) {
-      reject();
-      return {.rejected = 1, .not_finite = 1, .diverged = true};
+      return {.diverged = true};
     }
     const double warmup =
         kWarmup * static_cast<double>(options_.steps_or_default());

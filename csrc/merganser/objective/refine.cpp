@@ -89,7 +89,7 @@ class Refinement {
       before_ = state_.seconds;
       return;
     }
-    const RefineStep start = evaluate(0, {.objective = objective_.gradient()});
+    const RefineStep start = evaluate(0, objective_.gradient());
     if (!std::isfinite(start.objective) || !std::isfinite(start.held_out) ||
         !objective_.arena().gradients.isfinite().all().item<bool>()) {
       throw InputError(fmt::format(
@@ -102,18 +102,13 @@ class Refinement {
     record(start);
   }
 
-  // found: the outcome of the steps since the evaluation before.
-  RefineStep evaluate(int64_t step, const SolverStep& found) {
+  // objective: J at the parameters, if known.
+  RefineStep evaluate(int64_t step, std::optional<double> objective) {
     const double weight = objective_.total_weight();
-    const double objective =
-        found.objective ? *found.objective : objective_.training();
     return {
         .step = step,
-        .objective = objective / weight,
-        .held_out = objective_.held_out() / weight,
-        .setting = solver_->setting(),
-        .rejected = found.rejected,
-        .not_finite = found.not_finite};
+        .objective = (objective ? *objective : objective_.training()) / weight,
+        .held_out = objective_.held_out() / weight};
   }
 
   // The steps up to the next evaluation; false: no more.
@@ -133,25 +128,31 @@ class Refinement {
       all.stopped = found.stopped;
       all.objective = found.objective;
       if (found.diverged) {
-        objective_.arena().parameters.copy_(best_);
+        reject(all);
       }
     }
-    RefineStep step = evaluate(end - 1, all);
+    RefineStep step = evaluate(end - 1, all.objective);
     if (!std::isfinite(step.objective) || !std::isfinite(step.held_out)) {
-      objective_.arena().parameters.copy_(best_);
-      ++step.rejected;
-      ++step.not_finite;
-      if (!solver_->reject()) {
-        all.stopped = kObjectiveNotFinite;
-      }
-      step.setting = solver_->setting();
+      reject(all);
     }
+    step.rejected = all.rejected;
+    step.not_finite = all.not_finite;
     state_.stopped = all.stopped;
     record(step);
     return true;
   }
 
-  void record(const RefineStep& step) {
+  void reject(SolverStep& all) {
+    objective_.arena().parameters.copy_(best_);
+    ++all.rejected;
+    ++all.not_finite;
+    if (!solver_->reject()) {
+      all.stopped = kObjectiveNotFinite;
+    }
+  }
+
+  void record(RefineStep step) {
+    step.setting = solver_->setting();
     state_.steps.push_back(step);
     // False where the new objective is not finite.
     if (step.step == 0 || step.held_out < state_.steps[state_.kept].held_out) {

@@ -15,7 +15,7 @@ namespace merganser {
 struct SolverStep {
   int64_t rejected = 0; // trials that were not finite or not lower
   int64_t not_finite = 0; // of these, trials that were not finite
-  bool diverged = false; // the next step begins at the best point so far
+  bool diverged = false; // no step can begin at these parameters
   // Why no trial was accepted; the parameters are then as before.
   std::optional<std::string> stopped = {};
   std::optional<double> objective = {}; // J at the new parameters, if known
@@ -33,7 +33,7 @@ class Solver {
   virtual ~Solver() = default;
 
   virtual SolverStep step(int64_t number) = 0; // from 1
-  // Answers that the objective is not finite after the last step, and that the
+  // Called where a step diverged, or the objective after it is not finite: the
   // next one begins at the best point so far. False: it would be the same step.
   virtual bool reject() {
     return false;

@@ -206,8 +206,7 @@ class Search {
     if (trial.values != values) {
       throw InputError(fmt::format(
           "{}: trial {} of the journal has values different from those that "
-          "this "
-          "version of Merganser proposes; choose another output path",
+          "this version of Merganser proposes; choose another output path",
           options_.out.string(),
           position));
     }

@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .. import _C
 from .._C import InputError
 from .._common.wrappers import parameters_inside
 from .._fisher.model_state import trainable_parameters
@@ -162,17 +161,10 @@ def start_of(
     """theta_0 of the trainable parameters, in their dtypes."""
     parameters = trainable_parameters(model)
     if given is None:
-        # One of the Fishers, the last task's, must be at theta_0.
-        if all(
-            isinstance(f, FisherResult) and is_of_other_model(f, model) for f in fishers
-        ):
-            raise InputError(
-                "the Fisher belongs to a different model than the one to train: its "
-                "hash differs; expected that of its weights now, or start"
-            )
+        _check_hash(fishers, model, "the one to train, and start is not given")
         return [p.detach().clone() for p in parameters.values()]
     if isinstance(given, str | os.PathLike):
-        _check_hash(given, fishers)
+        _check_hash(fishers, given, f"start, {given}")
         state = read_state(given)
     else:
         state = state_of(given, "start")
@@ -187,11 +179,13 @@ def start_of(
     return found
 
 
-def _check_hash(path, fishers: Sequence[FisherResult | Posterior]) -> None:
-    """One of the Fishers, the last task's, must be at theta_0."""
-    hashes = {getattr(f, "base_model_hash", "") for f in fishers}
-    if "" not in hashes and _C.content_hash(path) not in hashes:
+def _check_hash(
+    fishers: Sequence[FisherResult | Posterior], model: Model, label: str
+) -> None:
+    """One of the Fishers, the last task's, must be at theta_0, the model's weights."""
+    if all(
+        isinstance(f, FisherResult) and is_of_other_model(f, model) for f in fishers
+    ):
         raise InputError(
-            f"the Fisher belongs to a different model than start, {path}: its hash "
-            "differs"
+            f"the Fisher belongs to a different model than {label}: its hash differs"
         )
