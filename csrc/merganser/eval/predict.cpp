@@ -1,9 +1,10 @@
 #include "merganser/eval/predict.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
+#include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 
+#include "merganser/model/autocast.h"
 #include "merganser/model/batch_logits.h"
 #include "merganser/model/eval_mode.h"
 #include "merganser/text/batching.h"
@@ -17,10 +18,13 @@ at::Tensor predict(
     int64_t batch_size,
     bool bfloat16,
     const ProgressCallback& progress) {
-  const at::NoGradGuard no_grad;
-  const EvalMode eval_mode(*model);
   at::Tensor result =
       at::empty({data.size(), model->config().num_labels}, at::kDouble);
+  const c10::InferenceMode inference;
+  const EvalMode eval_mode(*model);
+  // Holds the converted weights from batch to batch.
+  const Autocast autocast(
+      model->parameters().front().device().type(), bfloat16);
   int64_t done = 0;
   int64_t correct = 0;
   const auto add = [&](const Batch& batch, const at::Tensor& logits) {

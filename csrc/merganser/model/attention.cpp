@@ -1,8 +1,10 @@
 #include "merganser/model/attention.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
 
 #include <cmath>
+#include <optional>
 
 namespace merganser::layers {
 namespace {
@@ -10,6 +12,11 @@ namespace {
 // (B, L, C) -> (B, H, L, D)
 at::Tensor split_heads(const at::Tensor& tensor, int64_t heads) {
   return tensor.unflatten(-1, {heads, -1}).transpose(1, 2);
+}
+
+// (B, H, L, D) -> (B, L, C)
+at::Tensor join_heads(const at::Tensor& tensor) {
+  return tensor.transpose(1, 2).flatten(2);
 }
 
 } // namespace
@@ -22,6 +29,20 @@ at::Tensor attention(
     int64_t heads,
     double dropout_probability,
     DropoutDraws* draws) {
+  // torch's kernel, which computes blocks of the weights without storing them,
+  // has no derivatives in forward mode, and no dropout on the CPU.
+  if (draws == nullptr && c10::InferenceMode::is_enabled() &&
+      !query._fw_grad(/*level=*/0).defined()) {
+    std::optional<at::Tensor> bias;
+    if (mask.defined()) {
+      bias = mask.to(query.scalar_type());
+    }
+    return join_heads(at::scaled_dot_product_attention(
+        split_heads(query, heads),
+        split_heads(key, heads),
+        split_heads(value, heads),
+        bias));
+  }
   const double head_size =
       static_cast<double>(query.size(-1)) / static_cast<double>(heads);
   const at::Tensor scaled = query * (1.0 / std::sqrt(head_size));
@@ -32,9 +53,7 @@ at::Tensor attention(
   }
   const at::Tensor weights =
       dropout(at::softmax(scores, -1), dropout_probability, draws);
-  return at::matmul(weights, split_heads(value, heads))
-      .transpose(1, 2)
-      .flatten(2);
+  return join_heads(at::matmul(weights, split_heads(value, heads)));
 }
 
 } // namespace merganser::layers

@@ -37,7 +37,8 @@ class MERGANSER_API EncoderImpl {
 
   // input_ids (B, L) int64; lengths (B) int64, from 1 to L, on the same device:
   // tokens after an example's length are padding. token_type_ids (B, L) or
-  // undefined for all zero. Returns logits (B, num_labels).
+  // undefined for all zero. Returns logits (B, num_labels). In torch's
+  // inference mode, attention has a kernel of its own, with other rounding.
   at::Tensor forward(
       const at::Tensor& input_ids,
       const at::Tensor& lengths,

@@ -1,6 +1,8 @@
 #include "merganser/model/transformer.h"
 
 #include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
+#include <c10/core/InferenceMode.h>
 
 #include "merganser/model/attention.h"
 
@@ -23,6 +25,18 @@ at::Tensor activate(const at::Tensor& input, Activation activation) {
   TORCH_INTERNAL_ASSERT(false, "an activation without a formula");
 }
 
+// Converts once what autocast would convert for each product that reads it. In
+// a graph the products' gradients are to add up in float32, and `watch` is to
+// receive the input as it is.
+at::Tensor shared_operand(const at::Tensor& input, const Pass& pass) {
+  const auto device = input.device().type();
+  if (!c10::InferenceMode::is_enabled() || pass.watch != nullptr ||
+      !at::autocast::is_autocast_enabled(device)) {
+    return input;
+  }
+  return input.to(at::autocast::get_autocast_dtype(device));
+}
+
 } // namespace
 
 SelfAttention::SelfAttention(const EncoderConfig& config)
@@ -40,10 +54,11 @@ at::Tensor SelfAttention::forward(
     const at::Tensor& queries,
     const at::Tensor& hidden,
     const Pass& pass) const {
+  const at::Tensor input = shared_operand(hidden, pass);
   return layers::attention(
-      query_->forward(queries, pass),
-      key_->forward(hidden, pass),
-      value_->forward(hidden, pass),
+      query_->forward(queries.is_same(hidden) ? input : queries, pass),
+      key_->forward(input, pass),
+      value_->forward(input, pass),
       pass.mask,
       heads_,
       dropout_,
