@@ -9,6 +9,7 @@ from proximal_runs import LR, run
 
 SIZES = {
     "plain": {"per_device_train_batch_size": 4},
+    "bf16": {"per_device_train_batch_size": 4, "bf16": True},
     "accumulated": {
         "per_device_train_batch_size": 2,
         "gradient_accumulation_steps": 2,

@@ -408,7 +408,7 @@ def test_two_processes(tmp_path):
         )
         term = pull(whole.model)
         for found in ranks:
-            for size in ("plain", "accumulated"):
+            for size in ("plain", "bf16", "accumulated"):
                 without = found[size, name]
                 for clip in (0.0, 0.5):
                     steps = found[size, name, clip]
