@@ -41,10 +41,10 @@ class RefineResult:
 
     Attributes:
         state_dict: its tensors, for load_state_dict.
-        report: solver, objective and held-out objective of each step, which step was
-            kept, `completed` (False after Ctrl-C), `stopped` (why the run took no
-            further step, or None), examples used, seconds; only numbers, strings,
-            lists and dicts.
+        report: solver; objective, held-out objective and held-out loss, without the
+            proximal term, of each step; which step was kept; `completed` (False after
+            Ctrl-C); `stopped` (why the run took no further step, or None); examples
+            used; seconds; only numbers, strings, lists and dicts.
     """
 
     state_dict: dict[str, Tensor]

@@ -80,20 +80,21 @@ void MapObjective::predict_targets(size_t t) {
       });
 }
 
-double MapObjective::sum(const std::vector<std::vector<int64_t>>& examples) {
-  double total = prior_ ? prior_->value(arena()) : 0;
+MapObjective::Value MapObjective::value(
+    const std::vector<std::vector<int64_t>>& examples) {
+  double losses = 0;
   for (size_t t = 0; t < examples.size(); ++t) {
-    total += joint_.loss(t, examples[t]);
+    losses += joint_.loss(t, examples[t]);
   }
-  return total;
+  return {losses + (prior_ ? prior_->value(arena()) : 0), losses};
 }
 
 double MapObjective::training() {
-  return sum(training_);
+  return value(training_).objective;
 }
 
-double MapObjective::held_out() {
-  return sum(held_out_);
+MapObjective::Value MapObjective::held_out() {
+  return value(held_out_);
 }
 
 double MapObjective::gradient() {

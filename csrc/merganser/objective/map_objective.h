@@ -19,9 +19,16 @@ class MERGANSER_API MapObjective {
   // one for each class.
   explicit MapObjective(const RefineOptions& options);
 
-  // J at the arena's parameters. Not finite where the model's outputs are not.
+  // J, and its part without the proximal term: sum_t a_t N_t times a task's
+  // mean loss.
+  struct Value {
+    double objective = 0;
+    double losses = 0;
+  };
+
+  // At the arena's parameters. Not finite where the model's outputs are not.
   double training();
-  double held_out();
+  Value held_out();
 
   // Sets the arena's gradients to those of J on the training examples, and
   // returns it; on batches of the tasks, if given.
@@ -46,7 +53,7 @@ class MERGANSER_API MapObjective {
   double total_weight() const; // sum_t a_t N_t
 
  private:
-  double sum(const std::vector<std::vector<int64_t>>& examples);
+  Value value(const std::vector<std::vector<int64_t>>& examples);
   void split(size_t t, const RefineOptions& options);
   void predict_targets(size_t t);
 

@@ -105,10 +105,12 @@ class Refinement {
   // objective: J at the parameters, if known.
   RefineStep evaluate(int64_t step, std::optional<double> objective) {
     const double weight = objective_.total_weight();
+    const MapObjective::Value held_out = objective_.held_out();
     return {
         .step = step,
         .objective = (objective ? *objective : objective_.training()) / weight,
-        .held_out = objective_.held_out() / weight};
+        .held_out = held_out.objective / weight,
+        .held_out_loss = held_out.losses / weight};
   }
 
   // The steps up to the next evaluation; false: no more.

@@ -51,6 +51,7 @@ nlohmann::ordered_json to_json(const RefineStep& step) {
       {"step", step.step},
       {"objective", step.objective},
       {"held_out", step.held_out},
+      {"held_out_loss", step.held_out_loss},
       {"setting", step.setting},
       {"rejected", step.rejected},
       {"not_finite", step.not_finite}};
@@ -61,6 +62,7 @@ RefineStep refine_step_from_json(const nlohmann::ordered_json& json) {
   json.at("step").get_to(step.step);
   step.objective = number_from_json(json.at("objective"));
   step.held_out = number_from_json(json.at("held_out"));
+  step.held_out_loss = number_from_json(json.at("held_out_loss"));
   json.at("setting").get_to(step.setting);
   json.at("rejected").get_to(step.rejected);
   json.at("not_finite").get_to(step.not_finite);
@@ -72,6 +74,7 @@ std::string RefineResult::to_text() const {
       {"step",
        "objective",
        "held out",
+       "loss there",
        setting_name(options.solver),
        "rejected",
        "not finite",
@@ -82,6 +85,7 @@ std::string RefineResult::to_text() const {
         {std::to_string(step.step),
          fmt::format("{:.5f}", step.objective),
          fmt::format("{:.5f}", step.held_out),
+         fmt::format("{:.5f}", step.held_out_loss),
          fmt::format("{:.3g}", step.setting),
          std::to_string(step.rejected),
          std::to_string(step.not_finite),

@@ -17,6 +17,7 @@ struct RefineStep {
   int64_t step = 0; // 0: the start
   double objective = 0; // on the training examples
   double held_out = 0; // on the held-out examples
+  double held_out_loss = 0; // the same without the proximal term
   // The solver's choice: the learning rate (adamw) or the damping.
   double setting = 0;
   int64_t rejected = 0; // trials since the row before that were rejected

@@ -15,6 +15,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr int kFormat = 2; // of the saved state
+
 Json hash_of(const std::optional<std::filesystem::path>& file) {
   return file ? Json(hash_file(*file)) : Json();
 }
@@ -36,6 +38,7 @@ Json hash_tasks(const ObjectiveOptions& options) {
 std::string refine_fingerprint(const RefineOptions& options) {
   const ObjectiveOptions& objective = options.objective;
   const Json json = {
+      {"format", kFormat},
       {"base", Checkpoint(objective.base).content_hash()},
       {"base-fisher", hash_of(objective.base_fisher)},
       {"model", Checkpoint(options.model).content_hash()},

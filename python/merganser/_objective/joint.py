@@ -80,8 +80,13 @@ class JointObjective:
         return sum(term.weight for term in self.terms)
 
     def value(self) -> float:
-        losses = [t.scale * summed_loss(self.forward, t.batches) for t in self.terms]
-        return sum(losses) + self.proximal.value()
+        return self.value_and_losses()[0]
+
+    def value_and_losses(self) -> tuple[float, float]:
+        """J, and J without its proximal term."""
+        terms = [t.scale * summed_loss(self.forward, t.batches) for t in self.terms]
+        losses = sum(terms)
+        return losses + self.proximal.value(), losses
 
     def gradient(self) -> Tensors:
         sums = zeros(self.parameters)

@@ -19,6 +19,8 @@ from .solvers import FOLDS, Newton, Solver, Subspace, curvature, curvature_here
 from .states import Carrier, Differences, Tensors
 from .tasks import Task
 
+_FORMAT = 2  # of the saved state
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -120,7 +122,8 @@ class Problem:
 
     def fingerprint(self, start: State) -> dict[str, Any]:
         """Values that must be equal for a run to resume."""
-        found: dict[str, Any] = {k: str(v) for k, v in asdict(self._settings).items()}
+        found: dict[str, Any] = {"the format": str(_FORMAT)}
+        found |= {k: str(v) for k, v in asdict(self._settings).items()}
         found["the model's weights"] = hash_of(start)
         found["the base's weights"] = hash_of(self._origin)
         found["the base's Fisher"] = hash_of(self._h0 or {})

@@ -65,8 +65,8 @@ class Run:
             return
         start = time.monotonic()
         value = self._train.value()
-        held = self._held_out.value()
-        if not (math.isfinite(value) and math.isfinite(held)):
+        held = self._judge()
+        if not (math.isfinite(value) and math.isfinite(held["held_out"])):
             raise InputError("the objective of the start is not finite")
         if not are_finite(self._train.gradient()):
             raise InputError(
@@ -80,8 +80,8 @@ class Run:
         start = time.monotonic()
         try:
             found = self._solver.step(number)
-            held = self._held_out.value()
-            if not math.isfinite(held):
+            held = self._judge()
+            if not math.isfinite(held["held_out"]):
                 raise NotFinite
         except NoStep as reason:
             self._stop(number, reason, start)
@@ -91,12 +91,17 @@ class Run:
             if not self._solver.reject():
                 self.stopped = "the objective is not finite"
             found = {"objective": None, "rejected": 1, "not_finite": 1}
-            self._record(number, found, None, start)
+            nothing = {"held_out": None, "held_out_loss": None}
+            self._record(number, found, nothing, start)
             return
-        if held < self.steps[self.kept]["held_out"]:
+        if held["held_out"] < self.steps[self.kept]["held_out"]:
             self.kept = number
             self.best = self._carrier.snapshot()
         self._record(number, found, held, start)
+
+    def _judge(self) -> dict[str, float]:
+        objective, losses = self._held_out.value_and_losses()
+        return {"held_out": objective, "held_out_loss": losses}
 
     def _stop(self, number: int, reason: NoStep, start: float) -> None:
         last = self.steps[-1]
@@ -104,15 +109,18 @@ class Run:
         found = {"objective": last["objective"], "rejected": reason.rejected}
         if reason.not_finite:
             found["not_finite"] = reason.not_finite
-        self._record(number, found, last["held_out"], start)
+        held = {key: last[key] for key in ("held_out", "held_out_loss")}
+        self._record(number, found, held, start)
 
     def _record(
-        self, number: int, found: dict[str, Any], held: float | None, start: float
+        self,
+        number: int,
+        found: dict[str, Any],
+        held: dict[str, Any],
+        start: float,
     ) -> None:
         seconds = round(time.monotonic() - start, 3)
-        self.steps.append(
-            {"step": number, **found, "held_out": held, "seconds": seconds}
-        )
+        self.steps.append({"step": number, **found, **held, "seconds": seconds})
         if self._checkpoint is not None:
             state = {
                 "parameters": self._carrier.snapshot(),
@@ -124,5 +132,10 @@ class Run:
             }
             self._checkpoint.save(state)
         if self._progress is not None:
-            shown = "not finite" if held is None else f"held-out objective {held:.6g}"
+            objective = held["held_out"]
+            shown = (
+                "not finite"
+                if objective is None
+                else f"held-out objective {objective:.6g}"
+            )
             self._progress(number, self._solver.rounds, shown)

@@ -16,8 +16,9 @@ def plot_refinement(
     report: dict[str, Any], path: str | os.PathLike[str] | None = None
 ) -> Figure:
     """Plots the objectives of a refinement, on the examples of the steps and on those
-    held out, over its steps, with the numbers of both; a vertical line marks the step
-    that was kept.
+    held out, over its steps, with the numbers of both; the loss held out, which is the
+    objective without its proximal term, where there is one; a vertical line marks the
+    step that was kept.
 
     `report` is that of `merganser.refine`, of `merganser refine --json`, or an entry of
     `refinements` in results.json.
@@ -33,6 +34,8 @@ def plot_refinement(
         used = sum(task["num_examples_used"] for task in report["tasks"])
         labels["objective"] = f"{used - held} {labels['objective']}"
         labels["held_out"] = f"{held} {labels['held_out']}"
+    if any(step.get("held_out_loss") not in (None, step["held_out"]) for step in steps):
+        labels["held_out_loss"] = f"{labels['held_out']}, loss alone"
     for number, (key, label) in enumerate(labels.items()):
         values = [step[key] / weight for step in steps]
         axis.plot(numbers, values, label=label, **line(number))

@@ -92,8 +92,10 @@ TEST_P(Refine, LowersTheObjectiveAndKeepsTheBestStep) {
   RefineOptions check = options_;
   check.model = options_.out;
   MapObjective objective(check);
-  EXPECT_NEAR(
-      objective.held_out() / objective.total_weight(), kept.held_out, 1e-6);
+  const MapObjective::Value held_out = objective.held_out();
+  const double weight = objective.total_weight();
+  EXPECT_NEAR(held_out.objective / weight, kept.held_out, 1e-6);
+  EXPECT_NEAR(held_out.losses / weight, kept.held_out_loss, 1e-6);
   const auto json =
       nlohmann::json::parse(read_file(options_.out / "refine.json"));
   EXPECT_EQ(json["kept_step"], kept.step);

@@ -289,8 +289,9 @@ def test_a_step_whose_held_out_objective_is_not_finite_is_undone(
 ):
     class NanAfterTheStart:
         def __init__(self, objective):
-            self.values = itertools.chain([objective.value()], itertools.repeat(nan))
-            self.value = functools.partial(next, self.values)
+            found = objective.value_and_losses()
+            self.values = itertools.chain([found], itertools.repeat((nan, nan)))
+            self.value_and_losses = functools.partial(next, self.values)
 
     def init(self, carrier, solver, train, held_out, *rest):
         original(self, carrier, solver, train, NanAfterTheStart(held_out), *rest)
