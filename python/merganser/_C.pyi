@@ -377,7 +377,8 @@ def different_scales(estimators: Set[str], method: MethodInfo) -> str | None:
 class SubspaceLoss:
     """Sums of a model's Fisher and gradient in the columns, for each fold.
 
-    fisher (K, C, C) and gradient (K, C), float64; None for the base.
+    fisher (K, C, C) and gradient (K, C), float64; the gradient is None for the base,
+    both are None for a direction, which has columns and no loss.
     """
 
     def __init__(
@@ -389,8 +390,10 @@ class SubspaceLoss:
         num_examples: int,
         model_hash: str = "",
     ) -> None: ...
+    @staticmethod
+    def direction(model_hash: str = "") -> SubspaceLoss: ...
     @property
-    def fisher(self) -> Tensor: ...
+    def fisher(self) -> Tensor | None: ...
     @property
     def gradient(self) -> Tensor | None: ...
     @property

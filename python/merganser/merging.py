@@ -64,7 +64,7 @@ def merge(
             "value": 0.3}, {"value": 1}] is 0.3 for tensors with "attention" in their
             names and 1 for the others. Not negative for methods with Fishers or Gram
             matrices. "auto" for task_arithmetic with `subspace`: the best ones in the
-            span of the task vectors.
+            span of the task vectors. Directions of the subspace have no weight.
             passthrough, slerp and model_stock have no weights.
         base_fisher: F_0, for fisher_base, gradient_matching, removal, ewr and
             block_gradient_matching.
@@ -75,7 +75,8 @@ def merge(
             respectively; those with them need no Fisher.
         base_gram: the base's, for block_gradient_matching.
         subspace: for subspace_gradient_matching and weights="auto"; the SubspaceResult
-            of this base and these models, in their order, or the path of its file.
+            of this base and these models, in their order, its directions last, or the
+            path of its file.
             Checked where the checkpoints are known, as of modules that transformers
             loaded. A warning says when its examples are too few for stable weights.
         parameters: parameters of the method, as in a recipe, also by layer and by

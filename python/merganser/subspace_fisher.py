@@ -31,6 +31,7 @@ def subspace_fisher(
     data: Sequence[Iterable],
     base_data: Iterable,
     *,
+    directions: Sequence[Model] = (),
     groups: str = "block",
     points: int = 2,
     loss: str | Callable = "auto",
@@ -50,8 +51,8 @@ def subspace_fisher(
     the gradient at theta_t. From each example it takes the products <g_i, tau_tg> only,
     which the backward pass gives with one more product per layer and task vector.
 
-    Memory: T + 3 tensors in the parameters' shapes for T experts, other than those that
-    the caller passes.
+    Memory: T + 3 tensors in the parameters' shapes for T experts and directions, other
+    than those that the caller passes.
 
     Args:
         base: theta_0, a module; or any model where another one is a module. The module
@@ -60,6 +61,9 @@ def subspace_fisher(
             checkpoints, with the base's names and shapes.
         data: one data set per expert, as `merganser.fisher` takes them, with labels.
         base_data: the data that the base was trained on; labels are not used.
+        directions: further models, such as other merges, given like the experts, whose
+            displacements from the base span, too. They have no data; pass them to
+            `merganser.merge` after the experts.
         groups: "block" (attention and MLP of each layer, embeddings, head, rest),
             "tensor" or "global".
         points: Fishers are averages over this many points on the way from each model
@@ -125,10 +129,17 @@ def subspace_fisher(
         for task in tasks:
             check_examples(task, task.examples.read(), forward, "the gradient")
         check_examples(of_base, of_base.examples.read(), forward, None)
-        span = _Span(carrier, origin, tasks, forward, groups, seed, progress)
+        further = [
+            carrier.read(model, f"directions[{i}]")
+            for i, model in enumerate(directions)
+        ]
+        span = _Span(carrier, origin, tasks, further, forward, groups, seed, progress)
         found = [
             span.measure(task, points, model_hash, gradient=True)
             for task, model_hash in zip(tasks, hashes, strict=True)
+        ]
+        found += [
+            _C.SubspaceLoss.direction(content_hash_of(model)) for model in directions
         ]
         of_origin = span.measure(of_base, points, origin_hash, gradient=False)
     return SubspaceResult(
@@ -150,6 +161,7 @@ class _Span:
         carrier: Carrier,
         origin: State,
         tasks: list[Task],
+        directions: list[State],
         forward: Forward,
         groups: str,
         seed: int,
@@ -160,12 +172,13 @@ class _Span:
         self._seed = seed
         self._progress = progress
         start = carrier.parameters_of(origin)
-        vectors = [
-            Differences(carrier.parameters_of(task.expert), start) for task in tasks
-        ]
+        models = [*(task.expert for task in tasks), *directions]
+        vectors = [Differences(carrier.parameters_of(x), start) for x in models]
         names = group_names(carrier.parameters, groups)
         self._columns = Columns(carrier.parameters, vectors, names)
-        share = torch.full((self._columns.size,), 1 / len(tasks), dtype=torch.float64)
+        share = torch.zeros(len(models), dtype=torch.float64)
+        share[: len(tasks)] = 1 / len(tasks)  # the experts' average
+        share = share.repeat_interleave(len(self._columns.groups))
         self._mean = {
             name: x + self._columns.combine(name, share.to(x.device))
             for name, x in start.items()

@@ -51,9 +51,11 @@ class SubspaceResult:
         return cls(_C.SubspaceFisher.load(path))
 
     def __repr__(self) -> str:
-        losses = [self.content.base, *self.content.experts]
+        losses = [self.content.base, *(x for x in self.content.experts if x.counts)]
         counts = ", ".join(str(sum(loss.counts)) for loss in losses)
+        number = len(self.content.experts) - len(losses) + 1
+        directions = f"directions: {number}, " if number else ""
         return (
-            f"SubspaceResult({len(losses) - 1} experts, {len(self.groups)} groups, "
-            f"{counts} examples of the base and the experts)"
+            f"SubspaceResult({len(losses) - 1} experts, {directions}"
+            f"{len(self.groups)} groups, {counts} examples of the base and the experts)"
         )

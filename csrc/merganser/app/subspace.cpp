@@ -54,7 +54,7 @@ void estimate(Options options, const CommonOptions& common) {
     fmt::print(
         "{}: Fishers of {} experts and the base in {} columns\n",
         options.out.string(),
-        found.experts.size(),
+        options.fisher.experts.size(),
         found.columns());
   }
 }
@@ -84,6 +84,12 @@ Work define_subspace(CLI::App& parser, const CommonOptions& common) {
           options->data,
           "Labelled training data of each expert, in the same order")
       ->required();
+  parser.add_option(
+      "--direction",
+      o.directions,
+      "Model directory, such as another merge, whose displacement from the "
+      "base "
+      "spans, too; repeatable");
   parser.add_option("--out", options->out, "File to write (.safetensors)")
       ->required();
   parser

@@ -34,7 +34,10 @@ int64_t columns_of(const Loss& loss) {
   return std::llround(std::sqrt(static_cast<double>(of_fold)));
 }
 
-at::Tensor fisher_of(const Loss& loss) {
+std::optional<at::Tensor> fisher_of(const Loss& loss) {
+  if (loss.is_direction()) {
+    return std::nullopt;
+  }
   const int64_t width = columns_of(loss);
   return tensor_of(loss.fisher, {std::ssize(loss.counts), width, width});
 }
@@ -75,6 +78,12 @@ void bind_subspace_file(py::module_& m) {
           py::arg("gradient"),
           py::arg("counts"),
           py::arg("num_examples"),
+          py::arg("model_hash") = "")
+      .def_static(
+          "direction",
+          [](std::string model_hash) {
+            return Loss{.model_hash = std::move(model_hash)};
+          },
           py::arg("model_hash") = "")
       .def_property_readonly("fisher", &fisher_of)
       .def_property_readonly("gradient", &gradient_of)

@@ -27,7 +27,6 @@ void create_models(Workplace& work) {
     train_model(work, name, base, e.experts, {data});
     estimate_expert_fisher(work, data);
   }
-  estimate_subspace(work);
   if (e.target) {
     train_model(work, layout::kTarget, base, *e.target, e.target->data);
   }
@@ -59,13 +58,21 @@ void collect_grams(Workplace& work) {
 
 std::vector<SweepResults> merge_all(Workplace& work) {
   std::vector<SweepResults> sweeps;
-  for (const ExperimentMerge& merge : work.experiment.merges) {
-    if (merge.sweep) {
-      sweeps.push_back(run_sweep(work, merge));
+  const auto merge_those = [&](bool in_subspace) {
+    for (const ExperimentMerge& merge : work.experiment.merges) {
+      if (merge.recipe.uses_subspace() != in_subspace) {
+        continue;
+      }
+      if (merge.sweep) {
+        sweeps.push_back(run_sweep(work, merge));
+      }
+      const size_t chosen = merge.sweep ? sweeps.back().chosen : 0;
+      merge_experts(work, merge.name, sweep_output(merge.recipe, chosen));
     }
-    const size_t chosen = merge.sweep ? sweeps.back().chosen : 0;
-    merge_experts(work, merge.name, sweep_output(merge.recipe, chosen));
-  }
+  };
+  merge_those(/*in_subspace=*/false);
+  estimate_subspace(work); // some of these merges may be its directions
+  merge_those(/*in_subspace=*/true);
   return sweeps;
 }
 

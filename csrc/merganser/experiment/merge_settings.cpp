@@ -66,6 +66,31 @@ std::vector<std::string> parse_experts(
   return experts;
 }
 
+// The earlier merges whose displacements the subspace spans, too.
+std::vector<std::string> parse_directions(
+    const YamlValue& entry,
+    const std::vector<ExperimentMerge>& earlier) {
+  std::vector<std::string> directions;
+  const auto list = entry.find("directions");
+  for (const YamlValue& item :
+       list ? list->items() : std::vector<YamlValue>{}) {
+    const std::string name = item.text();
+    const auto merge = std::ranges::find(earlier, name, &ExperimentMerge::name);
+    if (merge == earlier.end() || merge->recipe.uses_subspace()) {
+      item.fail(fmt::format(
+          "{}: expected the name of an earlier merge that uses no subspace, "
+          "got '{}'",
+          item.name(),
+          name));
+    }
+    if (std::ranges::find(directions, name) != directions.end()) {
+      item.fail(fmt::format("'{}' is given twice", name));
+    }
+    directions.push_back(name);
+  }
+  return directions;
+}
+
 // Names the merge in the errors of its settings.
 bool uses_subspace(const YamlValue& entry, const Recipe& recipe) {
   try {
@@ -144,11 +169,13 @@ bool uses_measured_scale(const Recipe& recipe, std::string_view parameter) {
 ExperimentMerge parse_merge(
     const YamlValue& entry,
     const std::vector<std::string>& all,
-    const MergeBase& base) {
+    const MergeBase& base,
+    const std::vector<ExperimentMerge>& earlier) {
   entry.expect_keys(
       {"name",
        "method",
        "experts",
+       "directions",
        "weight",
        "choose",
        "gram",
@@ -161,6 +188,7 @@ ExperimentMerge parse_merge(
   merge.name = name.text();
   layout::check_name(name, merge.name);
   merge.experts = parse_experts(entry, all);
+  merge.directions = parse_directions(entry, earlier);
   Recipe& recipe = merge.recipe;
   recipe.method = &parse_method(entry.at("method"));
   parse_recipe_options(entry, recipe);
@@ -200,6 +228,17 @@ ExperimentMerge parse_merge(
   }
   if (uses_subspace(entry, recipe)) {
     recipe.subspace = up + layout::kSubspace;
+  } else if (!merge.directions.empty()) {
+    entry.at("directions")
+        .fail(fmt::format(
+            "{}: directions span a subspace, which {} does not use",
+            entry.name(),
+            method.name));
+  }
+  for (const std::string& direction : merge.directions) {
+    RecipeModel model;
+    model.model = up + layout::merged_model(direction);
+    recipe.models.push_back(std::move(model));
   }
   merge.sweep = parse_sweep(entry, recipe);
   const size_t outputs = merge.sweep ? merge.sweep->values.size() : 1;

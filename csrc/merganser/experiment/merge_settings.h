@@ -20,6 +20,7 @@ struct MergeSweep {
 struct ExperimentMerge {
   std::string name;
   std::vector<std::string> experts; // in the order of recipe.models
+  std::vector<std::string> directions; // names of merges, after the experts
   Recipe recipe; // merges them; paths as in merges/NAME/recipe.yaml
   std::optional<MergeSweep> sweep = {};
 };
@@ -38,11 +39,12 @@ struct MergeBase {
 };
 
 // Parses one entry of `merges`: the recipe that merges the experts that it
-// lists, by default all.
+// lists, by default all. `earlier`: merges that may be its directions.
 ExperimentMerge parse_merge(
     const YamlValue& entry,
     const std::vector<std::string>& all,
-    const MergeBase& base);
+    const MergeBase& base,
+    const std::vector<ExperimentMerge>& earlier = {});
 
 // True for task_arithmetic with weight 1 for every model.
 bool is_sum_of_task_vectors(const Recipe& recipe);

@@ -114,7 +114,10 @@ void parse_merges(const YamlValue& root, Experiment& experiment) {
   std::set<std::string> names = experiment.model_names();
   for (const YamlValue& entry : root.at("merges").items()) {
     experiment.merges.push_back(parse_merge(
-        entry, experts, {layout::kBase, layout::model(layout::kBase)}));
+        entry,
+        experts,
+        {layout::kBase, layout::model(layout::kBase)},
+        experiment.merges));
     const std::string& name = experiment.merges.back().name;
     if (experiment.merges.back().sweep && experiment.validation == 0) {
       entry.fail(fmt::format(

@@ -46,6 +46,16 @@ void estimate_subspace(Workplace& work) {
   for (const SubspaceFisherOptions::Model& expert : options.experts) {
     inputs["experts"].push_back(hashes(expert));
   }
+  for (const ExperimentMerge& merge : e.merges) {
+    for (const std::string& name : merge.directions) {
+      const std::filesystem::path model = work.in(layout::merged_model(name));
+      if (std::ranges::find(options.directions, model) ==
+          options.directions.end()) {
+        options.directions.push_back(model);
+        inputs["directions"].push_back(work.runner.hash(model));
+      }
+    }
+  }
   const std::filesystem::path file = work.in(layout::kSubspace);
   work.runner.run(
       {.name = "subspace",

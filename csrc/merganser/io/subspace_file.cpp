@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -18,18 +19,19 @@ namespace merganser {
 namespace {
 
 using nlohmann::ordered_json;
+using Loss = SubspaceFisher::Loss;
 
 constexpr const char* kFormatVersion = "1";
 constexpr const char* kKey = "subspace";
 
-ordered_json describe(const SubspaceFisher::Loss& loss) {
+ordered_json describe(const Loss& loss) {
   return {
       {"model_hash", loss.model_hash},
       {"num_examples", loss.num_examples},
       {"counts", loss.counts}};
 }
 
-SubspaceFisher::Loss parse_loss(const ordered_json& json) {
+Loss parse_loss(const ordered_json& json) {
   return {
       .model_hash = json.at("model_hash").get<std::string>(),
       .num_examples = json.at("num_examples").get<int64_t>(),
@@ -38,15 +40,15 @@ SubspaceFisher::Loss parse_loss(const ordered_json& json) {
       .gradient = {}};
 }
 
-int64_t folds_of(const SubspaceFisher::Loss& loss) {
+int64_t folds_of(const Loss& loss) {
   return static_cast<int64_t>(loss.counts.size());
 }
 
-int64_t examples_used(const SubspaceFisher::Loss& loss) {
+int64_t examples_used(const Loss& loss) {
   return std::accumulate(loss.counts.begin(), loss.counts.end(), int64_t{0});
 }
 
-bool is_sound(const SubspaceFisher::Loss& loss) {
+bool is_sound(const Loss& loss) {
   return loss.counts.size() >= 2 && std::ranges::min(loss.counts) >= 1 &&
       loss.num_examples >= examples_used(loss);
 }
@@ -58,10 +60,13 @@ bool is_sound(const SubspaceFisher& fisher) {
     tensors.insert(group.tensors.begin(), group.tensors.end());
     named += group.tensors.size();
   }
-  return !fisher.groups.empty() && !fisher.experts.empty() &&
-      fisher.points >= 1 && tensors.size() == named && is_sound(fisher.base) &&
-      std::ranges::all_of(
-          fisher.experts, [](const auto& expert) { return is_sound(expert); });
+  return !fisher.groups.empty() && fisher.points >= 1 &&
+      tensors.size() == named && is_sound(fisher.base) &&
+      std::ranges::any_of(fisher.experts, std::not_fn(&Loss::is_direction)) &&
+      std::ranges::all_of(fisher.experts, [](const Loss& expert) {
+        return expert.is_direction() ? expert.num_examples == 0
+                                     : is_sound(expert);
+      });
 }
 
 bool is_finite(const std::vector<double>& values) {
@@ -69,7 +74,7 @@ bool is_finite(const std::vector<double>& values) {
 }
 
 void check_values(
-    const SubspaceFisher::Loss& loss,
+    const Loss& loss,
     size_t columns,
     bool has_gradient,
     const std::string& label) {
@@ -87,7 +92,7 @@ void check_values(
   }
 }
 
-void check_counts(const SubspaceFisher::Loss& loss, const std::string& label) {
+void check_counts(const Loss& loss, const std::string& label) {
   const int64_t used = examples_used(loss);
   if (loss.num_examples < used) {
     throw InputError(fmt::format(
@@ -220,6 +225,9 @@ void SubspaceFisher::save(const std::filesystem::path& file) const {
   };
   add("base.fisher", {folds_of(base), width, width}, base.fisher);
   for (size_t t = 0; t < experts.size(); ++t) {
+    if (experts[t].is_direction()) {
+      continue;
+    }
     const int64_t folds = folds_of(experts[t]);
     add(name_of(t, "fisher"), {folds, width, width}, experts[t].fisher);
     add(name_of(t, "gradient"), {folds, width}, experts[t].gradient);
@@ -263,7 +271,10 @@ SubspaceFisher SubspaceFisher::load(const Checkpoint& file) {
   found.base.fisher =
       read(file, "base.fisher", {folds_of(found.base), width, width});
   for (size_t t = 0; t < found.experts.size(); ++t) {
-    SubspaceFisher::Loss& expert = found.experts[t];
+    Loss& expert = found.experts[t];
+    if (expert.is_direction()) {
+      continue;
+    }
     const int64_t folds = folds_of(expert);
     expert.fisher = read(file, name_of(t, "fisher"), {folds, width, width});
     expert.gradient = read(file, name_of(t, "gradient"), {folds, width});

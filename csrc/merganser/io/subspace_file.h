@@ -18,13 +18,19 @@ inline constexpr const char* kSubspaceEstimator = "subspace";
 // of the task vectors tau_t = theta_t - theta_0 cut by G groups of parameters:
 // column c = t G + g equals tau_t on group g and is zero elsewhere, C = T G.
 // Sums over the examples of each of K parts ("folds"), for cross-validation.
+// An expert without examples is a direction: a model, such as another merge,
+// that adds its columns and has no loss.
 struct MERGANSER_API SubspaceFisher {
   struct Loss {
     std::string model_hash; // Checkpoint::content_hash() of theta_0 or theta_t
     int64_t num_examples = 0; // N of the data set
-    std::vector<int64_t> counts; // examples of each fold (K)
-    std::vector<double> fisher; // sums of P^T F_i P, row-major (K, C, C)
-    std::vector<double> gradient; // sums of P^T g_i at theta_t (K, C)
+    std::vector<int64_t> counts = {}; // examples of each fold (K)
+    std::vector<double> fisher = {}; // sums of P^T F_i P, row-major (K, C, C)
+    std::vector<double> gradient = {}; // sums of P^T g_i at theta_t (K, C)
+
+    bool is_direction() const {
+      return counts.empty();
+    }
   };
   struct Group {
     std::string name;
@@ -36,7 +42,7 @@ struct MERGANSER_API SubspaceFisher {
                       // over which its Fisher is averaged
   uint64_t seed = 0; // of the examples
   Loss base; // without a gradient
-  std::vector<Loss> experts; // T
+  std::vector<Loss> experts; // T, directions included
 
   size_t columns() const {
     return experts.size() * groups.size();
@@ -45,9 +51,9 @@ struct MERGANSER_API SubspaceFisher {
   // The same with whole task vectors: sums over the columns of an expert.
   SubspaceFisher as_one_group() const;
 
-  // Throws InputError unless all sizes fit one another, every fold has an
-  // example, no data set has fewer examples than were used, and values are
-  // finite.
+  // Throws InputError unless all sizes fit one another, one expert at least is
+  // no direction, every fold has an example, no data set has fewer examples
+  // than were used, and values are finite.
   void check() const;
 
   // Safetensors: float64 tensors "base.fisher", "experts.T.fisher" and

@@ -67,6 +67,10 @@ class SubspaceEstimator {
       mean_.add_(tau, 1 / static_cast<double>(options.experts.size()));
     }
     mean_.add_(origin_);
+    for (const auto& direction : options.directions) {
+      subspace_.task_vectors.push_back(
+          objective_.read_model(direction) - origin_);
+    }
     subspace_.groups = make_groups(objective_.arena(), options.groups);
     for (const JointObjective::Task& task : objective_.tasks()) {
       total_ += options.points * std::ssize(task.examples);
@@ -87,6 +91,10 @@ class SubspaceEstimator {
     found.seed = options_.seed;
     for (size_t t = 0; t < options_.experts.size(); ++t) {
       found.experts.push_back(estimate(t, origin_ + subspace_.task_vectors[t]));
+    }
+    for (const auto& direction : options_.directions) {
+      found.experts.push_back(
+          {.model_hash = Checkpoint(direction).content_hash()});
     }
     found.base = estimate(options_.experts.size(), origin_);
     found.base.gradient.clear();

@@ -32,7 +32,8 @@ std::vector<size_t> find_experts(
     if (model.adapter || expert == fisher.experts.end()) {
       throw InputError(fmt::format(
           "{}: has no Fisher of {}{}, or fewer than the recipe lists; estimate "
-          "it with merganser subspace --expert",
+          "it with merganser subspace --expert (or, for a model without data, "
+          "--direction)",
           file_of(plan),
           model.recipe.model.string(),
           model.adapter ? " with its adapter" : ""));

@@ -23,9 +23,15 @@ std::string describe_weight(
     const MergePlan& plan,
     const PlanSlice& slice,
     const PlanModel& model) {
-  if (plan.recipe.has_auto_weights()) {
+  if (plan.subspace) {
     const size_t t = &model - slice.models.data();
-    return fmt::format("{:.4f}", plan.subspace_weights.front().weights[t]);
+    const SubspaceWeights& found = plan.subspace_weights.front();
+    if (plan.recipe.has_auto_weights()) {
+      return fmt::format("{:.4f}", found.weights[t]);
+    }
+    if (found.is_direction[t]) {
+      return "direction";
+    }
   }
   const Setting* setting = find_setting(
       plan.recipe.method->weights == WeightRule::kScale ? "scale" : "weight",

@@ -1,10 +1,14 @@
 #include "merganser/plan/subspace_weights.h"
 
+#include <fmt/format.h>
 #include <Eigen/Cholesky>
+#include <Eigen/Eigenvalues>
+
 #include <array>
 #include <cmath>
-#include <limits>
+#include <utility>
 
+#include "merganser/base/error.h"
 #include "merganser/recipe/parameter_values.h"
 
 namespace merganser {
@@ -20,6 +24,10 @@ constexpr double kRounding = 1e-12;
 constexpr std::array kShrinks =
     {0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0};
 
+// Eigenvalue of A with unit diagonal below which columns depend on one another,
+// up to the rounding of float32 weights: the model moves along none of them.
+constexpr double kDependent = 1e-6;
+
 // 1/2 v^T A v - b^T v
 struct Quadratic {
   Matrix a;
@@ -30,22 +38,28 @@ struct Quadratic {
   }
 
   Vector minimum(double shrink) const {
-    Matrix shrunk = (1 - shrink) * a;
-    shrunk.diagonal() = a.diagonal();
-    Vector pull = b;
-    // A column that no output depends on (a zero task vector, attention's key
-    // biases) has only rounding errors as its curvature and gradient: its
-    // weight is 0.
+    // With unit diagonal. A column that no output depends on (a zero task
+    // vector, attention's key biases) has only rounding errors as its curvature
+    // and gradient: its weight is 0.
     const double least = kRounding * a.diagonal().maxCoeff();
-    for (Eigen::Index c = 0; c < shrunk.rows(); ++c) {
-      if (a(c, c) <= least) {
-        shrunk.row(c).setZero();
-        shrunk.col(c).setZero();
-        shrunk(c, c) = 1;
-        pull(c) = 0;
-      }
+    const Vector scale =
+        (a.diagonal().array() > least).select(a.diagonal().array().rsqrt(), 0);
+    Matrix unit = (1 - shrink) * (scale.asDiagonal() * a * scale.asDiagonal());
+    unit.diagonal().setOnes();
+    return scale.cwiseProduct(solve(unit, scale.cwiseProduct(b), shrink));
+  }
+
+ private:
+  // `unit` has no eigenvalue below `shrink`.
+  static Vector solve(const Matrix& unit, const Vector& pull, double shrink) {
+    if (shrink > kDependent) {
+      return unit.ldlt().solve(pull);
     }
-    return shrunk.ldlt().solve(pull);
+    const Eigen::SelfAdjointEigenSolver<Matrix> eigen(unit);
+    const auto values = eigen.eigenvalues().array();
+    const Vector inverse = (values > kDependent).select(values.inverse(), 0);
+    const auto& vectors = eigen.eigenvectors();
+    return vectors * inverse.cwiseProduct(vectors.transpose() * pull);
   }
 };
 
@@ -62,8 +76,11 @@ class Problem {
         columns_.push_back(t * groups + g);
       }
     }
-    for (const SubspaceFisher::Loss* loss : losses()) {
-      folds_ = std::min(folds_, loss->counts.size());
+    folds_ = fisher.base.counts.size();
+    for (const size_t t : experts) {
+      if (!fisher.experts[t].is_direction()) {
+        folds_ = std::min(folds_, fisher.experts[t].counts.size());
+      }
     }
   }
 
@@ -79,20 +96,15 @@ class Problem {
     Quadratic sum{Matrix::Zero(width, width), Vector::Zero(width)};
     add(sum, fisher_.base, 1, nullptr, uses);
     for (size_t t = 0; t < experts_.size(); ++t) {
-      add(sum, fisher_.experts[experts_[t]], alphas_[t], &t, uses);
+      const SubspaceFisher::Loss& loss = fisher_.experts[experts_[t]];
+      if (!loss.is_direction()) {
+        add(sum, loss, alphas_[t], &t, uses);
+      }
     }
     return sum;
   }
 
  private:
-  std::vector<const SubspaceFisher::Loss*> losses() const {
-    std::vector<const SubspaceFisher::Loss*> all = {&fisher_.base};
-    for (const size_t t : experts_) {
-      all.push_back(&fisher_.experts[t]);
-    }
-    return all;
-  }
-
   // Adds alpha times a loss of N examples; `expert`: the position among those
   // used, null for the base.
   template <typename Uses>
@@ -136,7 +148,7 @@ class Problem {
   const std::vector<size_t>& experts_;
   const std::vector<double>& alphas_;
   std::vector<size_t> columns_; // of `fisher_`, that the experts have
-  size_t folds_ = std::numeric_limits<size_t>::max();
+  size_t folds_ = 0;
 };
 
 // The parts of a cross-validation, which no shrinkage changes.
@@ -218,8 +230,13 @@ SubspaceWeights solve_subspace(
   }
   const Estimate expected = difference(cross_validate(splits, shrink));
   const Vector v = problem.from([](size_t) { return true; }).minimum(shrink);
+  std::vector<bool> is_direction;
+  for (const size_t t : experts) {
+    is_direction.push_back(fisher.experts[t].is_direction());
+  }
   return {
       .weights = {v.data(), v.data() + v.size()},
+      .is_direction = std::move(is_direction),
       .shrink = shrink,
       .expected = expected};
 }
@@ -231,6 +248,15 @@ SubspaceWeights solve_subspace(
     const std::vector<const Settings*>& models,
     const Settings& merge,
     size_t output) {
+  for (size_t t = 0; t < experts.size(); ++t) {
+    if (fisher.experts[experts[t]].is_direction() &&
+        models[t]->contains("weight")) {
+      throw InputError(fmt::format(
+          "models[{}] is a direction of the subspace Fisher, without a loss to "
+          "weight: leave its weight out",
+          t));
+    }
+  }
   if (weights_are_auto(models, merge)) {
     return solve_subspace(
         fisher, experts, std::vector<double>(experts.size(), 1), kAuto);

@@ -17,6 +17,7 @@ namespace merganser {
 // A step of the rule of gradient matching in the span of the task vectors.
 struct SubspaceWeights {
   std::vector<double> weights; // v_tg at t * G + g, for the experts used
+  std::vector<bool> is_direction; // per expert used
   double shrink = 0;
   // The change of the objective from the base that cross-validation expects,
   // with the standard error over the folds: negative is better.
@@ -29,10 +30,12 @@ struct SubspaceWeights {
 // experts' losses at theta_t, and of the base's at theta_0 without its
 // gradient. docs/method.md, "The subspace of the task vectors".
 //
-// The off-diagonals are multiplied by 1 - shrink. `shrink` kAuto: the largest
+// Directions have columns and no loss; their alphas are not used. The
+// off-diagonals are multiplied by 1 - shrink. `shrink` kAuto: the largest
 // of a few values whose cross-validated objective exceeds the best by at most
 // one standard error of the difference. A column without curvature, as of a
-// zero task vector, has weight 0. `experts`: positions in fisher.experts;
+// zero task vector, has weight 0; columns that depend on one another share
+// their weight. `experts`: positions in fisher.experts;
 // `alphas`: one each.
 MERGANSER_API SubspaceWeights solve_subspace(
     const SubspaceFisher& fisher,
@@ -42,7 +45,8 @@ MERGANSER_API SubspaceWeights solve_subspace(
 
 // The same with the parameters of a merge. Where its weights are `auto`, all
 // alphas are 1 and the shrinkage is chosen; `fisher` then has one group, and
-// the solution is the weights.
+// the solution is the weights. Throws InputError for a direction with a weight
+// of its own.
 MERGANSER_API SubspaceWeights solve_subspace(
     const SubspaceFisher& fisher,
     const std::vector<size_t>& experts,

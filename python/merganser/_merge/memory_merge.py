@@ -17,13 +17,12 @@ from .states import finite
 
 def make_engine(inputs: Inputs, weights: Any, parameters: Any) -> _C.MemoryMerge:
     """Creates the engine, which checks parameters as in a recipe."""
-    count = len(inputs.models)
     if isinstance(parameters, Mapping) and "weight" in parameters:
         raise InputError("parameters cannot have weight: pass weights")
     engine = _C.MemoryMerge(
         inputs.method.name,
         {} if parameters is None else parameters,
-        _settings(weights, count),
+        _settings(weights, _have_weights(inputs)),
         list(inputs.reference.tensors),
         [part.num_examples for part in inputs.fishers],
         [part.num_examples for part in inputs.grams],
@@ -45,20 +44,30 @@ def are_auto(weights: Any) -> bool:
     return isinstance(weights, Sequence) and any(isinstance(w, str) for w in weights)
 
 
-def _settings(weights: Any, count: int) -> list[dict]:
+def _have_weights(inputs: Inputs) -> list[bool]:
+    """Whether each model has a weight: all but a subspace Fisher's directions."""
+    found = [] if inputs.subspace is None else inputs.subspace.experts
+    if len(found) != len(inputs.models):  # the engine refuses another number
+        return [True] * len(inputs.models)
+    return [bool(expert.counts) for expert in found]
+
+
+def _settings(weights: Any, have: list[bool]) -> list[dict]:
     """The `parameters` of each model, as in a recipe."""
+    count = sum(have)
     if weights is None:
-        return [{}] * count
+        return [{}] * len(have)
     if hasattr(weights, "tolist"):  # an array or tensor, maybe 0-d
         weights = weights.tolist()
     if not isinstance(weights, Iterable) or isinstance(weights, Mapping | str):
-        return [{"weight": weights}] * count
-    found = [{"weight": weight} for weight in weights]
-    if len(found) != count:
+        weights = [weights] * count
+    weights = list(weights)
+    if len(weights) != count:
         raise InputError(
-            f"weights must have {count} items, one per model, not {len(found)}"
+            f"weights must have {count} items, one per model, not {len(weights)}"
         )
-    return found
+    rest = iter(weights)
+    return [{"weight": next(rest)} if has else {} for has in have]
 
 
 def measure_fishers(engine: _C.MemoryMerge, inputs: Inputs) -> None:

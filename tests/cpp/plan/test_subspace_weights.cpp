@@ -7,8 +7,10 @@
 #include <array>
 #include <random>
 
+#include "merganser/io/yaml_value.h"
 #include "merganser/plan/subspace_weights.h"
-#include "merganser/recipe/method.h"
+#include "merganser/recipe/methods.h"
+#include "support/expect_error.h"
 
 namespace merganser {
 namespace {
@@ -203,6 +205,72 @@ SubspaceFisher two_columns(const Vec& off) {
     fisher.experts.push_back(std::move(expert));
   }
   return fisher;
+}
+
+// One expert in two dimensions, with a direction.
+struct Direction {
+  explicit Direction(const Vec& along) : direction(along) {
+    std::mt19937 random(13);
+    const Mat h0 = random_curvature(random);
+    const Mat h = random_curvature(random);
+    fisher.groups = {{"all", {}}};
+    fisher.base = loss_of(h0, {}, {tau, direction}, 40);
+    fisher.experts = {loss_of(h, {}, {tau, direction}, 20), {}};
+    const Vec pull = h * tau; // of an expert trained to its optimum
+    optimum = solve(sum(h0, kAlpha, h), {kAlpha * pull[0], kAlpha * pull[1]});
+    in_span = kAlpha * dot(tau, pull) / dot(tau, sum(h0, kAlpha, h) * tau);
+  }
+
+  Vec merged(double alpha_of_direction) const {
+    const SubspaceWeights found =
+        solve_subspace(fisher, {0, 1}, {kAlpha, alpha_of_direction}, 0);
+    EXPECT_EQ(found.is_direction, (std::vector<bool>{false, true}));
+    const auto& w = found.weights;
+    return {
+        w[0] * tau[0] + w[1] * direction[0],
+        w[0] * tau[1] + w[1] * direction[1]};
+  }
+
+  static constexpr double kAlpha = 1.3;
+  Vec tau = {0.6, -1.1};
+  Vec direction;
+  SubspaceFisher fisher;
+  Vec optimum{};
+  double in_span = 0; // the optimum among the multiples of tau
+};
+
+TEST(SubspaceWeights, DirectionsSpanWhatTaskVectorsDoNot) {
+  const Direction problem({0.3, 0.8});
+  for (const double alpha : {0.0, 1.0, 5.0}) { // not used: there is no loss
+    const Vec merged = problem.merged(alpha);
+    EXPECT_NEAR(merged[0], problem.optimum[0], 1e-10);
+    EXPECT_NEAR(merged[1], problem.optimum[1], 1e-10);
+  }
+}
+
+TEST(SubspaceWeights, ADirectionThatDependsOnTheTaskVectorsChangesNothing) {
+  const Direction problem({1.2, -2.2}); // twice the task vector
+  const Vec merged = problem.merged(0);
+  EXPECT_NEAR(merged[0], problem.in_span * problem.tau[0], 1e-10);
+  EXPECT_NEAR(merged[1], problem.in_span * problem.tau[1], 1e-10);
+}
+
+TEST(SubspaceWeights, ADirectionHasNoWeight) {
+  const Direction problem({0.3, 0.8});
+  const MethodInfo& method = find_method("subspace_gradient_matching");
+  const Settings none;
+  const YamlValue zero = YamlValue::parse("0", "recipe.yaml");
+  const Settings weight = {
+      {"weight", Setting::parse(zero, *method.find_parameter("weight"))}};
+  const auto weights_with = [&](const Settings& of_direction) {
+    return solve_subspace(
+        problem.fisher, {0, 1}, method, {&none, &of_direction}, none, 0);
+  };
+  EXPECT_EQ(weights_with(none).weights.size(), 2U);
+  test::expect_error<InputError>(
+      [&] { weights_with(weight); },
+      {"models[1] is a direction of the subspace Fisher, without a loss to "
+       "weight: leave its weight out"});
 }
 
 TEST(SubspaceWeights, OffDiagonalsThatAreNoiseAreShrunk) {

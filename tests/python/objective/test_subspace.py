@@ -360,3 +360,84 @@ def test_in_memory_it_needs_statistics(folder):
             method="measured_gradient_matching",
             base_fisher=tensor,
         )
+
+
+EXACT = {"shrink": 0}
+
+
+def write_direction(folder, path):
+    """A model that is in no span of the task vectors."""
+    shutil.copytree(folder / "one", path)
+    one = load_file(folder / "one" / "model.safetensors")
+    torch.manual_seed(4)
+    moved = {n: x + 0.02 * torch.randn_like(x) for n, x in one.items()}
+    save_file(moved, path / "model.safetensors", {"format": "pt"})
+    return path
+
+
+def test_directions_are_columns_without_a_loss(folder, tmp_path):
+    direction = write_direction(folder, tmp_path / "direction")
+    out = tmp_path / "subspace.safetensors"
+    found = estimate(folder, out, "--direction", direction, "--points", "1")
+    # As the third expert it has the same columns.
+    third = ("--expert", direction, "--data", folder / "one.jsonl", "--points", "1")
+    whole = estimate(folder, tmp_path / "whole.safetensors", *third)
+    assert whole.keys() - found.keys() == {"experts.2.fisher", "experts.2.gradient"}
+    for name, x in found.items():
+        torch.testing.assert_close(x, whole[name], rtol=1e-6, atol=1e-9)
+
+    models = [{"model": str(folder / name)} for name in TASKS]
+    models.append({"model": str(direction)})
+    path = recipe(
+        folder, tmp_path / "r.yaml", subspace=str(out), models=models, parameters=EXACT
+    )
+    command.run("merge", path, tmp_path / "out", "-q")
+    columns, total, pull = system(found)
+    v = torch.linalg.solve(total, pull)
+    base, taus = task_vectors(folder)
+    last = parameters(direction / "model.safetensors")
+    taus.append({n: last[n] - base[n] for n in base})
+    of = columns_of(folder, taus)
+    assert columns == len(of)
+    merged = parameters(tmp_path / "out" / "model.safetensors")
+    for name, x in merged.items():
+        expected = base[name] + sum(w * c[name] for w, c in zip(v, of, strict=True))
+        torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)
+
+    # plan says which model is a direction; the task vectors alone may be merged, too.
+    assert "direction" in command.run("plan", path).stdout.splitlines()[4:][2]
+    few = recipe(folder, tmp_path / "few.yaml", subspace=str(out))
+    command.run("plan", few)
+
+
+def system(file):
+    """The linear system of a file: its size, matrix and right side, for weights 1."""
+    fisher = file["base.fisher"]
+    columns = fisher.shape[1]
+    total = BASE / BASE * fisher.sum(0)
+    pull = torch.zeros(columns, dtype=torch.float64)
+    groups = columns // 3
+    for t in range(len(TASKS)):
+        h = file[f"experts.{t}.fisher"].sum(0)
+        total = total + h
+        own = h[:, t * groups : (t + 1) * groups].sum(1)
+        pull += own - file[f"experts.{t}.gradient"].sum(0)
+    return columns, total, pull
+
+
+def test_a_direction_is_no_expert(folder, tmp_path):
+    direction = write_direction(folder, tmp_path / "direction")
+    out = tmp_path / "subspace.safetensors"
+    estimate(folder, out, "--direction", direction)
+    models = [{"model": str(folder / name)} for name in TASKS]
+    weighted = {"model": str(direction), "parameters": {"weight": 0.5}}
+    path = recipe(
+        folder, tmp_path / "r.yaml", subspace=str(out), models=[*models, weighted]
+    )
+    done = command.run("plan", path, check=False)
+    assert done.returncode == 2
+    assert "models[2] is a direction of the subspace Fisher" in done.stderr
+    missing = ("--direction", tmp_path / "none")
+    done = command.run(*arguments(folder, out, *missing), check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"{tmp_path}/none: " in done.stderr

@@ -14,6 +14,9 @@ ADDED = """\
   - {name: measured, method: measured_gradient_matching}
   - {name: auto, method: task_arithmetic, weight: auto}
   - {name: subspace, method: subspace_gradient_matching, weight: {sweep: [0.5, 1]}}
+  - name: directions
+    method: subspace_gradient_matching
+    directions: [measured]
 """
 EXPERTS = ("amazon", "nyt")
 
@@ -46,7 +49,7 @@ def test_only_what_the_merges_need_runs(experiment):
     folder, done = experiment
     fishers = [f"fisher {name}" for name in EXPERTS]
     new = ["merge measured", "evaluate measured", "merge subspace", "evaluate subspace"]
-    new += ["merge auto", "evaluate auto"]
+    new += ["merge auto", "evaluate auto", "merge directions", "evaluate directions"]
     new += ["sweep subspace 0.5", "sweep subspace 1", "subspace", *fishers]
     ran = stages(done)
     assert set(new) <= set(ran)
@@ -72,7 +75,8 @@ def test_equals_the_commands(experiment, tmp_path):
         )
         assert file.read_bytes() == (out / "fishers" / file.name).read_bytes()
     file = tmp_path / "subspace.safetensors"
-    run("subspace", *base, *of_experts, *common, "--out", file)
+    direction = ["--direction", out / "merges/measured/model"]
+    run("subspace", *base, *of_experts, *direction, *common, "--out", file)
     assert file.read_bytes() == (out / file.name).read_bytes()
 
 
@@ -80,7 +84,7 @@ def test_the_table_has_them(experiment):
     folder, done = experiment
     results = json.loads((folder / "out" / "results.json").read_text())
     names = [model["name"] for model in results["models"]]
-    assert names[-3:] == ["measured", "auto", "subspace"]
+    assert names[-4:] == ["measured", "auto", "subspace", "directions"]
     assert "subspace" in done.stdout
     recipe = folder / "out" / "merges" / "measured" / "recipe.yaml"
     plan = json.loads(run("plan", recipe, "--json").stdout)

@@ -2,6 +2,7 @@
 recipes."""
 
 import json
+import shutil
 
 import command
 import merganser
@@ -244,3 +245,65 @@ def test_sizes_are_checked():
     with pytest.raises(merganser.InputError, match="not finite"):
         bad = loss(fisher / 0, gradient)
         merganser._C.SubspaceFisher(groups=groups, base=base, experts=[bad])
+
+
+@pytest.mark.filterwarnings("ignore:the subspace Fisher has too few examples")
+def test_directions(folder, tmp_path):
+    """As in the executable's file; a merge takes them after the experts."""
+    torch.manual_seed(3)
+    base = load(folder)
+    direction = load(folder, "one")
+    with torch.no_grad():
+        for p in direction.parameters():
+            p.add_(0.02 * torch.randn_like(p))
+    shutil.copytree(folder / "one", tmp_path / "direction")  # with its tokenizer
+    direction.save_pretrained(tmp_path / "direction")
+    found = estimate(folder, directions=[tmp_path / "direction"])
+    assert "2 experts, directions: 1, " in repr(found)
+    found.save(tmp_path / "python.safetensors")
+    data = [("--expert", folder / n, "--data", folder / f"{n}.jsonl") for n in TASKS]
+    command.run(
+        *("subspace", "--base", folder / "base", "--base-data", folder / "base.jsonl"),
+        *(option for pair in data for option in pair),
+        *("--direction", tmp_path / "direction", "--max-length", "24", "-q"),
+        *("--out", tmp_path / "out.safetensors"),
+    )
+    files = [load_file(tmp_path / f"{x}.safetensors") for x in ("python", "out")]
+    assert files[0].keys() == files[1].keys()
+    for name, x in files[1].items():
+        assert (files[0][name] - x).norm() < 1e-4 * x.norm(), name
+
+    experts = [load(folder, name) for name in TASKS]
+    merged = merganser.merge(
+        base,
+        [*experts, direction],
+        method="subspace_gradient_matching",
+        subspace=merganser.SubspaceResult.load(tmp_path / "python.safetensors"),
+        weights=[0.5, 2.0],
+    )
+    recipe = {
+        "merge_method": "subspace_gradient_matching",
+        "base_model": str(folder / "base"),
+        "subspace": str(tmp_path / "python.safetensors"),
+        "models": [
+            *(
+                {"model": str(folder / name), "parameters": {"weight": weight}}
+                for name, weight in zip(TASKS, (0.5, 2.0), strict=True)
+            ),
+            {"model": str(tmp_path / "direction")},
+        ],
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    merganser.merge_recipe(tmp_path / "r.yaml", tmp_path / "merged")
+    written = load_file(tmp_path / "merged" / "model.safetensors")
+    for name, x in written.items():
+        torch.testing.assert_close(merged[name], x, rtol=0, atol=0)
+    message = "weights must have 2 items, one per model, not 3"
+    with pytest.raises(merganser.InputError, match=message):
+        merganser.merge(
+            base,
+            [*experts, direction],
+            method="subspace_gradient_matching",
+            subspace=found,
+            weights=[1, 1, 1],
+        )
