@@ -391,7 +391,9 @@ class SubspaceLoss:
         model_hash: str = "",
     ) -> None: ...
     @staticmethod
-    def direction(model_hash: str = "") -> SubspaceLoss: ...
+    def direction(model_hash: str = "") -> SubspaceLoss:
+        """A model that adds its columns and has no loss."""
+
     @property
     def fisher(self) -> Tensor | None: ...
     @property

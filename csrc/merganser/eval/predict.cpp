@@ -1,8 +1,11 @@
 #include "merganser/eval/predict.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
+
+#include <optional>
 
 #include "merganser/model/autocast.h"
 #include "merganser/model/batch_logits.h"
@@ -20,11 +23,16 @@ at::Tensor predict(
     const ProgressCallback& progress) {
   at::Tensor result =
       at::empty({data.size(), model->config().num_labels}, at::kDouble);
-  const c10::InferenceMode inference;
+  const at::NoGradGuard no_grad;
   const EvalMode eval_mode(*model);
-  // Holds the converted weights from batch to batch.
-  const Autocast autocast(
-      model->parameters().front().device().type(), bfloat16);
+  // Fused attention, and weights that autocast converts once for all batches. A
+  // first-order model's derivatives exist in neither.
+  std::optional<c10::InferenceMode> inference;
+  std::optional<Autocast> held;
+  if (!model->is_linearized()) {
+    inference.emplace();
+    held.emplace(model->parameters().front().device().type(), bfloat16);
+  }
   int64_t done = 0;
   int64_t correct = 0;
   const auto add = [&](const Batch& batch, const at::Tensor& logits) {

@@ -29,10 +29,8 @@ at::Tensor attention(
     int64_t heads,
     double dropout_probability,
     DropoutDraws* draws) {
-  // torch's kernel, which computes blocks of the weights without storing them,
-  // has no derivatives in forward mode, and no dropout on the CPU.
-  if (draws == nullptr && c10::InferenceMode::is_enabled() &&
-      !query._fw_grad(/*level=*/0).defined()) {
+  // torch's kernel computes blocks of the weights without storing them.
+  if (draws == nullptr && c10::InferenceMode::is_enabled()) {
     std::optional<at::Tensor> bias;
     if (mask.defined()) {
       bias = mask.to(query.scalar_type());

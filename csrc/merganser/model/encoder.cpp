@@ -169,7 +169,7 @@ at::Tensor EncoderImpl::forward(
       " tokens, got ",
       input_ids.size(1),
       "; truncate the input");
-  if (displacement_.empty()) {
+  if (!is_linearized()) {
     return logits(
         input_ids, lengths, token_type_ids, is_training() ? &draws_ : nullptr);
   }

@@ -64,6 +64,9 @@ class MERGANSER_API EncoderImpl {
   // the parameters' gradients: the gradient in tau. tau has a tensor for each
   // of parameters(), of the same shape, and is read in every forward pass.
   void set_displacement(std::vector<at::Tensor> tau);
+  bool is_linearized() const {
+    return !displacement_.empty();
+  }
 
   const EncoderConfig& config() const {
     return config_;

@@ -38,9 +38,9 @@ struct Quadratic {
   }
 
   Vector minimum(double shrink) const {
-    // With unit diagonal. A column that no output depends on (a zero task
-    // vector, attention's key biases) has only rounding errors as its curvature
-    // and gradient: its weight is 0.
+    // A column that no output depends on (a zero task vector, attention's key
+    // biases) has only rounding errors as its curvature and gradient: its
+    // weight is 0. All others are scaled to curvature 1.
     const double least = kRounding * a.diagonal().maxCoeff();
     const Vector scale =
         (a.diagonal().array() > least).select(a.diagonal().array().rsqrt(), 0);

@@ -16,9 +16,9 @@ def plot_refinement(
     report: dict[str, Any], path: str | os.PathLike[str] | None = None
 ) -> Figure:
     """Plots the objectives of a refinement, on the examples of the steps and on those
-    held out, over its steps, with the numbers of both; the loss held out, which is the
-    objective without its proximal term, where there is one; a vertical line marks the
-    step that was kept.
+    held out, over its steps, with the numbers of both; where the objective has a
+    proximal term, also the loss held out, which is the objective without it; a vertical
+    line marks the step that was kept.
 
     `report` is that of `merganser.refine`, of `merganser refine --json`, or an entry of
     `refinements` in results.json.

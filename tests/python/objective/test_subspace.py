@@ -379,7 +379,7 @@ def test_directions_are_columns_without_a_loss(folder, tmp_path):
     direction = write_direction(folder, tmp_path / "direction")
     out = tmp_path / "subspace.safetensors"
     found = estimate(folder, out, "--direction", direction, "--points", "1")
-    # As the third expert it has the same columns.
+    # The third expert would have the same columns.
     third = ("--expert", direction, "--data", folder / "one.jsonl", "--points", "1")
     whole = estimate(folder, tmp_path / "whole.safetensors", *third)
     assert whole.keys() - found.keys() == {"experts.2.fisher", "experts.2.gradient"}
