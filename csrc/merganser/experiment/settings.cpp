@@ -258,7 +258,7 @@ Experiment Experiment::load(
   }
   parse_merges(root, experiment);
   parse_output(root.at("output"), experiment);
-  if (const auto refine = root.find("refine")) {
+  if (const auto refine = root.given("refine")) {
     experiment.refinements = parse_refinements(*refine, experiment);
   }
   if (const auto removal = root.given("removal")) {

@@ -29,6 +29,8 @@ def test_every_key_is_valid(path, tmp_path):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
     wrong = ["--set", "seed=null", "--set", "seeds=[7, 7]"]
-    done = run("run", examples / path.name, tmp_path / "out", *wrong, check=False)
-    assert done.returncode == 2
-    assert done.stderr.strip().endswith("seed 7 is given twice")
+    few = ["--set", "refine=null", "--set", "removal=null"]
+    for options in (wrong, [*few, *wrong]):
+        done = run("run", examples / path.name, tmp_path / "out", *options, check=False)
+        assert done.returncode == 2
+        assert done.stderr.strip().endswith("seed 7 is given twice")
