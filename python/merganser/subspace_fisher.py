@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import _C
 from ._C import Error, InputError
@@ -62,8 +63,8 @@ def subspace_fisher(
         data: one data set per expert, as `merganser.fisher` takes them, with labels.
         base_data: the data that the base was trained on; labels are not used.
         directions: further models, such as other merges, given like the experts, whose
-            displacements from the base span, too. They have no data; pass them to
-            `merganser.merge` after the experts.
+            displacements from the base are added to the span. They have no data; pass
+            them to `merganser.merge` after the experts.
         groups: "block" (attention and MLP of each layer, embeddings, head, rest),
             "tensor" or "global".
         points: Fishers are averages over this many points on the way from each model
@@ -90,6 +91,13 @@ def subspace_fisher(
     check_choice("groups", groups, GROUPS)
     check_count("points", points)
     check_autocast(dtype)
+    if not isinstance(directions, Iterable) or isinstance(
+        directions, str | os.PathLike | Mapping | nn.Module
+    ):
+        raise InputError(
+            f"directions must be a list of models, not {type(directions).__name__}"
+        )
+    directions = list(directions)
     carrier = Carrier(carrier_of(base, *experts))
     origin_hash = content_hash_of(base)  # while the module has its own weights
     options: dict[str, Any] = {

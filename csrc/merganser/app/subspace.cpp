@@ -88,8 +88,7 @@ Work define_subspace(CLI::App& parser, const CommonOptions& common) {
       "--direction",
       o.directions,
       "Model directory, such as another merge, whose displacement from the "
-      "base "
-      "spans, too; repeatable");
+      "base is added to the span; repeatable");
   parser.add_option("--out", options->out, "File to write (.safetensors)")
       ->required();
   parser

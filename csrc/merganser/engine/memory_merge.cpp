@@ -125,9 +125,15 @@ void MemoryMerge::solve(const SubspaceFisher& subspace) {
   const size_t num_experts = subspace.experts.size();
   if (num_experts != models_.size()) {
     throw InputError(fmt::format(
-        "expected a subspace Fisher of {} experts, one per model, got {}",
+        "expected a subspace Fisher of {} models, got {}: the experts, and "
+        "after "
+        "them the directions that it was estimated with",
         models_.size(),
         num_experts));
+  }
+  for (size_t t = 0; t < num_experts; ++t) {
+    check_no_weight(
+        subspace.experts[t], models_[t], fmt::format("models[{}]", t));
   }
   std::vector<size_t> experts(num_experts);
   std::iota(experts.begin(), experts.end(), size_t{0});

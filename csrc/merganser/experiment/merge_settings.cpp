@@ -66,20 +66,20 @@ std::vector<std::string> parse_experts(
   return experts;
 }
 
-// The earlier merges whose displacements the subspace spans, too.
+// Names of earlier merges whose displacements are in the span, too.
 std::vector<std::string> parse_directions(
     const YamlValue& entry,
     const std::vector<ExperimentMerge>& earlier) {
   std::vector<std::string> directions;
-  const auto list = entry.find("directions");
+  const auto list = entry.given("directions");
   for (const YamlValue& item :
        list ? list->items() : std::vector<YamlValue>{}) {
     const std::string name = item.text();
     const auto merge = std::ranges::find(earlier, name, &ExperimentMerge::name);
     if (merge == earlier.end() || merge->recipe.uses_subspace()) {
       item.fail(fmt::format(
-          "{}: expected the name of an earlier merge that uses no subspace, "
-          "got '{}'",
+          "{}: expected the name of an earlier merge of the experiment that "
+          "uses no subspace, got '{}'",
           item.name(),
           name));
     }

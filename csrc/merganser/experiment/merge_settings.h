@@ -19,7 +19,7 @@ struct MergeSweep {
 
 struct ExperimentMerge {
   std::string name;
-  std::vector<std::string> experts; // in the order of recipe.models
+  std::vector<std::string> experts; // the first of recipe.models, in this order
   std::vector<std::string> directions; // names of merges, after the experts
   Recipe recipe; // merges them; paths as in merges/NAME/recipe.yaml
   std::optional<MergeSweep> sweep = {};

@@ -74,7 +74,7 @@ std::string RefineResult::to_text() const {
       {"step",
        "objective",
        "held out",
-       "loss there",
+       "held-out loss",
        setting_name(options.solver),
        "rejected",
        "not finite",

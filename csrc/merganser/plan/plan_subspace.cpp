@@ -102,8 +102,11 @@ void solve(MergePlan& plan) {
     }
   }
   std::vector<const Settings*> settings;
-  for (const PlanModel& model : plan.slices.front().models) {
-    settings.push_back(&model.recipe.parameters);
+  for (size_t t = 0; t < experts.size(); ++t) {
+    const RecipeModel& model = plan.slices.front().models[t].recipe;
+    check_no_weight(
+        fisher.experts[experts[t]], model.parameters, model.model.string());
+    settings.push_back(&model.parameters);
   }
   for (size_t output = 0; output < plan.outputs.size(); ++output) {
     plan.subspace_weights.push_back(solve_subspace(

@@ -4,6 +4,7 @@
 #include <Eigen/Cholesky>
 #include <Eigen/Eigenvalues>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <utility>
@@ -223,6 +224,13 @@ SubspaceWeights solve_subspace(
     const std::vector<size_t>& experts,
     const std::vector<double>& alphas,
     double shrink) {
+  if (std::ranges::all_of(experts, [&](size_t t) {
+        return fisher.experts[t].is_direction();
+      })) {
+    throw InputError(
+        "expected at least one expert with a loss in the subspace Fisher, got "
+        "directions only");
+  }
   const Problem problem(fisher, experts, alphas);
   const std::vector<Split> splits = split(problem);
   if (std::isnan(shrink)) {
@@ -248,15 +256,6 @@ SubspaceWeights solve_subspace(
     const std::vector<const Settings*>& models,
     const Settings& merge,
     size_t output) {
-  for (size_t t = 0; t < experts.size(); ++t) {
-    if (fisher.experts[experts[t]].is_direction() &&
-        models[t]->contains("weight")) {
-      throw InputError(fmt::format(
-          "models[{}] is a direction of the subspace Fisher, without a loss to "
-          "weight: leave its weight out",
-          t));
-    }
-  }
   if (weights_are_auto(models, merge)) {
     return solve_subspace(
         fisher, experts, std::vector<double>(experts.size(), 1), kAuto);
@@ -271,6 +270,20 @@ SubspaceWeights solve_subspace(
       experts,
       alphas,
       constant_parameter(method, "shrink", {&merge}, output));
+}
+
+void check_no_weight(
+    const SubspaceFisher::Loss& loss,
+    const Settings& model,
+    const std::string& label) {
+  const auto weight = model.find("weight");
+  if (loss.is_direction() && weight != model.end() &&
+      !weight->second.has_auto()) {
+    throw InputError(fmt::format(
+        "{} is a direction of the subspace Fisher, and directions have no "
+        "weight; remove it",
+        label));
+  }
 }
 
 std::optional<std::string> unstable(const SubspaceWeights& found) {

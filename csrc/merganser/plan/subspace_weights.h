@@ -34,9 +34,10 @@ struct SubspaceWeights {
 // off-diagonals are multiplied by 1 - shrink. `shrink` kAuto: the largest
 // of a few values whose cross-validated objective exceeds the best by at most
 // one standard error of the difference. A column without curvature, as of a
-// zero task vector, has weight 0; columns that depend on one another share
-// their weight. `experts`: positions in fisher.experts;
-// `alphas`: one each.
+// zero task vector, has weight 0. Where columns depend on one another, the
+// solution is the one of smallest norm after each is scaled to curvature 1.
+// Throws InputError for directions only. `experts`: positions in
+// fisher.experts; `alphas`: one each.
 MERGANSER_API SubspaceWeights solve_subspace(
     const SubspaceFisher& fisher,
     const std::vector<size_t>& experts,
@@ -45,8 +46,7 @@ MERGANSER_API SubspaceWeights solve_subspace(
 
 // The same with the parameters of a merge. Where its weights are `auto`, all
 // alphas are 1 and the shrinkage is chosen; `fisher` then has one group, and
-// the solution is the weights. Throws InputError for a direction with a weight
-// of its own.
+// the solution is the weights.
 MERGANSER_API SubspaceWeights solve_subspace(
     const SubspaceFisher& fisher,
     const std::vector<size_t>& experts,
@@ -54,6 +54,12 @@ MERGANSER_API SubspaceWeights solve_subspace(
     const std::vector<const Settings*>& models,
     const Settings& merge,
     size_t output);
+
+// Throws InputError for a direction with a weight of its own in a recipe.
+MERGANSER_API void check_no_weight(
+    const SubspaceFisher::Loss& loss,
+    const Settings& model,
+    const std::string& label);
 
 // Why the weights are not stable, if cross-validation finds no improvement on
 // the base beyond one standard error.

@@ -145,10 +145,10 @@ bool weights_are_auto(
   size_t all = 0;
   for (const Settings* model : models) {
     const Setting* weight = find_setting("weight", {model, &merge});
-    if (weight != nullptr && weight->has_auto()) {
-      ++any;
-      all += weight->is_constant() ? 1 : 0;
-    }
+    const bool is_auto = weight != nullptr && weight->has_auto();
+    any += is_auto ? 1 : 0;
+    // A direction of the subspace has no weight of its own.
+    all += weight == nullptr || (is_auto && weight->is_constant()) ? 1 : 0;
   }
   if (any > 0 && all < models.size()) {
     throw InputError(

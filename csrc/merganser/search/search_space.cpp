@@ -241,10 +241,14 @@ Recipe with_values(
       recipe.parameters.insert_or_assign(name, setting);
       continue;
     }
-    for (size_t t = 0; t < recipe.models.size(); ++t) {
-      if (searched.model.value_or(t) == t) {
-        recipe.models[t].parameters.insert_or_assign(name, setting);
-      }
+    if (searched.model) {
+      recipe.models[*searched.model].parameters.insert_or_assign(name, setting);
+      continue;
+    }
+    // Directions of a subspace have no weight of their own.
+    recipe.parameters.insert_or_assign(name, setting);
+    for (RecipeModel& model : recipe.models) {
+      model.parameters.erase(name);
     }
   }
   return recipe;

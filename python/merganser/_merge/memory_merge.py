@@ -64,7 +64,8 @@ def _settings(weights: Any, have: list[bool]) -> list[dict]:
     weights = list(weights)
     if len(weights) != count:
         raise InputError(
-            f"weights must have {count} items, one per model, not {len(weights)}"
+            f"weights must have {count} items, one per "
+            f"{'model' if all(have) else 'expert'}, not {len(weights)}"
         )
     rest = iter(weights)
     return [{"weight": next(rest)} if has else {} for has in have]

@@ -258,19 +258,18 @@ TEST(SubspaceWeights, ADirectionThatDependsOnTheTaskVectorsChangesNothing) {
 TEST(SubspaceWeights, ADirectionHasNoWeight) {
   const Direction problem({0.3, 0.8});
   const MethodInfo& method = find_method("subspace_gradient_matching");
-  const Settings none;
   const YamlValue zero = YamlValue::parse("0", "recipe.yaml");
   const Settings weight = {
       {"weight", Setting::parse(zero, *method.find_parameter("weight"))}};
-  const auto weights_with = [&](const Settings& of_direction) {
-    return solve_subspace(
-        problem.fisher, {0, 1}, method, {&none, &of_direction}, none, 0);
-  };
-  EXPECT_EQ(weights_with(none).weights.size(), 2U);
+  check_no_weight(problem.fisher.experts[0], weight, "a");
+  check_no_weight(problem.fisher.experts[1], {}, "b");
   test::expect_error<InputError>(
-      [&] { weights_with(weight); },
-      {"models[1] is a direction of the subspace Fisher, without a loss to "
-       "weight: leave its weight out"});
+      [&] { check_no_weight(problem.fisher.experts[1], weight, "b"); },
+      {"b is a direction of the subspace Fisher, and directions have no "
+       "weight; remove it"});
+  test::expect_error<InputError>(
+      [&] { solve_subspace(problem.fisher, {1}, {1}, 0); },
+      {"directions only"});
 }
 
 TEST(SubspaceWeights, OffDiagonalsThatAreNoiseAreShrunk) {

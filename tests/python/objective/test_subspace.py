@@ -436,7 +436,15 @@ def test_a_direction_is_no_expert(folder, tmp_path):
     )
     done = command.run("plan", path, check=False)
     assert done.returncode == 2
-    assert "models[2] is a direction of the subspace Fisher" in done.stderr
+    assert f"{direction} is a direction of the subspace Fisher" in done.stderr
+    alone = recipe(
+        folder,
+        tmp_path / "alone.yaml",
+        subspace=str(out),
+        models=[{"model": str(direction)}],
+    )
+    done = command.run("plan", alone, check=False)
+    assert done.returncode == 2 and "directions only" in done.stderr
     missing = ("--direction", tmp_path / "none")
     done = command.run(*arguments(folder, out, *missing), check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1

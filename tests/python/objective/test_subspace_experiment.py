@@ -17,6 +17,7 @@ ADDED = """\
   - name: directions
     method: subspace_gradient_matching
     directions: [measured]
+  - {name: auto_wide, method: task_arithmetic, weight: auto, directions: [measured]}
 """
 EXPERTS = ("amazon", "nyt")
 
@@ -50,6 +51,7 @@ def test_only_what_the_merges_need_runs(experiment):
     fishers = [f"fisher {name}" for name in EXPERTS]
     new = ["merge measured", "evaluate measured", "merge subspace", "evaluate subspace"]
     new += ["merge auto", "evaluate auto", "merge directions", "evaluate directions"]
+    new += ["merge auto_wide", "evaluate auto_wide"]
     new += ["sweep subspace 0.5", "sweep subspace 1", "subspace", *fishers]
     ran = stages(done)
     assert set(new) <= set(ran)
@@ -84,7 +86,7 @@ def test_the_table_has_them(experiment):
     folder, done = experiment
     results = json.loads((folder / "out" / "results.json").read_text())
     names = [model["name"] for model in results["models"]]
-    assert names[-4:] == ["measured", "auto", "subspace", "directions"]
+    assert names[-5:] == ["measured", "auto", "subspace", "directions", "auto_wide"]
     assert "subspace" in done.stdout
     recipe = folder / "out" / "merges" / "measured" / "recipe.yaml"
     plan = json.loads(run("plan", recipe, "--json").stdout)

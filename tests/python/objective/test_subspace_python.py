@@ -210,7 +210,7 @@ def test_merge_refuses_other_subspaces(folder, result):
     method = "subspace_gradient_matching"
     with pytest.raises(merganser.InputError, match="needs subspace"):
         merganser.merge(load(folder), models, method=method)
-    with pytest.raises(merganser.InputError, match="Fisher of 1 experts.* got 2"):
+    with pytest.raises(merganser.InputError, match="Fisher of 1 models, got 2"):
         merganser.merge(load(folder), models[:1], method=method, subspace=result)
     swapped = [load(folder, name) for name in reversed(TASKS)]
     with pytest.raises(merganser.InputError, match="weights than those of models.0."):
@@ -298,7 +298,18 @@ def test_directions(folder, tmp_path):
     written = load_file(tmp_path / "merged" / "model.safetensors")
     for name, x in written.items():
         torch.testing.assert_close(merged[name], x, rtol=0, atol=0)
-    message = "weights must have 2 items, one per model, not 3"
+    wide = merganser.merge(
+        base,
+        [*experts, direction],
+        method="task_arithmetic",
+        subspace=found,
+        weights=["auto", "auto"],
+    )
+    assert any(not torch.equal(wide[n], x) for n, x in base.state_dict().items())
+    for wrong in (str(tmp_path), direction, None, direction.state_dict()):
+        with pytest.raises(merganser.InputError, match="must be a list of models"):
+            estimate(folder, directions=wrong)
+    message = "weights must have 2 items, one per expert, not 3"
     with pytest.raises(merganser.InputError, match=message):
         merganser.merge(
             base,
