@@ -56,7 +56,12 @@ def main():
         arguments = ["--base", model("base"), "--base-data"]
         arguments += [data / settings["base"]["data"] / "train.jsonl"]
         for name in experts:
-            arguments += ["--expert", model(name), "--data", data / name / "train.jsonl"]
+            arguments += [
+                "--expert",
+                model(name),
+                "--data",
+                data / name / "train.jsonl",
+            ]
         for name in DIRECTIONS:
             arguments += ["--direction", model(name)]
         arguments += ["--limit", settings["fisher"]["limit"], "--out", subspace]
