@@ -11,12 +11,11 @@ validation parts, which no training saw. Prints a Markdown table.
 import argparse
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import yaml
+from subspace import merganser
 
-MERGANSER = Path(__file__).parents[1] / "build" / "cpu" / "bin" / "merganser"
 DIRECTIONS = ["regmean_task_vectors", "tsv_m", "regmean", "block_gradient_matching"]
 ROWS = [
     [],
@@ -26,11 +25,6 @@ ROWS = [
     ["regmean_task_vectors", "tsv_m", "regmean"],
     DIRECTIONS,
 ]
-
-
-def merganser(*arguments):
-    command = [MERGANSER, *map(str, arguments)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def main():

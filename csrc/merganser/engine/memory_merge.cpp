@@ -126,8 +126,7 @@ void MemoryMerge::solve(const SubspaceFisher& subspace) {
   if (num_experts != models_.size()) {
     throw InputError(fmt::format(
         "expected a subspace Fisher of {} models, got {}: the experts, and "
-        "after "
-        "them the directions that it was estimated with",
+        "after them the directions that it was estimated with",
         models_.size(),
         num_experts));
   }

@@ -151,19 +151,20 @@ def test_file_equals_a_loop_over_examples(folder, tmp_path):
     torch.testing.assert_close(found, fisher, rtol=1e-3, atol=1e-4)
 
 
-def solve(file, shrink):
-    """The weights (T, G) that the method defines, from all folds."""
+def solve(file, shrink, models=len(TASKS)):
+    """The weights (models, G) that the method defines, from all folds; models beyond
+    the tasks are directions."""
     width = file["base.fisher"].shape[-1]
     a = BASE * file["base.fisher"].sum(0) / BASE
     b = torch.zeros(width, dtype=torch.float64)
     for t in range(len(TASKS)):  # N equals the number of examples used
         h = file[f"experts.{t}.fisher"].sum(0)
         own = torch.zeros(width, dtype=torch.float64)
-        own[t * width // 2 : (t + 1) * width // 2] = 1
+        own[t * width // models : (t + 1) * width // models] = 1
         a += h
         b += h @ own - file[f"experts.{t}.gradient"].sum(0)
     a = (1 - shrink) * a + shrink * torch.diag(a.diagonal())
-    return torch.linalg.solve(a, b).view(len(TASKS), -1)
+    return torch.linalg.solve(a, b).view(models, -1)
 
 
 @pytest.mark.parametrize("shrink", [0.1, 1])
@@ -362,9 +363,6 @@ def test_in_memory_it_needs_statistics(folder):
         )
 
 
-EXACT = {"shrink": 0}
-
-
 def write_direction(folder, path):
     """A model that is in no span of the task vectors."""
     shutil.copytree(folder / "one", path)
@@ -389,16 +387,18 @@ def test_directions_are_columns_without_a_loss(folder, tmp_path):
     models = [{"model": str(folder / name)} for name in TASKS]
     models.append({"model": str(direction)})
     path = recipe(
-        folder, tmp_path / "r.yaml", subspace=str(out), models=models, parameters=EXACT
+        folder,
+        tmp_path / "r.yaml",
+        subspace=str(out),
+        models=models,
+        parameters={"shrink": 0},
     )
     command.run("merge", path, tmp_path / "out", "-q")
-    columns, total, pull = system(found)
-    v = torch.linalg.solve(total, pull)
+    v = solve(found, 0, models=3).flatten()
     base, taus = task_vectors(folder)
     last = parameters(direction / "model.safetensors")
     taus.append({n: last[n] - base[n] for n in base})
     of = columns_of(folder, taus)
-    assert columns == len(of)
     merged = parameters(tmp_path / "out" / "model.safetensors")
     for name, x in merged.items():
         expected = base[name] + sum(w * c[name] for w, c in zip(v, of, strict=True))
@@ -408,21 +408,6 @@ def test_directions_are_columns_without_a_loss(folder, tmp_path):
     assert "direction" in command.run("plan", path).stdout.splitlines()[4:][2]
     few = recipe(folder, tmp_path / "few.yaml", subspace=str(out))
     command.run("plan", few)
-
-
-def system(file):
-    """The linear system of a file: its size, matrix and right side, for weights 1."""
-    fisher = file["base.fisher"]
-    columns = fisher.shape[1]
-    total = BASE / BASE * fisher.sum(0)
-    pull = torch.zeros(columns, dtype=torch.float64)
-    groups = columns // 3
-    for t in range(len(TASKS)):
-        h = file[f"experts.{t}.fisher"].sum(0)
-        total = total + h
-        own = h[:, t * groups : (t + 1) * groups].sum(1)
-        pull += own - file[f"experts.{t}.gradient"].sum(0)
-    return columns, total, pull
 
 
 def test_a_direction_is_no_expert(folder, tmp_path):

@@ -123,23 +123,30 @@ def test_averages_over_points(folder, points, tmp_path):
     )
 
 
+def merge_recipe(folder, tmp_path, subspace, alphas, directions=()):
+    """The tensors of the recipe's merge with these weights of the experts."""
+    models = [
+        {"model": str(folder / name), "parameters": {"weight": alpha}}
+        for name, alpha in zip(TASKS, alphas, strict=True)
+    ]
+    recipe = {
+        "merge_method": "subspace_gradient_matching",
+        "base_model": str(folder / "base"),
+        "subspace": str(subspace),
+        "models": models + [{"model": str(path)} for path in directions],
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    merganser.merge_recipe(tmp_path / "r.yaml", tmp_path / "out")
+    return load_file(tmp_path / "out" / "model.safetensors")
+
+
 @pytest.mark.parametrize("weights", [1.0, [0.5, 2.0]])
 @pytest.mark.filterwarnings("ignore:the subspace Fisher has too few examples")
 def test_memory_equals_a_recipe(folder, result, weights, tmp_path):
     result.save(tmp_path / "subspace.safetensors")
     alphas = weights if isinstance(weights, list) else [weights] * len(TASKS)
-    recipe = {
-        "merge_method": "subspace_gradient_matching",
-        "base_model": str(folder / "base"),
-        "subspace": str(tmp_path / "subspace.safetensors"),
-        "models": [
-            {"model": str(folder / name), "parameters": {"weight": alpha}}
-            for name, alpha in zip(TASKS, alphas, strict=True)
-        ],
-    }
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
-    merganser.merge_recipe(tmp_path / "r.yaml", tmp_path / "out")
-    expected = load_file(tmp_path / "out" / "model.safetensors")
+    file = tmp_path / "subspace.safetensors"
+    expected = merge_recipe(folder, tmp_path, file, alphas)
     for subspace in (result, tmp_path / "subspace.safetensors"):
         merged = merganser.merge(
             load(folder),
@@ -281,21 +288,14 @@ def test_directions(folder, tmp_path):
         subspace=merganser.SubspaceResult.load(tmp_path / "python.safetensors"),
         weights=[0.5, 2.0],
     )
-    recipe = {
-        "merge_method": "subspace_gradient_matching",
-        "base_model": str(folder / "base"),
-        "subspace": str(tmp_path / "python.safetensors"),
-        "models": [
-            *(
-                {"model": str(folder / name), "parameters": {"weight": weight}}
-                for name, weight in zip(TASKS, (0.5, 2.0), strict=True)
-            ),
-            {"model": str(tmp_path / "direction")},
-        ],
-    }
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
-    merganser.merge_recipe(tmp_path / "r.yaml", tmp_path / "merged")
-    written = load_file(tmp_path / "merged" / "model.safetensors")
+    (tmp_path / "recipe").mkdir()
+    written = merge_recipe(
+        folder,
+        tmp_path / "recipe",
+        tmp_path / "python.safetensors",
+        (0.5, 2.0),
+        [tmp_path / "direction"],
+    )
     for name, x in written.items():
         torch.testing.assert_close(merged[name], x, rtol=0, atol=0)
     wide = merganser.merge(
