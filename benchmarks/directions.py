@@ -1,11 +1,11 @@
-"""Directions of subspace_gradient_matching: other merges in the span of the task vectors.
+"""Directions of subspace_gradient_matching: other merges beside the task vectors.
 
-    PYTHONPATH=build/cpu/python python benchmarks/directions.py out/snippets_seeds/seeds/0 \
-        --experiment examples/snippets_seeds.yaml
+    PYTHONPATH=build/cpu/python python benchmarks/directions.py \
+        out/snippets_seeds/seeds/0 --experiment examples/snippets_seeds.yaml
 
-RUN is the output of a finished seed of `merganser run`, with validation parts. Estimates
-one subspace with all directions, merges with some of them and evaluates on the
-validation parts, which no training saw. Prints a Markdown table.
+RUN is the output of a finished seed of `merganser run`, with validation parts.
+Estimates one subspace with all directions, merges with some of them and evaluates on
+the validation parts, which no training saw. Prints a Markdown table.
 """
 
 import argparse

@@ -151,7 +151,7 @@ def test_file_equals_a_loop_over_examples(folder, tmp_path):
     torch.testing.assert_close(found, fisher, rtol=1e-3, atol=1e-4)
 
 
-def solve(file, shrink, models=len(TASKS)):
+def solve(file, shrink, models):
     """The weights (models, G) that the method defines, from all folds; models beyond
     the tasks are directions."""
     width = file["base.fisher"].shape[-1]
@@ -172,7 +172,8 @@ def test_merge_equals_the_solution(folder, tmp_path, shrink):
     path = recipe(folder, tmp_path / "r.yaml", parameters={"shrink": shrink})
     command.run("merge", path, tmp_path / "out", "-q")
     base, taus = task_vectors(folder)
-    weights = solve(load_file(folder / "subspace.safetensors"), shrink).flatten()
+    file = load_file(folder / "subspace.safetensors")
+    weights = solve(file, shrink, models=len(TASKS)).flatten()
     columns = columns_of(folder, taus)
     merged = parameters(tmp_path / "out" / "model.safetensors")
     for name, theta in base.items():
