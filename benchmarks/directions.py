@@ -1,4 +1,4 @@
-"""Directions of subspace_gradient_matching: other merges beside the task vectors.
+"""Directions of subspace_gradient_matching: other merges in its span.
 
     PYTHONPATH=build/cpu/python python benchmarks/directions.py \
         out/snippets_seeds/seeds/0 --experiment examples/snippets_seeds.yaml

@@ -6,6 +6,7 @@
 #include "merganser/base/json_text.h"
 #include "merganser/experiment/comparison_stage.h"
 #include "merganser/experiment/layout.h"
+#include "merganser/experiment/merge_cost.h"
 #include "merganser/experiment/seeds.h"
 #include "merganser/experiment/stage_runner.h"
 #include "merganser/experiment/stages.h"
@@ -96,6 +97,7 @@ std::vector<ModelResult> evaluate_models(Workplace& work) {
     add(merge.name, "merge");
     results.back().method = merge.recipe.method->name;
     results.back().experts = merge.experts;
+    results.back().cost = cost_of(work, merge);
   }
   for (const ExperimentRefinement& refinement : e.refinements) {
     add(refinement.name, "refined");

@@ -53,6 +53,12 @@ Json model_to_json(
     json["method"] = model.method;
     json["experts"] = model.experts;
   }
+  if (model.cost) {
+    json["cost"] = {
+        {"examples", model.cost->examples},
+        {"seconds", model.cost->seconds},
+        {"bytes", model.cost->bytes}};
+  }
   json["average"] = to_json(average_over_sets(model.sets));
   for (size_t i = 0; i < sets.size(); ++i) {
     json["sets"][sets[i]] = to_json(model.sets[i]);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -21,6 +22,15 @@ struct Averages {
 
 Averages average_over_sets(const std::vector<EvalResult>& sets);
 
+// Cost of a merge in addition to its models.
+struct MergeCost {
+  // Of the training data, for statistics, and of validation parts, for a sweep;
+  // each counts once.
+  int64_t examples = 0;
+  double seconds = 0; // of its statistics, directions, sweep and itself
+  uint64_t bytes = 0; // of the files of statistics
+};
+
 // A model's results on every test set.
 struct ModelResult {
   std::string name;
@@ -30,6 +40,7 @@ struct ModelResult {
   std::string mismatch = {}; // JSON; empty: not measured
   std::string method = {}; // of a merge
   std::vector<std::string> experts = {}; // in a merge
+  std::optional<MergeCost> cost = {}; // of a merge
 };
 
 // Denominators that a merge by the removal rule reports.

@@ -82,6 +82,10 @@ std::string StageRunner::hash(const fs::path& path) {
   return hashes_.of(path);
 }
 
+const StageRecord& StageRunner::record_of(const fs::path& output) const {
+  return records_[record_of_.at(output.lexically_normal())];
+}
+
 std::string StageRunner::hash_of(const std::vector<fs::path>& outputs) {
   if (outputs.size() == 1) {
     return hashes_.of(outputs[0]);
@@ -137,6 +141,9 @@ void StageRunner::run(const Stage& stage) {
     stamp.save(stamp_path);
   }
   hashes_.save();
+  for (const fs::path& output : stage.outputs) {
+    record_of_[output.lexically_normal()] = records_.size();
+  }
   records_.push_back(
       {stage.name, json_text(inputs), stamp.output, stamp.seconds, cached});
   events_.end(records_.back());

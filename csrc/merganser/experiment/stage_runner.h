@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -39,6 +40,9 @@ class StageRunner {
     return records_;
   }
 
+  // The record of the stage with this output, which has run.
+  const StageRecord& record_of(const std::filesystem::path& output) const;
+
  private:
   // The content hash of all outputs.
   std::string hash_of(const std::vector<std::filesystem::path>& outputs);
@@ -52,6 +56,7 @@ class StageRunner {
   FileLock lock_;
   ContentHashes hashes_;
   std::vector<StageRecord> records_;
+  std::map<std::filesystem::path, size_t> record_of_; // by output, normalized
 };
 
 } // namespace merganser

@@ -49,7 +49,7 @@ def probability(p: float) -> Cell:
 
 
 def results_table(results: Results) -> Table:
-    """All models: accuracies, loss, calibration, share of the gap, mismatch."""
+    """All models: accuracies, loss, calibration, share of the gap, mismatch, costs."""
     models = results["models"]
     sets = results["sets"]
     quantities = [
@@ -93,7 +93,27 @@ def results_table(results: Results) -> Table:
         row += [significant(norm(model, key)) for key in norms]
         table.rows.append(row)
     mark_best(table, models)
+    add_costs(table, models)
     return table
+
+
+def add_costs(table: Table, models: list[Model]) -> None:
+    """Appends the cost of each merge in addition to its models, if results have it."""
+    if not any("cost" in model for model in models):
+        return
+    table.titles += [
+        ("examples", "training and validation examples of statistics and sweeps"),
+        ("seconds", "of statistics, sweep and merge"),
+        ("MB", "size of the files of statistics"),
+    ]
+    for row, model in zip(table.rows, models, strict=True):
+        cost = model.get("cost", {})
+        examples, seconds, size = map(cost.get, ("examples", "seconds", "bytes"))
+        row += [
+            number(examples, 0),
+            number(seconds, 1),
+            number(None if size is None else size / 1e6, 1),
+        ]
 
 
 def mark_best(table: Table, models: list[Model]) -> None:

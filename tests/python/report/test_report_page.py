@@ -92,6 +92,16 @@ def test_best_merge_of_a_column_is_marked(reports):
         assert marked == [best]
 
 
+def test_costs_of_merges(reports):
+    results = json.loads((reports / "full" / "results.json").read_text())
+    table = results_table(results)
+    assert [title for title, _ in table.titles[-3:]] == ["examples", "seconds", "MB"]
+    for row, model in zip(table.rows, results["models"], strict=True):
+        is_merge = model["kind"] == "merge"
+        expected = ["1800", "60.2", "272.0"] if is_merge else ["", "", ""]
+        assert [cell.text for cell in row[-3:]] == expected
+
+
 def test_summary_is_computed(reports):
     outcome = Outcome(reports / "full")
     merged = {

@@ -165,6 +165,8 @@ def _add_options(model, random):
         model["mismatch"] = {"total": {"mismatch": norms}}
     if model["kind"] in ("merge", "refined"):
         model["share_of_gap"] = random.random()
+    if model["kind"] == "merge":
+        model["cost"] = {"examples": 1800, "seconds": 60.25, "bytes": 272_000_000}
     if name in GROWING:
         model["method"], model["experts"] = GROWING[name]
 

@@ -5,6 +5,7 @@ import json
 import random
 
 import tiny_models
+import torch
 
 FILLERS = [f"w{i}" for i in range(20)]
 SETS = {  # words that determine a label, by set
@@ -43,6 +44,7 @@ def make(folder):
     """Writes the encoder, the data and experiment.yaml; returns the latter's path."""
     words = [word for pair in SETS.values() for word in pair]
     vocabulary = [*SPECIAL, *FILLERS, *words]
+    torch.manual_seed(2)
     model = tiny_models.bert(num_labels=2)
     assert len(vocabulary) <= model.config.vocab_size
     model.bert.save_pretrained(folder / "encoder")
