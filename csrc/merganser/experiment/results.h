@@ -24,8 +24,8 @@ Averages average_over_sets(const std::vector<EvalResult>& sets);
 
 // Cost of a merge in addition to its models.
 struct MergeCost {
-  // Of the training data, for statistics, and of validation parts, for a sweep;
-  // each counts once.
+  // Examples of the training data, for statistics, and of validation parts, for
+  // a sweep; each counts once.
   int64_t examples = 0;
   double seconds = 0; // of its statistics, directions, sweep and itself
   uint64_t bytes = 0; // of the files of statistics
