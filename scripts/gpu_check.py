@@ -4,9 +4,10 @@
     scripts/gpu_check [--out DIR]
 
 Needs torch with CUDA in the Python that runs it, nvcc, cmake and ninja; what else is
-missing comes from build/gpu_carry, which scripts/gpu_pack makes elsewhere. Nothing is
-loaded from a network. Takes at most 8 minutes and leaves report.md, report.json and
-what each step printed in DIR (out/gpu_check). Exit code 0: everything passed.
+missing comes from build/gpu_carry, which scripts/gpu_pack creates on another
+machine. Nothing is loaded from a network. Takes at most 8 minutes and leaves report.md,
+report.json and what each step printed in DIR (out/gpu_check). Exit code 0: everything
+passed.
 """
 
 import argparse

@@ -70,7 +70,7 @@ class MERGANSER_API MemoryMerge {
       MemoryExamples examples,
       const std::optional<SubspaceFisher>& subspace = {});
 
-  // Why the weights of the subspace are not stable, if they are not.
+  // Reason why the subspace weights are unstable; empty if they are stable.
   const std::optional<std::string>& unstable_weights() const {
     return unstable_;
   }

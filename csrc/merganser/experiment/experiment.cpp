@@ -19,7 +19,7 @@ void create_models(Workplace& work) {
   const Experiment& e = work.experiment;
   const Start encoder{e.encoder, {}};
   train_model(work, layout::kBase, encoder, e.base, e.base.data);
-  // Before the experts, whose training may have a proximal term.
+  // Runs before the experts, whose training may have a proximal term.
   estimate_model_fisher(
       work, layout::kBase, layout::model(layout::kBase), e.base.data);
   const Start base = start_from_base(work);

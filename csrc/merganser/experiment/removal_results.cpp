@@ -14,7 +14,8 @@ struct Means {
   double distance = 0;
 };
 
-// Over the set taken out, or over the others, each of which counts the same.
+// Averages over the removed set, or over the others, each of which counts the
+// same.
 Means mean_over(const RemovalModel& model, size_t removed, bool rest) {
   Means means;
   double count = 0;

@@ -12,7 +12,7 @@
 
 namespace merganser {
 
-// Over all test sets or validation parts.
+// Averages over all test sets or validation parts.
 struct Averages {
   double accuracy = 0; // every set counts the same
   double loss = 0;

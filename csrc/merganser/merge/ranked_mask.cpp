@@ -19,7 +19,7 @@ struct Key {
   uint64_t magnitude; // bits
   int64_t place;
 
-  // Without branches, which the processor could not predict.
+  // Avoids branches, which the processor could not predict.
   bool operator<(const Key& other) const {
     return (magnitude < other.magnitude) |
         ((magnitude == other.magnitude) & (place < other.place));

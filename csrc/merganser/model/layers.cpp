@@ -116,7 +116,7 @@ struct SinkLinear : public Function<SinkLinear> {
       const at::Tensor& bias,
       const Receiver& receiver) {
     at::Tensor output = at::linear(input, weight, bias);
-    // Under autocast the product has bfloat16 operands; the backward pass runs
+    // Autocast gives the product bfloat16 operands; the backward pass runs
     // without autocast and needs the same ones.
     const auto dtype = output.scalar_type();
     context->save_for_backward({input.to(dtype), weight.to(dtype)});

@@ -26,7 +26,8 @@ class MERGANSER_API MapObjective {
     double losses = 0;
   };
 
-  // At the arena's parameters. Not finite where the model's outputs are not.
+  // Values at the arena's parameters; not finite where the model's outputs are
+  // not.
   double training();
   Value held_out();
 

@@ -86,7 +86,7 @@ struct Columns {
   }
 };
 
-// Without a column in which every cell is empty.
+// Removes the column of groups if every cell in it is empty.
 void drop_groups(std::vector<Cells>& rows) {
   constexpr size_t kGroup = 2;
   for (size_t i = 1; i < rows.size(); ++i) {

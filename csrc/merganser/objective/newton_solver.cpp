@@ -11,7 +11,7 @@ namespace merganser {
 namespace {
 
 constexpr double kQuantile = 0.999;
-constexpr int64_t kSample = 1'000'000; // elements that the quantile looks at
+constexpr int64_t kSample = 1'000'000; // elements sampled for the quantile
 constexpr int64_t kNewtonTrials = 20;
 constexpr double kFactor = 4; // between the dampings of two trials
 // Share of the decrease along the gradient that a step must bring. The

@@ -10,7 +10,7 @@ namespace merganser {
 
 // A value of config.json in which two models differ.
 struct ConfigDifference {
-  // Its name in the first file that has it: "n_head", "text_config.hidden_act".
+  // Name in the first file that has it: "n_head", "text_config.hidden_act".
   std::string key;
   nlohmann::json value; // discarded: this file lacks the key
   nlohmann::json other_value; // likewise

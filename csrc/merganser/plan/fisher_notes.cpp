@@ -28,8 +28,8 @@ void note_averages(MergePlan& plan) {
   }
 }
 
-// Up to 4,096 values of a Fisher unless it is float64: eight runs, evenly
-// spread over it.
+// Samples up to 4,096 values of a Fisher unless it is float64: eight runs,
+// evenly spread over it.
 std::vector<float> sample_values(const StoredTensor& tensor) {
   constexpr int64_t kRuns = 8;
   constexpr int64_t kRun = 512;

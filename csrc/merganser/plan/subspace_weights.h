@@ -61,8 +61,8 @@ MERGANSER_API void check_no_weight(
     const Settings& model,
     const std::string& label);
 
-// Why the weights are not stable, if cross-validation finds no improvement on
-// the base beyond one standard error.
+// Reason why the weights are unstable: cross-validation finds no improvement on
+// the base beyond one standard error. Empty if they are stable.
 MERGANSER_API std::optional<std::string> unstable(const SubspaceWeights& found);
 
 } // namespace merganser

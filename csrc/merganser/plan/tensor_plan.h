@@ -38,7 +38,7 @@ struct GramSource {
 struct TensorPlan {
   const MethodInfo* method = nullptr;
   TensorInfo output;
-  // The name by which random choices are made: that of tied tensors.
+  // Name that seeds random choices; tied tensors share one.
   std::string drawn_as;
   TensorAction action = TensorAction::kMerge;
   std::string reason; // for the copy or average; empty for other tensors

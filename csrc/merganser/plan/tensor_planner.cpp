@@ -193,7 +193,7 @@ class TensorPlanner {
     return {plan_.named(input).at(name), input};
   }
 
-  // Without the adapter, unless only that has the tensor.
+  // Leaves out the adapter, unless only it has the tensor.
   TensorSource first_source(const PlanModel& model, const std::string& name)
       const {
     return plan_.named(model.weights).find(name) != nullptr

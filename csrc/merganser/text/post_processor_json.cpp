@@ -59,7 +59,7 @@ Template read_template(
   return pieces;
 }
 
-// Without special tokens. The tokenizers package gives the second text the type
+// Adds no special tokens. The tokenizers package gives the second text the type
 // 1 unless a post-processor gives it another.
 PostProcessor plain() {
   return {{{0, {}, 0}}, {{0, {}, 0}, {1, {}, 1}}};

@@ -37,7 +37,7 @@ constexpr int kFormat = 5;
 
 } // namespace
 
-// Without fisher_storage, which changes no step of the training.
+// Leaves out fisher_storage, which changes no step of the training.
 std::string fingerprint(
     const TrainOptions& options,
     const std::string& weights_hash) {

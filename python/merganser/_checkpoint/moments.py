@@ -167,7 +167,7 @@ def _adam(label: str, state: Mapping) -> Moments:
 
 
 def _adafactor(label: str, state: Mapping) -> Moments:
-    # Its exp_avg is a mean of updates, not of gradients.
+    # Adafactor's exp_avg is a mean of updates, not of gradients.
     square = state.get("exp_avg_sq", state.get("variance"))
     if square is not None:
         return Moments(

@@ -96,7 +96,7 @@ def group_rules(model: nn.Module, names: list[str]) -> Iterator[list[list[str]]]
         from transformers.trainer_pt_utils import get_parameter_names
     except ImportError:
         return
-    # Older versions of transformers look at the class of a norm's module only.
+    # Older versions of transformers check the class of a norm's module only.
     old = [n for n in get_parameter_names(model, [nn.LayerNorm]) if "bias" not in n]
     for decayed in (Trainer.get_decay_parameter_names(None, model), old):  # type: ignore
         kept = set(decayed)

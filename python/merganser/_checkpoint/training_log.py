@@ -31,7 +31,7 @@ def epochs_per_step(path: Path, log: Log, start: Log) -> float | None:
     for entry in log.get("log_history", []):
         step, epoch = entry.get("step", 0), entry.get("epoch")
         expected = begin + rate * (step - first)
-        # Up to a step, as an epoch may end with a step of fewer micro-batches.
+        # Allows for one step, as an epoch may end with a step of fewer micro-batches.
         limit = _ROUNDING + rate + 0.01 * (expected - begin)
         if epoch is not None and step > first and abs(epoch - expected) > limit:
             raise InputError(

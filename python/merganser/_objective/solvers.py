@@ -136,7 +136,7 @@ class Newton(Memoryless):
             step = {}
             for name, g in gradient.items():
                 d = diagonal[name] + damping * scale
-                # Without damping, coordinates without curvature are left alone.
+                # Coordinates without curvature and damping stay unchanged.
                 step[name] = torch.where(d > 0, -self._lr * g / d, 0)
             yield {"damping": damping, "lr": self._lr}, step
             damping = raised(damping)

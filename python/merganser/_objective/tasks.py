@@ -43,7 +43,7 @@ class Examples:
 
     @property
     def kept(self) -> list[Batch]:
-        assert self._kept is not None  # asked for when made
+        assert self._kept is not None  # requested at construction
         return self._kept
 
     @property

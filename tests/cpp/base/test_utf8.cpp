@@ -46,7 +46,8 @@ TEST(Utf8, FindsWhatIsIllFormed) {
       {"\xFF", "a byte that never is"},
   };
   for (const auto& [bytes, what] : cases) {
-    // Before, in and after the blocks of eight that are checked together.
+    // Places before, in and after the blocks of eight that are checked
+    // together.
     for (const size_t before : {0, 1, 7, 8, 9, 16}) {
       for (const size_t after : {0, 1, 8, 20}) {
         const std::string text =

@@ -121,7 +121,7 @@ TEST_F(StagingTest, StartsAgainWithoutResume) {
   EXPECT_EQ(journal().find("0 0 0\n"), std::string::npos);
 }
 
-// Without a finished part, the data of the earlier run are useless.
+// The data of the earlier run are useless without a finished part.
 TEST_F(StagingTest, StartsAgainWithoutAFinishedPart) {
   leave({});
   Staging staging(out_, "merge 1", /*resume=*/true);
@@ -139,7 +139,7 @@ TEST_F(StagingTest, RefusesToResumeAnotherMerge) {
   EXPECT_EQ(read_file(root_ / "model" / "weights"), "half");
 }
 
-// After a crash of the machine, lines may exist without their data.
+// Lines may exist without their data after a crash of the machine.
 TEST_F(StagingTest, RefusesToResumeAfterARestart) {
   leave({"0 0 0"});
   write_text(root_ / "journal", "merganser merge, merge 1, boot 0\n0 0 0\n");

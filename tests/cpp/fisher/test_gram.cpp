@@ -33,7 +33,7 @@ Dataset texts() {
       {0, 2, 1, 1, 0}};
 }
 
-// Without padding: each text is a batch of its own.
+// Needs no padding: each text is a batch of its own.
 Matrices define_grams(
     Architecture architecture,
     const Dataset& data,

@@ -266,7 +266,7 @@ TEST(Gram, TakesSingularMatricesWithARidge) {
   expect_near(solver.merge(layer), regmean(layer, solver));
 }
 
-// Without tokens: the weighted mean, and task arithmetic.
+// Limits without tokens: the weighted mean, and task arithmetic.
 TEST(Gram, ZeroMatricesGiveTheLimit) {
   Layer layer = random_layer(3, 4, 2);
   for (Numbers& gram : layer.grams) {

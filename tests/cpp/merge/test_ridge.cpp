@@ -129,8 +129,8 @@ TEST_F(Ridge, GradientMatchingEqualsJointTraining) {
   }
 }
 
-// Without the proximal term, it is Fisher averaging with the base as one more
-// model that is exact.
+// Fisher averaging with the base as one more model is exact without the
+// proximal term.
 TEST_F(Ridge, FisherBaseEqualsJointTrainingOfConvergedModels) {
   M models[kTasks];
   Data joint = base_data;

@@ -5,7 +5,7 @@
 
 namespace merganser {
 
-// Up to a share of `expected`'s norm: the rounding of its type.
+// Allows for a share of `expected`'s norm: the rounding of its type.
 inline void expect_close(const at::Tensor& actual, const at::Tensor& expected) {
   const double tolerance = expected.scalar_type() == at::kDouble ? 1e-7 : 1e-5;
   const double error = (actual - expected).norm().item<double>();

@@ -40,7 +40,7 @@ TEST(MeasuredRho, IsTheShareOfTheProximalGradient) {
   EXPECT_DOUBLE_EQ(
       found.standard_error, found.value * std::hypot(0.3 / 0.6, 0.1 / 0.5));
   EXPECT_DOUBLE_EQ(rho({0.6, 0}, {0.5, 0}).value, -found.value);
-  // Without a slope the curvature's error has no part.
+  // The curvature's error has no part if the slope is 0.
   EXPECT_DOUBLE_EQ(rho({0, 0.3}, {0.5, 0.1}).value, 0);
   EXPECT_DOUBLE_EQ(
       rho({0, 0.3}, {0.5, 0.1}).standard_error, 50 * 0.3 / (200 * 0.5));

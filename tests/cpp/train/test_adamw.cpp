@@ -80,7 +80,7 @@ TEST_P(AdamWTest, EqualsTorch) {
         net.named_parameters()[item.key()], item.value(), 1.3e-6, 1e-5))
         << item.key();
   }
-  // Before clipping, and in float32: 100 roundings.
+  // Squares before clipping, in float32: 100 roundings.
   EXPECT_TRUE(at::allclose(
       squares.to(at::kDouble), expected_squares, /*rtol=*/1e-5, /*atol=*/0));
 }

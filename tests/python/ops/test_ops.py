@@ -190,7 +190,7 @@ def test_merge(device, size, count, dtype, method):
     expected = merged_float64(*given, method)
     assert merged.dtype == dtype
     if dtype == torch.float32:
-        # Up to 32 differences of values near 1, weights up to 10.
+        # Sums of up to 32 differences of values near 1, with weights up to 10.
         torch.testing.assert_close(merged.double(), expected, rtol=1.3e-6, atol=5e-5)
     else:
         torch.testing.assert_close(merged, expected.to(dtype), check_dtype=True)

@@ -30,7 +30,7 @@ RETIRED = {
     r"\bso many\b": "N",
     r"\bevery so many\b": "every N",
     r"\b(has|have) not[.,;:]": "lacks",
-    r"\blooked at\b": "checked",
+    r"\b(looks?|looked) at\b": "checks, samples",
     r"\b(least|most) (bytes|values?|denominators?)\b": "minimum, maximum",
     r"\b(very )?greatest\b": "largest",
     r"\bto be had\b": "available",
@@ -40,7 +40,10 @@ RETIRED = {
 }
 
 # Prepositions and pronouns that no comment begins with.
-BEGINNINGS = re.compile(r"(Of|What|Whether|Where|By|For|From|As|With|In)\b")
+BEGINNINGS = re.compile(
+    r"(Of|What|Whether|Where|By|For|From|As|With|In"
+    r"|At|After|Over|Under|Up|Without|Why|How|When)\b"
+)
 
 C_LIKE = {".h", ".cpp", ".cuh", ".cu", ".js"}
 PYTHON = {".py", ".pyi"}

@@ -6,7 +6,7 @@
 namespace merganser::methods {
 
 inline constexpr ParameterInfo kEwrParameters[] = {
-    // Without a default: good values are far below 1 and differ between models.
+    // No default: good values are far below 1 and differ between models.
     {.name = "weight",
      .scope = ParameterInfo::Scope::kModel,
      .min = 0,
