@@ -7,7 +7,7 @@ Needs what scripts/demo leaves behind. Trains the demo's base on tweets for an e
 for several numbers of examples per step, without clipping and with it, and reads the
 Fisher from the checkpoint's optimizer.pt. "sum" is the ratio of the sums over all
 parameters to those of merganser.fisher at the trained model, "uncorrected" the same for
-Adam's v as it is. The merge is fisher_base of the base and the trained model, evaluated
+Adam's v itself. The merge is fisher_base of the base and the trained model, evaluated
 on both test sets: means of accuracies and losses. Prints a Markdown table.
 """
 

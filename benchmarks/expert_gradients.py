@@ -165,7 +165,8 @@ def main():
             texts = limit or "all"
             row = f"| {name} | {texts} | {norm:,.0f} | {error:,.0f} | {cosine:.4f} |"
             print(row, flush=True)
-    print(f"\n| texts | damping | {' | '.join(run.sets)} | accuracy, % | loss | way |")
+    sets = " | ".join(run.sets)
+    print(f"\n| texts | damping | {sets} | accuracy, % | loss | distance |")
     print(f"|--:|--:|{'--:|' * (len(run.sets) + 3)}")
     for limit in run.options.limit:
         for damping in DAMPING:

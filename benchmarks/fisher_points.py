@@ -1,5 +1,5 @@
-"""Merges with Fishers that are calibrated, taken at or on the way to the plain average,
-or raised to a power: which of these helps.
+"""Merges with Fishers that are calibrated, taken at the plain average or along the path
+to it, or raised to a power: which of these helps.
 
     PYTHONPATH=build/cpu/python python benchmarks/fisher_points.py out/snippets \\
         data/snippets --keep out/fisher_points
@@ -25,7 +25,7 @@ METHODS = ("fisher", "gradient_matching", "measured_gradient_matching")
 LIMIT = 600  # texts for each Fisher and scale, as in the runs
 # By name: the Fishers, and parameters of the merge.
 ROWS = {
-    "as they are": ("plain", {}),
+    "default": ("plain", {}),
     "calibrated": ("calibrated", {"fisher_scale": "auto", "base_fisher_scale": "auto"}),
     "at the average": ("at", {}),
     "at the average, calibrated": (
@@ -151,10 +151,10 @@ def main():
     parser.add_argument("--dtype", default="bfloat16")
     run = Run(parser.parse_args())
     models = ["base", *run.experts]
-    print(f"| scale of Fishers that are | {' | '.join(models)} |")
+    print(f"| scale of Fishers | {' | '.join(models)} |")
     print(f"|---|{'--:|' * len(models)}")
     for kind, where in (
-        ("calibrated", "as they are"),
+        ("calibrated", "default"),
         ("at_calibrated", "at the average"),
     ):
         scales = [run.scale(kind, name) for name in models]

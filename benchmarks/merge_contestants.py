@@ -85,7 +85,7 @@ class Cell:
         return commands
 
     def write_recipe(self, **more):
-        """As JSON, which is YAML, too."""
+        """As JSON, which is also YAML."""
         file = self.folder / "-".join([self.method, *more, "recipe.yaml"])
         file.write_text(json.dumps(self.recipe() | more))
         return file

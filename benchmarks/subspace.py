@@ -1,4 +1,4 @@
-"""Ablation of subspace_gradient_matching: points on the way, groups, numbers of
+"""Ablation of subspace_gradient_matching: points of the path, groups, numbers of
 examples, and shrinkage.
 
     PYTHONPATH=build/cpu/python python benchmarks/subspace.py

@@ -1,6 +1,6 @@
 # Imported targets for the libraries of the pip wheel of torch:
 #   merganser::libtorch    headers, c10, torch_cpu (and CUDA's where it is used)
-# Installed with Merganser, too: who links merganser::torch finds torch so.
+# Also installed with Merganser: projects that link merganser::torch find torch so.
 #
 # The wheel's own TorchConfig.cmake is not used: that of a CUDA wheel refuses to
 # configure without a CUDA toolkit, and many users have such a wheel and no

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares what ptxas says of the kernels with tests/kernel_resources.txt.
 
-    scripts/kernel_resources.py            after scripts/cuda_check, which calls it, too
+    scripts/kernel_resources.py            after scripts/cuda_check, which also calls it
     scripts/kernel_resources.py --update   writes the table again
 
 Fails where a kernel spills registers, takes more of anything than the table says or

@@ -40,7 +40,7 @@ def base_commit():
 
 def changed_files(base):
     """Changed and untracked C++ files, the most changed first; moved ones only where
-    their content has changed, too."""
+    their content has also changed."""
     lines = {}
     fields = iter(
         git("diff", "--numstat", "-M", "-z", "--diff-filter=d", base).split("\0")

@@ -259,7 +259,7 @@ class TaskVectorStatistics:
 class FisherPoint:
     """The weights that a Fisher was estimated at, if other than its model's.
 
-    model_hash: of the other model. along: points on the way there that the Fisher
+    model_hash: of the other model. along: points of the path there that the Fisher
     averages; 0: the other model itself.
     """
 
@@ -270,7 +270,7 @@ class FisherPoint:
     def along(self) -> int: ...
 
 class FisherScale:
-    """A measured factor of a Fisher: along the way from its model to a merge the loss
+    """A measured factor of a Fisher: along the path from its model to a merge the loss
     has the curvature of `scale` times F."""
 
     def __init__(
@@ -457,7 +457,7 @@ class MemoryMerge:
     ) -> None: ...
     @property
     def unstable_weights(self) -> str | None:
-        """Why the weights of the subspace are not stable, if they are not."""
+        """Reason why the subspace weights are unstable; None if they are stable."""
     def normalizes_fishers(self, name: str) -> bool:
         """True if normalize_fishers is set for a tensor; then call add_fisher first."""
     def fisher_power(self, name: str) -> float:

@@ -103,8 +103,8 @@ def compare_fishers(
 
     Scaling a changes only the first and the last. Computes in float64, on the CPU. No
     tensor is skipped: where a formula divides by 0, its value is inf or nan (for a zero
-    reference, or the rank correlation of constant values); non-finite elements make it
-    nan or inf, too. Ranks need a sort, and a few times the memory of a and b.
+    reference, or the rank correlation of constant values); non-finite elements also
+    make it nan or inf. Ranks need a sort, and a few times the memory of a and b.
 
     Args:
         a: name -> tensor: a FisherResult, its H, or any dict of real tensors.

@@ -40,7 +40,7 @@ def linearize(model: Model) -> Model:
     derivatives. Memory: theta_0 is a second copy of the parameters.
 
     Args:
-        model: any module; it is copied and stays as it is. Wrappers (torch.compile,
+        model: any module; it is copied and stays unchanged. Wrappers (torch.compile,
             DataParallel, DDP) are left out.
 
     Raises:

@@ -23,7 +23,7 @@ from ._objective.states import Carrier, Differences, Model, carrier_of
 from ._objective.tasks import Task, check_examples, read_tasks
 from .subspace_result import SubspaceResult
 
-FOLDS = 10  # of the executable, too
+FOLDS = 10  # as in the executable
 
 
 def subspace_fisher(
@@ -67,8 +67,8 @@ def subspace_fisher(
             them to `merganser.merge` after the experts.
         groups: "block" (attention and MLP of each layer, embeddings, head, rest),
             "tensor" or "global".
-        points: Fishers are averages over this many points on the way from each model
-            to the experts' average; 1: at the model alone.
+        points: Fishers are averages over this many points along the path from each
+            model to the experts' average; 1: at the model alone.
         loss: as in `merganser.fisher`. Labels are in expectation, or for sequences of
             labels sampled.
         limit: max number of examples of each data set: a random subset, as in
@@ -230,7 +230,7 @@ class _Span:
         )
 
     def _move(self, task: Task, share: float) -> None:
-        """Moves the module's parameters this share of the way to the average."""
+        """Moves the module's parameters this share of the path to the average."""
         self._carrier.load(task.expert)
         if share > 0:
             own = self._carrier.parameters_of(task.expert)

@@ -16,7 +16,7 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "cuda: needs a GPU and a CUDA build")
-    config.addinivalue_line("markers", "two_gpus: needs a second GPU, too")
+    config.addinivalue_line("markers", "two_gpus: also needs a second GPU")
 
 
 def pytest_generate_tests(metafunc):

@@ -31,7 +31,7 @@ inline constexpr CommandInfo kCommands[] = {
     {"train", "fine-tune a model and optionally collect its Fisher"},
     {"fisher", "estimate the diagonal Fisher of a model on data"},
     {"calibrate",
-     "measure a Fisher's scale along the way from its model to a merge"},
+     "measure a Fisher's scale along the path from its model to a merge"},
     {"gram", "collect the Gram matrices of a model's linear layers on data"},
     {"subspace",
      "estimate Fishers of a base and experts in the span of task vectors"},

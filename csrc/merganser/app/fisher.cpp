@@ -120,8 +120,8 @@ Work define_fisher(CLI::App& parser, const CommonOptions& common) {
   parser.add_option(
       "--along",
       options->along,
-      "With --at: averages over N points on the way from --model to --at, the "
-      "midpoints of as many equal pieces");
+      "With --at: averages over N points along the path from --model to --at, "
+      "the midpoints of N equal segments");
   FisherOptions& o = options->fisher;
   parser
       .add_option_function<std::string>(

@@ -64,14 +64,14 @@ Work define_mismatch(CLI::App& parser, const CommonOptions& common) {
   parser.add_option(
       "--target",
       options->target,
-      "Model directory of the jointly trained target: measured, too, and "
+      "Model directory of the jointly trained target: also measured, and "
       "compared with task arithmetic (needs --base-fisher)");
   parser.add_option_function<std::string>(
       "--groups",
       [options = options.get()](const std::string& name) {
         options->groups = parse_grouping(name);
       },
-      "Norms per group, too: block (attention and MLP of each layer, "
+      "Also report norms per group: block (attention and MLP of each layer, "
       "embeddings, head) or tensor");
   return [options, &common] {
     const MismatchResult result = measure(*options, common);

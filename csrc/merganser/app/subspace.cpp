@@ -102,7 +102,7 @@ Work define_subspace(CLI::App& parser, const CommonOptions& common) {
       .add_option(
           "--points",
           o.points,
-          "Points on the way from each model to the experts' average, over "
+          "Points along the path from each model to the experts' average, over "
           "which its Fisher is averaged; 1: at the model alone")
       ->capture_default_str();
   parser

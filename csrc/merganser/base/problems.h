@@ -62,7 +62,7 @@ class Problems {
     }
   }
 
-  // Throws a single sentence as it is, several as InputErrors. For sentences
+  // Throws a single sentence unchanged, several as InputErrors. For sentences
   // that name their place.
   void throw_if_any() const {
     if (sentences_.size() == 1) {

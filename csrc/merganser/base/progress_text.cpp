@@ -14,7 +14,7 @@ struct Scale {
   const char* prefix;
 };
 
-// Bytes are counted in thousands; other units are shown as they are.
+// Bytes are counted in thousands; other units are shown unscaled.
 Scale scale_for(double value, const std::string& unit) {
   if (unit != "B" || value < 1e3) {
     return {1, ""};
@@ -59,7 +59,7 @@ std::string bar(double share, int width) {
   return fmt::format("[{}] ", result);
 }
 
-// At most `columns` characters, each counted as one column wide.
+// Keeps at most `columns` characters, each counted as one column wide.
 std::string cut(const std::string& line, int columns) {
   int count = 0;
   for (size_t i = 0; i < line.size(); ++i) {

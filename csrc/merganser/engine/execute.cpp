@@ -76,7 +76,7 @@ void write_head(
         data,
         0,
         allow_nonfinite,
-        "only finite values can be copied");
+        "only finite values can be copied without --allow-nonfinite");
     writer.write(head.tensors[i].name, data);
   }
   writer.finish();

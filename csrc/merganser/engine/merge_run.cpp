@@ -300,7 +300,7 @@ void MergeRun::copy_chunk(size_t tensor, const Chunk& chunk, Worker& worker) {
       first,
       chunk.begin,
       allow_nonfinite_,
-      "only finite values can be copied");
+      "only finite values can be copied without --allow-nonfinite");
   tensors_[tensor].nonfinite += plan_.outputs.size() * nonfinite;
   for (const std::span<std::byte> other :
        std::span(worker.results).subspan(1)) {

@@ -12,7 +12,7 @@ namespace merganser {
 
 // Logarithms of the mean over samples of the class probabilities (N, K), in
 // float64 on the CPU, in the order of the data. `model` gives the architecture;
-// its parameters stay as they are. The samples are those that
+// its parameters stay unchanged. The samples are those that
 // merganser.Posterior.predict draws with the same seed. Progress counts
 // examples of all samples. Throws InputError for a posterior of other
 // parameters than the model's, one with precisions of 0, and samples < 1.

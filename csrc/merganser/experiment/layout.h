@@ -36,7 +36,7 @@ inline std::string fisher(const std::string& name) {
   return "fishers/" + name + ".safetensors";
 }
 
-// The Fisher with its scale, on the way to the model kAverage.
+// The Fisher with its scale along the path to the model kAverage.
 inline std::string calibrated(const std::string& name) {
   return "calibrated/" + name + ".safetensors";
 }

@@ -66,7 +66,7 @@ std::vector<std::string> parse_experts(
   return experts;
 }
 
-// Names of earlier merges whose displacements are in the span, too.
+// Names of earlier merges whose displacements are also in the span.
 std::vector<std::string> parse_directions(
     const YamlValue& entry,
     const std::vector<ExperimentMerge>& earlier) {

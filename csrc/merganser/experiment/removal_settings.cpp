@@ -104,8 +104,7 @@ void parse_merges(
     for (const char* scale : {"fisher_scale", "base_fisher_scale"}) {
       if (uses_measured_scale(merge.recipe, scale)) {
         entry.fail(fmt::format(
-            "{}: removal has no merge to calibrate Fishers on the way to; set "
-            "{} to a number",
+            "{}: removal cannot calibrate Fishers; set {} to a number",
             entry.name(),
             scale));
       }

@@ -57,7 +57,7 @@ struct MERGANSER_API Experiment {
   std::filesystem::path encoder; // model directory that the base starts from
   int64_t max_length = 128;
   uint64_t seed = 0; // of all stages
-  std::vector<Experiment> seeds; // this one with several seeds; empty: as it is
+  std::vector<Experiment> seeds; // one per seed; empty: this one alone
   bool bfloat16 = false; // autocast in training and evaluation
   int64_t eval_batch_size = 64;
   std::vector<ExperimentData> data;

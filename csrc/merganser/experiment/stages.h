@@ -83,8 +83,9 @@ void estimate_model_gram(
     const std::string& path,
     const std::vector<size_t>& data);
 
-// Calibrates the Fishers of base and experts whose scales a merge uses, on the
-// way to the plain average of all experts, with the examples of the Fishers.
+// Calibrates the Fishers of base and experts whose scales a merge uses, along
+// the path to the plain average of all experts, with the examples of the
+// Fishers.
 void calibrate_fishers(Workplace& work);
 
 // The recipe with the paths of this experiment.

@@ -52,7 +52,7 @@ MERGANSER_API void read_fisher_values(
 inline constexpr const char* kGramEstimator = "gram";
 
 // The weights that a Fisher was estimated at, if other than its model's: those
-// of another model, or points on the way there from its own.
+// of another model, or points along the path there from its own.
 struct FisherPoint {
   std::string model_hash; // Checkpoint::content_hash() of the other model
   int64_t along = 0; // points that F averages; 0: the other model itself

@@ -9,9 +9,9 @@
 
 namespace merganser {
 
-// A measured factor of a Fisher, part of its file: along the way from its model
-// to a merge the loss has the curvature of `scale` times F. docs/method.md,
-// "The scale of a Fisher".
+// A measured factor of a Fisher, part of its file: along the path from its
+// model to a merge the loss has the curvature of `scale` times F.
+// docs/method.md, "The scale of a Fisher".
 struct MERGANSER_API FisherScale {
   Estimate scale; // the standard error is that of the loss
   std::string merge_hash; // Checkpoint::content_hash() of the merge

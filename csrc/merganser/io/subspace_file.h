@@ -38,7 +38,7 @@ struct MERGANSER_API SubspaceFisher {
   };
 
   std::vector<Group> groups; // G
-  int64_t points = 1; // on the way from each model to the experts' average,
+  int64_t points = 1; // along the path from each model to the experts' average,
                       // over which its Fisher is averaged
   uint64_t seed = 0; // of the examples
   Loss base; // without a gradient

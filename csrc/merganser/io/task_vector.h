@@ -32,7 +32,7 @@ struct MERGANSER_API TaskVectorStatistics {
   int64_t base_num_examples_used = 0;
   AlongTaskVector total;
   // Groups of parameters, in the model's order; they do not sum to the total
-  // curvature, which has the products of two groups, too.
+  // curvature, which also has the products of two groups.
   std::vector<std::pair<std::string, AlongTaskVector>> groups;
 
   std::string to_json() const;

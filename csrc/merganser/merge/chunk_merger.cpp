@@ -283,7 +283,8 @@ void ChunkMerger<Compute>::check_inputs(
             x,
             chunk.begin + i,
             source.is_fisher ? "a Fisher must be finite and not negative"
-                             : "only finite values can be merged");
+                             : "only finite values can be merged; merges of "
+                               "files take others with --allow-nonfinite");
       }
     }
   }

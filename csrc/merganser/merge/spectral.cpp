@@ -249,7 +249,7 @@ uint64_t spectral_memory(const TensorPlan& tensor) {
   const uint64_t n = std::min(tensor.output.shape[0], tensor.output.shape[1]);
   const uint64_t weight = tensor.output.numel();
   // Squares: the matrix, its eigenvectors and the solver's copies.
-  // tsv_m: the vectors of all tasks, twice while they are put side by side, and
+  // tsv_m: the vectors of all tasks, twice while they are concatenated, and
   // a task vector, or the product with S and the result. Measured, with what
   // the allocator keeps between them.
   const bool isotropic = tensor.method->matrix == MatrixRule::kIsoC;

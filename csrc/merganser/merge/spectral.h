@@ -12,7 +12,7 @@ namespace merganser {
 // singular vectors; lambda times the result is added to W_0:
 //
 //   tsv_m  U S V^T: the first k = min(out, in) / T singular values of every
-//          tau_t in S, and their vectors side by side in U' and V'; U = U'
+//          tau_t in S, and their vectors concatenated in U' and V'; U = U'
 //          (U'^T U')^-1/2 and V alike are the closest matrices with orthonormal
 //          columns (Gargiulo et al., 2412.00081)
 //   iso_c  mean(S) U V^T, with U S V^T = sum tau_t and the mean over min(out,

@@ -27,7 +27,7 @@ at::Tensor activate(const at::Tensor& input, Activation activation) {
 
 // Converts once what autocast would convert for each product that reads it. In
 // a graph the products' gradients are to add up in float32, and `watch` is to
-// receive the input as it is.
+// receive the unconverted input.
 at::Tensor shared_operand(const at::Tensor& input, const Pass& pass) {
   const auto device = input.device().type();
   if (!c10::InferenceMode::is_enabled() || pass.watch != nullptr ||

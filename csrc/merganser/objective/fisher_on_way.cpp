@@ -15,7 +15,7 @@
 namespace merganser {
 namespace {
 
-// Moves parameters a share of the way from `begin` to `end`.
+// Moves parameters a share of the path from `begin` to `end`.
 void move(
     at::Tensor& parameters,
     const at::Tensor& begin,

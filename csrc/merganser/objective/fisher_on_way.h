@@ -12,18 +12,18 @@
 
 namespace merganser {
 
-// The way from a model to another with the same tensors, such as a merge.
+// The path from a model to another with the same tensors, such as a merge.
 struct FisherWay {
   std::filesystem::path model; // where it begins
   std::filesystem::path at; // where it ends
-  // The Fisher is the mean over the midpoints of as many equal pieces of the
-  // way; 0: that at its end.
+  // The Fisher is the mean over the midpoints of this many equal segments of
+  // the path; 0: that at its end.
   int64_t points = 0;
 };
 
-// estimate_fisher at points of the way that begins at `model`, whose parameters
-// are restored. Sets the result's `at`. Throws InputError for a model of other
-// shapes at the end.
+// estimate_fisher at points of the path that begins at `model`, whose
+// parameters are restored. Sets the result's `at`. Throws InputError for a
+// model of other shapes at the end.
 MERGANSER_API FisherResult estimate_fisher_on_way(
     Encoder& model,
     const FisherWay& way,

@@ -29,15 +29,15 @@ ObjectiveOptions objective_options(const FisherScaleOptions& options) {
       .bfloat16 = options.bfloat16};
 }
 
-// A point s of the way, and its weight in the second difference.
+// A point s of the path, and its weight in the second difference.
 struct WayPoint {
   double s;
   double weight;
 };
 constexpr WayPoint kWayPoints[] = {{0, 4}, {0.5, -8}, {1, 4}};
 
-// The curvature of each example's loss along the way, by the example's position
-// in the data.
+// The curvature of each example's loss along the path, by the example's
+// position in the data.
 at::Tensor curvatures(
     JointObjective& objective,
     const at::Tensor& way,
@@ -82,8 +82,8 @@ FisherScale measure_fisher_scale(
       objective.read_model(options.merge) - objective.arena().parameters;
   if (way.count_nonzero().item<int64_t>() == 0) {
     throw InputError(fmt::format(
-        "{} has the weights of {}; expected a merge on the way to which to "
-        "measure",
+        "{} has the weights of {}; expected a merge whose weights differ from "
+        "the model's",
         options.merge.string(),
         options.model.string()));
   }
@@ -95,7 +95,7 @@ FisherScale measure_fisher_scale(
       objective.tasks().front().num_examples;
   if (!(quadratic > 0)) {
     throw InputError(fmt::format(
-        "{}: the Fisher is 0 along the way from {} to {}, so that no factor "
+        "{}: the Fisher is 0 along the path from {} to {}, so that no factor "
         "gives it the loss's curvature",
         options.fisher.string(),
         options.model.string(),
@@ -107,13 +107,13 @@ FisherScale measure_fisher_scale(
       std::sqrt(static_cast<double>(found.numel()));
   if (!std::isfinite(mean)) {
     throw Error(fmt::format(
-        "the loss on the way from {} to {} is not finite",
+        "the loss along the path from {} to {} is not finite",
         options.model.string(),
         options.merge.string()));
   }
   if (mean <= 0) {
     throw InputError(fmt::format(
-        "{}: expected a loss of positive curvature along the way from {} to "
+        "{}: expected a loss of positive curvature along the path from {} to "
         "{}, got {:.3g} ± {:.3g}; use more examples or another merge",
         options.data.string(),
         options.model.string(),

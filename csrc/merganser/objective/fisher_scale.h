@@ -21,11 +21,12 @@ struct FisherScaleOptions {
   bool bfloat16 = false;
 };
 
-// Measures the factor by which the quadratic of a Fisher is off along the way D
-// from its model to a merge: the curvature of the mean loss, 4 (l(0) - 2 l(1/2)
-// + l(1)) from its values at three points, over D^T F D. Forward passes only,
-// in eval mode. Progress counts examples. Throws InputError for invalid
-// options, models or data, and where the factor is not positive.
+// Measures the ratio of the loss's curvature to that of a Fisher's quadratic
+// along the path D from its model to a merge: the curvature of the mean loss,
+// 4 (l(0) - 2 l(1/2) + l(1)) from its values at three points, over D^T F D.
+// Forward passes only, in eval mode. Progress counts examples. Throws
+// InputError for invalid options, models or data, and where the ratio is not
+// positive.
 MERGANSER_API FisherScale measure_fisher_scale(
     const FisherScaleOptions& options,
     const ProgressCallback& progress = {});

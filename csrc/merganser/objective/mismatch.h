@@ -17,7 +17,7 @@ namespace merganser {
 // streamed.
 class MERGANSER_API MismatchMeter {
  public:
-  // `groups`: norms per group, too; kGlobal: none. `models`: those to measure,
+  // `groups`: also norms per group; kGlobal: none. `models`: those to measure,
   // which are checked before any pass over the data. Computes the gradient of
   // each task at its expert; progress counts examples. Throws InputError for
   // invalid inputs and for gradients that are not finite.

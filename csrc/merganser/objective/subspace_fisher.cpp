@@ -148,7 +148,7 @@ class SubspaceEstimator {
     return found;
   }
 
-  // Moves the parameters to a point on the way from a model to the average.
+  // Moves the parameters to a point of the path from a model to the average.
   void move(const at::Tensor& model, int64_t point) {
     const at::NoGradGuard no_grad;
     const double share = options_.points == 1

@@ -82,7 +82,7 @@ std::string last_part(const std::string& name) {
   return name.substr(name.rfind('.') + 1);
 }
 
-// True for values that differ between models of one base, too: the padding that
+// True for values that differ even between models of one base: the padding that
 // a training chose, and a length of which a table of positions has the shape.
 bool is_free(
     const std::string& name,

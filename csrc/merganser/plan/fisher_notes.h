@@ -14,7 +14,7 @@ namespace merganser {
 void note_fishers(MergePlan& plan);
 
 // A sentence if these estimators have different expectations, so that their
-// Fishers are on different scales; `method` takes them as they are.
+// Fishers are on different scales; `method` takes them unnormalized.
 MERGANSER_API std::optional<std::string> different_scales(
     const std::set<std::string>& estimators,
     const MethodInfo& method);

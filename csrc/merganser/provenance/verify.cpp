@@ -102,7 +102,7 @@ Verification verify(const std::filesystem::path& folder) {
   const auto provenance = Provenance::read(folder);
   if (!provenance) {
     throw InputError(fmt::format(
-        "{} has no {}, so it is not a model that Merganser merged",
+        "{}: no {}; expected a model merged by Merganser",
         folder.string(),
         kProvenanceFile));
   }

@@ -111,7 +111,7 @@ bool weights_sum_to_zero(
     const MethodInfo& method,
     std::span<const double> weights,
     bool normalize) {
-  // The other formulas divide by the base's Fisher or Gram matrix, too.
+  // The other formulas also divide by the base's Fisher or Gram matrix.
   const bool divides = method.formula == MergeFormula::kFisher ||
       method.matrix == MatrixRule::kRegMean ||
       (normalize && method.formula == MergeFormula::kLinear);

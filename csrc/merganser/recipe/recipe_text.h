@@ -7,7 +7,7 @@
 
 namespace merganser {
 
-// The YAML of a recipe without slices, with its paths as they are and the
+// The YAML of a recipe without slices, with its paths unchanged and the
 // parameters that its method uses.
 MERGANSER_API std::string recipe_text(const Recipe& recipe);
 

@@ -52,7 +52,7 @@ class MERGANSER_API Setting {
   // The YAML of the setting, on one line.
   std::string to_yaml() const;
 
-  // The constant setting of one output of a sweep; others stay as they are.
+  // The constant setting of one output of a sweep; others stay unchanged.
   Setting output(size_t sweep) const;
 
   bool is_sweep() const {

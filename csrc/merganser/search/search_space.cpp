@@ -219,7 +219,7 @@ SearchSpace parse_search_space(
         if (overlap(other, searched)) {
           fail(
               searched.key,
-              fmt::format("sets a value that {} sets, too", other.key));
+              fmt::format("sets a value that {} also sets", other.key));
         }
       }
       space.push_back(std::move(searched));

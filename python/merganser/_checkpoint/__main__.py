@@ -38,10 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", metavar="DIR", help="--import: the model that the Fisher belongs to")
     own = parser.add_argument_group("options of --from-checkpoint")
     add = own.add_argument
-    add("--max-grad-norm", type=float, help="norm of clipping; 0: none")
+    add("--max-grad-norm", type=float, help="gradient-clipping norm; 0: no clipping")
     add("--batch-size", type=float, help="examples per step, over all processes")
     add(
-        "--loss-terms", type=float, help="divisor of a step's loss, if not its examples"
+        "--loss-terms",
+        type=float,
+        help="divisor of a step's loss, if not the number of examples",
     )
     add("--start", metavar="DIR", help="earlier checkpoint: only the steps after it")
     add("--betas", type=float, nargs=2, help="Adam's, where the files lack them")

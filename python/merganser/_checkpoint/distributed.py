@@ -134,7 +134,7 @@ def _dtype(properties: Any) -> torch.dtype:
 
 
 def read_distributed(directory: Path) -> OptimizerState:
-    """The state of the optimizer in a directory, which may have other things, too."""
+    """The state of the optimizer in a directory, which may also have other things."""
     file = DistributedFile(directory)
     states: dict[str, dict[str, Any]] = defaultdict(dict)
     groups: dict[str, dict[str, Any]] = defaultdict(dict)

@@ -44,7 +44,7 @@ def check_number(name: str, value: Any, maximum: float = math.inf) -> float:
 
 
 def check_finite(name: str, value: Any, *, positive: bool = False) -> None:
-    """Refuses infinite and negative numbers. positive: 0 is refused, too."""
+    """Refuses infinite and negative numbers. positive: also refuses 0."""
     valid = isinstance(value, Real) and 0 <= float(value) < math.inf
     if not valid or (positive and value == 0):
         kind = "positive" if positive else "not negative"
@@ -52,8 +52,8 @@ def check_finite(name: str, value: Any, *, positive: bool = False) -> None:
 
 
 def read_weights(weights: Any, count: int, item: str, positive: bool) -> list[float]:
-    """One weight per item, from a list or one number for all. positive: 0 is refused,
-    too."""
+    """One weight per item, from a list or one number for all. positive: also refuses
+    0."""
     if hasattr(weights, "tolist"):  # an array or tensor, maybe 0-d
         weights = weights.tolist()
     values = [weights] * count if isinstance(weights, Real) else weights

@@ -260,7 +260,7 @@ class PerExampleUses:
 
         for example in range(size):
             if example == 2 and seen == fits.keys():
-                break  # rows that two of three examples keep are the third's, too
+                break  # rows that two of three examples keep are also the third's
             v = torch.zeros_like(outputs, requires_grad=False)
             v[example] = torch.arange(1.0, v[0].numel() + 1).cos().view_as(v[0])
             self._watch.backward(outputs, v, True, look)

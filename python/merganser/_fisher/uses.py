@@ -24,7 +24,7 @@ class Product(NamedTuple):
     transposed: bool = False  # A_i^T D_i, for a weight (in, out)
 
     def add_to(self, sums: Tensor) -> None:
-        # Under autocast an operation computes in another dtype than its input's.
+        # Autocast may compute in a dtype other than its input's.
         rows, columns = self.grad, self.input.to(self.grad.dtype)
         if self.transposed:
             rows, columns = columns, rows
@@ -64,7 +64,7 @@ class ScaledSum(NamedTuple):
     grad: Tensor  # (B, L, C)
 
     def add_to(self, sums: Tensor) -> None:
-        # At least float32: half types would save no time without a matrix product.
+        # Computes in float32 or wider: half types save time in matrix products only.
         dtype = torch.promote_types(self.grad.dtype, torch.float32)
         ops.layer_norm_square_accumulate_(
             sums.view(-1), self.input.to(dtype), self.grad.to(dtype)
@@ -147,5 +147,5 @@ def _add_tied(sums: Tensor, product: Product, rows: Rows) -> None:
         taken.append((i, tokens, wide[i][:, tokens]))
         wide[i][:, tokens] = 0
     ops.linear_square_accumulate_(sums, narrow.to(wide.dtype), wide)
-    for i, tokens, columns in taken:  # other readers hold this gradient, too
+    for i, tokens, columns in taken:  # other readers also hold this gradient
         wide[i][:, tokens] = columns

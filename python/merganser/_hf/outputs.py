@@ -31,7 +31,7 @@ class Outputs:
         return loss, loss.outputs(raw, batch)
 
     def split(self, raw, batch: Batch) -> tuple[Tensor, Loss, Tensor]:
-        """Returns the value of the loss, too; for models that get labels."""
+        """Also returns the value of the loss; for models that get labels."""
         if isinstance(raw, Mapping):
             value = raw.get("loss")
         else:

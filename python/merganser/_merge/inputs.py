@@ -259,7 +259,7 @@ def _check_hashes(content: _C.SubspaceFisher, models: list) -> None:
 
 
 def _subspace_of(given: Any, inputs: Inputs, models: list) -> _C.SubspaceFisher:
-    """The subspace Fisher with the names of tied tensors, too.
+    """The subspace Fisher, also with the names of tied tensors.
 
     models: the base and the models as the caller passes them. Raises InputError unless
     it has every tensor that differs between them.
@@ -326,7 +326,7 @@ def load_statistic(statistic, label: str, kind: type) -> FisherResult | GramResu
     if not isinstance(statistic, kind):
         raise InputError(
             f"{label} must be a {kind.__name__} or the path of its file, not "
-            f"{type(statistic).__name__}: the numbers of examples are needed too"
+            f"{type(statistic).__name__}: the number of examples is also needed"
         )
     count: Any = statistic.num_examples
     if not isinstance(count, Real) or not 0 < float(count) < torch.inf:

@@ -59,13 +59,13 @@ class Carrier:
         self.put({name: state[name] for name in self._tensors})
 
     def put(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copies some tensors into the module; those tied to them change, too."""
+        """Copies some tensors into the module; those tied to them also change."""
         with torch.no_grad():
             for name, x in tensors.items():
                 self._tensors[name].copy_(x)
 
     def state(self) -> State:
-        """A copy of the module's tensors as they are now."""
+        """A copy of the module's current tensors."""
         return {name: x.clone() for name, x in self._tensors.items()}
 
     def parameters_of(self, state: State) -> Tensors:

@@ -71,7 +71,7 @@ class TaskVectorPass:
         self._of_model.add(self._forward, batch)
 
     def finish(self, progress: Callable | None) -> TaskVectorStatistics:
-        """Reads the base's data, too, at the base's weights."""
+        """Also reads the base's data, at the base's weights."""
 
         def named(done: int, total: int | None, _: str) -> None:
             if progress is not None:

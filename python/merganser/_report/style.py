@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-# Colours by name: in light mode, which image files have, too, and in dark mode. Text in
+# Colours by name: in light mode, which image files also have, and in dark mode. Text in
 # any of these has a contrast of at least 4.5 on the paper, except in `grid`.
 PALETTE = {
     "paper": ("#ffffff", "#15191e"),
@@ -103,7 +103,7 @@ def panels(
 ) -> tuple[Figure, Sequence[Axes]]:
     """A figure with `count` panels of `size` inches side by side, and its axes.
 
-    It belongs to no window and to no state of pyplot; a notebook shows it as it is.
+    It belongs to no window and to no state of pyplot; a notebook shows it directly.
     """
     figure = Figure(figsize=(size[0] * count, size[1]), layout="constrained")
     FigureCanvasAgg(figure)

@@ -72,7 +72,7 @@ def results_table(results: Results) -> Table:
     gap = any("share_of_gap" in model for model in models)
     if gap:
         ends = results.get("gap", {"from": "task_arithmetic(1)", "to": "the target"})
-        title = f"way in accuracy from {ends['from']} to {ends['to']}, %"
+        title = f"share of the accuracy gap from {ends['from']} to {ends['to']}, %"
         table.titles.append(("gap", title))
     norms = [
         key for key in ("norm", "h0_inverse_norm") if any(norm(m, key) for m in models)

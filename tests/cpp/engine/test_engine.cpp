@@ -199,7 +199,7 @@ TEST_F(Engine, ReportsClampedDenominators) {
   EXPECT_NE(report.to_text().find("% of the denominators"), std::string::npos);
 }
 
-// Frozen layers have no Fisher; they get the type of the output, too.
+// Frozen layers have no Fisher; they also get the type of the output.
 TEST_F(Engine, ConvertsTensorsWithoutFishers) {
   write({3, 2}, DType::kF32);
   for (int m = 0; m < 3; ++m) {

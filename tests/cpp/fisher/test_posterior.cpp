@@ -276,8 +276,8 @@ std::string file_bytes(std::string header, const std::string& data) {
   return bytes + header + data;
 }
 
-// The bytes of tests/python/posterior/test_posterior.py, which Python reads and
-// writes, too.
+// The bytes of tests/python/posterior/test_posterior.py, which Python also
+// reads and writes.
 std::map<std::string, std::string> python_files() {
   using namespace std::string_literals;
   return {

@@ -45,7 +45,7 @@ TEST(Safetensors, ReadsHandWrittenFile) {
   EXPECT_EQ(std::string(text, 2), "yz");
 }
 
-// The safetensors package reads it so, too.
+// The safetensors package also reads it so.
 TEST(Safetensors, NullMetadataAreNone) {
   test::TemporaryFolder folder;
   const SafetensorsFile file(test::write_bytes(

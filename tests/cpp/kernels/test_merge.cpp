@@ -1,6 +1,6 @@
 // merge compared with the CPU's merge_elements, bit for bit: every formula,
 // every mix of types, numbers of models up to the limit. Both compile one
-// formula, so that it is compared with its definition, too.
+// formula, so that it is also compared with its definition.
 
 #include <algorithm>
 #include <variant>

@@ -21,7 +21,7 @@ TEST(NameMap, FindsPrefixes) {
   EXPECT_EQ(added.name_of("encoder.layer.0.w"), "bert.encoder.layer.0.w");
   EXPECT_EQ(added.find("classifier.weight"), nullptr);
   EXPECT_EQ(added.find("embeddings.w"), nullptr);
-  // Layers that the reference lacks have the prefix, too.
+  // Layers that the reference lacks also have the prefix.
   EXPECT_EQ(
       *NameMap(
            {"embeddings.w", "encoder.layer.0.w", "encoder.layer.9.w"}, prefixed)
@@ -215,7 +215,7 @@ TEST_F(NamesOfFiles, MatchTiesOfAnyName) {
   write_model(folder_ / "a", {floats("v", {1, 2}), floats("w", {1, 2})});
   write_model(folder_ / "b", {floats("v", {3, 4})});
   EXPECT_EQ(read_output(plan(linear_), "w", 1), (Values{3, 4}));
-  // Two new biases or norms are equal, too.
+  // Two new biases or norms are also equal.
   write_model(folder_ / "a", {floats("v", {1, 1}), floats("w", {1, 1})});
   EXPECT_NE(problems(linear_).find("lacks tensors of"), std::string::npos);
 }

@@ -83,7 +83,8 @@ TEST_F(Verify, AnEditedRecipeIsAChangedModel) {
 
 TEST_F(Verify, AModelOfSomethingElseIsRefused) {
   test::expect_error<InputError>(
-      [&] { verify(all_ / "a"); }, {"a has no merganser.json"});
+      [&] { verify(all_ / "a"); },
+      {"a: no merganser.json; expected a model merged"});
 }
 
 } // namespace

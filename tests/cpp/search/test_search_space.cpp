@@ -100,7 +100,7 @@ TEST(SearchSpace, RefusesWhatARecipeWould) {
       [] {
         parse_search_space(recipe(), {"models.1.weight=0..1", "weight=0..2"});
       },
-      {"--over weight: sets a value that models.1.weight sets, too"});
+      {"--over weight: sets a value that models.1.weight also sets"});
 }
 
 } // namespace

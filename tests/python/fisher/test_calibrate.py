@@ -157,7 +157,7 @@ def test_bad_input(folder, tmp_path):
         folder / "small", num_labels=2, ignore_mismatched_sizes=True
     )
     small.save_pretrained(folder / "small")
-    # Away from the expert the loss is concave on the way back to it.
+    # Away from the expert the loss is concave along the path back to it.
     training_inputs.move(folder / "expert", folder / "far", 3.0, 7)
     fisher(folder, folder / "far.safetensors", model="far")
     out = tmp_path / "out.safetensors"
@@ -166,7 +166,7 @@ def test_bad_input(folder, tmp_path):
         ({"merge": folder / "expert"}, "has the weights of"),
         ({"merge": folder / "small"}, "has shape [2"),
         ({"data": folder / "unlabelled.jsonl"}, "label"),
-        ({"fisher": folder / "zeros.safetensors"}, "the Fisher is 0 along the way"),
+        ({"fisher": folder / "zeros.safetensors"}, "the Fisher is 0 along the path"),
         (
             {
                 "fisher": folder / "far.safetensors",

@@ -180,7 +180,7 @@ class AddedTwice(nn.Module):
 
 
 class ScaledProduct(OneLayer):
-    """beta * bias + alpha * x W, with factors that the gradients have, too."""
+    """beta * bias + alpha * x W, with factors that the gradients also have."""
 
     def __init__(self, **factors):
         super().__init__()

@@ -217,7 +217,7 @@ def test_progress_and_an_exception_from_it(bert):
     with pytest.raises(KeyboardInterrupt):
         bert.estimate(progress=stop)
     assert bert.encoder.training
-    # The sink is removed, too: an ordinary backward pass gives gradients again.
+    # The sink is also removed: an ordinary backward pass gives gradients again.
     test_ordinary_gradients_work_after_an_estimate(bert)
 
 

@@ -110,7 +110,7 @@ def test_another_model_is_refused(estimate, change, message, tmp_path):
 
 @pytest.mark.parametrize("estimate", [with_fisher, with_gram])
 def test_buffers(estimate, tmp_path):
-    """They change the outputs, too; an optimizer has none."""
+    """They also change the outputs; an optimizer has none."""
 
     def moved(state):
         state["norm.running_mean"] += 1

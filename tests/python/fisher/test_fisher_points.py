@@ -1,4 +1,4 @@
-"""Fishers at the weights of another model, and along the way there: the executable
+"""Fishers at the weights of another model, and along the path there: the executable
 against the definition in float64."""
 
 import json
@@ -36,7 +36,7 @@ def load(folder, name):
 
 
 def define(folder, shares):
-    """The mean of the exact Fishers at shares of the way from expert to merge."""
+    """The mean of the exact Fishers at shares of the path from expert to merge."""
     begin, end = load(folder, "expert"), load(folder, "merge").state_dict()
     tokenizer = AutoTokenizer.from_pretrained(folder / "expert")
     lines = (folder / "data.jsonl").read_text().splitlines()

@@ -47,7 +47,7 @@ def merge_file(files, method, out, **options):
 @pytest.mark.parametrize("method", SCALED)
 def test_a_scale_multiplies_the_number_of_examples(files, method, tmp_path):
     out = merge_file(files, method, tmp_path / "scaled", parameters=PARAMETERS)
-    # rho and Gram matrices depend on N, too.
+    # rho and Gram matrices also depend on N.
     if method in ("measured_gradient_matching", "block_gradient_matching"):
         scaled = load_file(out / "model.safetensors")
         plain = load_file(

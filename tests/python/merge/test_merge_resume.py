@@ -167,7 +167,7 @@ def test_nonfinite(tmp_path):
 
 
 def test_nonfinite_copies(tmp_path):
-    """Copied tensors are checked, too."""
+    """Copied tensors are also checked."""
     folder = enlarged(tmp_path)
     (folder / "r.yaml").write_text(
         json.dumps({"merge_method": "passthrough", "models": [{"model": "a"}]})

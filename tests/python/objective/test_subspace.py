@@ -405,7 +405,7 @@ def test_directions_are_columns_without_a_loss(folder, tmp_path):
         expected = base[name] + sum(w * c[name] for w, c in zip(v, of, strict=True))
         torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)
 
-    # plan says which model is a direction; the task vectors alone may be merged, too.
+    # plan says which model is a direction; the task vectors may also be merged alone.
     assert "direction" in command.run("plan", path).stdout.splitlines()[4:][2]
     few = recipe(folder, tmp_path / "few.yaml", subspace=str(out))
     command.run("plan", few)

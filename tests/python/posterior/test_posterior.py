@@ -288,7 +288,7 @@ def file_bytes(header, data):
     return len(header).to_bytes(8, "little") + header + data
 
 
-# The bytes of tests/cpp/fisher/test_posterior.cpp, which C++ reads and writes, too.
+# The bytes of tests/cpp/fisher/test_posterior.cpp, which C++ also reads and writes.
 FILES = {
     "model.safetensors": file_bytes(
         '{"__metadata__":{"format":"pt"},'

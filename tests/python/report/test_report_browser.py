@@ -64,7 +64,7 @@ CLICK = """((title) => [...document.querySelectorAll("th button")]
 def test_page_fits_and_is_readable(browser, reports, name, width, dark):
     browser.open(reports / name / "report.html", width, dark)
     assert browser.problems() == []
-    # Details, too, which are closed at first.
+    # Also the details, which are closed at first.
     browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     background = browser.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -84,7 +84,7 @@ def weighted_squares(gradients, beta, begin=0):
 
 
 def clipped(gradients, norms, clip):
-    """One parameter's gradients as clip_grad_norm_ leaves them; clip 0: as they are."""
+    """One parameter's gradients as clip_grad_norm_ leaves them; clip 0: unclipped."""
     return [
         g * min(1, clip / (norm + 1e-6)) if clip else g
         for g, norm in zip(gradients, norms, strict=True)

@@ -67,7 +67,7 @@ def test_stages(finished):
 
 
 def test_average(finished):
-    """The way ends at the plain average of all experts."""
+    """The path ends at the plain average of all experts."""
     average = state(finished[0], "calibrated/average")
     linear = state(finished[0], "merges/linear/model")
     assert average.keys() == linear.keys()

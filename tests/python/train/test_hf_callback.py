@@ -192,7 +192,7 @@ def of_its_own_distribution(model, count):
         ("adam", False, 0.85, 1.15),
         ("adam", True, 1.3, 1.9),  # 1.73: squares of thinned networks, docs/method.md
         ("online_mc", False, 0.85, 1.15),
-        ("online_mc", True, 1.3, 1.9),  # 1.61: thinned networks, too
+        ("online_mc", True, 1.3, 1.9),  # 1.61: also thinned networks
         ("online_mc_eval", False, 0.85, 1.15),
         ("online_mc_eval", True, 0.85, 1.15),
     ],

@@ -10,9 +10,9 @@ inline constexpr ParameterInfo kIsoCParameters[] = {kLambda};
 inline constexpr MethodInfo kIsoC = {
     .name = "iso_c",
     .text =
-        "W_0 + lambda mean(S) U V^T for linear layers outside of heads, with U "
-        "S V^T = "
-        "sum (W_t - W_0); theta_0 + lambda mean tau_t for all other tensors",
+        "W_0 + lambda mean(S) U V^T for linear layers other than heads, with U "
+        "S V^T = sum (W_t - W_0); theta_0 + lambda mean tau_t for all other "
+        "tensors",
     .source = "Marczak et al., arXiv 2502.04959",
     .formula = MergeFormula::kTaskArithmetic,
     .weights = WeightRule::kMean,

@@ -110,7 +110,7 @@ inline constexpr ParameterInfo kRho = {
     .fallback = kAuto,
     .meaning =
         "rho_t in g_t = -rho_t H_0 tau_t, the gradient of the model's loss at "
-        "its end of training; auto: as measured, from the metadata of the "
+        "the end of its training; auto: as measured, from the metadata of the "
         "model's Fisher"};
 
 inline constexpr ParameterInfo kDensity = {
