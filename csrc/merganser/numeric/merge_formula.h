@@ -31,6 +31,9 @@ enum class MergeFormula : int {
   kSignElection = 8,
 };
 
+// The last formula of parameters theta_t, which the op takes.
+inline constexpr MergeFormula kLastOpFormula = MergeFormula::kEwr;
+
 // Values that all elements share. T is float or double.
 template <typename T>
 struct MergeScalars {

@@ -94,9 +94,9 @@ void check_count(
 } // namespace
 
 void check_merge(const TensorMerge& merge) {
-  constexpr auto kLast = static_cast<int64_t>(MergeFormula::kEwr);
   TORCH_CHECK(
-      merge.method >= 0 && merge.method <= kLast,
+      merge.method >= 0 &&
+          merge.method <= static_cast<int64_t>(kLastOpFormula),
       "merge: unknown method number ",
       merge.method);
   const MethodInfo& method = method_of(static_cast<MergeFormula>(merge.method));

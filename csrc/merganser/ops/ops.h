@@ -72,7 +72,7 @@ struct TensorMerge {
   at::ArrayRef<double> num_examples = {}; // N_t; `scales` in the schema
   at::ArrayRef<double> rhos = {}; // gradient matching: rho_t; empty: 1 each
   double base_num_examples = 1; // N_0; `base_scale` in the schema
-  int64_t method = 0; // a MergeFormula, up to kEwr
+  int64_t method = 0; // a MergeFormula, up to kLastOpFormula
   double delta = 1e-12;
   double clamp = 0.05;
   double floor = 1e-6;

@@ -190,7 +190,7 @@ struct MergeCase {
 };
 
 TEST(Merge, HasTheBitsOfItsDefinition) {
-  for (int f = 0; f <= static_cast<int>(MergeFormula::kEwr); ++f) {
+  for (int f = 0; f <= static_cast<int>(kLastOpFormula); ++f) {
     const MethodInfo& method = method_of(static_cast<MergeFormula>(f));
     for_all_sizes([&](at::ScalarType in, at::ScalarType, int64_t n) {
       SCOPED_TRACE(method.name);
