@@ -67,13 +67,13 @@ def adamerging(
     lambda in [0, 1] by Adam on sum_t of the mean entropy of p(y | x) over a batch of
     each task. This is test-time adaptation: the method is defined on the inputs that
     the merged model is tested on, so that its result depends on them, and its figures
-    compare with those of methods that see no test inputs only with that said. On other
-    unlabelled inputs it is an ordinary merge.
+    may be compared with those of methods that see no test inputs only if this is
+    stated. On other unlabelled inputs it is an ordinary merge.
 
     A step takes a forward and a backward pass over one batch per expert. Memory:
-    T + 5 tensors in the parameters' shapes for T experts, other than the models that
-    the caller passes. Data are read again when they end, and held only if they are an
-    iterator.
+    T + 5 tensors in the parameters' shapes for T experts, in addition to the models
+    that the caller passes. Data are read again when they end, and held only if they are
+    an iterator.
 
     Args:
         base: theta_0, a module; or any model where another one is a module. The module

@@ -119,7 +119,7 @@ def refine(
         fishers: one per expert, for "newton" without `refresh`; a FisherResult or the
             path of its file.
         base_fisher: F_0, with H_0 = N_0 F_0; without it J has no proximal term.
-        solver: "subspace" (Gauss-Newton in the span of the task vectors, cut by
+        solver: "subspace" (Gauss-Newton in the span of the task vectors, split by
             `groups`, with exact off-diagonals), "newton" (damped, with the diagonal
             H_0 + sum_t a_t H_t) or "adamw" (mini-batches).
         targets: "labels" of the data, or the experts' "predictions" on the same
@@ -153,9 +153,9 @@ def refine(
             run resumes from it, with the same result. It is kept after the run.
         progress: called after each step with its number, the max number and a text.
 
-    Memory, other than the models that the caller passes, in tensors of the parameters'
-    shapes, with `base_fisher`: T + 6 for "subspace" with T experts, 7 for "adamw", 11
-    for "newton" with `refresh`; without, it holds the experts' Fishers.
+    Memory in addition to the models that the caller passes, in tensors of the
+    parameters' shapes, with `base_fisher`: T + 6 for "subspace" with T experts, 7 for
+    "adamw", 11 for "newton" with `refresh`; without, it holds the experts' Fishers.
 
     Returns:
         A RefineResult: `state_dict`, `report` and `plot`.

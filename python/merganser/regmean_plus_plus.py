@@ -39,15 +39,15 @@ def regmean_plus_plus(
     """Merges models layer by layer with RegMean++.
 
     W = (sum_t w_t W_t G_t) (sum_t w_t G_t)^-1 for each linear layer, as `regmean`, with
-    G_t of the inputs that expert t's layer has after the layers before it, which are
-    merged already; all other tensors are sum_t w_t theta_t / sum_t w_t. A layer is the
-    tensors whose names agree up to the first number (encoder.layer.3), or without a
+    G_t of the inputs that expert t's layer has after the layers before it, which have
+    already been merged; all other tensors are sum_t w_t theta_t / sum_t w_t. A layer is
+    the tensors whose names agree up to the first number (encoder.layer.3), or without a
     number those of one module; layers are merged in the order in which a forward pass
     uses them. Within its layer, an input passes through the expert's own weights.
 
     Takes one forward pass over each expert's data for every layer with linear weights,
-    in eval mode. Memory: two models and the Gram matrices of one layer per expert,
-    other than the models that the caller passes; data are read again for every pass,
+    in eval mode. Memory: two models and the Gram matrices of one layer per expert, in
+    addition to the models that the caller passes; data are read again for every pass,
     and held only if they are an iterator or limited.
 
     Args:

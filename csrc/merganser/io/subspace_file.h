@@ -15,11 +15,11 @@ namespace merganser {
 inline constexpr const char* kSubspaceEstimator = "subspace";
 
 // Exact Fishers and gradients of the losses of a base and T experts in the span
-// of the task vectors tau_t = theta_t - theta_0 cut by G groups of parameters:
-// column c = t G + g equals tau_t on group g and is zero elsewhere, C = T G.
-// Sums over the examples of each of K parts ("folds"), for cross-validation.
-// An expert without examples is a direction: a model, such as another merge,
-// that adds its columns and has no loss.
+// of the task vectors tau_t = theta_t - theta_0 split by G groups of
+// parameters: column c = t G + g equals tau_t on group g and is zero elsewhere,
+// C = T G. Sums over the examples of each of K parts ("folds"), for
+// cross-validation. An expert without examples is a direction: a model, such as
+// another merge, that adds its columns and has no loss.
 struct MERGANSER_API SubspaceFisher {
   struct Loss {
     std::string model_hash; // Checkpoint::content_hash() of theta_0 or theta_t

@@ -209,7 +209,7 @@ MergeFindings<Compute> ChunkMerger<Compute>::calculate(
   return found;
 }
 
-// Takes a chunk of a tensor that has been merged already: value(i) of its
+// Takes a chunk of a tensor that has already been merged: value(i) of its
 // elements i.
 template <typename Compute>
 template <typename Value>

@@ -10,7 +10,7 @@
 
 namespace merganser {
 
-// The span of task vectors tau_t cut by group g: the columns tau_tg, which
+// The span of task vectors tau_t split by group g: the columns tau_tg, which
 // equal tau_t on the parameters of group g and are zero elsewhere, at t * G +
 // g.
 struct Subspace {

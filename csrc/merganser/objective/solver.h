@@ -61,7 +61,7 @@ std::unique_ptr<Solver> make_newton_solver(
     const RefineOptions& options,
     MapObjective& objective);
 
-// Gauss-Newton in the span of the task vectors cut by group, with every
+// Gauss-Newton in the span of the task vectors split by group, with every
 // off-diagonal of the Fisher; damped until J falls.
 std::unique_ptr<Solver> make_subspace_solver(
     const RefineOptions& options,
