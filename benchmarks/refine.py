@@ -3,8 +3,9 @@ that it closes, by solver, number of examples and targets.
 
     PYTHONPATH=build/cpu/python python benchmarks/refine.py
 
-Needs what scripts/demo leaves behind. Starts from the merge with the lowest test loss
-of out/snippets/results.json, or from --start. The base's own data are a task too, with
+Needs what scripts/demo leaves behind, or another finished seed of `merganser run`
+(--run out/imdb_plus/seeds/0 --data data/imdb_plus --out ...), whose samples of the data
+it takes. Starts from the merge with the lowest test loss, or from --start. The base's own data are a task too, with
 the base as its expert, in place of the base's diagonal Fisher. Runs `merganser refine`
 and `merganser eval`, keeps every outcome under out/refine and runs what is missing. A
 step is chosen on held-out training examples; test sets are only measured. Prints a
@@ -46,8 +47,8 @@ def cached(file, compute):
     return json.loads(file.read_text())
 
 
-class Snippets:
-    """A finished run of examples/snippets.yaml and its data."""
+class Run:
+    """A finished seed of `merganser run` and its data."""
 
     def __init__(self, out, data, start=None):
         self.out = out
@@ -69,13 +70,18 @@ class Snippets:
             digest.update(file.read_bytes())
         return f"{self.start}_{digest.hexdigest()[:8]}"
 
+    def file(self, name, part):
+        """The examples that the run used: its sample or the whole file."""
+        sample = self.out / "data" / name / f"{part}.jsonl"
+        return sample if sample.exists() else self.data / name / f"{part}.jsonl"
+
     def refine(self, out, solver, targets, limit):
         arguments = ["--model", self.out / self.models[self.start]["path"]]
         arguments += ["--base", self.out / "models" / "base"]
         for name in self.sets:
             expert = name if name in self.experts else "base"
             arguments += ["--expert", self.out / "models" / expert]
-            arguments += ["--data", self.data / name / "train.jsonl"]
+            arguments += ["--data", self.file(name, "train")]
             arguments += ["--fisher", self.out / "fishers" / f"{expert}.safetensors"]
         options = ("--solver", solver, "--targets", targets, "--limit", limit)
         # Resumes what was interrupted.
@@ -89,7 +95,7 @@ class Snippets:
         """Means over the test sets: (accuracy, loss)."""
         tests = []
         for name in self.sets:
-            tests += ["--data", self.data / name / "test.jsonl"]
+            tests += ["--data", self.file(name, "test")]
         sets = merganser("eval", "--model", model, *tests, "--max-length", 64, *DTYPE)
         return [sum(s[key] for s in sets) / len(sets) for key in ("accuracy", "loss")]
 
@@ -98,13 +104,13 @@ class Snippets:
         return average["accuracy"], average["loss"]
 
 
-def measure(snippets, out, targets, solver, limit):
-    name = f"{snippets.start_id}_{solver}_{targets}_{limit}"
+def measure(run, out, targets, solver, limit):
+    name = f"{run.start_id}_{solver}_{targets}_{limit}"
     report = cached(
         out / f"{name}.json",
-        lambda: snippets.refine(out / name, solver, targets, limit),
+        lambda: run.refine(out / name, solver, targets, limit),
     )
-    tests = cached(out / f"{name}.tests.json", lambda: snippets.evaluate(out / name))
+    tests = cached(out / f"{name}.tests.json", lambda: run.evaluate(out / name))
     return targets, solver, limit, report, tests
 
 
@@ -134,19 +140,19 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=Path("data/snippets"))
-    parser.add_argument("--snippets", type=Path, default=Path("out/snippets"))
+    parser.add_argument("--run", type=Path, default=Path("out/snippets"))
     parser.add_argument("--out", type=Path, default=Path("out/refine"))
     parser.add_argument("--start", help="model to start from; default: best merge")
     arguments = parser.parse_args()
-    snippets = Snippets(arguments.snippets, arguments.data, arguments.start)
-    accuracy, loss = snippets.average(snippets.start)
-    best_accuracy, target = snippets.average("target")
+    run = Run(arguments.run, arguments.data, arguments.start)
+    accuracy, loss = run.average(run.start)
+    best_accuracy, target = run.average("target")
     print("| targets | solver | examples | kept step | accuracy | loss | share | s |")
     print("|---|---|--:|--:|--:|--:|--:|--:|")
-    print(f"| {snippets.start} | | 0 | | {accuracy:.1%} | {loss:.3f} | 0 % | |")
+    print(f"| {run.start} | | 0 | | {accuracy:.1%} | {loss:.3f} | 0 % | |")
     rows = []
     for choice in itertools.product(TARGETS, SOLVERS, LIMITS):
-        row = measure(snippets, arguments.out, *choice)
+        row = measure(run, arguments.out, *choice)
         targets, solver, limit, report, (own_accuracy, own_loss) = row
         share = (loss - own_loss) / (loss - target)
         print(
