@@ -5,11 +5,11 @@ that it closes, by solver, number of examples and targets.
 
 Needs what scripts/demo leaves behind, or another finished seed of `merganser run`
 (--run out/imdb_plus/seeds/0 --data data/imdb_plus --out ...), whose samples of the data
-it takes. Starts from the merge with the lowest test loss, or from --start. The base's own data are a task too, with
-the base as its expert, in place of the base's diagonal Fisher. Runs `merganser refine`
-and `merganser eval`, keeps every outcome under out/refine and runs what is missing. A
-step is chosen on held-out training examples; test sets are only measured. Prints a
-Markdown table and draws out/refine/refine.png.
+it takes. Starts from the merge with the lowest test loss, or from --start. The base's
+own data are a task too, with the base as its expert, in place of the base's diagonal
+Fisher. Runs `merganser refine` and `merganser eval`, keeps every outcome under
+out/refine and runs what is missing. A step is chosen on held-out training examples;
+test sets are only measured. Prints a Markdown table and draws out/refine/refine.png.
 """
 
 import argparse
