@@ -13,8 +13,8 @@ import json
 import shutil
 from pathlib import Path
 
+import executable
 import yaml
-from subspace import merganser
 
 DIRECTIONS = ["regmean_task_vectors", "tsv_m", "regmean", "block_gradient_matching"]
 ROWS = [
@@ -59,13 +59,13 @@ def main():
         for name in DIRECTIONS:
             arguments += ["--direction", model(name)]
         arguments += ["--limit", settings["fisher"]["limit"], "--out", subspace]
-        merganser("subspace", *arguments, *types)
+        executable.run("subspace", *arguments, *types)
 
     def evaluate(folder):
         parts = [run / "data" / name / "validation.jsonl" for name in results["sets"]]
         data = [option for part in parts for option in ("--data", part)]
         sets = json.loads(
-            merganser("eval", "--model", folder, *data, *types, "--json", "-q")
+            executable.run("eval", "--model", folder, *data, *types, "--json", "-q")
         )
         accuracy = sum(row["accuracy"] for row in sets) / len(sets)
         loss = sum(row["loss"] for row in sets) / len(sets)
@@ -82,7 +82,7 @@ def main():
         (work / "recipe.yaml").write_text(yaml.safe_dump(recipe))
         merged = work / "model"
         shutil.rmtree(merged, ignore_errors=True)
-        merganser("merge", work / "recipe.yaml", merged, "-q")
+        executable.run("merge", work / "recipe.yaml", merged, "-q")
         names = ", ".join(f"`{name}`" for name in row) or "none"
         print(f"| {names} | {evaluate(merged)}", flush=True)
     print(f"| joint training | {evaluate(model('target'))}", flush=True)

@@ -15,12 +15,11 @@ import json
 import random
 import shutil
 import statistics
-import subprocess
 from pathlib import Path
 
+import executable
 import merganser
 
-EXECUTABLE = Path(merganser.__file__).parents[2] / "bin" / "merganser"
 METHODS = ("fisher", "gradient_matching", "measured_gradient_matching")
 LIMIT = 600  # texts for each Fisher and scale, as in the runs
 # By name: the Fishers, and parameters of the merge.
@@ -82,10 +81,10 @@ class Run:
         if kind in ("calibrated", "at_calibrated"):
             own = self.fisher("at" if kind == "at_calibrated" else "plain", name)
             merge = ["--fisher", own, "--merge", self.average]
-            merganser_("calibrate", "--out", file, *merge, *inputs)
+            executable.run("calibrate", "--out", file, *merge, *inputs)
             return file
         points = ["--along", 2] if kind == "along" else []
-        merganser_("fisher", "--out", file, "--at", self.average, *points, *inputs)
+        executable.run("fisher", "--out", file, "--at", self.average, *points, *inputs)
         # The gradient at the expert, which the run has measured.
         result = merganser.FisherResult.load(file)
         result.task_vector = merganser.FisherResult.load(plain).task_vector
@@ -110,7 +109,7 @@ class Run:
 
     def evaluate(self, model):
         tests = [self.test(name) for name in self.sets]
-        found = merganser_(
+        found = executable.run(
             *("eval", "--model", model, "--data", *tests, *self.shared),
             *("--json", "-q"),
         )
@@ -124,7 +123,7 @@ class Run:
         if not file.exists():
             merged = self.keep / f"{method}-{label}"
             shutil.rmtree(merged, ignore_errors=True)
-            merganser_("merge", self.recipe(method, kind, parameters), merged, "-q")
+            executable.run("merge", self.recipe(method, kind, parameters), merged, "-q")
             file.write_text(json.dumps(self.evaluate(merged)))
             shutil.rmtree(merged)
         return json.loads(file.read_text())
@@ -132,11 +131,6 @@ class Run:
     def scale(self, kind, name):
         metadata = merganser.FisherResult.load(self.fisher(kind, name)).scale
         return f"{metadata.scale.value:,.0f} ± {metadata.scale.standard_error:,.0f}"
-
-
-def merganser_(*words):
-    command = [str(word) for word in (EXECUTABLE, *words)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def main():

@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 import merge_models
+from executable import EXECUTABLE
 
-MERGANSER = Path(__file__).parents[1] / "build" / "cpu" / "bin" / "merganser"
 RECIPES = {
     "`tsv_m`": ("tsv_m", {}),
     "`iso_c`": ("iso_c", {}),
@@ -30,9 +30,9 @@ def measure(folder, method, of_model):
     models = [{"model": name} | of_model for name in merge_models.NAMES[1:]]
     recipe = {"merge_method": method, "base_model": "base", "models": models}
     (folder / "recipe.yaml").write_text(json.dumps(recipe))  # JSON is YAML
-    plan = [MERGANSER, "plan", "recipe.yaml", "--json"]
+    plan = [EXECUTABLE, "plan", "recipe.yaml", "--json"]
     text = subprocess.run(plan, cwd=folder, check=True, stdout=subprocess.PIPE).stdout
-    command = [MERGANSER, "merge", "recipe.yaml", f"out-{method}", "-q"]
+    command = [EXECUTABLE, "merge", "recipe.yaml", f"out-{method}", "-q"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begin = time.perf_counter()
     subprocess.run(command, cwd=folder, check=True)

@@ -17,15 +17,14 @@ import functools
 import hashlib
 import itertools
 import json
-import subprocess
 from pathlib import Path
 
+import executable
 import matplotlib
 
 matplotlib.use("agg")
 from matplotlib import pyplot
 
-MERGANSER = Path(__file__).parents[1] / "build" / "cpu" / "bin" / "merganser"
 SOLVERS = ("subspace", "newton", "adamw")
 TARGETS = ("labels", "predictions")
 LIMITS = (50, 200, 600)
@@ -33,10 +32,8 @@ DTYPE = ("--dtype", "bfloat16")  # as in examples/snippets.yaml
 MARKERS = {"subspace": "o", "newton": "s", "adamw": "^"}
 
 
-def merganser(*arguments):
-    command = [MERGANSER, *map(str, arguments), "--json", "-q"]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout)
+def outcome(*words):
+    return json.loads(executable.run(*words, "--json", "-q"))
 
 
 def cached(file, compute):
@@ -87,16 +84,14 @@ class Run:
         # Resumes what was interrupted.
         resume = ["--resume"] if out.exists() else []
         settings = ("--max-length", 64, "--seed", 1, *DTYPE)
-        return merganser(
-            "refine", *arguments, *options, *settings, *resume, "--out", out
-        )
+        return outcome("refine", *arguments, *options, *settings, *resume, "--out", out)
 
     def evaluate(self, model):
         """Means over the test sets: (accuracy, loss)."""
         tests = []
         for name in self.sets:
             tests += ["--data", self.file(name, "test")]
-        sets = merganser("eval", "--model", model, *tests, "--max-length", 64, *DTYPE)
+        sets = outcome("eval", "--model", model, *tests, "--max-length", 64, *DTYPE)
         return [sum(s[key] for s in sets) / len(sets) for key in ("accuracy", "loss")]
 
     def average(self, name):

@@ -21,15 +21,14 @@ import functools
 import json
 import random
 import shutil
-import subprocess
 from pathlib import Path
 
-import merganser as package
+import executable
+import merganser
 import yaml
 from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-MERGANSER = Path(__file__).parents[1] / "build" / "cpu" / "bin" / "merganser"
 SCALES = [0.5, 0.7, 1, 1.5, 2, 3, 4, 5]
 OF_EXPERIMENT = [  # rows of its results, for comparison
     "linear",
@@ -70,11 +69,6 @@ ROWS = [  # name in the table, method, keys of each model, of the merge, paramet
     ("`iso_c`", "iso_c", {}, {}, {}),
     ("`iso_c`, chosen", "iso_c", {}, {}, None),
 ]
-
-
-def merganser(*arguments):
-    command = [MERGANSER, *map(str, arguments)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 class Rivals:
@@ -132,7 +126,7 @@ class Rivals:
             limit = self.settings["fisher"]["limit"]
             model = self.out / "models" / "base"
             where = ("--model", model, "--data", data, "--out", file)
-            merganser("gram", *where, "--limit", limit, *self.type()[:2], "-q")
+            executable.run("gram", *where, "--limit", limit, *self.type()[:2], "-q")
         return file
 
     def type(self):
@@ -146,7 +140,7 @@ class Rivals:
 
     def merge(self, recipe):
         """Returns a function that writes the merge to a directory."""
-        return lambda out: merganser("merge", self.write(recipe), out, "-q")
+        return lambda out: executable.run("merge", self.write(recipe), out, "-q")
 
     def search(self, out):
         """Writes the Fisher average with the weights that a search finds."""
@@ -154,8 +148,10 @@ class Rivals:
         found = self.work / "search"
         data = options_of(self.validations)
         over = ("--over", "models.*.weight=0..1")
-        merganser("search", recipe, *over, *data, *self.type(), "--out", found, "-q")
-        merganser("merge", found / "best.yaml", out, "-q")
+        executable.run(
+            "search", recipe, *over, *data, *self.type(), "--out", found, "-q"
+        )
+        executable.run("merge", found / "best.yaml", out, "-q")
 
     def in_memory(self, merge):
         """Returns a function that writes merge(base, experts) to a directory."""
@@ -191,15 +187,15 @@ class Rivals:
 
     def regmean(self, _, experts):
         pairs = zip(experts, self.sample(), strict=True)
-        grams = [package.gram(model, batches) for model, batches in pairs]
-        return package.merge(None, experts, method="regmean", grams=grams)
+        grams = [merganser.gram(model, batches) for model, batches in pairs]
+        return merganser.merge(None, experts, method="regmean", grams=grams)
 
     def regmean_plus_plus(self, _, experts):
-        return package.regmean_plus_plus(experts, self.sample())
+        return merganser.regmean_plus_plus(experts, self.sample())
 
     def adamerging(self, files):
         return lambda base, experts: (
-            package.adamerging(base, experts, self.batches(files, 16)).state_dict
+            merganser.adamerging(base, experts, self.batches(files, 16)).state_dict
         )
 
     def measure(self, key, build, sets):
@@ -210,7 +206,7 @@ class Rivals:
             shutil.rmtree(folder, ignore_errors=True)
             build(folder)
             data = options_of(sets)
-            text = merganser(
+            text = executable.run(
                 "eval", "--model", folder, *data, *self.type(), "--json", "-q"
             )
             file.write_text(text)

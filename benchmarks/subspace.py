@@ -12,10 +12,10 @@ import argparse
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
-MERGANSER = Path(__file__).parents[1] / "build" / "cpu" / "bin" / "merganser"
+import executable
+
 TYPE = ("--max-length", "64", "--dtype", "bfloat16")  # as in examples/snippets.yaml
 DEFAULT = {"groups": "block", "points": 2, "limit": 600, "shrink": "auto"}
 ROWS = [
@@ -28,11 +28,6 @@ ROWS = [
 ]
 
 
-def merganser(*arguments):
-    command = [MERGANSER, *map(str, arguments)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
 def estimate(options, row, file):
     arguments = ["--base", options.out / "models" / "base", "--out", file, "-q"]
     arguments += ["--base-data", options.data / "movie" / "train.jsonl"]
@@ -41,7 +36,7 @@ def estimate(options, row, file):
         arguments += ["--data", options.data / name / "train.jsonl"]
     for key in ("groups", "points", "limit"):
         arguments += [f"--{key}", row[key]]
-    merganser("subspace", *arguments, *TYPE)
+    executable.run("subspace", *arguments, *TYPE)
 
 
 def experts(options):
@@ -67,16 +62,16 @@ def measure(options, row, folder):
         f"subspace: {file.resolve()}\nmodels:\n{models}"
         f"parameters: {{shrink: {row['shrink']}}}\n"
     )
-    notes = json.loads(merganser("plan", recipe, "--json"))["notes"]
+    notes = json.loads(executable.run("plan", recipe, "--json"))["notes"]
     (note,) = (note for note in notes if note.startswith("shrink"))
     shrink, largest = re.search(r"shrink (\S+);.*weight (\S+),", note).groups()
     merged = folder / "model"
     shutil.rmtree(merged, ignore_errors=True)
-    merganser("merge", recipe, merged, "-q")
+    executable.run("merge", recipe, merged, "-q")
     tests = [options.data / name / "test.jsonl" for name in sets(options)]
     data = [part for test in tests for part in ("--data", test)]
     found = json.loads(
-        merganser("eval", "--model", merged, *data, *TYPE, "--json", "-q")
+        executable.run("eval", "--model", merged, *data, *TYPE, "--json", "-q")
     )
     return {
         "shrink": float(shrink),
