@@ -20,7 +20,7 @@ from ._fisher.subspace import Columns, SubspaceSums
 from ._merge.states import State
 from ._objective.groups import GROUPS, group_names
 from ._objective.states import Carrier, Differences, Model, carrier_of
-from ._objective.tasks import Task, check_examples, read_tasks
+from ._objective.tasks import Task, check_examples, listed, read_tasks
 from .subspace_result import SubspaceResult
 
 FOLDS = 10  # as in the executable
@@ -98,6 +98,7 @@ def subspace_fisher(
             f"directions must be a list of models, not {type(directions).__name__}"
         )
     directions = list(directions)
+    experts = listed("experts", experts)
     carrier = Carrier(carrier_of(base, *experts))
     origin_hash = content_hash_of(base)  # while the module has its own weights
     options: dict[str, Any] = {

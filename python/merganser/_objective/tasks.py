@@ -107,19 +107,19 @@ def read_tasks(
 
     N_t is the given num_examples, or the Fisher's, or the data's.
     """
-    models = _listed("experts", experts)
+    models = listed("experts", experts)
     if not models:
         raise InputError("experts must have at least one model")
     names = [f"experts[{t}]" for t in range(len(models))]
     states = [carrier.read(m, name) for m, name in zip(models, names, strict=True)]
-    sets = _listed("data", data)
+    sets = listed("data", data)
     _check_length("data", sets, models)
     numbers = options.pop("num_examples")
     numbers = (
-        [None] * len(models) if numbers is None else _listed("num_examples", numbers)
+        [None] * len(models) if numbers is None else listed("num_examples", numbers)
     )
     _check_length("num_examples", numbers, models)
-    found = [None] * len(models) if fishers is None else _listed("fishers", fishers)
+    found = [None] * len(models) if fishers is None else listed("fishers", fishers)
     _check_length("fishers", found, models)
     tasks = []
     for t, weight in enumerate(read_weights(weights, len(models), "expert", True)):
@@ -162,7 +162,8 @@ def check_examples(
             )
 
 
-def _listed(name: str, values: Any) -> list:
+def listed(name: str, values: Any) -> list:
+    """A list of items, one per expert; refuses what is one item."""
     if isinstance(values, tuple | list):
         return list(values)
     wrong = isinstance(values, str | Mapping | nn.Module)

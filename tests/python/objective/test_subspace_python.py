@@ -181,6 +181,7 @@ def test_unstable_weights_are_said(folder):
         ({"base_data": []}, "^base_data has no examples$"),
         ({"base_data": [], "limit": 3}, "^base_data has no examples$"),
         ({"experts": []}, "experts must have at least one model"),
+        ({"experts": "/models/a"}, "experts must be a list, one item per expert"),
         ({"num_examples": [39, 33]}, "experts.0.: .* at least the 40 .* got 39"),
         ({"base_num_examples": 3}, "base: .* at least the 20 examples used, got 3"),
     ],
