@@ -26,7 +26,9 @@ experiment
 bindings app
 """
 PLACE = {
-    name: line for line, names in enumerate(ORDER.splitlines()) for name in names.split()
+    name: line
+    for line, names in enumerate(ORDER.splitlines())
+    for name in names.split()
 }
 # Device code includes these, and compiles without the rest.
 CLOSED = {"numeric": {"numeric"}, "kernels": {"kernels", "numeric"}}
