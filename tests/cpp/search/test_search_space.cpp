@@ -58,10 +58,11 @@ TEST(SearchSpace, ValuesGoToTheModelsThatTheKeyNames) {
     const SearchSpace space = parse_search_space(given, {argument});
     EXPECT_EQ(space.size(), values.size());
     std::vector<std::string> found;
-    for (const RecipeModel& model : with_values(given, space, values).models) {
-      const auto weight = model.parameters.find("weight");
-      found.push_back(
-          weight == model.parameters.end() ? "" : weight->second.to_yaml());
+    const Recipe searched = with_values(given, space, values);
+    for (const RecipeModel& model : searched.models) {
+      const Setting* weight =
+          find_setting("weight", {&model.parameters, &searched.parameters});
+      found.push_back(weight == nullptr ? "" : weight->to_yaml());
     }
     return found;
   };
