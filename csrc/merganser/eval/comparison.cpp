@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 #include <span>
+#include <utility>
 
 namespace merganser {
 namespace {
@@ -26,50 +27,84 @@ double loss(const Predictions& from, size_t i) {
   return -std::log(std::max(p, std::numeric_limits<float>::denorm_min()));
 }
 
-SetComparison compare_set(const Predictions& a, const Predictions& b) {
+// `texts`: of the examples; empty: each its own.
+SetComparison compare_set(
+    const Predictions& a,
+    const Predictions& b,
+    const std::vector<size_t>& texts) {
   SetComparison result;
   result.set = a.set;
   result.examples = std::ssize(a.labels);
   const auto n = static_cast<double>(result.examples);
-  std::vector<double> losses;
+  struct Text {
+    SetComparison::Outcome outcome{.examples = 0, .more = 0};
+    double loss = 0; // sum of differences
+  };
+  std::vector<Text> found(a.labels.size());
   for (size_t i = 0; i < a.labels.size(); ++i) {
-    const bool correct[] = {is_correct(a, i), is_correct(b, i)};
-    result.only_a += correct[0] && !correct[1];
-    result.only_b += correct[1] && !correct[0];
-    losses.push_back(loss(a, i) - loss(b, i));
-    result.loss_difference += losses.back() / n;
+    Text& text = found[texts.empty() ? i : texts[i]];
+    ++text.outcome.examples;
+    text.outcome.more += static_cast<int64_t>(is_correct(a, i)) -
+        static_cast<int64_t>(is_correct(b, i));
+    const double difference = loss(a, i) - loss(b, i);
+    text.loss += difference;
+    result.loss_difference += difference / n;
   }
-  for (const double value : losses) {
-    const double deviation = value - result.loss_difference;
-    result.loss_variance += deviation * deviation / n;
+  double squares = 0;
+  double count = 0;
+  for (const auto& [outcome, loss] : found) {
+    if (outcome.examples == 0) {
+      continue;
+    }
+    ++count;
+    ++result.outcomes[outcome];
+    result.only_a += outcome.more > 0;
+    result.only_b += outcome.more < 0;
+    const double deviation =
+        loss - static_cast<double>(outcome.examples) * result.loss_difference;
+    squares += deviation * deviation;
   }
-  result.loss_variance /= std::max(n - 1, 1.0);
+  result.loss_variance = squares / (n * n) * count / std::max(count - 1, 1.0);
   return result;
 }
 
-// The sum of the differences of correctness over a resample of a set. The
-// differences are -1, 0 or 1, so their counts are a multinomial draw.
-class ResampledSum {
- public:
-  explicit ResampledSum(const SetComparison& set)
-      : only_a_(set.examples, share(set.only_a, set.examples)),
-        rest_(set.examples),
-        share_b_(share(set.only_b, set.examples - set.only_a)) {}
+double share(int64_t part, int64_t all) {
+  return all == 0 ? 0 : static_cast<double>(part) / static_cast<double>(all);
+}
 
-  int64_t operator()(std::mt19937_64& random) {
-    const int64_t a = only_a_(random);
-    std::binomial_distribution<int64_t> only_b(rest_ - a, share_b_);
-    return a - only_b(random);
+// A resample of a set's texts: the counts of their outcomes are a multinomial
+// draw.
+class ResampledSet {
+ public:
+  explicit ResampledSet(const SetComparison& set)
+      : outcomes_(set.outcomes.rbegin(), set.outcomes.rend()) {
+    // The most frequent outcome is no difference: what the others leave.
+    std::ranges::stable_partition(
+        outcomes_, [](const auto& item) { return item.first.more != 0; });
+    for (const auto& [outcome, count] : outcomes_) {
+      texts_ += count;
+    }
+  }
+
+  // The sums over the texts drawn.
+  SetComparison::Outcome operator()(std::mt19937_64& random) const {
+    SetComparison::Outcome sum{.examples = 0, .more = 0};
+    int64_t left = texts_; // to draw
+    int64_t rest = texts_; // with the outcomes that follow
+    for (const auto& [outcome, count] : outcomes_) {
+      std::binomial_distribution<int64_t> draw(left, share(count, rest));
+      const int64_t drawn = count == rest ? left : draw(random);
+      sum.examples += drawn * outcome.examples;
+      sum.more += drawn * outcome.more;
+      left -= drawn;
+      rest -= count;
+    }
+    return sum;
   }
 
  private:
-  static double share(int64_t part, int64_t all) {
-    return all == 0 ? 0 : static_cast<double>(part) / static_cast<double>(all);
-  }
-
-  std::binomial_distribution<int64_t> only_a_;
-  int64_t rest_;
-  double share_b_; // of the examples that are not only_a
+  std::vector<std::pair<SetComparison::Outcome, int64_t>> outcomes_;
+  int64_t texts_ = 0;
 };
 
 // Interpolated between the two closest values, as numpy does.
@@ -99,40 +134,49 @@ Difference summarize(double difference, std::vector<double> resampled) {
 
 // Fills `average` and `over_examples`.
 void resample(Comparison& comparison, uint64_t seed) {
+  using Outcome = SetComparison::Outcome;
   std::mt19937_64 random(seed);
-  std::vector<ResampledSum> draws;
-  double examples = 0;
+  std::vector<ResampledSet> draws;
+  std::vector<Outcome> observed;
   for (const SetComparison& set : comparison.sets) {
     draws.emplace_back(set);
-    examples += static_cast<double>(set.examples);
-  }
-  const auto sets = static_cast<double>(comparison.sets.size());
-  struct Accuracies {
-    double average = 0;
-    double over_examples = 0;
-  };
-  const auto add = [&](Accuracies& to, const SetComparison& set, int64_t sum) {
-    const auto difference = static_cast<double>(sum);
-    to.average += difference / static_cast<double>(set.examples) / sets;
-    to.over_examples += difference / examples;
-  };
-  Accuracies observed;
-  for (const SetComparison& set : comparison.sets) {
-    add(observed, set, set.only_a - set.only_b);
-  }
-  std::vector<double> averages;
-  std::vector<double> over_examples;
-  for (int r = 0; r < kResamples; ++r) {
-    Accuracies drawn;
-    for (size_t i = 0; i < draws.size(); ++i) {
-      add(drawn, comparison.sets[i], draws[i](random));
+    Outcome sum{.examples = 0, .more = 0};
+    for (const auto& [outcome, count] : set.outcomes) {
+      sum.examples += count * outcome.examples;
+      sum.more += count * outcome.more;
     }
-    averages.push_back(drawn.average);
-    over_examples.push_back(drawn.over_examples);
+    observed.push_back(sum);
   }
-  comparison.average = summarize(observed.average, std::move(averages));
+  // Differences of accuracies.
+  const auto average = [](const std::vector<Outcome>& sets) {
+    double sum = 0;
+    for (const Outcome& set : sets) {
+      sum += static_cast<double>(set.more) / static_cast<double>(set.examples);
+    }
+    return sum / static_cast<double>(sets.size());
+  };
+  const auto over_examples = [](const std::vector<Outcome>& sets) {
+    double more = 0;
+    double examples = 0;
+    for (const Outcome& set : sets) {
+      more += static_cast<double>(set.more);
+      examples += static_cast<double>(set.examples);
+    }
+    return more / examples;
+  };
+  std::vector<double> averages;
+  std::vector<double> overall;
+  std::vector<Outcome> drawn(draws.size());
+  for (int r = 0; r < kResamples; ++r) {
+    for (size_t i = 0; i < draws.size(); ++i) {
+      drawn[i] = draws[i](random);
+    }
+    averages.push_back(average(drawn));
+    overall.push_back(over_examples(drawn));
+  }
+  comparison.average = summarize(average(observed), std::move(averages));
   comparison.over_examples =
-      summarize(observed.over_examples, std::move(over_examples));
+      summarize(over_examples(observed), std::move(overall));
 }
 
 nlohmann::ordered_json to_json(const Difference& d) {
@@ -161,12 +205,14 @@ double mcnemar_p(int64_t only_a, int64_t only_b) {
 Comparison compare(
     const std::vector<Predictions>& a,
     const std::vector<Predictions>& b,
-    uint64_t seed) {
+    uint64_t seed,
+    const Texts& texts) {
   Comparison result;
   const auto sets = static_cast<double>(a.size());
   double variance = 0;
   for (size_t i = 0; i < a.size(); ++i) {
-    result.sets.push_back(compare_set(a[i], b[i]));
+    result.sets.push_back(compare_set(
+        a[i], b[i], texts.empty() ? std::vector<size_t>() : texts[i]));
     result.loss_difference += result.sets.back().loss_difference / sets;
     variance += result.sets.back().loss_variance;
   }

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <compare>
 #include <cstdint>
+#include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
@@ -9,23 +11,36 @@
 #include "merganser/eval/predictions.h"
 
 // Paired statistics of two models on the same examples. Differences are those
-// of a minus b.
+// of a minus b. With models of several seeds, an example is a text and a seed;
+// examples of one text are not independent, and the statistics take texts as
+// their units.
 namespace merganser {
 
-// The exact McNemar test: two-sided binomial test of the examples that one
-// model alone classifies correctly.
+// Per set and example the number of its text, below the number of examples.
+// Empty: each example is a text of its own.
+using Texts = std::vector<std::vector<size_t>>;
+
+// The exact McNemar test: two-sided binomial test of the texts that one model
+// alone classifies correctly.
 MERGANSER_API double mcnemar_p(int64_t only_a, int64_t only_b);
 
 struct SetComparison {
   std::string set;
+  // A text's examples, and how many more of them a classifies correctly than b.
+  struct Outcome {
+    int64_t examples = 1;
+    int64_t more = 0;
+    auto operator<=>(const Outcome&) const = default;
+  };
+  std::map<Outcome, int64_t> outcomes; // numbers of texts
   int64_t examples = 0;
-  int64_t only_a = 0; // correct by a, wrong by b
+  int64_t only_a = 0; // texts: correct by a, wrong by b, or with more seeds
   int64_t only_b = 0;
   double loss_difference = 0; // mean
   double loss_variance = 0; // of that mean
 };
 
-// A bootstrap over the examples within each set: the interval between the 2.5 %
+// A bootstrap over the texts within each set: the interval between the 2.5 %
 // and 97.5 % quantiles of the resampled differences, and the two-sided p value
 // twice the smaller share of resamples on one side of 0, at most 1.
 struct Difference {
@@ -48,7 +63,8 @@ struct Comparison {
 MERGANSER_API Comparison compare(
     const std::vector<Predictions>& a,
     const std::vector<Predictions>& b,
-    uint64_t seed);
+    uint64_t seed,
+    const Texts& texts = {});
 
 MERGANSER_API nlohmann::ordered_json to_json(const Comparison& comparison);
 

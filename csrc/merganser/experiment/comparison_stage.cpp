@@ -1,6 +1,8 @@
 #include "merganser/experiment/comparison_stage.h"
 
+#include <fstream>
 #include <iterator>
+#include <unordered_map>
 #include <utility>
 
 #include "merganser/base/interrupt.h"
@@ -39,11 +41,42 @@ std::vector<Predictions> load_pooled(
   return pooled;
 }
 
+// The texts of the pooled examples: the same line of the experiments' samples
+// or, where a set has none, the same position.
+Texts texts_of(
+    const ComparisonTask& task,
+    const std::vector<Predictions>& pooled) {
+  if (task.experiments.size() == 1) {
+    return {};
+  }
+  Texts texts(task.sets.size());
+  for (size_t set = 0; set < task.sets.size(); ++set) {
+    std::unordered_map<std::string, size_t> numbers;
+    const size_t whole = pooled[set].labels.size() / task.experiments.size();
+    for (const fs::path& experiment : task.experiments) {
+      std::ifstream sample(experiment / layout::sample(task.sets[set], "test"));
+      if (!sample) {
+        for (size_t i = 0; i < whole; ++i) {
+          texts[set].push_back(i);
+        }
+        continue;
+      }
+      std::string line;
+      while (std::getline(sample, line)) {
+        const auto [number, is_new] = numbers.emplace(line, numbers.size());
+        texts[set].push_back(number->second);
+      }
+    }
+  }
+  return texts;
+}
+
 Json compare_all(const ComparisonTask& task, const ProgressCallback& progress) {
   std::vector<std::vector<Predictions>> predictions;
   for (const std::string& model : task.models) {
     predictions.push_back(load_pooled(task, model));
   }
+  const Texts texts = texts_of(task, predictions.front());
   const int64_t count = std::ssize(task.models);
   const int64_t pairs = count * (count - 1) / 2;
   Json found = Json::array();
@@ -52,7 +85,7 @@ Json compare_all(const ComparisonTask& task, const ProgressCallback& progress) {
       check_interrupt();
       found.push_back({{"a", task.models[a]}, {"b", task.models[b]}});
       found.back().update(
-          to_json(compare(predictions[a], predictions[b], task.seed)));
+          to_json(compare(predictions[a], predictions[b], task.seed, texts)));
       progress(std::ssize(found), pairs, "");
     }
   }
@@ -63,6 +96,9 @@ Json compare_all(const ComparisonTask& task, const ProgressCallback& progress) {
 
 Json compare_models(StageRunner& runner, const ComparisonTask& task) {
   Json inputs = {{"sets", task.sets}, {"seed", task.seed}};
+  if (task.experiments.size() > 1) {
+    inputs["units"] = "texts"; // versions before pooled examples
+  }
   for (const std::string& model : task.models) {
     for (const fs::path& experiment : task.experiments) {
       inputs["models"][model].push_back(

@@ -13,7 +13,7 @@ namespace merganser {
 struct ComparisonTask {
   std::filesystem::path folder; // of the output, comparisons.json
   // Directories of experiments that differ in the seed: their examples are
-  // pooled.
+  // pooled, and those of the same text count as one unit.
   std::vector<std::filesystem::path> experiments;
   std::vector<std::string> models;
   std::vector<std::string> sets;

@@ -308,5 +308,52 @@ TEST(Compare, Json) {
   EXPECT_EQ(json["loss"]["standard_error"], found.loss_standard_error);
 }
 
+// Two seeds that agree on every text are no more evidence than one.
+TEST(Comparison, TextsAreTheUnitsOfPooledSeeds) {
+  const Outcomes outcomes = {
+      .both = 60, .only_a = 12, .only_b = 5, .neither = 23};
+  Pair one;
+  one.add("set", outcomes);
+  Pair two;
+  two.add("set", outcomes);
+  Texts texts(1);
+  for (int seed = 0; seed < 2; ++seed) {
+    for (size_t i = 0; i < 100; ++i) {
+      texts[0].push_back(i);
+    }
+  }
+  for (std::vector<Predictions>* side : {&two.a, &two.b}) {
+    auto& [name, probabilities, labels] = side->front();
+    const std::vector<float> again = probabilities;
+    const std::vector<int64_t> again_labels = labels;
+    probabilities.insert(probabilities.end(), again.begin(), again.end());
+    labels.insert(labels.end(), again_labels.begin(), again_labels.end());
+  }
+  const Comparison alone = compare(one.a, one.b, 3);
+  const Comparison pooled = compare(two.a, two.b, 3, texts);
+  EXPECT_EQ(pooled.sets[0].only_a, 12);
+  EXPECT_EQ(pooled.sets[0].only_b, 5);
+  EXPECT_DOUBLE_EQ(pooled.average.difference, alone.average.difference);
+  EXPECT_DOUBLE_EQ(pooled.average.low, alone.average.low);
+  EXPECT_DOUBLE_EQ(pooled.average.high, alone.average.high);
+  EXPECT_EQ(pooled.average.p, alone.average.p);
+  EXPECT_NEAR(pooled.loss_standard_error, alone.loss_standard_error, 1e-12);
+  // As examples of their own they would be.
+  const Comparison apart = compare(two.a, two.b, 3);
+  EXPECT_LT(apart.average.p, alone.average.p);
+  EXPECT_LT(apart.loss_standard_error, 0.75 * alone.loss_standard_error);
+}
+
+// A text that each model gets right with one seed is no difference.
+TEST(Comparison, ATextCountsForTheModelThatIsRightMoreOften) {
+  Pair pair;
+  pair.add("set", {.both = 0, .only_a = 3, .only_b = 3, .neither = 0});
+  const Texts texts = {{0, 1, 2, 0, 1, 3}}; // the last three: only b
+  const Comparison found = compare(pair.a, pair.b, 0, texts);
+  EXPECT_EQ(found.sets[0].only_a, 1); // text 2
+  EXPECT_EQ(found.sets[0].only_b, 1); // text 3
+  EXPECT_EQ(found.average.difference, 0);
+}
+
 } // namespace
 } // namespace merganser

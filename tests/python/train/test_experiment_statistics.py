@@ -178,6 +178,17 @@ def correctness(outs, model):
     return found
 
 
+def texts(outs, name, examples):
+    """The number of each example's text, in all seeds: two may have drawn the same."""
+    if not (outs[0] / "data" / name / "test.jsonl").exists():
+        return numpy.tile(numpy.arange(examples // len(outs)), len(outs))
+    found = []
+    for out in outs:
+        sample = (out / "data" / name / "test.jsonl").read_text().splitlines()
+        found += sample if len(outs) > 1 else range(len(sample))
+    return numpy.unique(found, return_inverse=True)[1]
+
+
 def check_bootstrap(stated, observed, resampled):
     assert stated["difference"] == pytest.approx(observed, abs=1e-12)
     low, high = numpy.quantile(resampled, [0.025, 0.975])
@@ -198,26 +209,33 @@ def test_comparisons_are_paired_statistics(common, seeds, pooled):
     for stated in found["comparisons"][:: len(pairs) // 6]:
         a, b = correctness(outs, stated["a"]), correctness(outs, stated["b"])
         averages, counts, losses, variance = [], [], [], 0
-        resampled_averages = resampled_counts = 0
+        resampled_averages = resampled_counts = resampled_examples = 0
         for name in SETS:
+            unit = texts(outs, name, len(a[name][0]))
             d = a[name][0].astype(int) - b[name][0].astype(int)
-            only = {"only_a": int((d == 1).sum()), "only_b": int((d == -1).sum())}
+            more = numpy.bincount(unit, d)
+            size = numpy.bincount(unit)
+            only = {"only_a": int((more > 0).sum()), "only_b": int((more < 0).sum())}
             p = mcnemar(only["only_a"], only["only_b"])
             assert stated["sets"][name] == {**only, "mcnemar_p": pytest.approx(p)}
             averages.append(d.mean())
             counts.append(d.sum())
             difference = a[name][1] - b[name][1]
             losses.append(difference.mean())
-            variance += difference.var(ddof=1) / len(d)
-            drawn = d[random.integers(0, len(d), (10000, len(d)))]
-            resampled_averages = resampled_averages + drawn.mean(1) / len(SETS)
-            resampled_counts = resampled_counts + drawn.sum(1)
+            sums = numpy.bincount(unit, difference - difference.mean())
+            n = len(size)
+            variance += n / (n - 1) * (sums**2).sum() / len(d) ** 2
+            drawn = random.integers(0, n, (10000, n))
+            more, size = more[drawn].sum(1), size[drawn].sum(1)
+            resampled_averages = resampled_averages + more / size / len(SETS)
+            resampled_counts = resampled_counts + more
+            resampled_examples = resampled_examples + size
         examples = sum(len(a[name][0]) for name in SETS)
         check_bootstrap(stated["average"], numpy.mean(averages), resampled_averages)
         check_bootstrap(
             stated["accuracy_over_examples"],
             sum(counts) / examples,
-            resampled_counts / examples,
+            resampled_counts / resampled_examples,
         )
         assert stated["loss"]["difference"] == pytest.approx(
             numpy.mean(losses), abs=1e-6
