@@ -44,7 +44,11 @@ std::vector<Json> parts(const std::vector<Json>& seeds, const Part& part) {
   return found;
 }
 
-Json combine_models(const std::vector<Json>& seeds) {
+// Means over the seeds of the models in a part of the results, with the
+// standard errors of some of their values.
+Json combine_models(
+    const std::vector<Json>& seeds,
+    const std::vector<const char*>& with_errors) {
   Json models = Json::array();
   for (size_t i = 0; i < seeds[0].at("models").size(); ++i) {
     const auto all =
@@ -54,12 +58,21 @@ Json combine_models(const std::vector<Json>& seeds) {
     model.erase("share_of_gap"); // of the means, see add_share_of_gap
     if (seeds.size() > 1) {
       const Json errors = standard_error_over_seeds(all);
-      model["standard_error"] = {
-          {"average", errors["average"]}, {"sets", errors["sets"]}};
+      for (const char* key : with_errors) {
+        model["standard_error"][key] = errors[key];
+      }
     }
     models.push_back(model);
   }
   return models;
+}
+
+Json combine_removals(const std::vector<Json>& seeds) {
+  const auto removals =
+      parts(seeds, [](const Json& one) { return one.at("removal"); });
+  Json removal = removals[0]; // the set and the model are those of all
+  removal["models"] = combine_models(removals, {"removed", "rest", "sets"});
+  return removal;
 }
 
 Json combine_sweeps(const std::vector<Json>& seeds) {
@@ -129,7 +142,7 @@ std::string run_seeds(
       {"seeds", numbers},
       {"sets", seeds[0]["sets"]},
       {"majority", mean_of("majority")},
-      {"models", combine_models(seeds)}};
+      {"models", combine_models(seeds, {"average", "sets"})}};
   if (seeds[0].contains("gap")) {
     results["gap"] = seeds[0]["gap"];
   }
@@ -143,7 +156,7 @@ std::string run_seeds(
   }
   results["comparisons"] = compare_models(runner, comparison);
   if (seeds[0].contains("removal")) {
-    results["removal"] = mean_of("removal");
+    results["removal"] = combine_removals(seeds);
   }
   add_best(results);
   results["output"] = outputs;

@@ -229,8 +229,14 @@ def removal_table(removal: Results) -> Table:
     for model in removal["models"]:
         row = [Cell(model["name"]), Cell(model["kind"])]
         for part in ("removed", "rest"):
-            row.append(number(100 * model[part]["accuracy"], 1))
-            row += [number(model[part][key], 3) for key in ("loss", "distance")]
+            spread = model.get("standard_error", {}).get(part, {})
+            for key, places, factor in (
+                ("accuracy", 1, 100),
+                ("loss", 3, 1),
+                ("distance", 3, 1),
+            ):
+                error = factor * spread[key] if key in spread else None
+                row.append(number(factor * model[part][key], places, error))
         clamped = model.get("clamped_fraction")
         row.append(number(None if clamped is None else 100 * clamped, 2))
         row.append(significant(model.get("largest_weight")))

@@ -81,6 +81,28 @@ def test_example_is_the_documented_one():
     assert f"```yaml\n{REMOVAL}```" in DOCUMENT.read_text(encoding="utf-8")
 
 
+def test_seeds_have_means_and_standard_errors(experiment, tmp_path):
+    path = experiment[0] / "seeds.yaml"
+    text = (experiment[0] / "experiment.yaml").read_text()
+    assert "seed: 3\n" in text
+    path.write_text(text.replace("seed: 3\n", "seeds: [3, 5]\n"))
+    run("run", path, tmp_path / "out", "-q")
+    common, *seeds = (
+        json.loads((tmp_path / "out" / part / "results.json").read_text())["removal"]
+        for part in ("", "seeds/3", "seeds/5")
+    )
+    for i, row in enumerate(common["models"]):
+        parts = [one["models"][i] for one in seeds]
+        assert row["name"] == parts[0]["name"]
+        assert "path" not in row
+        for key in ("removed", "rest"):
+            for quantity in ("accuracy", "loss", "distance"):
+                a, b = (part[key][quantity] for part in parts)
+                error = row["standard_error"][key][quantity]
+                assert row[key][quantity] == pytest.approx((a + b) / 2)
+                assert error == pytest.approx(abs(a - b) / 2)
+
+
 def test_only_the_removal_runs(experiment):
     assert ran(experiment[1]) == STAGES
 
