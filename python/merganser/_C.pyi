@@ -362,6 +362,9 @@ class MethodInfo:
     @property
     def needs_base_gram(self) -> bool: ...
     @property
+    def uses_rho(self) -> bool:
+        """True if it takes rho from the Fishers' task vectors."""
+    @property
     def needs_statistics(self) -> bool:
         """True if it needs statistics of a whole tensor before merging it."""
     @property
@@ -458,6 +461,9 @@ class MemoryMerge:
     @property
     def unstable_weights(self) -> str | None:
         """Reason why the subspace weights are unstable; None if they are stable."""
+    @property
+    def unstable_rhos(self) -> list[str]:
+        """Sentences on measured rhos that make the merge unstable."""
     def normalizes_fishers(self, name: str) -> bool:
         """True if normalize_fishers is set for a tensor; then call add_fisher first."""
     def fisher_power(self, name: str) -> float:

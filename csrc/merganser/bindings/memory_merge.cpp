@@ -167,6 +167,7 @@ void bind_memory_merge(py::module_& m) {
           py::arg("scales"),
           py::arg("subspace") = std::nullopt)
       .def_property_readonly("unstable_weights", &MemoryMerge::unstable_weights)
+      .def_property_readonly("unstable_rhos", &MemoryMerge::unstable_rhos)
       .def(
           "normalizes_fishers",
           &MemoryMerge::normalizes_fishers,

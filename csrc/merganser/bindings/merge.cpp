@@ -49,6 +49,11 @@ void bind_merge(py::module_& m) {
       .def_readonly("shrinks_base", &MethodInfo::shrinks_base)
       .def_property_readonly("needs_grams", &MethodInfo::needs_grams)
       .def_property_readonly("needs_base_gram", &MethodInfo::needs_base_gram)
+      .def_property_readonly(
+          "uses_rho",
+          [](const MethodInfo& method) {
+            return method.find_parameter("rho") != nullptr;
+          })
       .def_property_readonly("needs_statistics", &MethodInfo::needs_statistics)
       .def_property_readonly("is_random", &MethodInfo::is_random);
   m.def(

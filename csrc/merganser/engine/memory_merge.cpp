@@ -159,6 +159,10 @@ void MemoryMerge::read_rhos() {
     if (t + 1 < found.size() && found[t + 1]) {
       rhos_[t] =
           measured_rho(*found[t + 1], num_examples(t + 1), num_examples(0));
+      const auto reason = unstable_rho(*rhos_[t]);
+      if (reason && takes_measured_rho(models_[t], parameters_)) {
+        unstable_rhos_.push_back(fmt::format("fishers[{}]: {}", t, *reason));
+      }
     }
   }
 }

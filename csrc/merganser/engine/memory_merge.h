@@ -74,6 +74,10 @@ class MERGANSER_API MemoryMerge {
   const std::optional<std::string>& unstable_weights() const {
     return unstable_;
   }
+  // Sentences on measured rhos that make the merge unstable.
+  const std::vector<std::string>& unstable_rhos() const {
+    return unstable_rhos_;
+  }
 
   // True if normalize_fishers is set for a tensor. If it is for any, every
   // Fisher of every tensor that is merged with Fishers is added first, in the
@@ -120,6 +124,7 @@ class MERGANSER_API MemoryMerge {
   // The models' weights in the subspace, by tensor.
   std::map<std::string, std::vector<double>> subspace_weights_;
   std::optional<std::string> unstable_;
+  std::vector<std::string> unstable_rhos_;
 };
 
 } // namespace merganser

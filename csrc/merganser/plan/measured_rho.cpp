@@ -26,6 +26,27 @@ Estimate measured_rho(
           rho * curvature.standard_error / curvature.value)};
 }
 
+std::optional<std::string> unstable_rho(const Estimate& rho) {
+  constexpr double kWidth = 1; // from plain fine-tuning to the proximal term
+  const auto& [value, error] = rho;
+  const bool is_near = value >= -kWidth && value <= 2 * kWidth;
+  // replace_auto refuses values that are not finite.
+  if ((is_near && error <= kWidth) || !std::isfinite(value)) {
+    return std::nullopt;
+  }
+  return fmt::format(
+      "rho is {:.3g} ± {:.2g}, where 0 is plain fine-tuning and 1 training "
+      "with "
+      "the proximal term",
+      value,
+      error);
+}
+
+bool takes_measured_rho(const Settings& model, const Settings& merge) {
+  const Setting* rho = find_setting("rho", {&model, &merge});
+  return rho == nullptr || rho->has_auto();
+}
+
 void read_rhos(MergePlan& plan, Problems& problems) {
   if (plan.recipe.method->find_parameter("rho") == nullptr) {
     return;
@@ -36,6 +57,14 @@ void read_rhos(MergePlan& plan, Problems& problems) {
     if (metadata && metadata->task_vector) {
       model.rho = measured_rho(
           *metadata->task_vector, model.num_examples, plan.base_num_examples);
+      const auto reason = unstable_rho(*model.rho);
+      if (reason &&
+          takes_measured_rho(model.recipe.parameters, plan.recipe.parameters)) {
+        plan.notes.push_back(fmt::format(
+            "{}: {}; estimate it with a larger --limit, or set rho",
+            file.path().string(),
+            *reason));
+      }
     }
   };
   for (PlanSlice& slice : plan.slices) {

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "merganser/base/api.h"
@@ -22,8 +23,19 @@ MERGANSER_API Estimate measured_rho(
     double num_examples,
     double base_num_examples);
 
+// Reason why a merge by a measured rho is unstable, as elements of a task
+// vector may get weights of up to |rho|: far from the values between 0, of
+// plain fine-tuning, and 1, or a standard error as wide as these. Empty if it
+// is stable.
+MERGANSER_API std::optional<std::string> unstable_rho(const Estimate& rho);
+
+// False if a recipe sets rho.
+MERGANSER_API bool takes_measured_rho(
+    const Settings& model,
+    const Settings& merge);
+
 // Sets PlanModel::rho from the metadata of the models' Fishers, where the
-// method has the parameter and they have it.
+// method has the parameter and they have it. Notes those that are unstable.
 void read_rhos(MergePlan& plan, Problems& problems);
 
 // Replaces kAuto. `measured`: one per model. Throws InputError naming the

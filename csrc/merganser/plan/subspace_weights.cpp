@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "merganser/base/error.h"
@@ -238,13 +239,19 @@ SubspaceWeights solve_subspace(
   }
   const Estimate expected = difference(cross_validate(splits, shrink));
   const Vector v = problem.from([](size_t) { return true; }).minimum(shrink);
+  const auto examples_of = [](const SubspaceFisher::Loss& loss) {
+    return std::reduce(loss.counts.begin(), loss.counts.end());
+  };
   std::vector<bool> is_direction;
+  int64_t examples = examples_of(fisher.base);
   for (const size_t t : experts) {
     is_direction.push_back(fisher.experts[t].is_direction());
+    examples += examples_of(fisher.experts[t]);
   }
   return {
       .weights = {v.data(), v.data() + v.size()},
       .is_direction = std::move(is_direction),
+      .examples = examples,
       .shrink = shrink,
       .expected = expected};
 }
@@ -287,6 +294,12 @@ void check_no_weight(
 }
 
 std::optional<std::string> unstable(const SubspaceWeights& found) {
+  if (found.examples < std::ssize(found.weights)) {
+    return fmt::format(
+        "the subspace Fisher has fewer examples than weights, {} and {}",
+        found.examples,
+        found.weights.size());
+  }
   const auto& [value, error] = found.expected;
   const bool moves = value != 0 || error != 0;
   if (!moves || value + error < 0) {

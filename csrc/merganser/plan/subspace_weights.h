@@ -18,6 +18,7 @@ namespace merganser {
 struct SubspaceWeights {
   std::vector<double> weights; // v_tg at t * G + g, for the experts used
   std::vector<bool> is_direction; // per expert used
+  int64_t examples = 0; // of all losses
   double shrink = 0;
   // The change of the objective from the base that cross-validation expects,
   // with the standard error over the folds: negative is better.
@@ -61,8 +62,9 @@ MERGANSER_API void check_no_weight(
     const Settings& model,
     const std::string& label);
 
-// Reason why the weights are unstable: cross-validation finds no improvement on
-// the base beyond one standard error. Empty if they are stable.
+// Reason why the weights are unstable: fewer examples than weights, or no
+// improvement on the base beyond one standard error by cross-validation. Empty
+// if they are stable.
 MERGANSER_API std::optional<std::string> unstable(const SubspaceWeights& found);
 
 } // namespace merganser

@@ -34,6 +34,7 @@ class Part:
     estimator: str = ""
     task_vector: _C.TaskVectorStatistics | None = None
     scale: _C.FisherScale | None = None
+    model_hash: str = ""  # of the checkpoint that a Fisher was estimated on
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
@@ -140,6 +141,7 @@ def read_inputs(
         inputs = replace(inputs, fishers=[_fisher_of(*item, inputs) for item in given])
         for part, (*_, model) in zip(inputs.fishers, given, strict=True):
             _check_fisher(part, model, inputs)
+        _check_task_vectors(method, inputs.fishers, [base, *models])
         inputs = replace(inputs, averaged=_find_averaged(inputs))
     if method.needs_subspace or subspace is not None:
         inputs = replace(
@@ -242,6 +244,31 @@ def _with_task_vectors(inputs: Inputs, base: Any, grams: str, base_gram: Any) ->
 
 def _gram_of(gram: Any, label: str, model: Part) -> Part:
     return assigned(load_statistic(gram, label, GramResult), label, model, [])
+
+
+def _check_task_vectors(method: MethodInfo, fishers: list[Part], models: list) -> None:
+    """Raises InputError for a Fisher measured along another task vector, where the
+    method uses that and the checkpoints are known.
+
+    models: the base and the models as the caller passes them; fishers: likewise.
+    """
+    if not method.uses_rho:
+        return
+    of_base = content_hash_of(models[0])
+    for t, (fisher, model) in enumerate(zip(fishers[1:], models[1:], strict=False)):
+        if fisher.task_vector is None:
+            continue
+        expected = (fisher.task_vector.base_model_hash, fisher.model_hash)
+        for hashes, label in zip(
+            zip(expected, (of_base, content_hash_of(model)), strict=True),
+            ("base", f"models[{t}]"),
+            strict=True,
+        ):
+            if "" not in hashes and hashes[0] != hashes[1]:
+                raise InputError(
+                    f"{fisher.label} was measured along the task vector of other "
+                    f"weights than those of {label}; estimate it with these models"
+                )
 
 
 def _check_hashes(content: _C.SubspaceFisher, models: list) -> None:
@@ -367,6 +394,7 @@ def assigned(
         statistic.estimator,
         statistic.task_vector,
         statistic.scale,
+        statistic.base_model_hash,
     )
 
 

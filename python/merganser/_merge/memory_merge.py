@@ -36,6 +36,10 @@ def make_engine(inputs: Inputs, weights: Any, parameters: Any) -> _C.MemoryMerge
             'groups="global"',
             stacklevel=3,
         )
+    for reason in engine.unstable_rhos:
+        warnings.warn(
+            f"{reason}; estimate it with a larger limit, or set rho", stacklevel=3
+        )
     return engine
 
 

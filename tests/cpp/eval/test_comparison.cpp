@@ -338,7 +338,7 @@ TEST(Comparison, TextsAreTheUnitsOfPooledSeeds) {
   EXPECT_DOUBLE_EQ(pooled.average.high, alone.average.high);
   EXPECT_EQ(pooled.average.p, alone.average.p);
   EXPECT_NEAR(pooled.loss_standard_error, alone.loss_standard_error, 1e-12);
-  // As examples of their own they would be.
+  // Examples that are units of their own claim more.
   const Comparison apart = compare(two.a, two.b, 3);
   EXPECT_LT(apart.average.p, alone.average.p);
   EXPECT_LT(apart.loss_standard_error, 0.75 * alone.loss_standard_error);

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -158,6 +159,33 @@ TEST_F(MeasuredRhoPlan, TakesTheMeasuredValues) {
   const auto& measured = json["models"][1]["rho_measured"];
   EXPECT_DOUBLE_EQ(measured["value"], -0.1);
   EXPECT_DOUBLE_EQ(measured["standard_error"], 0.1 * std::hypot(0.5, 0.2));
+}
+
+TEST(MeasuredRho, IsUnstableFarFromZeroAndOne) {
+  for (const Estimate stable :
+       {Estimate{0, 0}, {0.2, 0.1}, {1.1, 0.3}, {-0.3, 0.9}, {2, 1}}) {
+    EXPECT_EQ(unstable_rho(stable), std::nullopt) << stable.value;
+  }
+  for (const Estimate wild : {Estimate{16.1, 0.2}, {0.3, 15}, {-1.5, 0.1}}) {
+    EXPECT_NE(unstable_rho(wild), std::nullopt) << wild.value;
+  }
+  EXPECT_EQ(
+      *unstable_rho({16.14, 8.06}),
+      "rho is 16.1 ± 8.1, where 0 is plain fine-tuning and 1 training with the "
+      "proximal term");
+}
+
+TEST_F(MeasuredRhoPlan, NotesUnstableValuesThatItTakes) {
+  fisher("b", kExamples, statistics({-30, 0.1}, {0.5, 0.1}));
+  const auto notes = [](const MergePlan& plan) {
+    return std::ranges::count_if(plan.notes, [](const std::string& note) {
+      return note.find("b.safetensors: rho is 15 ± ") != std::string::npos &&
+          note.ends_with("; estimate it with a larger --limit, or set rho");
+    });
+  };
+  EXPECT_EQ(notes(plan()), 1);
+  EXPECT_EQ(notes(plan("{rho: 0.5}")), 0);
+  EXPECT_EQ(notes(plan("{}", "{rho: 0.5}")), 0);
 }
 
 TEST_F(MeasuredRhoPlan, ScalesWithTheRecipesNumbersOfExamples) {

@@ -281,7 +281,32 @@ TEST(SubspaceWeights, OffDiagonalsThatAreNoiseAreShrunk) {
   EXPECT_NEAR(found.weights[1], 0.5, 1e-12);
 }
 
+TEST(SubspaceWeights, AreUnstableWithFewerExamplesThanWeights) {
+  SubspaceWeights found;
+  found.weights = {0.5, 0.5};
+  found.examples = 2;
+  found.expected = {-1, 0.1};
+  EXPECT_EQ(unstable(found), std::nullopt);
+  found.examples = 1;
+  EXPECT_EQ(
+      unstable(found),
+      "the subspace Fisher has fewer examples than weights, 1 and 2");
+  found.examples = 2;
+  found.expected = {-1, 2};
+  EXPECT_EQ(
+      unstable(found),
+      "the subspace Fisher has too few examples for stable weights");
+}
+
 TEST(SubspaceWeights, OneOfTheExperts) {
+  const SubspaceFisher all = two_columns({0.3, 0.3});
+  int64_t examples = 0;
+  for (const SubspaceFisher::Loss* loss : {&all.base, &all.experts[1]}) {
+    for (const int64_t count : loss->counts) {
+      examples += count;
+    }
+  }
+  EXPECT_EQ(solve_subspace(all, {1}, {1}, 0).examples, examples);
   const SubspaceFisher fisher = two_columns({0.3, 0.3});
   const SubspaceWeights found = solve_subspace(fisher, {1}, {3}, 0);
   ASSERT_EQ(found.weights.size(), 1U);

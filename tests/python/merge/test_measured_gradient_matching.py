@@ -1,12 +1,20 @@
 """measured_gradient_matching on quadratic losses, and where it has no rho."""
 
+import warnings
 from functools import partial
 
 import merganser
 import pytest
+import tiny_models
 import torch
-from merganser._C import AlongTaskVector, Estimate, TaskVectorStatistics
+from merganser._C import (
+    AlongTaskVector,
+    Estimate,
+    TaskVectorStatistics,
+    content_hash,
+)
 from torch import nn
+from transformers import BertForSequenceClassification
 
 # Least squares with one coordinate per row: diagonal, quadratic losses.
 
@@ -78,6 +86,79 @@ def test_the_merge_is_exact_whatever_the_experts_training(proximal):
         assert rho == pytest.approx(proximal, abs=1e-10)
 
 
+def along(slope, curvature, base_model_hash="", error=0.1):
+    both = [Estimate(x, error) for x in (slope, curvature)]
+    return TaskVectorStatistics(
+        base_model_hash=base_model_hash,
+        num_examples_used=5,
+        base_num_examples_used=5,
+        total=AlongTaskVector(*both),
+        groups=[],
+    )
+
+
+def test_unstable_rhos_are_said():
+    base, expert = {"w": torch.zeros(2)}, {"w": torch.ones(2)}
+    plain = merganser.FisherResult({"w": torch.ones(2)}, 10, 10, "exact")
+    wild = merganser.FisherResult(
+        plain.diagonal, 10, 10, "exact", task_vector=along(-30, 2)
+    )
+    merge = partial(
+        merganser.merge,
+        base,
+        [expert],
+        [wild],
+        "measured_gradient_matching",
+        base_fisher=plain,
+    )
+    with pytest.warns(UserWarning, match=r"fishers\[0\]: rho is 15 ± .*larger limit"):
+        merged = merge()
+    assert merged["w"][0].item() == pytest.approx((15 + 1) / 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        merge(parameters={"rho": 0.5})
+
+
+def test_the_task_vector_is_that_of_the_models(tmp_path):
+    """Where the checkpoints are known."""
+    models = {}
+    for name in ("base", "a", "b"):
+        tiny_models.bert(num_labels=2).save_pretrained(tmp_path / name)
+        models[name] = BertForSequenceClassification.from_pretrained(tmp_path / name)
+    hashes = {name: content_hash(tmp_path / name) for name in models}
+    ones = {name: torch.ones_like(x) for name, x in models["a"].named_parameters()}
+    plain = merganser.FisherResult(ones, 10, 10, "exact")
+
+    def fisher(name, base):
+        return merganser.FisherResult(
+            ones,
+            10,
+            10,
+            "exact",
+            base_model_hash=hashes[name],
+            task_vector=along(-0.6, 2, hashes[base]),
+        )
+
+    def merge(fishers, method="measured_gradient_matching"):
+        merganser.merge(
+            models["base"],
+            [models["a"], models["b"]],
+            fishers,
+            method,
+            base_fisher=plain,
+        )
+
+    merge([fisher("a", "base"), fisher("b", "base")])
+    swapped = [fisher("b", "base"), fisher("a", "base")]
+    for fishers, words in (
+        (swapped, r"fishers\[0\] was measured along .* those of models\[0\]"),
+        ([fisher("a", "b"), fisher("b", "base")], r"fishers\[0\] .* those of base"),
+    ):
+        with pytest.raises(merganser.InputError, match=words):
+            merge(fishers)
+        merge(fishers, "gradient_matching")
+
+
 def test_auto_needs_statistics_and_curvature():
     base = {"w": torch.zeros(2)}
     expert = {"w": torch.ones(2)}
@@ -96,16 +177,6 @@ def test_auto_needs_statistics_and_curvature():
             parameters=parameters,
         )
         return merged["w"][0].item()
-
-    def along(slope, curvature):
-        both = [Estimate(x, 0.1) for x in (slope, curvature)]
-        return TaskVectorStatistics(
-            base_model_hash="",
-            num_examples_used=5,
-            base_num_examples_used=5,
-            total=AlongTaskVector(*both),
-            groups=[],
-        )
 
     # (rho H_0 + H_1) / (H_0 + H_1) with equal Fishers.
     assert merge(along(-0.6, 2)) == pytest.approx((0.3 + 1) / 2)
