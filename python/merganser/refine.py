@@ -42,7 +42,8 @@ class RefineResult:
     Attributes:
         state_dict: its tensors, for load_state_dict.
         report: solver; objective, held-out objective and held-out loss, without the
-            proximal term, of each step; which step was kept; `completed` (False after
+            proximal term, of each step (of adamw each fifth and the last); which step
+            was kept; `completed` (False after
             Ctrl-C); `stopped` (why the run took no further step, or None); examples
             used; seconds; only numbers, strings, lists and dicts.
     """
@@ -67,8 +68,8 @@ class RefineResult:
     def __repr__(self) -> str:
         steps = self.report["steps"]
         return (
-            f"RefineResult({self.report['solver']}, {len(steps) - 1} steps, kept step "
-            f"{self.report['kept_step']})"
+            f"RefineResult({self.report['solver']}, {steps[-1]['step']} steps, kept "
+            f"step {self.report['kept_step']})"
         )
 
 
@@ -151,7 +152,8 @@ def refine(
             the data without one.
         checkpoint: file to which the state is saved after each step. If it exists, the
             run resumes from it, with the same result. It is kept after the run.
-        progress: called after each step with its number, the max number and a text.
+        progress: called after each step that the report has with its number, the max
+            number and a text.
 
     Memory in addition to the models that the caller passes, in tensors of the
     parameters' shapes, with `base_fisher`: T + 6 for "subspace" with T experts, 7 for

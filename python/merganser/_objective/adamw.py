@@ -19,7 +19,7 @@ ROUND = 5  # steps from one evaluation of the objective to the next
 
 
 class AdamW:
-    """AdamW without weight decay on J / sum_t a_t N_t, in rounds of steps.
+    """AdamW without weight decay on J / sum_t a_t N_t.
 
     The learning rate is constant after a warm-up. A step takes about batch_size / T
     examples of each task.
@@ -33,10 +33,11 @@ class AdamW:
         batch_size: int,
         seed: int,
     ):
+        self.steps = steps
         self._objective = objective
-        self._steps = steps
         self._lr = lr
-        self._next = 1  # number of the next round
+        self._taken = 0  # steps
+        self._drawn = 0  # mini-batches of each task
         self._begun = 0  # steps since the warm-up began
         size = max(1, batch_size // len(objective.terms))
         self._mini_batches = [
@@ -45,9 +46,9 @@ class AdamW:
         ]
         self.reset()
 
-    @property
-    def rounds(self) -> int:
-        return math.ceil(self._steps / ROUND)
+    def after(self, step: int) -> int:
+        """The last step of the round after a step."""
+        return min((step // ROUND + 1) * ROUND, self.steps)
 
     def reset(self) -> None:
         """Resets the moments and restarts the warm-up."""
@@ -67,24 +68,24 @@ class AdamW:
         return True
 
     def step(self, number: int) -> dict[str, Any]:
-        """Takes a round of steps. Raises NotFinite for a bad one."""
-        self._skip_to(number)
-        first = (number - 1) * ROUND
-        self._next += 1
-        for _ in range(first, min(first + ROUND, self._steps)):
-            parts = [next(batches) for batches in self._mini_batches]
-            self._take(parts)
+        """Takes the steps up to a number. Raises NotFinite for a bad one."""
+        first, self._taken = self._taken, number
+        self._skip_to(first)
+        for _ in range(first, number):
+            self._drawn += 1
+            self._take([next(batches) for batches in self._mini_batches])
         value = self._objective.value()
         if not math.isfinite(value):
             raise NotFinite
         return {"objective": value, "lr": self._lr, "rejected": 0}
 
-    def _skip_to(self, number: int) -> None:
-        """Draws the mini-batches of the rounds that an earlier run took."""
-        count = ROUND * (number - self._next)
+    def _skip_to(self, step: int) -> None:
+        """Draws the mini-batches of steps that were taken by an earlier run, or not
+        taken in a rejected round."""
+        count = step - self._drawn
         for batches in self._mini_batches:
             next(islice(batches, count, count), None)
-        self._next = number
+        self._drawn = step
 
     def _take(self, parts: list[list[Batch]]) -> None:
         objective = self._objective
@@ -109,13 +110,19 @@ class AdamW:
 
     def state(self) -> dict[str, Any]:
         moments = self._optimizer.state_dict()
-        return {"moments": moments, "lr": self._lr, "begun": self._begun}
+        return {
+            "moments": moments,
+            "lr": self._lr,
+            "begun": self._begun,
+            "taken": self._taken,
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         self._lr = state["lr"]
         self.reset()
         self._optimizer.load_state_dict(state["moments"])
         self._begun = state["begun"]
+        self._taken = state["taken"]
 
 
 def _mini_batches(batches: list[Batch], size: int, seed: int) -> Iterator[list[Batch]]:

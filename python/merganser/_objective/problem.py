@@ -19,7 +19,7 @@ from .solvers import FOLDS, Newton, Solver, Subspace, curvature, curvature_here
 from .states import Carrier, Differences, Tensors
 from .tasks import Task
 
-_FORMAT = 2  # of the saved state
+_FORMAT = 3  # of the saved state
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Problem:
             "total_weight": self.train.total_weight,
             "tasks": tasks,
             "steps": run.steps,
-            "kept_step": run.kept,
+            "kept_step": run.kept_step,
             "completed": run.completed,
             "stopped": run.stopped,
             "resumed_after": run.resumed_after,

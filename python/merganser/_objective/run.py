@@ -33,19 +33,27 @@ class Run:
         self._held_out = held_out
         self._checkpoint = checkpoint
         self._progress = progress
-        self.steps: list[dict[str, Any]] = []
+        self.steps: list[dict[str, Any]] = []  # those evaluated
         self.best: Tensors = carrier.snapshot()
-        self.kept = 0
+        self._kept = 0  # place in steps
         self.completed = True  # False: interrupted
         self.stopped: str | None = None  # why no further step was taken
         self.resumed_after: int | None = None
+
+    @property
+    def kept_step(self) -> int:
+        return self.steps[self._kept]["step"]
+
+    @property
+    def _last(self) -> int:
+        return self.steps[-1]["step"]
 
     def go(self) -> None:
         """After Ctrl-C, `best` is the best of the completed steps."""
         try:
             self._begin()
-            while self.steps[-1]["step"] < self._solver.rounds and not self.stopped:
-                self._take(self.steps[-1]["step"] + 1)
+            while self._last < self._solver.steps and not self.stopped:
+                self._take(self._solver.after(self._last))
         except KeyboardInterrupt:
             if not self.steps:
                 raise
@@ -59,9 +67,9 @@ class Run:
             self.best = {
                 n: x.to(self._carrier.device) for n, x in saved["best"].items()
             }
-            self.steps, self.kept = saved["steps"], saved["kept"]
+            self.steps, self._kept = saved["steps"], saved["kept"]
             self.stopped = saved["stopped"]
-            self.resumed_after = self.steps[-1]["step"]
+            self.resumed_after = self._last
             return
         start = time.monotonic()
         value = self._train.value()
@@ -94,8 +102,8 @@ class Run:
             nothing = {"held_out": None, "held_out_loss": None}
             self._record(number, found, nothing, start)
             return
-        if held["held_out"] < self.steps[self.kept]["held_out"]:
-            self.kept = number
+        if held["held_out"] < self.steps[self._kept]["held_out"]:
+            self._kept = len(self.steps)
             self.best = self._carrier.snapshot()
         self._record(number, found, held, start)
 
@@ -127,7 +135,7 @@ class Run:
                 "best": self.best,
                 "solver": self._solver.state(),
                 "steps": self.steps,
-                "kept": self.kept,
+                "kept": self._kept,
                 "stopped": self.stopped,
             }
             self._checkpoint.save(state)
@@ -138,4 +146,4 @@ class Run:
                 if objective is None
                 else f"held-out objective {objective:.6g}"
             )
-            self._progress(number, self._solver.rounds, shown)
+            self._progress(number, self._solver.steps, shown)

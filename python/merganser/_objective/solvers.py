@@ -37,11 +37,14 @@ class NotFinite(Exception):
 
 
 class Solver(Protocol):
-    @property
-    def rounds(self) -> int: ...
+    steps: int  # max number
+
+    def after(self, step: int) -> int:
+        """The step to take next, and to evaluate, after another one."""
+        ...
 
     def step(self, number: int) -> dict[str, Any]:
-        """Takes step `number`, from 1; returns what the report says about it."""
+        """Takes the steps up to a number; returns what the report says about them."""
         ...
 
     def reject(self) -> bool:
@@ -57,7 +60,10 @@ class Solver(Protocol):
 
 
 class Memoryless:
-    """A solver whose steps depend on the parameters only."""
+    """A solver whose steps depend on the parameters only, and are all evaluated."""
+
+    def after(self, step: int) -> int:
+        return step + 1
 
     def reject(self) -> bool:
         return False
@@ -110,7 +116,7 @@ class Newton(Memoryless):
         refresh: bool,
         steps: int,
     ):
-        self.rounds = steps
+        self.steps = steps
         self._objective = objective
         self._curvature = curvature
         self._damping = damping
@@ -173,7 +179,7 @@ class Subspace(Memoryless):
         steps: int,
     ):
         """statistics: with FOLDS parts. damping: None to choose it at each step."""
-        self.rounds = steps
+        self.steps = steps
         self._objective = objective
         self._statistics = statistics
         self._columns = statistics.columns

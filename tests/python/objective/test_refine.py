@@ -156,6 +156,35 @@ def test_adamw_approaches_the_target(problem):
     assert min(objectives) - best < 0.05 * (objectives[0] - best)
 
 
+@pytest.mark.parametrize("steps", [4, 7, 10])
+def test_adamw_numbers_steps_and_not_evaluations(problem, steps):
+    shown = []
+    found = run(
+        problem,
+        solver="adamw",
+        lr=0.01,
+        steps=steps,
+        progress=lambda done, total, _: shown.append((done, total)),
+    )
+    expected = [0, *range(5, steps, 5), steps]
+    assert [step["step"] for step in found.report["steps"]] == expected
+    assert shown == [(step, steps) for step in expected]
+    assert found.report["kept_step"] == steps
+    assert repr(found) == f"RefineResult(adamw, {steps} steps, kept step {steps})"
+
+
+def test_more_steps_of_adamw_than_before(problem, tmp_path):
+    """A resumed run takes the mini-batches that the steps before left."""
+    options = {"solver": "adamw", "lr": 0.01, "batch_size": 4}
+    file = tmp_path / "checkpoint.pt"
+    for steps in (7, 12):
+        found = run(problem, steps=steps, checkpoint=file, **options)
+    assert [step["step"] for step in found.report["steps"]] == [0, 5, 7, 10, 12]
+    assert found.report["resumed_after"] == 7
+    whole = run(problem, steps=12, **options)
+    assert torch.equal(found.state_dict["weight"], whole.state_dict["weight"])
+
+
 def perturbed(model, seed, size):
     torch.manual_seed(seed)
     model = copy.deepcopy(model)
@@ -221,6 +250,11 @@ def whole(shared):
     return run
 
 
+def kept(report):
+    (step,) = (s for s in report["steps"] if s["step"] == report["kept_step"])
+    return step
+
+
 @pytest.mark.parametrize("targets", ["labels", "predictions"])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_solver_lowers_the_objective(solver, targets, shared, whole):
@@ -229,7 +263,7 @@ def test_every_solver_lowers_the_objective(solver, targets, shared, whole):
     steps = report["steps"]
     assert min(s["objective"] for s in steps[1:]) < steps[0]["objective"]
     held = [s["held_out"] for s in steps]
-    assert held[report["kept_step"]] == min(held) <= held[0]
+    assert kept(report)["held_out"] == min(held) <= held[0]
     assert report["targets"] == targets and not report["proximal_term"]
     names = "num_examples", "num_examples_used", "num_examples_held_out"
     assert [[task[k] for k in names] for task in report["tasks"]] == [[24, 24, 5]] * 2
@@ -308,35 +342,40 @@ def test_a_step_whose_held_out_objective_is_not_finite_is_undone(
     json.dumps(found.report, allow_nan=False)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_ctrl_c_keeps_the_best_step(solver, shared, whole):
+EVALUATED = {"subspace": [1, 2], "newton": [1, 2], "adamw": [5, 10]}
+
+
+def after_two(solver):
+    """Progress that presses Ctrl-C after two evaluations."""
+
     def stop(done, total, text):
-        if done == 2:
+        assert total == SOLVERS[solver]["steps"]
+        if done == EVALUATED[solver][-1]:
             raise KeyboardInterrupt
 
+    return stop
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_ctrl_c_keeps_the_best_step(solver, shared, whole):
     complete = whole(solver).report
-    found = shared.refine(**SOLVERS[solver], progress=stop)
+    found = shared.refine(**SOLVERS[solver], progress=after_two(solver))
     assert not found.report["completed"] and complete["completed"]
     steps = found.report["steps"]
-    assert [s["step"] for s in steps] == [0, 1, 2]
+    assert [s["step"] for s in steps] == [0, *EVALUATED[solver]]
     for step, expected in zip(steps, complete["steps"], strict=False):
         assert step["held_out"] == expected["held_out"]
-    kept = min(range(3), key=lambda i: steps[i]["held_out"])
-    assert found.report["kept_step"] == kept
+    assert kept(found.report) == min(steps, key=lambda step: step["held_out"])
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_resuming_gives_the_same_bits(solver, shared, whole, tmp_path):
     file = tmp_path / "checkpoint.pt"
-
-    def stop(done, total, text):
-        if done == 2:
-            raise KeyboardInterrupt
-
     complete = whole(solver)
+    stop = after_two(solver)
     shared.refine(**SOLVERS[solver], checkpoint=file, progress=stop)
     found = shared.refine(**SOLVERS[solver], checkpoint=file)
-    assert found.report["resumed_after"] == 2
+    assert found.report["resumed_after"] == EVALUATED[solver][-1]
     for name, x in complete.state_dict.items():
         assert torch.equal(x, found.state_dict[name]), name
     for step, expected in zip(
