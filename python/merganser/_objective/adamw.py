@@ -74,10 +74,10 @@ class AdamW:
         for _ in range(first, number):
             self._drawn += 1
             self._take([next(batches) for batches in self._mini_batches])
-        value = self._objective.value()
-        if not math.isfinite(value):
-            raise NotFinite
-        return {"objective": value, "lr": self._lr, "rejected": 0}
+        found = {"objective": self._objective.value(), "lr": self._lr, "rejected": 0}
+        if not math.isfinite(found["objective"]):
+            raise NotFinite(found)
+        return found
 
     def _skip_to(self, step: int) -> None:
         """Draws the mini-batches of steps that were taken by an earlier run, or not
@@ -100,7 +100,7 @@ class AdamW:
                 )
         objective.proximal.add_gradient(sums, 1 / whole)
         if not are_finite(sums):
-            raise NotFinite
+            raise NotFinite({"objective": None, "lr": self._lr})
         self._begun += 1
         self._optimizer.param_groups[0]["lr"] = self._lr * min(1, self._begun / WARMUP)
         for name, view in self._views.items():

@@ -55,6 +55,8 @@ class Checkpoint:
         try:
             torch.save({"run": self._run, "state": state}, self._partial)
             os.replace(self._partial, self._path)
-        except (OSError, RuntimeError) as error:
+        except BaseException as error:  # also Ctrl-C
             self._partial.unlink(missing_ok=True)
+            if not isinstance(error, OSError | RuntimeError):
+                raise
             raise Error(f"{self._path}: cannot be written: {error}") from None

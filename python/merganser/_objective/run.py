@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from .._C import InputError
@@ -12,6 +13,15 @@ from .checkpoint import Checkpoint
 from .joint import JointObjective, are_finite
 from .solvers import NoStep, NotFinite, Solver
 from .states import Carrier, Tensors
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """The steps so far; replaced at once, so that Ctrl-C finds one that fits."""
+
+    steps: list[dict[str, Any]]  # those evaluated
+    kept: int  # place of the best step
+    best: Tensors  # its parameters
 
 
 class Run:
@@ -33,16 +43,22 @@ class Run:
         self._held_out = held_out
         self._checkpoint = checkpoint
         self._progress = progress
-        self.steps: list[dict[str, Any]] = []  # those evaluated
-        self.best: Tensors = carrier.snapshot()
-        self._kept = 0  # place in steps
+        self._trace = _Trace([], 0, carrier.snapshot())
         self.completed = True  # False: interrupted
         self.stopped: str | None = None  # why no further step was taken
         self.resumed_after: int | None = None
 
     @property
+    def steps(self) -> list[dict[str, Any]]:
+        return self._trace.steps
+
+    @property
+    def best(self) -> Tensors:
+        return self._trace.best
+
+    @property
     def kept_step(self) -> int:
-        return self.steps[self._kept]["step"]
+        return self.steps[self._trace.kept]["step"]
 
     @property
     def _last(self) -> int:
@@ -64,10 +80,8 @@ class Run:
         if saved is not None:
             self._carrier.restore(saved["parameters"])
             self._solver.load(saved["solver"])
-            self.best = {
-                n: x.to(self._carrier.device) for n, x in saved["best"].items()
-            }
-            self.steps, self._kept = saved["steps"], saved["kept"]
+            best = {n: x.to(self._carrier.device) for n, x in saved["best"].items()}
+            self._trace = _Trace(saved["steps"], saved["kept"], best)
             self.stopped = saved["stopped"]
             self.resumed_after = self._last
             return
@@ -90,22 +104,24 @@ class Run:
             found = self._solver.step(number)
             held = self._judge()
             if not math.isfinite(held["held_out"]):
-                raise NotFinite
+                raise NotFinite(found)
         except NoStep as reason:
             self._stop(number, reason, start)
             return
-        except NotFinite:
+        except NotFinite as error:
             self._carrier.restore(self.best)
             if not self._solver.reject():
                 self.stopped = "the objective is not finite"
-            found = {"objective": None, "rejected": 1, "not_finite": 1}
+            found = {**error.found, "objective": None}
+            for count in ("rejected", "not_finite"):  # this step, and its trials
+                found[count] = 1 + found.get(count, 0)
             nothing = {"held_out": None, "held_out_loss": None}
             self._record(number, found, nothing, start)
             return
-        if held["held_out"] < self.steps[self._kept]["held_out"]:
-            self._kept = len(self.steps)
-            self.best = self._carrier.snapshot()
-        self._record(number, found, held, start)
+        best = None
+        if held["held_out"] < self.steps[self._trace.kept]["held_out"]:
+            best = self._carrier.snapshot()
+        self._record(number, found, held, start, best)
 
     def _judge(self) -> dict[str, float]:
         objective, losses = self._held_out.value_and_losses()
@@ -126,16 +142,24 @@ class Run:
         found: dict[str, Any],
         held: dict[str, Any],
         start: float,
+        best: Tensors | None = None,
     ) -> None:
+        """best: the parameters, if this step is the best one."""
         seconds = round(time.monotonic() - start, 3)
-        self.steps.append({"step": number, **found, **held, "seconds": seconds})
+        step = {"step": number, **found, **held, "seconds": seconds}
+        last = self._trace
+        self._trace = _Trace(
+            [*last.steps, step],
+            last.kept if best is None else len(last.steps),
+            last.best if best is None else best,
+        )
         if self._checkpoint is not None:
             state = {
                 "parameters": self._carrier.snapshot(),
                 "best": self.best,
                 "solver": self._solver.state(),
                 "steps": self.steps,
-                "kept": self._kept,
+                "kept": self._trace.kept,
                 "stopped": self.stopped,
             }
             self._checkpoint.save(state)

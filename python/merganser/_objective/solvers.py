@@ -33,7 +33,14 @@ class NoStep(Exception):
 
 
 class NotFinite(Exception):
-    """Raised after a step to values that are not finite."""
+    """Raised after a step to values that are not finite.
+
+    found: what the report says about the step otherwise.
+    """
+
+    def __init__(self, found: dict[str, Any]):
+        super().__init__()
+        self.found = found
 
 
 class Solver(Protocol):

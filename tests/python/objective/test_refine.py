@@ -13,7 +13,9 @@ import pytest
 import quadratic
 import tiny_models
 import torch
+from merganser._objective import adamw
 from merganser._objective.run import Run
+from merganser._objective.states import Carrier
 from merganser.report import plot_refinement
 
 
@@ -173,6 +175,30 @@ def test_adamw_numbers_steps_and_not_evaluations(problem, steps):
     assert repr(found) == f"RefineResult(adamw, {steps} steps, kept step {steps})"
 
 
+def test_resuming_after_a_rejected_round(problem, tmp_path, monkeypatch):
+    """The second step of the first round is rejected, so that the round leaves
+    mini-batches."""
+
+    def refine(**more):
+        options = {"solver": "adamw", "lr": 0.01, "steps": 15, "batch_size": 4}
+        results = iter([True, False])
+        with monkeypatch.context() as patch:
+            if "resumed" not in more:
+                patch.setattr(adamw, "are_finite", lambda _: next(results, True))
+            more.pop("resumed", None)
+            return run(problem, **options | more)
+
+    file = tmp_path / "checkpoint.pt"
+    refine(checkpoint=file, progress=after_two("adamw"))
+    found = refine(checkpoint=file, resumed=True)
+    whole = refine()
+    assert [s["rejected"] for s in whole.report["steps"][1:]] == [1, 0, 0]
+    for step, expected in zip(
+        found.report["steps"], whole.report["steps"], strict=True
+    ):
+        assert step | {"seconds": 0} == expected | {"seconds": 0}
+
+
 def test_more_steps_of_adamw_than_before(problem, tmp_path):
     """A resumed run takes the mini-batches that the steps before left."""
     options = {"solver": "adamw", "lr": 0.01, "batch_size": 4}
@@ -307,6 +333,8 @@ def test_steps_that_are_not_finite_are_rejected(solver, shared):
     found = shared.refine(**options)
     report = found.report
     assert sum(step.get("not_finite", 0) for step in report["steps"]) > 0
+    if solver == "adamw":  # each rejected round halves it
+        assert [step["lr"] for step in report["steps"][1:3]] == [1e38, 5e37]
     assert all(bool(x.isfinite().all()) for x in found.state_dict.values())
     held = [s["held_out"] for s in report["steps"] if s["held_out"] is not None]
     assert held[0] >= min(held)
@@ -349,7 +377,6 @@ def after_two(solver):
     """Progress that presses Ctrl-C after two evaluations."""
 
     def stop(done, total, text):
-        assert total == SOLVERS[solver]["steps"]
         if done == EVALUATED[solver][-1]:
             raise KeyboardInterrupt
 
@@ -366,6 +393,44 @@ def test_ctrl_c_keeps_the_best_step(solver, shared, whole):
     for step, expected in zip(steps, complete["steps"], strict=False):
         assert step["held_out"] == expected["held_out"]
     assert kept(found.report) == min(steps, key=lambda step: step["held_out"])
+
+
+def test_ctrl_c_while_the_best_step_is_copied(shared, monkeypatch):
+    """The step before is kept, with its number."""
+    copies = iter([False, True])  # of the start, and of the first step
+
+    def snapshot(carrier):
+        if next(copies):
+            raise KeyboardInterrupt
+        return original(carrier)
+
+    original = Carrier.snapshot
+    monkeypatch.setattr(Carrier, "snapshot", snapshot)
+    found = shared.refine(**SOLVERS["newton"])
+    assert not found.report["completed"]
+    assert [s["step"] for s in found.report["steps"]] == [0]
+    assert found.report["kept_step"] == 0
+    for name, x in shared.base.state_dict().items():
+        assert torch.equal(x, found.state_dict[name])
+
+
+def test_ctrl_c_while_a_checkpoint_is_written(shared, tmp_path, monkeypatch):
+    """The checkpoint of the step before remains, and nothing else."""
+
+    def save(content, path):
+        original(content, path)
+        if len(content["state"]["steps"]) == 2:
+            raise KeyboardInterrupt
+
+    original = torch.save
+    file = tmp_path / "checkpoint.pt"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", save)
+        found = shared.refine(**SOLVERS["subspace"], checkpoint=file)
+    assert len(found.report["steps"]) == 2 and not found.report["completed"]
+    assert list(tmp_path.iterdir()) == [file]
+    again = shared.refine(**SOLVERS["subspace"], checkpoint=file)
+    assert again.report["resumed_after"] == 0
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
