@@ -183,6 +183,9 @@ Posterior Posterior::product(
 
 Posterior Posterior::with_prior(double delta) const {
   check_delta(delta);
+  if (delta == 0) {
+    throw InputError("delta must be above 0, got 0");
+  }
   Tensors precision;
   for (const auto& [name, p] : precision_) {
     precision[name] = (p.to(at::kDouble) + delta).to(p.scalar_type());

@@ -55,7 +55,7 @@ struct Columns {
     Cells cells = {"model", "task", "group", "|m|"};
     append(cells, fishers, {"explained", "rest"});
     append(cells, h0, {"|m| in 1/H0"});
-    append(cells, h0 && fishers, {"explained", "rest"});
+    append(cells, h0 && fishers, {"explained in 1/H0", "rest in 1/H0"});
     return cells;
   }
 

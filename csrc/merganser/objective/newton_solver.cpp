@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "merganser/fisher/fisher.h"
 #include "merganser/objective/solver.h"
@@ -66,7 +67,9 @@ class NewtonSolver : public Solver {
     damping_ = damping_ > 0 ? damping_ / kFactor : first_damping(curvature_);
     const at::Tensor start = arena.parameters.clone();
     SolverStep result;
-    for (; result.rejected < kNewtonTrials; ++result.rejected) {
+    for (; result.rejected < kNewtonTrials &&
+         damping_ <= std::numeric_limits<float>::max();
+         ++result.rejected) {
       const at::Tensor direction = arena.gradients / (curvature_ + damping_);
       const double slope = at::dot(arena.gradients, direction).item<double>();
       arena.parameters.copy_(start).sub_(direction);

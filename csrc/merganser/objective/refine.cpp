@@ -45,23 +45,21 @@ class Refinement {
 
   RefineResult run() {
     bool completed = true;
-    std::string why;
     try {
       begin();
       while (take_steps()) {
       }
-    } catch (const Interrupted& interrupted) {
+    } catch (const Interrupted&) {
       if (state_.steps.empty()) {
         throw;
       }
       completed = false;
-      why = interrupted.what();
     }
     RefineResult result = publish(completed);
     if (!completed) {
       throw Interrupted(fmt::format(
-          "{}; {} has the best step so far; rerun with --resume to continue",
-          why,
+          "interrupted; {} has the best step so far; rerun with --resume to "
+          "continue",
           options_.out.string()));
     }
     return result;
@@ -94,8 +92,10 @@ class Refinement {
         !objective_.arena().gradients.isfinite().all().item<bool>()) {
       throw InputError(fmt::format(
           "{}: the objective or its gradient is not finite: the model's "
-          "outputs are beyond the range of {}",
+          "outputs, or the weights of {:g} examples in total, are beyond the "
+          "range of {}",
           options_.model.string(),
+          objective_.total_weight(),
           options_.objective.bfloat16 ? "bfloat16" : "float32"));
     }
     directory_.open(); // not before: bad input leaves nothing there

@@ -79,8 +79,10 @@ std::string RefineResult::to_text() const {
        "rejected",
        "not finite",
        ""}};
+  int64_t not_finite = 0;
   for (size_t i = 0; i < steps.size(); ++i) {
     const RefineStep& step = steps[i];
+    not_finite += step.not_finite;
     rows.push_back(
         {std::to_string(step.step),
          fmt::format("{:.5f}", step.objective),
@@ -98,7 +100,11 @@ std::string RefineResult::to_text() const {
              steps[kept].step,
              steps.back().step,
              seconds,
-             stopped ? "; stopped: " + *stopped : "",
+             (stopped ? "; stopped: " + *stopped : "") +
+                 (not_finite == 0
+                      ? ""
+                      : fmt::format(
+                            "; steps rejected as not finite: {}", not_finite)),
              options.objective.base_fisher
                  ? ""
                  : "; no Fisher of the base: no proximal term");

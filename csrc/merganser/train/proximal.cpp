@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <limits>
 #include <numeric>
 #include <span>
 
@@ -86,9 +87,21 @@ Proximal::Proximal(
     names.push_back(file.string());
     const FlatFisher fisher = read_flat_fisher(arena, file);
     of_start = of_start || fisher.may_belong_to(model_hash);
-    precision_.add_(
-        fisher.mean,
-        weight * fisher.num_examples / static_cast<double>(num_examples));
+    const double factor =
+        weight * fisher.num_examples / static_cast<double>(num_examples);
+    if (factor <= std::numeric_limits<float>::max()) {
+      precision_.add_(fisher.mean, factor);
+    }
+    if (factor > std::numeric_limits<float>::max() ||
+        !precision_.isfinite().all().item<bool>()) {
+      throw InputError(fmt::format(
+          "{}: {:g} times this Fisher, the proximal weight of {:g} included, "
+          "is "
+          "beyond the range of float32; lower the weight",
+          file.string(),
+          factor,
+          weight));
+    }
   }
   if (!of_start) {
     throw InputError(fmt::format(

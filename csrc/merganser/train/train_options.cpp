@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -144,6 +145,12 @@ void check_options(const TrainOptions& o, const EncoderConfig& config) {
       "fisher-interval",
       "at least 1",
       o.fisher_interval);
+  for (size_t i = 0; i < o.proximal.size(); ++i) {
+    if (std::ranges::count(o.proximal, o.proximal[i]) > 1) {
+      throw InputError(
+          fmt::format("proximal: {} is given twice", o.proximal[i].string()));
+    }
+  }
   expect(
       not_negative(o.proximal_weight),
       "proximal-weight",

@@ -399,6 +399,7 @@ TEST(Posterior, BadInputs) {
   expect_input_error(
       [&] { Posterior::product({base}, base, {-1}); }, "non-negative");
   expect_input_error([&] { base.with_prior(-1); }, "delta");
+  expect_input_error([&] { base.with_prior(0); }, "delta");
   other = mean;
   other["scale"] = mean.at("scale") + 1;
   expect_input_error([&] { base.log_density(other); }, "scale differs");

@@ -163,7 +163,8 @@ def test_interrupted_and_resumed(folder, tmp_path):
     os.kill(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1, stderr
-    assert "rerun with --resume" in stderr
+    assert "interrupted; " in stderr and "rerun with --resume" in stderr
+    assert "no incomplete output" not in stderr
     interrupted = json.loads((out / "refine.json").read_text())
     assert not interrupted["completed"]
     assert interrupted["steps"] == whole["steps"][: len(interrupted["steps"])]
@@ -233,6 +234,26 @@ def test_fishers_of_other_weights(folder, tmp_path, solver):
     assert "two.safetensors: the Fisher belongs to a different model" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_beyond_float32(folder, tmp_path):
+    """No step of Newton's method, or one sentence."""
+    newton = ("--solver", "newton", "--steps", "1", "--weight")
+    options = tuple(
+        x for name in TASKS for x in ("--fisher", folder / f"{name}.safetensors")
+    )
+    done = command.run(
+        *arguments(folder, tmp_path / "out", *options, *newton, "1e37"), check=False
+    )
+    assert done.returncode in (0, 2), done.stderr
+    assert "cannot be converted" not in done.stderr
+    assert not list(tmp_path.glob("*.partial"))
+    done = command.run(
+        *arguments(folder, tmp_path / "more", *options, *newton, "1e38"), check=False
+    )
+    assert done.returncode == 2
+    assert "or the weights of 8e+39 examples in total, are beyond" in done.stderr
+    assert not list(tmp_path.glob("more*"))
 
 
 @pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)

@@ -194,6 +194,19 @@ def test_proximal_from_the_executable(folder):
     train(folder, "--proximal", f0, "--proximal-weight", "2")
     rows = [json.loads(line) for line in (folder / "out/metrics.jsonl").open()]
     assert rows[0]["penalty"] == 0 < rows[14]["penalty"]
+    for options, words in (
+        (("--proximal", f0), "f0.safetensors is given twice"),
+        (("--proximal-weight", "1e39"), "is beyond the range of float32"),
+    ):
+        data = ("--train", folder / "train.jsonl", "--out", folder / "wrong")
+        done = command.run(
+            *("train", "--model", folder / "model", *data),
+            *("--proximal", f0, *options, "--max-length", "24"),
+            check=False,
+        )
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert not (folder / "wrong").exists()
 
 
 def test_proximal_reads_factored_fishers(folder):
