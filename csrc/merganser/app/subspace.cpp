@@ -52,9 +52,10 @@ void estimate(Options options, const CommonOptions& common) {
     fmt::print("{}\n", json_text(json, 2));
   } else if (!common.quiet) {
     fmt::print(
-        "{}: Fishers of {} experts and the base in {} columns\n",
+        "{}: Fishers of the base and {} {} in {} columns\n",
         options.out.string(),
         options.fisher.experts.size(),
+        options.fisher.experts.size() == 1 ? "expert" : "experts",
         found.columns());
   }
 }

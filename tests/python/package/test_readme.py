@@ -61,9 +61,11 @@ def test_python(folder):
     def load(seed, data):
         torch.manual_seed(seed)
         lines = Path(f"{data}-train.jsonl").read_text().splitlines()
-        texts = [json.loads(line)["text"] for line in lines]
-        batch = tokenizer(texts, padding=True, return_tensors="pt")
-        return tiny_models.bert(num_labels=2), [dict(batch)]
+        rows = [json.loads(line) for line in lines]
+        texts = [row["text"] for row in rows]
+        batch = dict(tokenizer(texts, padding=True, return_tensors="pt"))
+        batch["labels"] = torch.tensor([row["label"] for row in rows])
+        return tiny_models.bert(num_labels=2), [batch]
 
     base, base_batches = load(0, "movie")
     experts, batches = zip(load(1, "amazon"), load(2, "nyt"), strict=True)
