@@ -30,9 +30,18 @@ from .merging import Fisher
 
 SOLVERS = ("subspace", "newton", "adamw")
 TARGETS = ("labels", "predictions")
-_STEPS = {"subspace": 4, "newton": 10, "adamw": 60}
-_LR = {"subspace": 1.0, "newton": 1.0, "adamw": 1e-5}
-_DAMPING = {"subspace": None, "newton": 1.0, "adamw": None}
+# The options of each solver that not all take, or not with the same default.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "subspace": {
+        "steps": 4,
+        "lr": 1.0,
+        "damping": None,
+        "groups": "block",
+        "shrink": SHRINK,
+    },
+    "newton": {"steps": 10, "lr": 1.0, "damping": 1.0},
+    "adamw": {"steps": 60, "lr": 1e-5},
+}
 
 
 @dataclass(eq=False, repr=False)
@@ -84,11 +93,11 @@ def refine(
     base_fisher: Fisher | None = None,
     solver: str = "subspace",
     targets: str = "labels",
-    groups: str = "block",
+    groups: str | None = None,
     steps: int | None = None,
     lr: float | None = None,
     damping: float | None = None,
-    shrink: float = SHRINK,
+    shrink: float | None = None,
     refresh: bool = False,
     held_out: float = 0.2,
     limit: int | None = None,
@@ -126,7 +135,7 @@ def refine(
         targets: "labels" of the data, or the experts' "predictions" on the same
             inputs, which need no labels.
         groups: for "subspace": "global", "block" (attention and MLP of each layer,
-            embeddings, head, rest) or "tensor".
+            embeddings, head, rest) or "tensor". None: "block".
         steps: max number of steps; "adamw" evaluates the objective after every fifth.
             None: 4 (subspace), 10 (newton), 60 (adamw).
         lr: learning rate of adamw (None: 1e-5), step size of newton and first one of
@@ -136,6 +145,7 @@ def refine(
             each step, without more passes. For "newton": multiple of the diagonal's
             0.999 quantile, added to the diagonal, and raised likewise; None: 1.
         shrink: for "subspace": factor of the off-diagonals of the estimated Fisher.
+            None: 0.9.
         refresh: for "newton": estimate the Fishers again at the start of each step.
         held_out: share of the examples that no step sees: between 0 and 1 (exclusive),
             at least one example of each task.
@@ -151,7 +161,8 @@ def refine(
         num_examples: N_t, one per expert; by default that of the expert's Fisher, or of
             the data without one.
         checkpoint: file to which the state is saved after each step. If it exists, the
-            run resumes from it, with the same result. It is kept after the run.
+            run resumes from it, with the same result; `steps` may be larger than
+            before. It is kept after the run.
         progress: called after each step that the report has with its number, the max
             number and a text.
 
@@ -167,7 +178,13 @@ def refine(
 
     Source: Daheim et al., arXiv 2310.12808, section 3; docs/method.md, section 2.
     """
-    _check(solver, targets, groups, fishers, refresh, steps)
+    check_choice("solver", solver, SOLVERS)
+    groups = _option("groups", groups, solver)
+    max_steps: int = _option("steps", steps, solver)
+    lr = _option("lr", lr, solver)
+    damping = _option("damping", damping, solver)
+    shrink = _option("shrink", shrink, solver)
+    _check(solver, targets, groups, fishers, refresh, max_steps)
     check_count("seed", seed, minimum=0)
     check_count("batch_size", batch_size)
     check_autocast(dtype)
@@ -175,11 +192,9 @@ def refine(
         solver,
         targets,
         groups,
-        lr=check_number("lr", _LR[solver] if lr is None else lr),
-        damping=_DAMPING[solver]
-        if damping is None
-        else check_number("damping", damping),
-        shrink=check_number("shrink", shrink, 1.0),
+        lr=check_number("lr", lr),
+        damping=None if damping is None else check_number("damping", damping),
+        shrink=None if shrink is None else check_number("shrink", shrink, 1.0),
         refresh=refresh,
         held_out=_share(held_out),
         batch_size=batch_size,
@@ -220,10 +235,10 @@ def refine(
         problem = Problem(carrier, forward, tasks, origin, h0, settings)
         file = None
         if checkpoint is not None:
-            file = Checkpoint(checkpoint, problem.fingerprint(start))
+            file = Checkpoint(checkpoint, problem.fingerprint(start, loss))
         run = Run(
             carrier,
-            problem.solver(_STEPS[solver] if steps is None else steps),
+            problem.solver(max_steps),
             problem.train,
             problem.held_out,
             file,
@@ -237,12 +252,22 @@ def refine(
     return RefineResult(refined, report)
 
 
+def _option(name: str, value: Any, solver: str) -> Any:
+    """The value, or the solver's default; None: the solver has no such option."""
+    defaults = _DEFAULTS[solver]
+    if value is None:
+        return defaults.get(name)
+    if name not in defaults:
+        takers = [other for other in SOLVERS if name in _DEFAULTS[other]]
+        raise InputError(f"{name} applies to {' and '.join(takers)}, not to {solver}")
+    return value
+
+
 def _check(solver, targets, groups, fishers, refresh, steps) -> None:
-    check_choice("solver", solver, SOLVERS)
     check_choice("targets", targets, TARGETS)
-    check_choice("groups", groups, GROUPS)
-    if steps is not None:
-        check_count("steps", steps)
+    if groups is not None:
+        check_choice("groups", groups, GROUPS)
+    check_count("steps", steps)
     if solver == "newton" and fishers is None and not refresh:
         raise InputError("solver='newton' needs fishers, or refresh=True")
     if refresh and solver != "newton":

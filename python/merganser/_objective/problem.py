@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from .._fisher.forward import Forward
-from .._fisher.model_state import hash_of, update_hash
+from .._fisher.model_state import code_of, hash_of, update_hash
 from .._fisher.subspace import Columns, SubspaceSums
 from .._merge.states import State
 from .adamw import AdamW
@@ -24,14 +25,15 @@ _FORMAT = 3  # of the saved state
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings that determine the steps, other than models and data."""
+    """Settings that determine the steps, other than models and data; None for those
+    that the solver does not take."""
 
     solver: str
     targets: str
-    groups: str
+    groups: str | None
     lr: float
     damping: float | None
-    shrink: float
+    shrink: float | None
     refresh: bool
     held_out: float
     batch_size: int
@@ -87,9 +89,11 @@ class Problem:
                 settings.refresh,
                 steps,
             )
+        assert settings.groups is not None  # those of subspace
+        assert settings.shrink is not None
         return Subspace(
             self.train,
-            self._statistics(),
+            self._statistics(settings.groups),
             settings.damping,
             settings.shrink,
             settings.lr,
@@ -103,13 +107,13 @@ class Problem:
         weights = [task.weight for task in self._tasks]
         return curvature(self.train, self._h0, fishers, weights)
 
-    def _statistics(self) -> SubspaceSums:
+    def _statistics(self, groups: str) -> SubspaceSums:
         vectors = [
             Differences(self._carrier.parameters_of(task.expert), self._origin)
             for task in self._tasks
         ]
-        groups = group_names(self._carrier.parameters, self._settings.groups)
-        columns = Columns(self._carrier.parameters, vectors, groups)
+        names = group_names(self._carrier.parameters, groups)
+        columns = Columns(self._carrier.parameters, vectors, names)
         forward = self.train.forward
         return SubspaceSums(
             self._carrier.module,
@@ -120,10 +124,11 @@ class Problem:
             folds=FOLDS,
         )
 
-    def fingerprint(self, start: State) -> dict[str, Any]:
+    def fingerprint(self, start: State, loss: str | Callable) -> dict[str, Any]:
         """Values that must be equal for a run to resume."""
         found: dict[str, Any] = {"the format": str(_FORMAT)}
         found |= {k: str(v) for k, v in asdict(self._settings).items()}
+        found["loss"] = loss if isinstance(loss, str) else code_of(loss)
         found["the model's weights"] = hash_of(start)
         found["the base's weights"] = hash_of(self._origin)
         found["the base's Fisher"] = hash_of(self._h0 or {})

@@ -78,6 +78,7 @@ class Run:
     def _begin(self) -> None:
         saved = None if self._checkpoint is None else self._checkpoint.load()
         if saved is not None:
+            self._check_steps(saved["steps"][-1]["step"])
             self._carrier.restore(saved["parameters"])
             self._solver.load(saved["solver"])
             best = {n: x.to(self._carrier.device) for n, x in saved["best"].items()}
@@ -97,6 +98,16 @@ class Run:
                 f"{self._train.total_weight:g} in total, overflow float32"
             )
         self._record(0, {"objective": value}, held, start)
+
+    def _check_steps(self, taken: int) -> None:
+        """Refuses a checkpoint of more steps than this run has."""
+        assert self._checkpoint is not None  # checked by the caller
+        if taken > self._solver.steps:
+            raise InputError(
+                f"{self._checkpoint.path} is the checkpoint of {taken} steps: expected "
+                f"steps of at least {taken}, got {self._solver.steps}; remove it to "
+                "start over"
+            )
 
     def _take(self, number: int) -> None:
         start = time.monotonic()

@@ -209,6 +209,23 @@ def test_more_steps_of_adamw_than_before(problem, tmp_path):
     assert found.report["resumed_after"] == 7
     whole = run(problem, steps=12, **options)
     assert torch.equal(found.state_dict["weight"], whole.state_dict["weight"])
+    message = "is the checkpoint of 12 steps: expected steps of at least 12, got 11"
+    with pytest.raises(merganser.InputError, match=message):
+        run(problem, steps=11, checkpoint=file, **options)
+
+
+def test_resuming_compares_the_code_of_a_loss(problem, tmp_path):
+    def squares(output, labels):
+        return (output - labels).square().sum(1) / 2
+
+    def weighted(output, labels):
+        return (output - labels).square().sum(1)
+
+    options = {"solver": "adamw", "steps": 5, "checkpoint": tmp_path / "checkpoint.pt"}
+    run(problem, loss=squares, **options)
+    assert run(problem, loss=squares, **options).report["resumed_after"] == 5
+    with pytest.raises(merganser.InputError, match="another run, which differs in los"):
+        run(problem, loss=weighted, **options)
 
 
 def perturbed(model, seed, size):
@@ -290,6 +307,9 @@ def test_every_solver_lowers_the_objective(solver, targets, shared, whole):
     assert min(s["objective"] for s in steps[1:]) < steps[0]["objective"]
     held = [s["held_out"] for s in steps]
     assert kept(report)["held_out"] == min(held) <= held[0]
+    expected = {"groups": "block", "shrink": 0.9} if solver == "subspace" else {}
+    for option in ("groups", "shrink"):
+        assert report[option] == expected.get(option)
     assert report["targets"] == targets and not report["proximal_term"]
     names = "num_examples", "num_examples_used", "num_examples_held_out"
     assert [[task[k] for k in names] for task in report["tasks"]] == [[24, 24, 5]] * 2
@@ -456,6 +476,8 @@ def test_resuming_gives_the_same_bits(solver, shared, whole, tmp_path):
         merganser.InputError, match="another run, which differs in seed"
     ):
         shared.refine(**SOLVERS[solver], checkpoint=file, seed=1)
+    with pytest.raises(merganser.InputError, match="which differs in loss: remove"):
+        shared.refine(**SOLVERS[solver], checkpoint=file, loss="classification")
     with pytest.raises(merganser.InputError, match="differs in the model's weights"):
         shared.refine(shared.experts[0], **SOLVERS[solver], checkpoint=file)
     file.write_bytes(b"nothing")
@@ -537,6 +559,18 @@ BAD = {
     "held_out 0": ({"held_out": 0}, r"held_out must be between 0 and 1 \(exclusive\)"),
     "no Fisher": ({"solver": "newton"}, "solver='newton' needs fishers, or refresh"),
     "refresh": ({"refresh": True}, "refresh applies to newton, not to subspace"),
+    "groups of newton": (
+        {"solver": "newton", "groups": "block"},
+        "groups applies to subspace, not to newton",
+    ),
+    "shrink of adamw": (
+        {"solver": "adamw", "shrink": 0.9},
+        "shrink applies to subspace, not to adamw",
+    ),
+    "damping of adamw": (
+        {"solver": "adamw", "damping": 1},
+        "damping applies to subspace and newton, not to adamw",
+    ),
     "weights": ({"weights": [1.0]}, "weights must have 2 items"),
     "weights of 0": (
         {"weights": 0, "solver": "adamw"},
