@@ -169,6 +169,8 @@ def refine(
     Memory in addition to the models that the caller passes, in tensors of the
     parameters' shapes, with `base_fisher`: T + 6 for "subspace" with T experts, 7 for
     "adamw", 11 for "newton" with `refresh`; without, it holds the experts' Fishers.
+    Parameters in bfloat16 or float16 have one more for "adamw", which adds up its
+    steps in float32.
 
     Returns:
         A RefineResult: `state_dict`, `report` and `plot`.

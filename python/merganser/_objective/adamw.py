@@ -8,10 +8,12 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .._fisher.batches import Batch
 from .joint import JointObjective, are_finite
 from .solvers import NotFinite
+from .states import Tensors
 from .sums import add_gradient, zeros
 
 WARMUP = 10  # steps
@@ -22,7 +24,8 @@ class AdamW:
     """AdamW without weight decay on J / sum_t a_t N_t.
 
     The learning rate is constant after a warm-up. A step takes about batch_size / T
-    examples of each task.
+    examples of each task. Parameters in half precision are the rounded values of
+    float32 copies, which the optimizer changes: steps may be smaller than half an ulp.
     """
 
     def __init__(
@@ -51,14 +54,14 @@ class AdamW:
         return min((step // ROUND + 1) * ROUND, self.steps)
 
     def reset(self) -> None:
-        """Resets the moments and restarts the warm-up."""
-        # The optimizer's own views: it must not touch the caller's .grad.
-        self._views = {
-            name: p.detach().requires_grad_()
+        """Resets the moments and restarts the warm-up, from the parameters."""
+        # The optimizer's own views or copies: it must not touch the caller's .grad.
+        self._own = {
+            name: p.detach().to(_step_dtype(p)).requires_grad_()
             for name, p in self._objective.parameters.items()
         }
         self._optimizer = torch.optim.AdamW(
-            list(self._views.values()), lr=self._lr, weight_decay=0.0
+            list(self._own.values()), lr=self._lr, weight_decay=0.0
         )
         self._begun = 0
 
@@ -103,15 +106,27 @@ class AdamW:
             raise NotFinite({"objective": None, "lr": self._lr})
         self._begun += 1
         self._optimizer.param_groups[0]["lr"] = self._lr * min(1, self._begun / WARMUP)
-        for name, view in self._views.items():
-            view.grad = sums[name].to(view.dtype)
+        for name, own in self._own.items():
+            own.grad = sums[name].to(own.dtype)
         self._optimizer.step()
         self._optimizer.zero_grad()
+        for name, copy in self._copies.items():
+            objective.parameters[name].detach().copy_(copy.detach())
+
+    @property
+    def _copies(self) -> Tensors:
+        """The float32 copies of parameters in half precision."""
+        return {
+            name: own
+            for name, own in self._own.items()
+            if own.dtype != self._objective.parameters[name].dtype
+        }
 
     def state(self) -> dict[str, Any]:
         moments = self._optimizer.state_dict()
         return {
             "moments": moments,
+            "copies": {name: x.detach() for name, x in self._copies.items()},
             "lr": self._lr,
             "begun": self._begun,
             "taken": self._taken,
@@ -120,9 +135,15 @@ class AdamW:
     def load(self, state: dict[str, Any]) -> None:
         self._lr = state["lr"]
         self.reset()
+        for name, copy in self._copies.items():
+            copy.detach().copy_(state["copies"][name])
         self._optimizer.load_state_dict(state["moments"])
         self._begun = state["begun"]
         self._taken = state["taken"]
+
+
+def _step_dtype(parameter: Tensor) -> torch.dtype:
+    return torch.promote_types(parameter.dtype, torch.float32)
 
 
 def _mini_batches(batches: list[Batch], size: int, seed: int) -> Iterator[list[Batch]]:

@@ -53,9 +53,9 @@ def with_held_out(x, y, weight, seed):
     """Batches with an example at the place that refine holds out with this seed."""
     generator = torch.Generator().manual_seed(seed)
     place = int(torch.randperm(len(x) + 1, generator=generator)[0])
-    extra = torch.full((1, x.shape[1]), 100.0).double()
+    extra = torch.full((1, x.shape[1]), 100.0).to(x)
     x = torch.cat([x[:place], extra, x[place:]])
-    y = torch.cat([y[:place], extra @ weight.T, y[place:]])
+    y = torch.cat([y[:place], extra @ weight.T.to(x), y[place:]])
     return quadratic.batches(x, y, 4)
 
 
@@ -226,6 +226,33 @@ def test_resuming_compares_the_code_of_a_loss(problem, tmp_path):
     assert run(problem, loss=squares, **options).report["resumed_after"] == 5
     with pytest.raises(merganser.InputError, match="another run, which differs in los"):
         run(problem, loss=weighted, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_adamw_adds_up_steps_below_half_precision(problem, dtype, tmp_path):
+    """A step of 2e-4 is below half an ulp of most of the weights."""
+    options = {"solver": "adamw", "lr": 2e-4, "batch_size": 64}
+    half = copy.copy(problem)
+    half.base, half.arithmetic, *half.experts = (
+        copy.deepcopy(model).to(dtype)
+        for model in (problem.base, problem.arithmetic, *problem.experts)
+    )
+    half.sets = [(x.to(dtype), y.to(dtype)) for x, y in problem.sets]
+
+    def decrease(found):
+        first, *_, last = found.report["steps"]
+        return first["objective"] - last["objective"]
+
+    found = run(half, steps=100, **options)
+    assert found.state_dict["weight"].dtype == dtype
+    expected = decrease(run(problem, steps=100, **options))
+    assert decrease(found) == pytest.approx(expected, rel=0.1)
+    # A checkpoint has the float32 copies.
+    file = tmp_path / "checkpoint.pt"
+    for steps in (50, 100):
+        again = run(half, steps=steps, checkpoint=file, **options)
+    for step, one in zip(again.report["steps"], found.report["steps"], strict=True):
+        assert step | {"seconds": 0} == one | {"seconds": 0}
 
 
 def perturbed(model, seed, size):
