@@ -14,11 +14,11 @@ from .models import (
     AVERAGE,
     Model,
     lacks_experts,
-    majority,
     merges,
     norm,
     scores,
     standard_error,
+    useful,
 )
 from .style import (
     below,
@@ -26,6 +26,7 @@ from .style import (
     finish,
     kind_of,
     line,
+    names_of_hidden,
     panels,
     scale,
     styled,
@@ -53,8 +54,7 @@ def plot_mismatch(
     Spearman's correlations of the merges' mismatch with their error and loss.
     """
     every = [m for m in results["models"] if not lacks_experts(results, m)]
-    chance = majority(results, AVERAGE)
-    shown = [m for m in every if scores(m, AVERAGE)["accuracy"] > chance]
+    shown = [m for m in useful(results) if m in every]
     measured = [key for key in norms if any(norm(m, key) for m in shown)]
     if not measured:
         raise ValueError("the results have no mismatch; set mismatch: true")
@@ -91,8 +91,8 @@ def plot_mismatch(
 
 
 def _title(models: list[Model], key: str, hidden: list[str]) -> str:
-    note = f"not shown, no better than the most frequent label: {', '.join(hidden)}"
-    return "\n".join(filter(None, [_correlations(models, key), note if hidden else ""]))
+    note = names_of_hidden(hidden, 4.6, 9)
+    return "\n".join(filter(None, [_correlations(models, key), note]))
 
 
 def _correlations(models: list[Model], key: str) -> str:

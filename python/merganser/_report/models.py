@@ -39,6 +39,19 @@ def merges(results: dict[str, Any]) -> list[Model]:
     return [model for model in results["models"] if model["kind"] not in trained]
 
 
+def candidates(results: dict[str, Any]) -> list[Model]:
+    """Merges of all experts, and refinements: those that compete with each other."""
+    return [m for m in merges(results) if not lacks_experts(results, m)]
+
+
+def useful(results: dict[str, Any]) -> list[Model]:
+    """Models better on average than the most frequent label of each set, or all models
+    if none is. Figures leave the others out, which would stretch their axes."""
+    chance = majority(results, AVERAGE)
+    models = results["models"]
+    return [m for m in models if scores(m, AVERAGE)["accuracy"] > chance] or models
+
+
 def lacks_experts(results: dict[str, Any], model: Model) -> bool:
     """True for a merge of some of the experts only."""
     experts = [m for m in results["models"] if m["kind"] == "expert"]

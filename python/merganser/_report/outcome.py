@@ -26,17 +26,27 @@ class Outcome:
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self.results = _read(out / "results.json")
+        self.results = self._finished(out)
         seeds = [str(seed) for seed in self.results.get("seeds", [])]
         self.runs = {seed: out / "seeds" / seed for seed in seeds} or {"": out}
 
     def refinements(self) -> Iterator[tuple[str, Results]]:
         """Name and report of each refinement, of each seed."""
         for seed, out in self.runs.items():
-            run = _read(out / "results.json") if seed else self.results
+            run = self._finished(out) if seed else self.results
             for report in run.get("refinements", []):
                 name = report["name"]
                 yield f"{name}, seed {seed}" if seed else name, report
+
+    def _finished(self, out: Path) -> Results:
+        """The results in OUT or in the directory of one of its seeds."""
+        path = out / "results.json"
+        if not path.is_file():
+            raise InputError(
+                f"{path}: does not exist; run `merganser run EXPERIMENT.yaml "
+                f"{self.out}` to its end first"
+            )
+        return _read(path)
 
     def examples(self) -> Results:
         """Numbers of examples per label of each file, from data.json."""

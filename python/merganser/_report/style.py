@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,17 @@ def below(figure: Figure, axis: Axes) -> None:
         ncols=columns,
         fontsize=8.5,
     )
+
+
+def names_of_hidden(hidden: Sequence[str], inches: float, size: float) -> str:
+    """A note on the models that a figure leaves out, in lines of a width in inches at
+    a size in points; empty without any."""
+    if not hidden:
+        return ""
+    names = ", ".join(hidden)
+    note = f"not shown, no better than the most frequent label: {names}"
+    # A character is half as wide as high on average, with some room.
+    return textwrap.fill(note, int(inches * 72 / (0.55 * size)))
 
 
 def scale(axis: Axes, values: Sequence[float]) -> None:

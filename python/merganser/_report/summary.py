@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from .models import AVERAGE, Model, merges, output
+from .models import AVERAGE, Model, candidates, output
 from .outcome import Results
 from .tables import against, probability
 
 
 def summary(results: Results) -> list[str]:
-    """Sentences about the best merges, the target and the experiment's own choice."""
-    found = merges(results)
+    """Sentences about the best merges of all experts, the target and the experiment's
+    own choice."""
+    found = candidates(results)
     if not found:
-        return [f"{len(results['models'])} models and no merge."]
+        return [f"{len(results['models'])} models and no merge of all experts."]
     accurate = max(found, key=lambda m: m[AVERAGE]["accuracy"])
     likely = min(found, key=lambda m: m[AVERAGE]["loss"])
     over = (
         f" (means over {len(results['seeds'])} seeds)" if results.get("seeds") else ""
     )
-    text = f"Of {len(found)} merge{'s' * (len(found) > 1)} on {_sets(results)}{over}, "
+    text = f"Of {_counted(found)} on {_sets(results)}{over}, "
     if accurate is likely:
         text += f"{accurate['name']} is the most accurate and has the lowest loss: "
         text += f"{_numbers(accurate)}."
@@ -41,6 +42,15 @@ def summary(results: Results) -> list[str]:
     if chosen is not None:
         sentences.append(_choice(results, chosen, accurate))
     return sentences
+
+
+def _counted(found: list[Model]) -> str:
+    """Numbers of merges and of refinements."""
+    refined = sum(model["kind"] == "refined" for model in found)
+    merged = len(found) - refined
+    counts = ((merged, "merge", " of all experts"), (refined, "refined merge", ""))
+    texts = [f"{n} {name}{'s' * (n > 1)}{rest}" for n, name, rest in counts if n]
+    return " and ".join(texts)
 
 
 def _choice(results: Results, chosen: Model, accurate: Model) -> str:

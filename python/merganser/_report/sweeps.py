@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .style import below, finish, line, panels, scale, styled
@@ -14,6 +15,7 @@ _QUANTITIES = {
     "loss": ("loss, nats", 1),
     "calibration_error": ("calibration error, %", 100),
 }
+_WORST = 1.5  # times the smallest loss or error: what is worse leaves the axes
 
 
 def parameters(results: dict[str, Any]) -> list[str]:
@@ -33,7 +35,9 @@ def plot_sweeps(
     line per merge, a panel per quantity ("accuracy", "loss", "calibration_error").
 
     Rings mark the chosen values, of each seed. A method whose line is flat near its
-    maximum needs little tuning.
+    maximum needs little tuning. Losses and errors over 1.5 times the smallest one are
+    outside the axes, unless they are chosen, so that differences near the best values
+    show; the labels of the axes say from where on.
     """
     shown = [s for s in results.get("sweeps", []) if s["parameter"] == parameter]
     if not shown:
@@ -41,6 +45,7 @@ def plot_sweeps(
     figure, axes = panels(len(quantities), (4.6, 3.3))
     for axis, quantity in zip(axes, quantities, strict=True):
         label, factor = _QUANTITIES[quantity]
+        every, ringed = [], []
         for number, sweep in enumerate(shown):
             points = sorted(
                 (p["value"], p["average"][quantity]) for p in sweep["values"]
@@ -51,6 +56,8 @@ def plot_sweeps(
             chosen = sweep["chosen"]
             marks = chosen if isinstance(chosen, list) else [chosen]
             rings = [(a, b) for a, b in zip(x, y, strict=True) if a in marks]
+            every += y
+            ringed += [b for _, b in rings]
             axis.scatter(
                 *zip(*rings, strict=True),
                 s=110,
@@ -59,9 +66,32 @@ def plot_sweeps(
                 zorder=4,
             )
         axis.set_xlabel(parameter)
-        axis.set_ylabel(f"{label} (validation)")
+        note = _limit(axis, quantity, every, ringed)
+        axis.set_ylabel("\n".join(filter(None, [f"{label} (validation)", note])))
         axis.grid(axis="y")
         axis.set_axisbelow(True)
         scale(axis, [point["value"] for s in shown for point in s["values"]])
     below(figure, axes[0])
     return finish(figure, path)
+
+
+def _limit(axis: Axes, quantity: str, values: list[float], ringed: list[float]) -> str:
+    """Limits the y axis to the values of interest; returns a note if some are outside.
+
+    Calibration errors have no such limit: the smallest one can be near 0.
+    """
+    if quantity == "calibration_error":
+        return ""
+    perfect = 100 if quantity == "accuracy" else 0
+    losses = [abs(value - perfect) for value in values]
+    low = min(losses)
+    high = max(_WORST * low, *(abs(value - perfect) for value in ringed))
+    if max(losses) <= high:
+        return ""
+    margin = 0.05 * (high - low)
+    low, high = low - margin, high + margin
+    if quantity == "accuracy":
+        axis.set_ylim(100 - high, 100 - low)
+        return f"below {100 - high:.0f} not shown"
+    axis.set_ylim(low, high)
+    return f"above {high:.2f} not shown"

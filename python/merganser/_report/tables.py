@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from .models import AVERAGE, Model, norm, scores, standard_error
+from .models import AVERAGE, Model, candidates, norm, scores, standard_error
 from .outcome import Outcome, Results
 
 
@@ -92,7 +92,7 @@ def results_table(results: Results) -> Table:
             row.append(number(None if share is None else 100 * share, 0))
         row += [significant(norm(model, key)) for key in norms]
         table.rows.append(row)
-    mark_best(table, models)
+    mark_best(table, [model in candidates(results) for model in models])
     add_costs(table, models)
     return table
 
@@ -116,22 +116,23 @@ def add_costs(table: Table, models: list[Model]) -> None:
         ]
 
 
-def mark_best(table: Table, models: list[Model]) -> None:
-    """Marks the best merge of each column of accuracies, losses and errors."""
+def mark_best(table: Table, competes: list[bool]) -> None:
+    """Marks the best of the rows that compete, in each column of accuracies, losses and
+    errors; all with the same mean as shown, whatever their standard errors."""
     low = {"loss", "calibration", "mismatch", "in 1/H0"}
-    merged = [
-        row
-        for row, model in zip(table.rows, models, strict=True)
-        if model["kind"] not in ("base", "expert", "target")
-    ]
+    merged = [row for row, c in zip(table.rows, competes, strict=True) if c]
+
+    def mean(cell: Cell) -> str:
+        return cell.text.split(" \N{PLUS-MINUS SIGN} ")[0]
+
     for column in range(2, len(table.titles)):
         cells = [row[column] for row in merged if row[column].key is not None]
         if len(cells) > 1:
             choose = min if table.titles[column][0] in low else max
             best = choose(cells, key=lambda cell: cell.key or 0.0)
             for row in merged:
-                if row[column].text == best.text:
-                    row[column] = Cell(best.text, row[column].key, "best")
+                if mean(row[column]) == mean(best):
+                    row[column] = replace(row[column], mark="best")
 
 
 def comparisons_table(

@@ -7,6 +7,8 @@ import pytest
 import report_runs
 from matplotlib.figure import Figure
 from merganser import report
+from merganser._report.labels import label_points
+from merganser._report.style import panels
 
 
 @pytest.fixture
@@ -59,6 +61,39 @@ def test_accuracy_of_every_model(results):
     assert len(report.plot_accuracy(results, sets=["nyt"]).axes) == 1
 
 
+def useless(results):
+    """Makes linear no better than the most frequent label."""
+    model = next(m for m in results["models"] if m["name"] == "linear")
+    model["average"]["accuracy"] = 0.4
+    for scores in model["sets"].values():
+        scores["accuracy"] = 0.4
+    return results
+
+
+def test_accuracies_leave_a_useless_model_out(results):
+    """It would stretch the axes, as the frequency of the most frequent label would."""
+    before = report.plot_accuracy(results)
+    assert not before.get_suptitle()
+    figure = report.plot_accuracy(useless(results))
+    note = "not shown, no better than the most frequent label: linear"
+    assert figure.get_suptitle() == note
+    for axis, panel in zip(figure.axes, [*report_runs.SETS, "average"], strict=True):
+        assert len(points(axis)) == len(results["models"]) - 1
+        assert axis.get_xlim()[0] > 45
+        shares = results["majority"]
+        share = numpy.mean([*shares.values()]) if panel == "average" else shares[panel]
+        assert f"most frequent label {100 * share:.1f}" in axis.get_xlabel()
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert "linear" not in names and len(names) == len(results["models"]) - 1
+
+
+def test_accuracies_show_every_model_if_all_are_useless(results):
+    results["majority"] = dict.fromkeys(results["majority"], 1.0)
+    figure = report.plot_accuracy(results)
+    assert not figure.get_suptitle()
+    assert len(points(figure.axes[0])) == len(results["models"])
+
+
 def test_mismatch_against_test_error(results):
     figure = report.plot_mismatch(results)
     measured = [
@@ -106,9 +141,7 @@ def test_mismatch_ranks_merges(results):
 def test_a_useless_merge_is_named_and_not_drawn(results):
     """It would squeeze the others; the correlations count it."""
     before = report.plot_mismatch(results, norms=("norm",)).axes[0]
-    useless = next(m for m in results["models"] if m["name"] == "linear")
-    useless["average"]["accuracy"] = 0.4
-    axis = report.plot_mismatch(results, norms=("norm",)).axes[0]
+    axis = report.plot_mismatch(useless(results), norms=("norm",)).axes[0]
     assert len(axis.containers) == len(before.containers) - 1
     assert axis.get_ylim()[1] < 50
     counted, note = axis.get_title().split("\n")
@@ -124,6 +157,47 @@ def test_names_of_close_points_do_not_overlap(results):
     figure.canvas.draw()
     boxes = [t.get_window_extent() for t in figure.axes[0].texts if t.get_text()]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_names_belong_to_points(seed):
+    """A line leads to a name that is not nearest to its own point."""
+    figure, (axis,) = panels(1, (4.6, 4))
+    random = numpy.random.default_rng(seed)
+    places = random.random((16, 2))
+    axis.scatter(*places.T)
+    names = [f"name_of_{'long_' * (i % 3)}{i}" for i in range(len(places))]
+    label_points(axis, [*map(tuple, places)], names, [0] * len(places))
+    figure.canvas.draw()
+    texts = [text for text in axis.texts if text.get_text()]
+    assert [text.get_text() for text in texts] == names
+    boxes = [text.get_window_extent() for text in texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    led = {tuple(text.xy) for text in axis.texts if not text.get_text()}
+    assert led
+    centres = axis.transData.transform(places)
+    for number, box in enumerate(boxes):
+        distances = numpy.hypot(*(centres - centres.clip(box.min, box.max)).T)
+        assert tuple(places[number]) in led or distances.argmin() == number
+
+
+@pytest.mark.parametrize("gap", [1, 8])
+def test_names_do_not_run_together(gap):
+    """The left point's name is right of it; the right one's would follow that name
+    after `gap` points, as it has no room on its right."""
+    figure, (axis,) = panels(1, (4.6, 3))
+    axis.set_xlim(0, 1)
+    name = "gradient_matching"
+    label_points(axis, [(0.01, 0.5)], [name], [0])
+    width = axis.texts[0].get_window_extent().width * 72 / figure.dpi
+    pixels = (2 * (7 + width) + gap) * figure.dpi / 72
+    right = axis.transData.transform([1, 0.5])
+    left = axis.transData.inverted().transform(right - [pixels, 0])
+    axis.texts[0].remove()
+    label_points(axis, [tuple(left), (1, 0.5)], [name, name], [0, 0])
+    figure.canvas.draw()
+    first, second = (text.get_window_extent() for text in axis.texts if text.get_text())
+    assert (first.y0 == second.y0) == (gap == 8)
 
 
 def test_legend_fits_into_its_figure(results):
@@ -171,6 +245,30 @@ def test_sweeps(results):
             assert rings.get_offsets().tolist() == pytest.approx(numpy.array(chosen))
 
 
+def test_sweeps_show_differences_near_the_best_values(results):
+    """Losses and errors up to 1.5 times the smallest one, and the chosen values."""
+    steep = results["sweeps"][0]
+    steep["values"][-1]["average"].update(accuracy=0.5, loss=5.4)
+    chosen = next(v for v in steep["values"] if v["value"] == 0.2)["average"]
+    chosen["loss"] = 0.9
+    steep["chosen"] = 0.2
+    values = [v["average"] for s in results["sweeps"] for v in s["values"]]
+    accuracy, loss = report.plot_sweeps(results).axes
+    best = max(v["accuracy"] for v in values)
+    low, high = accuracy.get_ylim()
+    assert 100 * (1 - 2 * (1 - best)) < low < 100 * (1 - 1.5 * (1 - best))
+    assert 100 * best < high < 100
+    assert accuracy.get_ylabel().endswith(f"(validation)\nbelow {low:.0f} not shown")
+    low, high = loss.get_ylim()
+    assert low < min(v["loss"] for v in values) and 0.9 < high < 1
+    assert loss.get_ylabel() == f"loss, nats (validation)\nabove {high:.2f} not shown"
+    # Nothing to leave out.
+    for value in values:
+        value.update(accuracy=0.8 + value["accuracy"] / 100, loss=0.4)
+    for axis in report.plot_sweeps(results).axes:
+        assert "not shown" not in axis.get_ylabel()
+
+
 @pytest.mark.parametrize("weight", [None, 50])
 def test_refinement_is_per_example(results, weight):
     """merganser.refine reports totals, the executable values per example."""
@@ -181,6 +279,21 @@ def test_refinement_is_per_example(results, weight):
     expected = [[s["step"], s["held_out"] / (weight or 1)] for s in steps["steps"]]
     assert lines(axis)["examples held out"] == pytest.approx(numpy.array(expected))
     assert lines(axis)["kept"][0][0] == 2
+    assert axis.get_ylabel() == "objective per example, nats"
+
+
+def test_refinements_in_one_figure(results):
+    """A panel each; the legend has the numbers of examples that all of them have."""
+    one = dict(results["refinements"][0])
+    one["tasks"] = [{"num_examples_used": 50, "num_examples_held_out": 10}]
+    figure = report.plot_refinement({"a": one, "b": {**one, "kept_step": 3}})
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b"]
+    assert [lines(axis)["kept"][0][0] for axis in figure.axes] == [2, 3]
+    assert "40 examples of the steps" in lines(figure.axes[0])
+    other = {**one, "tasks": [{"num_examples_used": 9, "num_examples_held_out": 2}]}
+    figure = report.plot_refinement({"a": one, "b": other})
+    for axis in figure.axes:
+        assert "examples of the steps" in lines(axis)
 
 
 @pytest.mark.parametrize("draw", ["mismatch", "growing", "sweeps"])

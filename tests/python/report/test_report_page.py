@@ -11,7 +11,7 @@ import pytest
 import report_runs
 from merganser._report.outcome import Outcome
 from merganser._report.summary import summary
-from merganser._report.tables import against, results_table
+from merganser._report.tables import against, removal_table, results_table
 from merganser.report import write_report
 
 FIGURES = {
@@ -81,15 +81,63 @@ def test_standard_errors_over_seeds(reports):
     assert cells(page(reports, "seeds"))["fisher"][4] == expected
 
 
+def of_all_experts(results):
+    return [
+        model
+        for model in results["models"]
+        if model["kind"] in ("merge", "refined") and not model["name"].endswith("_1")
+    ]
+
+
 def test_best_merge_of_a_column_is_marked(reports):
     results = json.loads((reports / "full" / "results.json").read_text())
     table = results_table(results)
-    trained = ("base", "expert", "target")
     for column, key, choose in ((5, "accuracy", max), (7, "loss", min)):
-        merged = [m for m in results["models"] if m["kind"] not in trained]
-        best = choose(merged, key=lambda m: m["average"][key])["name"]
+        best = choose(of_all_experts(results), key=lambda m: m["average"][key])["name"]
         marked = [row[0].text for row in table.rows if row[column].mark == "best"]
         assert marked == [best]
+
+
+def test_best_merge_is_one_of_all_experts(reports):
+    results = json.loads((reports / "full" / "results.json").read_text())
+    one = next(m for m in results["models"] if m["name"] == "fisher_1")
+    one["average"]["accuracy"] = 1.0
+    marked = [row[0].text for row in results_table(results).rows if row[5].mark]
+    assert len(marked) == 1 and marked != ["fisher_1"]
+
+
+def test_equal_means_are_all_best(reports):
+    """Whatever their standard errors; equal is what the table shows as equal."""
+    results = json.loads((reports / "seeds" / "results.json").read_text())
+    models = {m["name"]: m for m in results["models"]}
+    for name, accuracy, error in (("linear", 0.99901, 0.01), ("fisher", 0.999, 0.02)):
+        models[name]["average"]["accuracy"] = accuracy
+        models[name]["standard_error"]["average"]["accuracy"] = error
+    rows = [row for row in results_table(results).rows if row[5].mark == "best"]
+    assert [row[0].text for row in rows] == ["linear", "fisher"]
+    assert [row[5].text for row in rows] == ["99.9 ± 1.0", "99.9 ± 2.0"]
+
+
+def test_removal_over_seeds_has_standard_errors(reports):
+    results = json.loads((reports / "seeds" / "results.json").read_text())
+    removal = results["removal"]
+    table = removal_table(removal)
+    for row, model in zip(table.rows, removal["models"], strict=True):
+        expected = [
+            f"{factor * model[part][key]:.{places}f}"
+            f" ± {factor * model['standard_error'][part][key]:.{places}f}"
+            for part in report_runs.PARTS
+            for key, factor, places in (
+                ("accuracy", 100, 1),
+                ("loss", 1, 3),
+                ("distance", 1, 3),
+            )
+        ]
+        assert [cell.text for cell in row[2:8]] == expected
+        assert html.escape(expected[0]) in page(reports, "seeds")
+    # A run of one seed has none.
+    removal = json.loads((reports / "full" / "results.json").read_text())["removal"]
+    assert not [c for row in removal_table(removal).rows for c in row if "±" in c.text]
 
 
 def test_costs_of_merges(reports):
@@ -104,14 +152,11 @@ def test_costs_of_merges(reports):
 
 def test_summary_is_computed(reports):
     outcome = Outcome(reports / "full")
-    merged = {
-        m["name"]: m["average"]
-        for m in outcome.results["models"]
-        if m["kind"] in ("merge", "refined")
-    }
+    merged = {m["name"]: m["average"] for m in of_all_experts(outcome.results)}
     best = max(merged, key=lambda name: merged[name]["accuracy"])
     text = " ".join(summary(outcome.results))
-    assert f"Of {len(merged)} merges on 3 test sets" in text
+    counted = f"{len(merged) - 1} merges of all experts and 1 refined merge"
+    assert f"Of {counted} on 3 test sets" in text
     assert f"{best} is the most accurate" in text
     assert f"{100 * merged[best]['accuracy']:.1f} %" in text
     assert "output, gradient_matching," in text
@@ -189,5 +234,8 @@ def test_bad_input(tmp_path, text):
         (tmp_path / "results.json").write_text(text)
     done = report(tmp_path)
     assert done.returncode == 2
-    assert "results.json" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "results.json: " in done.stderr and len(done.stderr.splitlines()) == 1
+    if text is None:
+        remedy = f"run `merganser run EXPERIMENT.yaml {tmp_path}` to its end first\n"
+        assert done.stderr.endswith(f"results.json: does not exist; {remedy}")
     assert not (tmp_path / "report.html").exists()

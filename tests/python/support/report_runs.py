@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 SETS = ["movie", "amazon", "nyt"]
 EXAMPLES = {"movie": 120, "amazon": 80, "nyt": 100}
 BINS = 15
+PARTS = ("removed", "rest")  # of the sets, in a removal
 # name: kind, strength of the labels' signal, sharpness of the probabilities
 MODELS = {
     "base": ("base", 1.0, 1.0),
@@ -54,7 +55,12 @@ def make(out, *, full=True, seeds=()):
         "experiment": EXPERIMENT,
     }
     if full:
-        together |= {key: runs[0][key] for key in ("comparisons", "removal")}
+        together["comparisons"] = runs[0]["comparisons"]
+        removed = [run["removal"]["models"] for run in runs]
+        together["removal"] = {
+            **runs[0]["removal"],
+            "models": [_over_seeds(same, PARTS) for same in zip(*removed, strict=True)],
+        }
         chosen = [run["sweeps"][0]["chosen"] for run in runs]
         together["sweeps"] = [{**s, "chosen": chosen} for s in runs[0]["sweeps"]]
     return _write(out, together)
@@ -119,7 +125,7 @@ def _make_seed(out, seed, full):
             _sweep(name, random) for name in ("task_arithmetic", "fisher")
         ]
         results["refinements"] = [_refinement()]
-        results["removal"] = _removal()
+        results["removal"] = _removal(random)
     return _write(out, results)
 
 
@@ -250,16 +256,18 @@ def _refinement():
     }
 
 
-def _removal():
-    means = {"accuracy": 0.8, "loss": 0.4, "distance": 0.1}
-    return {
-        "data": "nyt",
-        "from": "target",
-        "models": [
-            {"name": name, "kind": name, "removed": means, "rest": means}
-            for name in ("target", "retrained", "removal")
-        ],
-    }
+def _removal(random):
+    models = [
+        {"name": name, "kind": name}
+        | {
+            part: dict(
+                zip(("accuracy", "loss", "distance"), random.random(3), strict=True)
+            )
+            for part in PARTS
+        }
+        for name in ("target", "retrained", "removal")
+    ]
+    return {"data": "nyt", "from": "target", "models": models}
 
 
 def _stages():
@@ -275,24 +283,27 @@ def _stages():
     ]
 
 
-def _over_seeds(models):
-    """Means and standard errors of one model over seeds."""
+def _over_seeds(models, parts=("average",)):
+    """Means and standard errors of one model over seeds: of some of its entries, and of
+    its sets if it has them."""
 
-    def over(function, parts):
-        return {key: function([part[key] for part in parts]) for key in parts[0]}
+    def over(function, scores):
+        return {key: function([score[key] for score in scores]) for key in scores[0]}
 
     def error(values):
         return float(numpy.std(values, ddof=1) / len(values) ** 0.5)
 
     together = {key: value for key, value in models[0].items() if key != "path"}
-    together["standard_error"] = {"sets": {}}
+    together["standard_error"] = {}
     for function, place in (
         (lambda values: float(numpy.mean(values)), together),
         (error, together["standard_error"]),
     ):
-        place["average"] = over(function, [model["average"] for model in models])
-        place["sets"] = {
-            key: over(function, [model["sets"][key] for model in models])
-            for key in SETS
-        }
+        for part in parts:
+            place[part] = over(function, [model[part] for model in models])
+        if "sets" in models[0]:
+            place["sets"] = {
+                key: over(function, [model["sets"][key] for model in models])
+                for key in SETS
+            }
     return together
