@@ -121,9 +121,7 @@ std::optional<Gap> find_gap(const Experiment& e) {
 void measure_mismatches(Workplace& work, std::vector<ModelResult>& models) {
   MismatchStages stages(work);
   for (ModelResult& model : models) {
-    if (model.kind != "base" && model.kind != "expert") {
-      model.mismatch = stages.measure(model);
-    }
+    model.mismatch = stages.measure(model);
   }
 }
 
