@@ -20,7 +20,7 @@ from ._fisher.forward import Forward
 from ._fisher.model_state import differentiable
 from ._objective.checkpoint import Checkpoint
 from ._objective.groups import GROUPS
-from ._objective.held_out import add_predictions
+from ._objective.held_out import add_predictions, count_held_out
 from ._objective.problem import Problem, Settings
 from ._objective.run import Run
 from ._objective.solvers import SHRINK
@@ -148,7 +148,8 @@ def refine(
             None: 0.9.
         refresh: for "newton": estimate the Fishers again at the start of each step.
         held_out: share of the examples that no step sees: between 0 and 1 (exclusive),
-            at least one example of each task.
+            at least one example of each task. The others must be at least as many as
+            the classes.
         limit: max number of examples per task: a random subset, as in
             `merganser.fisher`.
         seed: random seed for that subset, for the examples held out and for the order
@@ -230,7 +231,8 @@ def refine(
         forward = Forward(carrier.module, loss, dtype)
         labels = "targets='labels'" if targets == "labels" else None
         for task in tasks:
-            check_examples(task, task.examples.kept, forward, labels)
+            held = count_held_out(task, settings.held_out)
+            check_examples(task, task.examples.kept, forward, labels, held)
         if targets == "predictions":
             add_predictions(carrier, forward, tasks)
         carrier.load(start)

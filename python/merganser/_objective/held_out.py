@@ -24,16 +24,25 @@ def add_predictions(carrier: Carrier, forward: Forward, tasks: list[Task]) -> No
                     "is unknown if loss is a function: use 'labels'"
                 )
             batch.soft = forward.loss.mean(outputs, batch)
+            if not bool(batch.soft.isfinite().all()):
+                raise InputError(
+                    f"{task.name}: its predictions on {task.data_name} are not finite"
+                )
 
 
-def split(task: Task, share: float, seed: int) -> tuple[list[Batch], list[Batch]]:
-    """Batches to train on, and batches of a random share that is held out."""
+def count_held_out(task: Task, share: float) -> int:
+    """At least one example, but not all."""
     count = task.examples.used
     if count < 2:
         raise InputError(
             f"{task.data_name} has {count} example, too few to hold one out"
         )
-    held = min(max(1, round(share * count)), count - 1)
+    return min(max(1, round(share * count)), count - 1)
+
+
+def split(task: Task, share: float, seed: int) -> tuple[list[Batch], list[Batch]]:
+    """Batches to train on, and batches of a random share that is held out."""
+    count, held = task.examples.used, count_held_out(task, share)
     generator = torch.Generator().manual_seed(seed)
     is_held = torch.zeros(count, dtype=torch.bool)
     is_held[torch.randperm(count, generator=generator)[:held]] = True

@@ -141,11 +141,16 @@ def read_tasks(
 
 
 def check_examples(
-    task: Task, batches: Iterable[Batch], forward: Forward, labels: str | None
+    task: Task,
+    batches: Iterable[Batch],
+    forward: Forward,
+    labels: str | None,
+    held_out: int = 0,
 ) -> None:
     """Runs the first batch, which determines the loss, and checks the examples.
 
-    labels: what needs them; None: they are not needed.
+    labels: what needs them; None: they are not needed. held_out: how many of the
+    examples are not trained on.
     """
     data = task.data_name
     first = next(iter(batches))
@@ -159,6 +164,11 @@ def check_examples(
         if count is not None and count < classes:
             raise InputError(
                 f"{data} has {count} examples, fewer than the model's {classes} classes"
+            )
+        if count is not None and count - held_out < classes:
+            raise InputError(
+                f"{data}: expected at least {classes} examples to train on, one for "
+                f"each class, got {count} of which {held_out} are held out"
             )
 
 

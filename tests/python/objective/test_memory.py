@@ -119,8 +119,8 @@ from transformers import AutoModelForSequenceClassification
 directory, call = sys.argv[1:]
 load = AutoModelForSequenceClassification.from_pretrained
 model, one, two = (load(f"{directory}/{name}") for name in ("base", "one", "two"))
-ids = torch.tensor([[2], [3], [4]])
-batch = {"input_ids": ids, "labels": torch.tensor([0, 1, 2])}
+ids = torch.tensor([[2], [3], [4], [5]])  # one more than classes, to hold out
+batch = {"input_ids": ids, "labels": torch.tensor([0, 1, 2, 0])}
 data = [[batch], [batch]]
 fisher = f"{directory}/base.safetensors"
 if call == "mismatch":

@@ -651,6 +651,13 @@ def test_bad_models_and_data(shared):
         ],
     )
     refused(r"data\[0\] has 2 examples, fewer than the model's 3 classes", limit=2)
+    few = {k: x[:3] for k, x in shared.data[0][0].items()}
+    refused(
+        r"data\[0\]: expected at least 3 examples to train on, one for each class, got "
+        "3 of which 1 are held out",
+        data=[[few]] * 2,
+        targets="predictions",
+    )
     refused(
         "the objective of the start is not finite",
         start | {"classifier.weight": torch.full((3, 16), 3e38)},
@@ -699,6 +706,18 @@ def test_refuses_fishers_of_other_weights(shared, tmp_path):
         merganser.refine(
             *(base, base, shared.experts, shared.data), base_fisher=fishers[0]
         )
+
+
+def test_refuses_an_expert_whose_predictions_overflow(shared):
+    huge = torch.full((3, 16), 3e38)
+    experts = [
+        shared.experts[0],
+        shared.experts[1].state_dict() | {"classifier.weight": huge},
+    ]
+    arguments = (shared.base.state_dict(), shared.base, experts, shared.data)
+    message = r"^experts\[1\]: its predictions on data\[1\] are not finite$"
+    with pytest.raises(merganser.InputError, match=message):
+        merganser.refine(*arguments, targets="predictions")
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
