@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ._C import Error, InputError
 from ._common.arguments import check_autocast, check_choice, check_count
-from ._common.wrappers import unwrapped
+from ._common.wrappers import parameters_inside, unwrapped
 from ._fisher.batch_mean import BatchMeanSquares
 from ._fisher.batches import Batch, Data
 from ._fisher.forward import Forward
@@ -20,6 +20,7 @@ from ._fisher.model_state import (
     device_of,
     differentiable,
     moved,
+    tensor_hashes,
     weights_hash,
 )
 from ._fisher.partial_sums import PartialSums
@@ -109,8 +110,10 @@ def fisher(
             number of examples in `data`, including those beyond `limit`.
         model_path: directory or file that `model` was loaded from or saved to. Its
             hash is stored in the result, and recipes refuse a Fisher of other weights
-            (`merge` in memory does not check). The names and shapes in the result are
-            the file's, where transformers has others in memory (fused experts).
+            (`merge` in memory does not check; `mismatch`, `refine` and
+            `Posterior.laplace` also compare `tensor_hashes`). The names and shapes in
+            the result are the file's, where transformers has others in memory (fused
+            experts).
         checkpoint: file to which the sums are saved about once a minute. If it exists,
             the run resumes from it, with the same result; the data must come in the
             same order. It is kept after the run.
@@ -158,6 +161,7 @@ def fisher(
         num_examples=num_examples,
     )
     stored = None if model_path is None else Stored.of(model_path, model)
+    hashes = tensor_hashes(dict(parameters_inside(model)))
     with ExitStack() as stack:
         stack.enter_context(differentiable(model))
         home = device_of(model)
@@ -231,6 +235,7 @@ def fisher(
         labels="data" if estimator == "empirical" else "model",
         base_model_hash="" if stored is None else stored.hash,
         task_vector=task_vector,
+        tensor_hashes=hashes,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -35,6 +35,8 @@ class FisherResult(Mapping[str, Tensor]):
             have the model's slope and the base's curvature along the task vector;
             None: not measured.
         scale: what `merganser calibrate` measures; None: not measured.
+        tensor_hashes: hashes of the parameters of the module that `merganser.fisher`
+            took, by name; not saved; empty: unknown.
     """
 
     diagonal: dict[str, Tensor]
@@ -48,6 +50,7 @@ class FisherResult(Mapping[str, Tensor]):
     at: _C.FisherPoint | None = None
     task_vector: _C.TaskVectorStatistics | None = None
     scale: _C.FisherScale | None = None
+    tensor_hashes: dict[str, str] = field(default_factory=dict)
 
     @property
     def H(self) -> dict[str, Tensor]:

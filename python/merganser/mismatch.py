@@ -63,7 +63,8 @@ def mismatch(
         weights: a_t, one per expert or one for all; positive.
         fishers: one per expert, a FisherResult or the path of its file. A Fisher with a
             hash must be of its model's weights, if the model is a path or a module that
-            transformers loaded from a directory.
+            transformers loaded from a directory; one that `merganser.fisher` returned
+            of any model with the same names and dtypes.
         base_fisher: F_0, likewise.
         target: theta*, usually trained jointly. Adds the two sides of
             theta* - theta_TA = -m(theta*) / H_0, with theta_TA = theta_0 + sum_t a_t

@@ -100,7 +100,8 @@ class Posterior:
 
         Raises:
             InputError: a Fisher of another model: its names or shapes differ, or its
-                hash, if `model` is a checkpoint or was loaded from one.
+                hash, if `model` is a checkpoint or was loaded from one, or the tensors
+                of the module that `merganser.fisher` took.
         """
         check_finite("delta", delta)
         mean = read_model(model)

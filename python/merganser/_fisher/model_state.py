@@ -134,6 +134,22 @@ def hash_of(tensors: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def tensor_hashes(tensors: Mapping[str, Any]) -> dict[str, str]:
+    """Hashes by name of each tensor's dtype, shape and at most 2^16 of its values, at
+    equal distances: hashing all would take long on a GPU."""
+    return {
+        name: _sample_hash(x.detach())
+        for name, x in tensors.items()
+        if isinstance(x, Tensor)
+    }
+
+
+def _sample_hash(tensor: Tensor) -> str:
+    step = max(1, -(-tensor.numel() // 2**16))
+    values = hash_of({"": tensor.reshape(-1)[::step]})
+    return f"{tensor.dtype} {list(tensor.shape)} {values}"
+
+
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """dtype of the caller's autocast; None: autocast is off."""
     if not torch.is_autocast_enabled(device.type):

@@ -15,6 +15,7 @@ from .._common.wrappers import parameters_inside, state_inside, unwrapped
 from .._merge.checkpoint import DTYPES, decode, read_state
 from .._merge.states import memory_of, some
 from ..fisher_result import FisherResult, may_belong_to
+from .model_state import tensor_hashes
 
 # Names in old files of BERT, which transformers changes as it reads them.
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
@@ -89,10 +90,24 @@ class Stored:
         return {self._stored_names.get(n, n): values for n, values in diagonal.items()}
 
 
-def is_of_other_model(fisher: FisherResult, model: Any) -> bool:
-    """True if a Fisher is known to be that of other weights than a model's, by hash."""
-    return bool(fisher.base_model_hash) and not may_belong_to(
-        fisher, content_hash_of(model)
+def is_of_other_model(
+    fisher: FisherResult, model: Any, state: Mapping[str, Tensor] | None = None
+) -> bool:
+    """True if a Fisher is known to be that of other weights than a model's: by hashes
+    of checkpoints or, where one is unknown, by those of tensors.
+
+    state: the model's tensors; None: not compared. Those of other names or dtypes are
+    unknown.
+    """
+    if fisher.base_model_hash and (content_hash := content_hash_of(model)):
+        return not may_belong_to(fisher, content_hash)
+    if not fisher.tensor_hashes or state is None:
+        return False
+    same = {n: x for n, x in state.items() if n in fisher.tensor_hashes}
+    return any(
+        found != fisher.tensor_hashes[name]
+        for name, found in tensor_hashes(same).items()
+        if found.split(" ")[0] == fisher.tensor_hashes[name].split(" ")[0]
     )
 
 

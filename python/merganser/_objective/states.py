@@ -126,7 +126,7 @@ class Carrier:
     ) -> Tensors:
         """H = N F by trainable parameter, finite and not negative. Without a Fisher
         (frozen, when it was estimated) a parameter must be equal in all models."""
-        if is_of_other_model(found, model):
+        if is_of_other_model(found, model, state):
             raise InputError(f"{label} is the Fisher of other weights than its model's")
         parts = [Part(label, x) for x in (state, *others)]
         part = assigned(found, label, Part(label, state), parts)

@@ -40,7 +40,7 @@ def read_fishers(
     """The Fishers of a model, and of its base if given, checked to fit the model and
     its tensors, `mean`."""
     fishers = [load_fisher(f) for f in (fisher, base_fisher) if f is not None]
-    if is_of_other_model(fishers[0], model):
+    if is_of_other_model(fishers[0], model, mean):
         raise InputError("fisher belongs to a different model: its hash differs")
     names = sorted(fishers[0].keys() ^ fishers[-1].keys())
     if names:

@@ -499,7 +499,31 @@ def test_fisher_of_other_weights_than_a_module(tmp_path):
         merganser.Posterior.laplace(base, other)
     with torch.no_grad():
         base.classifier.bias.add_(1)  # trained further: in no directory
+    own.tensor_hashes = other.tensor_hashes = {}  # as from files
     run([other], other)
+
+
+def test_fisher_of_other_weights_in_memory(problem):
+    """FisherResults know the tensors of modules without a directory."""
+    of_models = {
+        model: merganser.fisher(model, data, loss="regression")
+        for model, data in zip(
+            (problem.base, *problem.experts),
+            (problem.data[0], *problem.data),
+            strict=True,
+        )
+    }
+    of_base, *fishers = of_models.values()
+    named = {"m": problem.target}
+    run(problem, named, fishers=fishers, base_fisher=of_base)
+    message = r"^{} is the Fisher of other weights than its model's$"
+    with pytest.raises(merganser.InputError, match=message.format(r"fishers\[0\]")):
+        run(problem, named, fishers=fishers[::-1], base_fisher=of_base)
+    with pytest.raises(merganser.InputError, match=message.format("base_fisher")):
+        run(problem, named, fishers=fishers, base_fisher=fishers[0])
+    # Tensors of another dtype, of other names and those of files are not compared.
+    problem.experts = [copy.deepcopy(model).float() for model in problem.experts]
+    run(problem, named, fishers=fishers[::-1], base_fisher=of_base)
 
 
 def test_base_must_be_a_module(problem):

@@ -288,6 +288,17 @@ def file_bytes(header, data):
     return len(header).to_bytes(8, "little") + header + data
 
 
+def test_laplace_refuses_the_fisher_of_another_module():
+    torch.manual_seed(0)
+    model, other = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    fisher = merganser.fisher(model, [torch.randn(4, 2)], loss="classification")
+    for given in (model, model.state_dict(), copy.deepcopy(other).double()):
+        Posterior.laplace(given, fisher)  # the last one's dtype differs: unknown
+    for given in (other, other.state_dict()):
+        with pytest.raises(InputError, match="^fisher belongs to a different model"):
+            Posterior.laplace(given, fisher)
+
+
 # The bytes of tests/cpp/fisher/test_posterior.cpp, which C++ also reads and writes.
 FILES = {
     "model.safetensors": file_bytes(
