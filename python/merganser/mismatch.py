@@ -59,14 +59,14 @@ def mismatch(
         experts: theta_t, a list of models: modules, state dicts or paths of
             checkpoints, with the base's names and shapes.
         data: one data set per expert, as `merganser.fisher` takes them, with labels.
-        candidates: models by name, or a list of models.
+        candidates: models by name, or a list of models; none is needed with a target.
         weights: a_t, one per expert or one for all; positive.
         fishers: one per expert, a FisherResult or the path of its file. A Fisher with a
             hash must be of its model's weights, if the model is a path or a module that
             transformers loaded from a directory; one that `merganser.fisher` returned
             of any model with the same names and dtypes.
         base_fisher: F_0, likewise.
-        target: theta*, usually trained jointly. Adds the two sides of
+        target: theta*, usually trained jointly. Adds its mismatch and the two sides of
             theta* - theta_TA = -m(theta*) / H_0, with theta_TA = theta_0 + sum_t a_t
             (theta_t - theta_0): equal where the base's loss is quadratic with the
             diagonal Hessian H_0. Needs base_fisher.
@@ -98,6 +98,8 @@ def mismatch(
     if target is not None and base_fisher is None:
         raise InputError("target needs base_fisher, as the identity divides by H_0")
     named = _named(candidates)
+    if not named and target is None:
+        raise InputError("candidates must have at least one model")
     carrier = Carrier(carrier_of(base, *experts))
     with differentiable(carrier.module), carrier:
         origin = carrier.read(base, "base")
@@ -132,7 +134,9 @@ def mismatch(
             check_examples(task, task.examples.read(), forward, "mismatch")
         run = Mismatches(carrier, origin, tasks, h0, forward, progress)
         found = {n: run.measure(n, state, groups) for n, state in models.items()}
-        identity = None if goal is None else run.identity(goal)
+        at_target, identity = None, None
+        if goal is not None:
+            at_target, identity = run.measure_target(goal, groups)
         zero = run.count_without_h0()
     return MismatchResult(
         found,
@@ -140,6 +144,7 @@ def mismatch(
         {task.name: task.examples.used for task in tasks},
         zero,
         identity,
+        at_target,
     )
 
 
@@ -156,6 +161,4 @@ def _named(candidates: Any) -> dict[str, Model]:
     else:
         given = type(candidates).__name__
         raise InputError(f"candidates must be models by name or a list, not {given}")
-    if not named:
-        raise InputError("candidates must have at least one model")
     return named

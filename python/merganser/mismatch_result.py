@@ -45,6 +45,7 @@ class MismatchResult(Mapping[str, CandidateMismatch]):
         examples: numbers of examples used, by task.
         target: both sides of the identity at the target, theta* - theta_TA and
             -m(theta*) / H_0, over the coordinates with H_0 > 0; None without a target.
+        at_target: the target's mismatch; None without a target.
     """
 
     candidates: dict[str, CandidateMismatch]
@@ -52,6 +53,7 @@ class MismatchResult(Mapping[str, CandidateMismatch]):
     examples: dict[str, int]
     parameters_without_h0: int | None = None
     target: Difference | None = None
+    at_target: CandidateMismatch | None = None
 
     def __getitem__(self, name: str) -> CandidateMismatch:
         return self.candidates[name]
@@ -67,12 +69,16 @@ class MismatchResult(Mapping[str, CandidateMismatch]):
         return json.dumps(asdict(self), indent=2)
 
     def table(self) -> str:
-        """The norms as text, a row per candidate, task and group; below them how many
-        parameters H_0 leaves out, and the sides of the target's identity."""
+        """The norms as text, a row per candidate (the target, theta*, is the last one),
+        task and group; below them how many parameters H_0 leaves out, and the sides of
+        the target's identity."""
         rows = [["model", "part", "mismatch", "explained", "rest"]]
         if self.parameters_without_h0 is not None:
             rows[0] += [f"{part}, 1/H0" for part in rows[0][2:]]
-        for name, found in self.candidates.items():
+        measured = list(self.candidates.items())
+        if self.at_target is not None:
+            measured.append(("theta*", self.at_target))
+        for name, found in measured:
             parts = {"total": found.total, **found.tasks, **found.groups}
             rows += [[name, part, *self._cells(x)] for part, x in parts.items()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

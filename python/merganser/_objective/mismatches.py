@@ -49,6 +49,19 @@ class Mismatches:
         return count
 
     def measure(self, label: str, state: State, groups: str) -> CandidateMismatch:
+        return self._measure(label, state, groups)[0]
+
+    def measure_target(
+        self, goal: State, groups: str
+    ) -> tuple[CandidateMismatch, Difference]:
+        """The target's mismatch, and both sides of its identity."""
+        found, total = self._measure("target", goal, groups)
+        return found, compare(self._sides(total, goal))
+
+    def _measure(
+        self, label: str, state: State, groups: str
+    ) -> tuple[CandidateMismatch, Tensors]:
+        """The norms of a mismatch, and the mismatch in total."""
         whole = group_names(self._carrier.parameters, "global")
         total = zeros(self._carrier.parameters)
 
@@ -61,17 +74,10 @@ class Mismatches:
         tasks = {task.name: add(t, task) for t, task in enumerate(self._tasks)}
         in_total = self._norms(total, self._tasks, state, whole)["all"]
         if groups == "global":
-            return CandidateMismatch(in_total, tasks)
+            return CandidateMismatch(in_total, tasks), total
         group_of = group_names(self._carrier.parameters, groups)
         by_group = self._norms(total, self._tasks, state, group_of)
-        return CandidateMismatch(in_total, tasks, by_group)
-
-    def identity(self, goal: State) -> Difference:
-        total = zeros(self._carrier.parameters)
-        for t in range(len(self._tasks)):
-            for name, x in self._mismatch(t, "target", goal).items():
-                total[name] += x
-        return compare(self._sides(total, goal))
+        return CandidateMismatch(in_total, tasks, by_group), total
 
     def _sides(self, total: Tensors, goal: State) -> Iterator[tuple[Tensor, Tensor]]:
         assert self._h0 is not None  # checked with the arguments

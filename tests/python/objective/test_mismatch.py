@@ -53,7 +53,11 @@ def mismatch_loop(problem, t, model):
 
 def test_identity_at_the_target(problem):
     found = run(problem, {"target": problem.target}, target=problem.target)
+    assert found.at_target == found["target"]
+    alone = run(problem, {}, target=problem.target)
+    assert len(alone) == 0 and alone.at_target == found["target"]
     sides = found.target
+    assert sides == alone.target
     assert sides.left_norm > 0.1
     assert sides.difference_norm <= 1e-10 * sides.left_norm
     assert abs(sides.cosine - 1) < 1e-10
@@ -283,6 +287,10 @@ def test_table_and_json(problem):
     assert lines[0].count("1/H0") == 3
     with_target = run(problem, {"one": random_model()}, target=problem.target)
     assert f"cosine {with_target.target.cosine:.4f}." in str(with_target)
+    lines_of_target = str(with_target).splitlines()[4:7]
+    assert all(line.startswith("theta*  ") for line in lines_of_target)
+    norm = with_target.at_target.total.mismatch.norm
+    assert f"{norm:.4g}" in lines_of_target[0]
     assert f"{found['two'].total.mismatch.norm:.4g}" in lines[4]
     saved = json.loads(found.to_json())
     assert saved["candidates"]["one"]["total"]["rest"]["norm"] == (
