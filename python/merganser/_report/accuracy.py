@@ -28,8 +28,9 @@ def plot_accuracy(
     """Plots the accuracies (%) of all models, a panel per test set and one for their
     average, with a line for the accuracy of the base; over several seeds with standard
     errors. The frequency of the most frequent label is under each panel, with a line
-    where it is near the accuracies. Models that are no better than it on average would
-    leave no room for the others and are only named.
+    where it is near the accuracies. Models hardly better than it on average (by at most
+    a fifth of what the best model is) would leave no room for the others and are only
+    named.
 
     `results` is the content of a results.json; `sets` selects panels ("average" is
     one); the figure is written to `path` if given.

@@ -47,8 +47,8 @@ def plot_mismatch(
 ) -> Figure:
     """Plots the average test error (%) over the gradient mismatch, which training data
     alone give: a point per model that has one, a panel per norm. Merges of some of the
-    experts only are in `plot_growing`; models no better than the most frequent label
-    would leave no room for the others and are named in place of a point.
+    experts only are in `plot_growing`; models hardly better than the most frequent
+    label would leave no room for the others and are named in place of a point.
 
     A better method has both smaller (Daheim et al., figure 1, right). The titles have
     Spearman's correlations of the merges' mismatch with their error and loss.

@@ -45,11 +45,16 @@ def candidates(results: dict[str, Any]) -> list[Model]:
 
 
 def useful(results: dict[str, Any]) -> list[Model]:
-    """Models better on average than the most frequent label of each set, or all models
-    if none is. Figures leave the others out, which would stretch their axes."""
-    chance = majority(results, AVERAGE)
+    """Models clearly better on average than the most frequent label of each set: by
+    more than a fifth of what the best model is. All models if none is better. Figures
+    leave the others out, which would stretch their axes."""
     models = results["models"]
-    return [m for m in models if scores(m, AVERAGE)["accuracy"] > chance] or models
+    chance = majority(results, AVERAGE)
+    best = max(scores(m, AVERAGE)["accuracy"] for m in models)
+    if best <= chance:
+        return models
+    least = chance + (best - chance) / 5
+    return [m for m in models if scores(m, AVERAGE)["accuracy"] > least]
 
 
 def lacks_experts(results: dict[str, Any], model: Model) -> bool:

@@ -135,7 +135,7 @@ def names_of_hidden(hidden: Sequence[str], inches: float, size: float) -> str:
     if not hidden:
         return ""
     names = ", ".join(hidden)
-    note = f"not shown, no better than the most frequent label: {names}"
+    note = f"not shown, hardly better than the most frequent label: {names}"
     # A character is half as wide as high on average, with some room.
     return textwrap.fill(note, int(inches * 72 / (0.55 * size)))
 
