@@ -37,10 +37,12 @@ def linearize(model: Model) -> Model:
     frozen here, and buffers, are constants. A linearization needs a deterministic
     function: theta_0's model runs in eval mode, so there is no dropout, and attention
     by torch's unfused formula, since the fused kernels have no forward-mode
-    derivatives. Memory: theta_0 is a second copy of the parameters.
+    derivatives. Memory: theta_0 and, during a step, theta - theta_0 are copies of the
+    parameters in addition to theta.
 
     Args:
-        model: any module; it is copied and stays unchanged. Wrappers (torch.compile,
+        model: any module; it is copied and stays unchanged, so that its memory is
+            needed as long as the caller refers to it. Wrappers (torch.compile,
             DataParallel, DDP) are left out.
 
     Raises:

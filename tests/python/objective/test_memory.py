@@ -1,6 +1,7 @@
 """The copies of the parameters that the documents state, from peak memory."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -93,10 +94,14 @@ def experts(directory):
 
 
 def mismatch(directory):
-    yield from (command.executable(), "mismatch", "--base", directory / "base", "-q")
-    yield from ("--base-fisher", directory / "base.safetensors", *experts(directory))
-    yield from ("--model", directory / "one", "--model", directory / "two")
-    yield from ("--batch-size", 1)
+    """The base is also both experts, as its Fisher is known."""
+    base, fisher = directory / "base", directory / "base.safetensors"
+    yield from (command.executable(), "mismatch", "--base", base, "-q")
+    yield from ("--base-fisher", fisher, "--batch-size", 1)
+    for _ in EXPERTS:
+        yield from ("--expert", base, "--data", directory / "base.jsonl")
+        yield from ("--fisher", fisher)
+    yield from ("--model", directory / "one", "--target", directory / "two")
 
 
 def subspace(directory):
@@ -105,7 +110,18 @@ def subspace(directory):
     yield from ("--out", directory / "subspace.safetensors", "--batch-size", 1)
 
 
-@pytest.mark.parametrize("arguments, stated", [(mismatch, T + 7), (subspace, T + 6)])
+def refine(directory):
+    out = directory / "refined"
+    shutil.rmtree(out, ignore_errors=True)
+    yield from (command.executable(), "refine", "--base", directory / "base", "-q")
+    yield from ("--base-fisher", directory / "base.safetensors", *experts(directory))
+    yield from ("--model", directory / "one", "--out", out, "--steps", 2)
+    yield from ("--batch-size", 1, "--solver", "subspace")
+
+
+@pytest.mark.parametrize(
+    "arguments, stated", [(mismatch, T + 8), (subspace, T + 6), (refine, T + 8)]
+)
 def test_of_a_command(directories, arguments, stated):
     """One more while a model is read."""
     found = copies(directories, arguments)
