@@ -22,7 +22,9 @@ BASE = 20
 def folder(tmp_path_factory):
     """A base, two experts with other weights, their data and the executable's file."""
     folder = tmp_path_factory.mktemp("subspace")
-    training_inputs.make_experts(folder, TASKS, BASE)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # the same base whatever tests ran before
+        training_inputs.make_experts(folder, TASKS, BASE)
     command.run(
         *("subspace", "--base", folder / "base", "--base-data", folder / "base.jsonl"),
         *(
