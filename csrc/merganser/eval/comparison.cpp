@@ -79,8 +79,10 @@ class ResampledSet {
   explicit ResampledSet(const SetComparison& set)
       : outcomes_(set.outcomes.rbegin(), set.outcomes.rend()) {
     // The most frequent outcome is no difference: what the others leave.
-    std::ranges::stable_partition(
-        outcomes_, [](const auto& item) { return item.first.more != 0; });
+    std::stable_partition(
+        outcomes_.begin(), outcomes_.end(), [](const auto& item) {
+          return item.first.more != 0;
+        });
     for (const auto& [outcome, count] : outcomes_) {
       texts_ += count;
     }

@@ -1,10 +1,10 @@
 #pragma once
 
-#include <compare>
 #include <cstdint>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "merganser/base/api.h"
@@ -30,7 +30,9 @@ struct SetComparison {
   struct Outcome {
     int64_t examples = 1;
     int64_t more = 0;
-    auto operator<=>(const Outcome&) const = default;
+    bool operator<(const Outcome& other) const {
+      return std::tie(examples, more) < std::tie(other.examples, other.more);
+    }
   };
   std::map<Outcome, int64_t> outcomes; // numbers of texts
   int64_t examples = 0;

@@ -162,7 +162,7 @@ std::string run_seeds(
   results["output"] = outputs;
   add_stages(results, numbers, seeds, runner);
   results["experiment"] = experiment.text;
-  const std::string json = json_text(results, 2);
+  std::string json = json_text(results, 2);
   write_file(out / layout::kResults, json + "\n");
   return json;
 }

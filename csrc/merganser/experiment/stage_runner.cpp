@@ -22,7 +22,7 @@ constexpr const char* kState = ".stages";
 // Creates the directory of the runner's own state. Stages remove stale outputs,
 // so a directory with other contents is rejected.
 fs::path prepare(const fs::path& folder) {
-  const fs::path state = folder / kState;
+  fs::path state = folder / kState;
   if (fs::exists(folder) && !fs::exists(state) &&
       !(fs::is_directory(folder) && fs::is_empty(folder))) {
     throw InputError(fmt::format(
