@@ -43,10 +43,23 @@ _STATE = re.compile(r"(?:^|\.)state\.(.+)\.([^.]+)$")
 _GROUPS = re.compile(r"(?:^|\.)param_groups(?:$|\.)")
 
 
+def _member(owner: Any, name: str) -> Inert:
+    """Stands for getattr, by which some versions of Python store an enumeration's
+    member (3.11.0 to 3.11.3)."""
+    if owner is not Inert:
+        raise InputError(
+            f"contains getattr of {owner!r} and {name!r}; expected the metadata of a "
+            "distributed checkpoint, and nothing else is read, as it could run code"
+        )
+    return Inert()
+
+
 class _MetadataUnpickler(pickle.Unpickler):
     """Creates Inert in place of the classes above, and of no others."""
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("builtins", "getattr"):
+            return _member
         if module == "torch":
             found = getattr(torch, name, None)
             if isinstance(found, torch.dtype):

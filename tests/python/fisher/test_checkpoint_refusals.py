@@ -1,6 +1,7 @@
 """What merganser fisher --from-checkpoint refuses: one sentence, exit code 2, nothing
 executed and nothing written."""
 
+import io
 import os
 import pickle
 import subprocess
@@ -12,8 +13,11 @@ import optimizer_files
 import pytest
 import torch
 from merganser import InputError
+from merganser._checkpoint.distributed import _MetadataUnpickler
+from merganser._checkpoint.loading import Inert
 from optimizer_files import make_state
 from torch import nn
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
 
 
 class Code:
@@ -163,6 +167,27 @@ def test_code_in_a_distributed_value(refused, tmp_path):
     optimizer_files.write_distributed(tmp_path / "run", make_state(), wrap)
     refused("contains .*mkdir")
     assert not marker.exists()
+
+
+class OfGetattr:
+    """Pickled as Python 3.11.0 to 3.11.3 store a member of an enumeration."""
+
+    def __init__(self, *arguments):
+        self.arguments = arguments
+
+    def __reduce__(self):
+        return getattr, self.arguments
+
+
+def test_getattr_in_metadata_takes_members_only():
+    """It stands for enumerations, and calls nothing."""
+    read = lambda x: _MetadataUnpickler(io.BytesIO(pickle.dumps(x))).load()  # noqa: E731
+    assert isinstance(read(OfGetattr(_MEM_FORMAT_ENCODING, "__init__")), Inert)
+    for owner in ("text", 1.5, [], torch.float32):
+        with pytest.raises(merganser.InputError, match="contains getattr of"):
+            read(OfGetattr(owner, "__class__"))
+    with pytest.raises(merganser.InputError, match="contains posix.system"):
+        read(OfGetattr(os.system, "__call__"))
 
 
 @pytest.mark.parametrize("stage", [2, 3])

@@ -249,9 +249,10 @@ def test_proximal_refuses_the_fisher_of_another_model(tmp_path):
     make_proximal(tmp_path)
     make_earlier(tmp_path)
     f0, f1 = (tmp_path / f"{name}.safetensors" for name in ("f0", "f1"))
-    for files in (f1, [f1, f1]):
-        with pytest.raises(merganser.InputError, match="f1.safetensors.*another model"):
-            train(tmp_path, proximal=files)
+    with pytest.raises(merganser.InputError, match="f1.safetensors.*another model"):
+        train(tmp_path, proximal=f1)
+    with pytest.raises(merganser.InputError, match="f1.safetensors is given twice"):
+        train(tmp_path, proximal=[f1, f1])
     train(tmp_path, proximal=[f1, f0])
 
 
