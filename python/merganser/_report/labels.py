@@ -22,6 +22,7 @@ _PLACES: list[_Place] = [
 ]
 _GAP = 3  # points between names in a line, so that two do not read as one
 _PASSES = 3  # a name can give way to those placed after it
+_ORDERS = 8  # of placing names, until nothing is covered
 
 
 class _Label(NamedTuple):
@@ -65,15 +66,14 @@ def label_points(
         for point, name in zip(points, names, strict=True)
     ]
     sizes = [note.get_window_extent(renderer).size for note in notes]
-    labels: dict[int, _Label] = {}
-    for number in [*range(len(notes))] * _PASSES:
-        others = [label for n, label in labels.items() if n != number]
-        tried = _labels(centres, number, sizes[number], pixels)
-        costs = [
-            (_cost(label, others, marks, number, room, pixels), place)
-            for place, label in enumerate(tried)
-        ]
-        labels[number] = tried[min(costs)[1]]  # the nearest one of the cheapest
+    tried = [_labels(centres, n, size, pixels) for n, size in enumerate(sizes)]
+    found = []
+    for first in range(min(_ORDERS, len(notes))):
+        order = [*range(first, len(notes)), *range(first)]
+        found.append(_arranged(order, tried, marks, room, pixels))
+        if found[-1][0] == 0:
+            break
+    _, labels = min(found, key=lambda pair: pair[0])
     for number, label in labels.items():
         x, y, side = label.place
         notes[number].set_position((x, y))
@@ -88,6 +88,28 @@ def label_points(
                 arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": colour},
                 in_layout=False,
             )
+
+
+def _arranged(
+    order: list[int],
+    tried: list[list[_Label]],
+    marks: list[Bbox],
+    room: Bbox,
+    pixels: float,
+) -> tuple[float, dict[int, _Label]]:
+    """Places one name after the other; the cost of all, and the place of each."""
+    labels: dict[int, _Label] = {}
+    costs = dict.fromkeys(order, 0.0)
+    for number in order * _PASSES:
+        others = [label for n, label in labels.items() if n != number]
+        best = None
+        for label in tried[number]:
+            cost = _cost(label, others, marks, number, room, pixels)
+            if best is None or cost < best:
+                best, labels[number], costs[number] = cost, label, cost
+            if cost == 0:
+                break  # the others are further away
+    return sum(costs.values()), labels
 
 
 def _labels(

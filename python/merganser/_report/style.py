@@ -141,9 +141,9 @@ def names_of_hidden(hidden: Sequence[str], inches: float, size: float) -> str:
 
 
 def scale(axis: Axes, values: Sequence[float]) -> None:
-    """A logarithmic x axis with 1, 2, 5, ... where values span a factor of 8."""
+    """A logarithmic x axis with 1, 2, 5, ... where values span a factor of 5."""
     low, high = min(values), max(values)
-    if low <= 0 or high < 8 * low:
+    if low <= 0 or high < 5 * low:
         return
     axis.set_xscale("log")
     ticks = [digit * 10.0**power for power in range(-9, 10) for digit in (1, 2, 5)]
