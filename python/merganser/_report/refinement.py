@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -21,8 +22,8 @@ def plot_refinement(
 ) -> Figure:
     """Plots the objectives of a refinement, on the examples of the steps and on those
     held out, over its steps, with the numbers of both; where the objective has a
-    proximal term, also the loss held out, which is the objective without it; a vertical
-    line marks the step that was kept.
+    proximal term of over 1 % of it, also the loss held out, which is the objective
+    without it; a vertical line marks the step that was kept.
 
     `report` is that of `merganser.refine`, of `merganser refine --json`, or an entry of
     `refinements` in results.json; or several of them by name, a panel each.
@@ -51,7 +52,7 @@ def _labels(reports: list[Report]) -> dict[str, str]:
         labels["objective"] = f"{count[0]} {labels['objective']}"
         labels["held_out"] = f"{count[1]} {labels['held_out']}"
     steps = [step for report in reports for step in _steps(report)]
-    if any(step.get("held_out_loss") not in (None, step["held_out"]) for step in steps):
+    if any(step.get("held_out_loss", inf) < 0.99 * step["held_out"] for step in steps):
         labels["held_out_loss"] = f"{labels['held_out']}, loss alone"
     return labels
 

@@ -284,6 +284,21 @@ def test_refinement_is_per_example(results, weight):
     assert axis.get_ylabel() == "objective per example, nats"
 
 
+@pytest.mark.parametrize("part", [1, 0.995, 0.9])
+def test_refinement_with_a_proximal_term(results, part):
+    """The loss has a line of its own where it is visibly below the objective."""
+    steps = dict(results["refinements"][0])
+    steps["steps"] = [
+        {**s, "held_out_loss": part * s["held_out"]} for s in steps["steps"]
+    ]
+    drawn = lines(report.plot_refinement(steps).axes[0])
+    expected = [[s["step"], s["held_out_loss"]] for s in steps["steps"]]
+    assert ("examples held out, loss alone" in drawn) == (part == 0.9)
+    if part == 0.9:
+        found = drawn["examples held out, loss alone"]
+        assert found == pytest.approx(numpy.array(expected))
+
+
 def test_refinements_in_one_figure(results):
     """A panel each; the legend has the numbers of examples that all of them have."""
     one = dict(results["refinements"][0])
