@@ -95,8 +95,7 @@ void check_count(
 
 void check_merge(const TensorMerge& merge) {
   TORCH_CHECK(
-      merge.method >= 0 &&
-          merge.method <= static_cast<int64_t>(kLastOpFormula),
+      merge.method >= 0 && merge.method <= static_cast<int64_t>(kLastOpFormula),
       "merge: unknown method number ",
       merge.method);
   const MethodInfo& method = method_of(static_cast<MergeFormula>(merge.method));
