@@ -50,7 +50,10 @@ MismatchStages::MismatchStages(Workplace& work) : work_(work) {}
 MismatchStages::~MismatchStages() = default;
 
 std::string MismatchStages::measure(const ModelResult& model) {
-  const ObjectiveOptions options = joint_objective(work_);
+  ObjectiveOptions options = joint_objective(work_);
+  if (const int64_t limit = work_.experiment.mismatch_limit; limit > 0) {
+    options.limit = limit;
+  }
   const std::filesystem::path folder = work_.in(model.path.string());
   const auto role = model.kind == "target" ? MismatchMeter::Role::kTarget
                                            : MismatchMeter::Role::kCandidate;

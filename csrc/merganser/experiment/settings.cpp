@@ -152,6 +152,15 @@ void parse_output(const YamlValue& output, Experiment& experiment) {
   output.fail(fmt::format("unknown merge '{}'", experiment.output));
 }
 
+// true, false or {limit: N}
+void parse_mismatch(const YamlValue& value, Experiment& experiment) {
+  experiment.mismatch = value.is_mapping() || value.boolean();
+  if (value.is_mapping()) {
+    value.expect_keys({"limit"});
+    experiment.mismatch_limit = value.at("limit").integer(1);
+  }
+}
+
 } // namespace
 
 size_t Experiment::find_data(const YamlValue& name) const {
@@ -254,7 +263,7 @@ Experiment Experiment::load(
     }
   }
   if (const auto mismatch = root.find("mismatch")) {
-    experiment.mismatch = mismatch->boolean();
+    parse_mismatch(*mismatch, experiment);
   }
   parse_merges(root, experiment);
   parse_output(root.at("output"), experiment);

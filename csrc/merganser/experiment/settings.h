@@ -70,7 +70,10 @@ struct MERGANSER_API Experiment {
   std::vector<ExperimentTarget> targets; // further ones
   FisherOptions fisher;
   std::vector<ExperimentMerge> merges;
-  bool mismatch = false; // measure the gradient mismatch of target and merges
+  // Measures the gradient mismatch of target and merges, on at most `limit`
+  // examples of each expert (-1: those of the experts' Fishers).
+  bool mismatch = false;
+  int64_t mismatch_limit = -1;
   std::vector<ExperimentRefinement> refinements;
   std::optional<ExperimentRemoval> removal;
   std::string output; // name of the merge that is the result

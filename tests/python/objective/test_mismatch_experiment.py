@@ -48,8 +48,8 @@ def test_results(experiment):
     assert float(cells[1]) == pytest.approx(mismatch["h0_inverse_norm"], rel=1e-3)
 
 
-def test_equals_the_command(experiment):
-    folder, _ = experiment
+def expect_the_commands(folder, limit):
+    """The results of `linear` are those of the command with so many examples."""
     out = folder / "out"
     arguments = ["--base", out / "models/base"]
     arguments += ["--base-fisher", out / "fishers/base.safetensors"]
@@ -58,7 +58,7 @@ def test_equals_the_command(experiment):
         arguments += ["--data", folder / f"{name}-train.jsonl"]
         arguments += ["--fisher", out / f"fishers/{name}.safetensors"]
     arguments += ["--model", out / "merges/linear/model"]
-    arguments += ["--limit", 20, "--seed", 3, "--max-length", 12, "--json", "-q"]
+    arguments += ["--limit", limit, "--seed", 3, "--max-length", 12, "--json", "-q"]
     total = json.loads(run("mismatch", *arguments).stdout)["models"][0]["total"]
     results = json.loads((out / "results.json").read_text())
     (linear,) = (m for m in results["models"] if m["name"] == "linear")
@@ -67,15 +67,28 @@ def test_equals_the_command(experiment):
         assert total[key]["norm"] == pytest.approx(expected, rel=1e-6)
 
 
+def test_equals_the_command(experiment):
+    folder, _ = experiment
+    expect_the_commands(folder, limit=20)
+
+
 def test_the_next_run_is_cached(experiment):
     folder, _ = experiment
     again = run("run", folder / "experiment.yaml", folder / "out")
     assert " done in " not in again.stderr
 
 
-def test_mismatch_is_true_or_false(tmp_path):
+def test_limit(experiment):
+    folder, _ = experiment
+    limited = ["--set", "mismatch={limit: 7}", "-q"]
+    run("run", folder / "experiment.yaml", folder / "out", *limited)
+    expect_the_commands(folder, limit=7)
+
+
+@pytest.mark.parametrize("value", ["some", "{}", "{limit: 0}", "{limit: 2, of: 3}"])
+def test_other_values_are_refused(tmp_path, value):
     path = tiny_experiment.make(tmp_path)
-    path.write_text(path.read_text() + "mismatch: some\n")
+    path.write_text(path.read_text() + f"mismatch: {value}\n")
     done = run("run", path, tmp_path / "out", check=False)
     assert done.returncode == 2
     assert "mismatch" in done.stderr
