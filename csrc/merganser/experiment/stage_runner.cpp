@@ -47,16 +47,15 @@ struct Stamp {
   double seconds = 0;
 
   static Stamp load(const fs::path& path) {
-    Stamp stamp;
-    if (fs::exists(path)) {
-      try {
-        const Json json = parse_json(read_file(path));
-        stamp = {json.at("inputs"), json.at("output"), json.at("seconds")};
-      } catch (const Json::exception&) {
-        // A damaged stamp counts as none.
-      }
+    if (!fs::exists(path)) {
+      return {};
     }
-    return stamp;
+    try {
+      const Json json = parse_json(read_file(path));
+      return {json.at("inputs"), json.at("output"), json.at("seconds")};
+    } catch (const Json::exception&) {
+      return {}; // a damaged stamp counts as none
+    }
   }
 
   void save(const fs::path& path) const {
