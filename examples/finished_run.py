@@ -30,9 +30,10 @@ class FinishedRun:
         self.out = HERE.parent / "out" / name
         file = self.out / "results.json"
         if not file.exists():
+            run = name.partition("/")[0]  # without the directory of a seed
             raise FileNotFoundError(
                 f"out/{name}/results.json does not exist: run scripts/demo, or "
-                f"merganser run examples/{name}.yaml out/{name}"
+                f"merganser run examples/{run}.yaml out/{run}"
             )
         self.results = json.loads(file.read_text())
         self.experiment = yaml.safe_load(self.results["experiment"])

@@ -5,7 +5,8 @@ calls it.
 
 NOTEBOOK: all of examples/, which keep their outputs in them. With --full, those that
 have the switch `FULL = False`, with True in its place; they need a finished run of
-their experiment and are kept in docs/notebooks/.
+their experiment and are kept in docs/notebooks/. Without names, --full leaves out those
+whose experiment has not run.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parents[1]
 FULL = ROOT / "docs" / "notebooks"
@@ -74,7 +76,13 @@ def main():
             continue
         if arguments.full:
             turn_on(notebook)
-        run(notebook, path.parent)
+        try:
+            run(notebook, path.parent)
+        except CellExecutionError as error:
+            if arguments.notebooks or error.ename != "FileNotFoundError":
+                raise
+            print(f"{path}: left out: {error.evalue}")
+            continue
         if arguments.full:
             relink(notebook, path.parent, FULL)
             path = FULL / path.name
