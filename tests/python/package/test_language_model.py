@@ -1,0 +1,77 @@
+"""The benchmark and the notebook of a language model, on one of 16 dimensions."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+import tiny_language_model
+from repository import ROOT
+
+BENCHMARK = ROOT / "benchmarks/language_model.py"
+NOTEBOOK = ROOT / "examples/08_language_model.ipynb"
+if not NOTEBOOK.exists():
+    pytest.skip(
+        "no examples: the tests run away from their clone", allow_module_level=True
+    )
+SMALLER = {
+    "TRAIN_TEXTS = 96": "TRAIN_TEXTS = 24",
+    "FISHER_TEXTS = 16": "FISHER_TEXTS = 8",
+    "TEST_TEXTS = 48": "TEST_TEXTS = 12",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*(rho is|too few examples|no Gram matrices)")
+def test_benchmark(tmp_path, monkeypatch, capsys):
+    """Every merge and removal has a row, which a second call keeps."""
+    monkeypatch.syspath_prepend(str(BENCHMARK.parent))
+    spec = importlib.util.spec_from_file_location("language_model", BENCHMARK)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sets = ("imdb", "yelp", "agnews", "toxic", "amazon")
+    tiny_language_model.make_model(tmp_path / "model")
+    tiny_language_model.make_texts(tmp_path / "data", sets)
+    numbers = {"train": 24, "test": 8, "limit": 12, "max-length": 12, "lr": 1e-3}
+    options = [f"--{name}={value}" for name, value in numbers.items()]
+    monkeypatch.setattr(sys, "argv", ["", "data", "--model=model", *options])
+    monkeypatch.chdir(tmp_path)
+    module.main()
+    first = capsys.readouterr().out
+    assert " s\n" in first  # measured
+    module.main()
+    second = capsys.readouterr().out
+    assert " s\n" not in second
+    assert all(table in first for table in second.strip().split("\n\n"))
+    for table, number in {"merges": 21, "removals": 8}.items():
+        file = tmp_path / f"out/language_model/{table}.json"
+        rows = json.loads(file.read_text())["rows"]
+        assert len(rows) == number
+        for name, row in rows.items():
+            assert f"| {name} |" in second
+            assert all(len(losses) == 8 for losses in row.values())
+
+
+@pytest.mark.slow
+def test_notebook(tmp_path):
+    """Every figure has a paragraph, and no text of the data is shown."""
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    (tmp_path / "examples").mkdir()
+    tiny_language_model.make_model(tmp_path / "data/smollm2-135m-instruct")
+    sets = ("movie", "nyt", "tweets")
+    tiny_language_model.make_texts(tmp_path / "data/snippets", sets)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    for old, new in SMALLER.items():
+        assert sum(old in cell.source for cell in notebook.cells) == 1
+        for cell in notebook.cells:
+            cell.source = cell.source.replace(old, new)
+    resources = {"metadata": {"path": tmp_path / "examples"}}
+    nbclient.NotebookClient(notebook, timeout=300, resources=resources).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = [output["data"] for output in outputs if "data" in output]
+    texts = [data["text/markdown"] for data in shown if "text/markdown" in data]
+    images = sum("image/png" in data for data in shown)
+    assert images == 3 and sum(text.count("\n**") for text in texts) >= images
+    assert not [text for text in texts if "nan" in text.split()]
+    assert not [word for word in tiny_language_model.WORDS if word in " ".join(texts)]
