@@ -49,7 +49,7 @@ def test_results(experiment):
 
 
 def expect_the_commands(folder, limit):
-    """The results of `linear` are those of the command with so many examples."""
+    """The results of `linear` are those of the command with this limit."""
     out = folder / "out"
     arguments = ["--base", out / "models/base"]
     arguments += ["--base-fisher", out / "fishers/base.safetensors"]
