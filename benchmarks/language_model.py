@@ -261,10 +261,11 @@ def difference(row, other, sets):
 def measure_merges(models):
     rows = Rows(models, "merges")
     family = Family(models, "base", TASKS, ("own",))
-    for name in ("base", *TASKS, "joint"):
+    for name in ("base", *TASKS):
         row = f"expert on {name}" if name in TASKS else name
         rows.add(MERGE_SETS, row, functools.partial(models.load, name))
     add_merges(rows, MERGE_SETS, family, MERGES)
+    rows.add(MERGE_SETS, "joint", functools.partial(models.load, "joint"))
     return table(rows.rows, MERGE_SETS, {"loss": TASKS}, "`linear`")
 
 

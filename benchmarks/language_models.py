@@ -120,11 +120,9 @@ class LanguageModels:
             targets = batch.pop("labels")[:, 1:]
             with torch.autocast("cpu", DTYPE):
                 logits = model(**batch).logits[:, :-1]
-            losses = functional.cross_entropy(
-                logits.float().transpose(1, 2), targets, reduction="none"
-            )
-            numbers = (targets != -100).sum(1)
-            found += zip(losses.sum(1).tolist(), numbers.tolist(), strict=True)
+            for row, target in zip(logits, targets, strict=True):
+                loss = functional.cross_entropy(row.float(), target, reduction="sum")
+                found.append((loss.item(), int((target != -100).sum())))
         return found
 
 

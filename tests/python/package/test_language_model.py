@@ -15,9 +15,9 @@ if not NOTEBOOK.exists():
         "no examples: the tests run away from their clone", allow_module_level=True
     )
 SMALLER = {
-    "TRAIN_TEXTS = 96": "TRAIN_TEXTS = 24",
-    "FISHER_TEXTS = 16": "FISHER_TEXTS = 8",
-    "TEST_TEXTS = 48": "TEST_TEXTS = 12",
+    "TRAIN_TEXTS = 48": "TRAIN_TEXTS = 24",
+    "FISHER_TEXTS = 12": "FISHER_TEXTS = 8",
+    "TEST_TEXTS = 32": "TEST_TEXTS = 12",
 }
 
 
