@@ -75,6 +75,8 @@ MERGES = {
 REMOVALS = {
     "negation, weight 0.5": ("task_arithmetic", {"weights": -0.5}, ()),
     "negation": ("task_arithmetic", {"weights": -1.0}, ()),
+    "negation, weight 2": ("task_arithmetic", {"weights": -2.0}, ()),
+    "negation, weight 3": ("task_arithmetic", {"weights": -3.0}, ()),
     "`removal`, weight 0.5": (
         "removal",
         {"weights": 0.5},
@@ -273,11 +275,11 @@ def measure_removals(models):
     rows = Rows(models, "removals")
     family = Family(models, "with toxic", (REMOVED,), (KEPT, REMOVED))
     for name in ("base", "with toxic", KEPT):
-        row = "without toxic" if name == KEPT else name
+        row = {"with toxic": "before", KEPT: "trained without them"}.get(name, name)
         rows.add(REMOVAL_SETS, row, functools.partial(models.load, name))
     add_merges(rows, REMOVAL_SETS, family, REMOVALS)
     averages = {f"loss, {name}": (name,) for name in (REMOVED, KEPT)}
-    return table(rows.rows, REMOVAL_SETS, averages, "with toxic")
+    return table(rows.rows, REMOVAL_SETS, averages, "before")
 
 
 def add_merges(rows, sets, family, merges):

@@ -43,7 +43,7 @@ def test_benchmark(tmp_path, monkeypatch, capsys):
     second = capsys.readouterr().out
     assert " s\n" not in second
     assert all(table in first for table in second.strip().split("\n\n"))
-    for table, number in {"merges": 21, "removals": 8}.items():
+    for table, number in {"merges": 21, "removals": 10}.items():
         file = tmp_path / f"out/language_model/{table}.json"
         rows = json.loads(file.read_text())["rows"]
         assert len(rows) == number
