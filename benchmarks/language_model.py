@@ -29,14 +29,14 @@ after an interruption.
 
 import argparse
 import functools
-import json
 import math
 import time
 from pathlib import Path
 
 import merganser
 import torch
-from language_models import DTYPE, KEPT, REMOVED, TASKS, LanguageModels, write
+from kept_rows import KeptRows
+from language_models import DTYPE, KEPT, REMOVED, TASKS, LanguageModels
 from torch.nn import functional
 
 MERGE_SETS = (*TASKS, "amazon", "own")
@@ -101,7 +101,8 @@ class Family:
 
     @functools.cached_property
     def modules(self):
-        return [self.models.load(name) for name in (self.base, *self.experts)]
+        """The base and then the experts, by name."""
+        return {name: self.models.load(name) for name in (self.base, *self.experts)}
 
     @functools.cache  # noqa: B019 (as long as the run)
     def sample(self, name):
@@ -122,7 +123,7 @@ class Family:
 
     def fisher(self, name, form):
         """The Fisher of a model: its file, or, of argmax labels, the result."""
-        module = self.modules[(self.base, *self.experts).index(name)]
+        module = self.modules[name]
         if form == "argmax":
             return argmax_fisher(module, self.sample(name), self.number(name))
         folder = self.models.work / "fishers"
@@ -135,7 +136,10 @@ class Family:
         if not files["float32"].exists():
             along = {}
             if name != self.base:
-                along = {"base": self.modules[0], "base_data": self.sample(self.base)}
+                along = {
+                    "base": self.modules[self.base],
+                    "base_data": self.sample(self.base),
+                }
             result = merganser.fisher(
                 module,
                 self.sample(name),
@@ -155,17 +159,20 @@ class Family:
         return files[form or "float32"]
 
     def gram(self, name):
-        module = self.modules[(self.base, *self.experts).index(name)]
         return merganser.gram(
-            module, self.sample(name), num_examples=self.number(name), dtype=DTYPE
+            self.modules[name],
+            self.sample(name),
+            num_examples=self.number(name),
+            dtype=DTYPE,
         )
 
     def subspace(self):
         file = self.models.work / "subspace.safetensors"
         if not file.exists():
+            base, *experts = self.modules.values()
             result = merganser.subspace_fisher(
-                self.modules[0],
-                self.modules[1:],
+                base,
+                experts,
                 [self.sample(name) for name in self.experts],
                 self.sample(self.base),
                 loss="causal_lm",
@@ -190,7 +197,7 @@ class Family:
 
     def merge(self, method, arguments, needs):
         statistics = {need.partition(" ")[0]: self.statistic(need) for need in needs}
-        base, *experts = self.modules
+        base, *experts = self.modules.values()
         return merganser.merge(base, experts, method=method, **arguments, **statistics)
 
 
@@ -210,23 +217,13 @@ def argmax_fisher(module, batches, number):
     return merganser.FisherResult(diagonal, number, len(batches), "argmax")
 
 
-class Rows:
-    """Losses of models by row and set; those of an earlier run are kept."""
+class Rows(KeptRows):
+    """Losses of models by row and set."""
 
     def __init__(self, models, table):
+        file = models.work / f"{table}.json"
+        super().__init__(file, models.options, ("work", "tables"))
         self.models = models
-        self.file = models.work / f"{table}.json"
-        settings = {
-            name: str(value)
-            for name, value in vars(models.options).items()
-            if name not in ("work", "tables")
-        }
-        self.saved = {"settings": settings, "rows": {}}
-        if self.file.exists():
-            self.saved = json.loads(self.file.read_text())
-        if self.saved["settings"] != settings:
-            raise SystemExit(f"{self.file} has other settings: choose another --work")
-        self.rows = self.saved["rows"]
 
     def add(self, sets, name, build):
         """Measures the module that `build` returns."""
@@ -234,9 +231,9 @@ class Rows:
             return
         begin = time.monotonic()
         module = build()
-        self.rows[name] = {data: self.models.losses(module, data) for data in sets}
-        write(self.file, json.dumps(self.saved) + "\n")
-        shown = {x: round(mean_loss(row), 3) for x, row in self.rows[name].items()}
+        row = {data: self.models.losses(module, data) for data in sets}
+        self.keep(name, row)
+        shown = {data: round(mean_loss(texts), 3) for data, texts in row.items()}
         seconds = time.monotonic() - begin
         print(f"{name}: {shown}, {seconds:.0f} s", flush=True)
 

@@ -2,11 +2,11 @@
 
 import functools
 import json
-import os
 import random
 import shutil
 
 import torch
+from kept_rows import write
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -171,9 +171,3 @@ def fit(model, batches, lr, name):
             print(f"{name}: step {step} of {len(batches)}, {shown:.3f}", flush=True)
             recent = []
     model.eval()
-
-
-def write(file, text):
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)

@@ -2,11 +2,11 @@
 
 import functools
 import json
-import os
 import random
 
 import merganser
 import torch
+from kept_rows import write
 from torch import nn
 from torch.nn import functional
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
@@ -161,9 +161,3 @@ class Experts:
                 self.models[1:], self.sample, self.numbers, strict=True
             )
         ]
-
-
-def write(file, text):
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)

@@ -33,8 +33,9 @@ from pathlib import Path
 
 import merganser
 import torch
+from kept_rows import KeptRows, write
 from torch.nn import functional
-from unlike_models import DTYPE, TASKS, Experts, write
+from unlike_models import DTYPE, TASKS, Experts
 
 # name of a row: method, arguments of merganser.merge, statistics that it needs
 MERGES = {
@@ -115,27 +116,16 @@ class Run(Experts):
 
     def results(self):
         """Outcomes by row; those of an earlier run are kept."""
-        file = self.work / "rows.json"
-        settings = {
-            name: str(value)
-            for name, value in vars(self.options).items()
-            if name not in ("seeds", "work")
-        }
-        saved = {"settings": settings, "rows": {}}
-        if file.exists():
-            saved = json.loads(file.read_text())
-        if saved["settings"] != settings:
-            raise SystemExit(f"{file} has other settings: choose another --work")
+        kept = KeptRows(self.work / "rows.json", self.options, ("seeds", "work"))
         for name, build in self.rows():
-            if name in saved["rows"]:
+            if name in kept.rows:
                 continue
             begin = time.monotonic()
             outcome = {"tasks": self.measure(build())}
             outcome["seconds"] = round(time.monotonic() - begin, 1)
-            saved["rows"][name] = outcome
-            write(file, json.dumps(saved, indent=1) + "\n")
+            kept.keep(name, outcome)
             print(f"seed {self.seed}: {name}, {outcome['seconds']} s", flush=True)
-        return saved["rows"]
+        return kept.rows
 
 
 def mean(values):
