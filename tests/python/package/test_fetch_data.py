@@ -1,6 +1,5 @@
 """scripts/fetch_data: properties of the split, on a synthetic archive."""
 
-import importlib.util
 import io
 import json
 import os
@@ -10,17 +9,14 @@ import tarfile
 
 import hub
 import pytest
-from repository import ROOT
+from repository import ROOT, load_module
 
 SCRIPT = ROOT / "scripts" / "fetch_data.py"
 
 
 @pytest.fixture(scope="module")
 def fetch_data():
-    spec = importlib.util.spec_from_file_location("fetch_data", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module(SCRIPT)
 
 
 def archive(fetch_data, **lines):

@@ -1,12 +1,11 @@
 """scripts/fetch_model, with wheels that are written here and a tiny model."""
 
 import hashlib
-import importlib.util
 import sys
 import zipfile
 
 import pytest
-from repository import ROOT
+from repository import ROOT, load_module
 
 SCRIPTS = ROOT / "scripts"
 
@@ -15,11 +14,7 @@ SCRIPTS = ROOT / "scripts"
 def fetch_model(monkeypatch):
     pytest.importorskip("transformers")
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    path = SCRIPTS / "fetch_model.py"
-    spec = importlib.util.spec_from_file_location("fetch_model", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module(SCRIPTS / "fetch_model.py")
 
 
 @pytest.fixture

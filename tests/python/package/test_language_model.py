@@ -1,12 +1,12 @@
 """The benchmark and the notebook of a language model, on one of 16 dimensions."""
 
-import importlib.util
 import json
 import sys
 
 import pytest
 import tiny_language_model
-from repository import ROOT
+from notebook_run import shown_by
+from repository import ROOT, load_module
 
 BENCHMARK = ROOT / "benchmarks/language_model.py"
 NOTEBOOK = ROOT / "examples/08_language_model.ipynb"
@@ -26,9 +26,7 @@ SMALLER = {
 def test_benchmark(tmp_path, monkeypatch, capsys):
     """Every merge and removal has a row, which a second call keeps."""
     monkeypatch.syspath_prepend(str(BENCHMARK.parent))
-    spec = importlib.util.spec_from_file_location("language_model", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_module(BENCHMARK)
     sets = ("imdb", "yelp", "agnews", "toxic", "amazon")
     tiny_language_model.make_model(tmp_path / "model")
     tiny_language_model.make_texts(tmp_path / "data", sets)
@@ -55,23 +53,10 @@ def test_benchmark(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_notebook(tmp_path):
     """Every figure has a paragraph, and no text of the data is shown."""
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
     (tmp_path / "examples").mkdir()
     tiny_language_model.make_model(tmp_path / "data/smollm2-135m-instruct")
     sets = ("movie", "nyt", "tweets")
     tiny_language_model.make_texts(tmp_path / "data/snippets", sets)
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    for old, new in SMALLER.items():
-        assert sum(old in cell.source for cell in notebook.cells) == 1
-        for cell in notebook.cells:
-            cell.source = cell.source.replace(old, new)
-    resources = {"metadata": {"path": tmp_path / "examples"}}
-    nbclient.NotebookClient(notebook, timeout=300, resources=resources).execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    shown = [output["data"] for output in outputs if "data" in output]
-    texts = [data["text/markdown"] for data in shown if "text/markdown" in data]
-    images = sum("image/png" in data for data in shown)
+    texts, images, _ = shown_by(NOTEBOOK, tmp_path, SMALLER)
     assert images == 3 and sum(text.count("\n**") for text in texts) >= images
-    assert not [text for text in texts if "nan" in text.split()]
     assert not [word for word in tiny_language_model.WORDS if word in " ".join(texts)]

@@ -1,7 +1,7 @@
 """The stored notebooks, and runs of them on a small experiment."""
 
 import ast
-import importlib.util
+import importlib
 import json
 import os
 import re
@@ -13,7 +13,8 @@ import report_runs
 import tiny_experiment
 import tiny_models
 from command import run
-from repository import ROOT
+from notebook_run import shown_by
+from repository import ROOT, load_module
 
 EXAMPLES = ROOT / "examples"
 if not EXAMPLES.exists():
@@ -75,10 +76,7 @@ def test_full_version(tmp_path):
     """It has the switch on and links that are right where it is kept."""
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("nbclient")
-    path = ROOT / "scripts/run_notebooks.py"
-    spec = importlib.util.spec_from_file_location("run_notebooks", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_module(ROOT / "scripts/run_notebooks.py")
     switched = []
     for path in NOTEBOOKS:
         notebook = nbformat.read(path, as_version=4)
@@ -141,31 +139,13 @@ def small_clone(tmp_path_factory):
     return root
 
 
-def shown_by(name, clone, replacements):
-    """Runs a notebook in Jupyter's kernel; returns what it shows:
-    all paragraphs and tables as Markdown, the number of images, and what it prints."""
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
-    notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
-    for old, new in replacements.items():
-        changed = [cell for cell in notebook.cells if old in cell.source]
-        assert len(changed) == 1, old
-        changed[0].source = changed[0].source.replace(old, new)
-    resources = {"metadata": {"path": clone / "examples"}}
-    nbclient.NotebookClient(notebook, timeout=300, resources=resources).execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    shown = [output["data"] for output in outputs if "data" in output]
-    texts = [data["text/markdown"] for data in shown if "text/markdown" in data]
-    assert not [text for text in texts if "nan" in text.split()]
-    printed = "".join(o["text"] for o in outputs if o.get("name") == "stdout")
-    return texts, sum("image/png" in data for data in shown), printed
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALLER)
 def test_runs(name, small_clone):
     """On models of 16 dimensions: every figure has a finding, and the reverse."""
-    texts, images, printed = shown_by(name, small_clone, SMALLER[name])
+    texts, images, printed = shown_by(
+        EXAMPLES / f"{name}.ipynb", small_clone, SMALLER[name]
+    )
     assert 2 <= images == sum(text.count("\n**") for text in texts)
     if name == "02_fishers":  # training again gave the same bits
         distances = re.findall(r"weights at most (\S+) \(relative\)", printed)
@@ -182,7 +162,9 @@ def test_reads_an_experiment(options, missing, tmp_path):
     (tmp_path / "examples").mkdir()
     report_runs.make(tmp_path / "out/invented", **options)
     switch = {'else "snippets"': 'else "invented"'}
-    texts, images, _ = shown_by("07_imdb_plus_datasets", tmp_path, switch)
+    texts, images, _ = shown_by(
+        EXAMPLES / "07_imdb_plus_datasets.ipynb", tmp_path, switch
+    )
     assert len([text for text in texts if "Not measured" in text]) == missing
     assert images == 7 - missing
     (findings,) = [text for text in texts if "**Which merge.**" in text]
