@@ -87,6 +87,7 @@ def metadata_of(file):
         return opened.metadata()
 
 
+@pytest.mark.slow
 def test_is_the_definition(folder, tmp_path):
     out = tmp_path / "out.safetensors"
     shown = json.loads(calibrate(folder, out).stdout)
@@ -117,6 +118,7 @@ def test_is_the_definition(folder, tmp_path):
     assert copy.scale.scale.value == found.scale.scale.value
 
 
+@pytest.mark.slow
 def test_is_the_factor_by_which_a_fisher_is_off(folder, tmp_path):
     """F and F / 8 get scales with the ratio 8, whatever number they had before."""
     out = tmp_path / "one.safetensors"
@@ -131,6 +133,7 @@ def test_is_the_factor_by_which_a_fisher_is_off(folder, tmp_path):
         assert eighth[key] == pytest.approx(8 * one[key], rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["bfloat16", "factored"])
 def test_copies_compact_fishers(folder, tmp_path, storage):
     file = tmp_path / "f.safetensors"
@@ -145,6 +148,7 @@ def test_copies_compact_fishers(folder, tmp_path, storage):
     assert "scale" in metadata_of(file)
 
 
+@pytest.mark.slow
 def test_bad_input(folder, tmp_path):
     training_inputs.move(folder / "expert", folder / "other", 0.1, 6)
     fisher(folder, folder / "other.safetensors", model="other")

@@ -85,6 +85,7 @@ def test_language_models(name, estimator):
     assert_fishers_close(run(name, model, batches, estimator, seed=4), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["exact", "mc", "empirical"])
 @pytest.mark.parametrize("name", [*architectures.CLASSIFIERS, "gpt2_lm", "llama_lm"])
 def test_batch_size_order_and_padding_do_not_matter(name, estimator):

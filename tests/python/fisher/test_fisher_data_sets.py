@@ -36,6 +36,7 @@ def tokenized():
     return data.map(lambda row: dict(tokenizer()(row["text"])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", ["", "format", "labels", "iterable", "peft"])
 def test_data_set(wrap):
     model, data = tiny_models.bert(), tokenized()

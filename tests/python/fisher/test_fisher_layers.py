@@ -265,6 +265,7 @@ def test_channels_last(estimator):
     assert_fishers_close(result, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("estimator", ["exact", "mc_batch"])
 def test_compiled(backend, estimator):

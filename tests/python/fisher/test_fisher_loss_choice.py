@@ -140,6 +140,7 @@ class Output(nn.Linear):
         return super().forward(input).view(self.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(6,), (6, 1)])
 def test_one_logit(shape):
     """A Bernoulli with p = sigmoid(z): F = p (1 - p) (dz)^2."""

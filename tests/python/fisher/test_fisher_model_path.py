@@ -201,6 +201,7 @@ def test_experts_that_are_fused_in_memory(read, tmp_path):
     assert all(torch.equal(found[name], memory[name]) for name in same)
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_of_a_trainer(tmp_path):
     model, callback = bert(), FisherCallback()
     options = {"save_strategy": "steps", "save_steps": 1}
@@ -217,6 +218,7 @@ class OtherFile(tf.TrainerCallback):
         save_file({n: x + 1 for n, x in load_file(path).items()}, path)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_model(tmp_path):
     """The training succeeded: its Fisher is kept, without a hash."""
     callback = FisherCallback()

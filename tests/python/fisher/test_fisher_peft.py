@@ -67,6 +67,7 @@ def test_lora(estimator, options):
     assert model.training
 
 
+@pytest.mark.slow
 def test_dora_is_computed_with_single_examples():
     model = lora(use_dora=True)
     expected = define_fisher(model, list(single_examples(batches())), weights)

@@ -53,6 +53,7 @@ def define(folder, shares):
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("along", "shares"), [(None, [1]), (1, [0.5]), (3, [1 / 6, 0.5, 5 / 6])]
 )
@@ -73,6 +74,7 @@ def test_points(folder, tmp_path, along, shares):
     assert (found.num_examples, found.num_examples_used) == (COUNT, COUNT)
 
 
+@pytest.mark.slow
 def test_at_a_model_is_the_fisher_of_that_model(folder, tmp_path):
     fisher(folder, tmp_path / "at.safetensors", "--at", folder / "merge")
     fisher(folder, tmp_path / "own.safetensors", model="merge")
@@ -90,6 +92,7 @@ def test_at_a_model_is_the_fisher_of_that_model(folder, tmp_path):
     assert copy.at.model_hash == own.base_model_hash
 
 
+@pytest.mark.slow
 def test_bad_input(folder, tmp_path):
     import tiny_models
 

@@ -402,6 +402,7 @@ def test_a_graph_is_probed_once(make, batches):
     assert len(passes) == 1 + 3 + batches
 
 
+@pytest.mark.slow
 def test_limit():
     model = tiny_models.bert()
     batches = batches_for("bert")

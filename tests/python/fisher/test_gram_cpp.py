@@ -99,6 +99,7 @@ def bert(tmp_path):
     return Case("bert", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 4])
 def test_against_python_and_the_definition(case, size):
     case.run("--batch-size", size)
@@ -108,6 +109,7 @@ def test_against_python_and_the_definition(case, size):
     assert found.num_examples == found.num_examples_used == N
 
 
+@pytest.mark.slow
 def test_limit_draws_the_examples_of_the_fisher(bert):
     done = bert.run("--limit", "4", "--seed", "3", "--json", "-q")
     assert json.loads(done.stdout) == {
@@ -121,6 +123,7 @@ def test_limit_draws_the_examples_of_the_fisher(bert):
     assert (found.num_examples, found.num_examples_used) == (N, 4)
 
 
+@pytest.mark.slow
 def test_bfloat16(bert):
     bert.run("--dtype", "bfloat16")
     expected = bert.define()
@@ -129,6 +132,7 @@ def test_bfloat16(bert):
         assert_close(bert.load(), expected)
 
 
+@pytest.mark.slow
 def test_file(bert):
     """The metadata that merganser.gram writes."""
     done = bert.run()
@@ -155,6 +159,7 @@ def fisher(case, out, **options):
     )
 
 
+@pytest.mark.slow
 def test_grams_and_fishers_do_not_replace_each_other(bert):
     bert.run("--limit", "2")
     bert.run("--limit", "3")
@@ -169,6 +174,7 @@ def test_grams_and_fishers_do_not_replace_each_other(bert):
     assert bert.load().num_examples_used == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -183,6 +189,7 @@ def test_refusals(bert, options, words):
     assert not (bert.folder / "gram.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_gram_that_is_not_finite_is_not_written(bert):
     with torch.no_grad():
         bert.model.bert.embeddings.LayerNorm.weight.fill_(3e38)  # its outputs overflow

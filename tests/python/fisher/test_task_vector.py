@@ -143,6 +143,7 @@ def measure(folder, model, base, **options):
     )
 
 
+@pytest.mark.slow
 def test_python_agrees_with_the_executable(folder, tmp_path):
     model = load(folder, "expert")
     before = {n: x.clone() for n, x in model.state_dict().items()}
@@ -167,6 +168,7 @@ def test_python_agrees_with_the_executable(folder, tmp_path):
     assert pickle.loads(pickle.dumps(found)).to_json() == found.to_json()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["module", "state dict"])
 def test_bases_in_memory(folder, kind):
     model, base = load(folder, "expert").double(), load(folder, "base").double()
@@ -177,6 +179,7 @@ def test_bases_in_memory(folder, kind):
         assert found.base_model_hash == ""
 
 
+@pytest.mark.slow
 def test_a_model_equal_to_its_base(folder):
     model = load(folder, "expert")
     result = measure(folder, model, model.state_dict())
@@ -184,6 +187,7 @@ def test_a_model_equal_to_its_base(folder):
     assert (total.slope.value, total.curvature.value) == (0, 0)
 
 
+@pytest.mark.slow
 def test_bad_input(folder, tmp_path):
     model, base = load(folder, "expert"), load(folder, "base")
     with pytest.raises(merganser.InputError, match="base and base_data.*together"):
@@ -214,6 +218,7 @@ def test_bad_input(folder, tmp_path):
     assert "expected --base and --base-data together" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["slope", "groups"])
 def test_the_statistics_belong_to_the_merge(folder, tmp_path, key):
     """verify sees a change of the metadata alone."""

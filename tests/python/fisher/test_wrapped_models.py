@@ -89,6 +89,7 @@ def test_merge(wrapped, is_base):
         torch.testing.assert_close(merged[name].to(x.dtype), x, msg=name)
 
 
+@pytest.mark.slow
 def test_adamw_fisher(wrapped):
     expected = inside()
     results = []

@@ -13,6 +13,7 @@ from merge_runs import assert_close, run
 from safetensors.numpy import save_file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank_stabilised", [False, True])
 def test_adapters_against_peft(folder, tmp_path, rank_stabilised):
     import torch

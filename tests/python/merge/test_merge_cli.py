@@ -112,6 +112,7 @@ def test_output_type(models, tmp_path, dtype):
         torch.testing.assert_close(found, torch.from_numpy(value).to(found.dtype))
 
 
+@pytest.mark.slow
 def test_half_inputs_are_merged_in_float32(models, tmp_path):
     for name in ("base", "a", "b"):
         model = load_torch(models / name)
@@ -131,6 +132,7 @@ def load_torch(folder):
     return AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto")
 
 
+@pytest.mark.slow
 def test_sharded_models(models, tmp_path):
     for name in ("base", "a", "b"):
         save(load_torch(models / name), tmp_path / name, max_shard_size="6KB")
@@ -145,6 +147,7 @@ def test_sharded_models(models, tmp_path):
         assert numpy.array_equal(value.numpy(), whole[name])
 
 
+@pytest.mark.slow
 def test_heads_per_task(models, tmp_path):
     """Models with different classes merge if each keeps its head."""
     for name, labels in (("base", 3), ("a", 2), ("b", 5)):

@@ -218,6 +218,7 @@ def test_sizes_are_bytes_above_0(models, option, size):
     expect_failure(models, 2, words, "merge", "r.yaml", "out", f"{option}={size}")
 
 
+@pytest.mark.slow
 def test_bad_arguments(models):
     (models / "r.yaml").write_text(recipe("linear"))
     expect_failure(models, 2, ["no command given"])

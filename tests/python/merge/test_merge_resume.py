@@ -90,6 +90,7 @@ def test_fifty_kills(tmp_path, case):
     assert content(folder / "out") == expected
 
 
+@pytest.mark.slow
 def test_verify_and_inspect(tmp_path):
     folder = enlarged(tmp_path)
     merge(folder).check_returncode()
@@ -131,6 +132,7 @@ def test_changed_input(tmp_path):
     merge(folder).check_returncode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["2MiB", "5000000", "1GiB"])
 def test_memory_does_not_change_the_bytes(tmp_path, memory):
     folder = enlarged(tmp_path)
@@ -139,6 +141,7 @@ def test_memory_does_not_change_the_bytes(tmp_path, memory):
     assert content(folder / "out") == content(folder / "whole")
 
 
+@pytest.mark.slow
 def test_shard_size(tmp_path):
     folder = enlarged(tmp_path)
     merge(folder, out="whole").check_returncode()
@@ -259,6 +262,7 @@ def test_verify_looks_at_numbers_of_examples(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_verify_looks_at_the_recipe(tmp_path):
     folder = enlarged(tmp_path)
     merge(folder).check_returncode()
@@ -277,6 +281,7 @@ def test_verify_looks_at_the_recipe(tmp_path):
     assert "the recipe in merganser.json does not match" in found["model"]["problem"]
 
 
+@pytest.mark.slow
 def test_verify_of_damaged_inputs(tmp_path):
     """An unreadable input counts as changed, not as missing."""
     folder = enlarged(tmp_path)

@@ -248,6 +248,7 @@ def test_models_as_modules_state_dicts_and_paths(tmp_path):
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.slow
 def test_rounding_in_h0_counts_as_zero():
     """The softmax does not depend on key biases: their gradients and H_0 are rounding
     errors, whose quotients depend on the batch size."""
@@ -459,6 +460,7 @@ def test_gradients_that_overflow():
         merganser.mismatch(base, experts, [data] * 2, {"m": huge})
 
 
+@pytest.mark.slow
 def test_fisher_of_other_weights(tmp_path):
     base, experts, data, _ = classifiers()
     paths = [tmp_path / "a", tmp_path / "b"]
@@ -475,6 +477,7 @@ def test_fisher_of_other_weights(tmp_path):
         merganser.mismatch(base, paths, [data] * 2, {"m": base}, fishers=fishers[::-1])
 
 
+@pytest.mark.slow
 def test_fisher_of_other_weights_than_a_module(tmp_path):
     """A module from a directory is known by it until its weights change."""
     base, experts, data, _ = classifiers()

@@ -128,6 +128,7 @@ def add(*vectors):
     return {n: sum(v[n] for v in vectors) for n in vectors[0]}
 
 
+@pytest.mark.slow
 def test_agrees_with_float64(folder):
     definition = Definition(folder)
     found = mismatch(folder, "--model", folder / "merged")
@@ -146,6 +147,7 @@ def test_agrees_with_float64(folder):
     assert counts == list(EXAMPLES.values())
 
 
+@pytest.mark.slow
 def test_the_fisher_says_how_many_examples_a_task_has(folder, copy):
     """N comes from the task's Fisher, if any, and scales the loss and the Fisher."""
     tensor_files.rewrite(copy / "one.safetensors", num_examples="40")
@@ -158,6 +160,7 @@ def test_the_fisher_says_how_many_examples_a_task_has(folder, copy):
             assert after[1][part][key] == pytest.approx(before[1][part][key])
 
 
+@pytest.mark.slow
 def test_identity_of_the_target(folder):
     definition = Definition(folder)
     found = mismatch(folder, "--target", folder / "target")
@@ -181,6 +184,7 @@ def test_identity_of_the_target(folder):
     assert identity["cosine"] == pytest.approx(float(cosine), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_any_batch_size_gives_the_same(folder):
     model = ("--model", folder / "merged")
     one, many = (
@@ -192,6 +196,7 @@ def test_any_batch_size_gives_the_same(folder):
             assert many[key][norm] == pytest.approx(one[key][norm], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_groups(folder):
     found = mismatch(folder, "--model", folder / "merged", "--groups", "block")
     total = found["models"][0]["total"]
@@ -200,6 +205,7 @@ def test_groups(folder):
     assert math.sqrt(squares) == pytest.approx(total["mismatch"]["norm"])
 
 
+@pytest.mark.slow
 def test_without_fishers_only_the_mismatch(folder):
     found = mismatch(folder, "--model", folder / "merged", fishers=False)
     total = found["models"][0]["total"]
@@ -210,6 +216,7 @@ def test_without_fishers_only_the_mismatch(folder):
     assert found["base_fisher"] is None
 
 
+@pytest.mark.slow
 def test_table(folder):
     models = ("--model", folder / "merged", folder / "one")
     target = ("--target", folder / "target")
@@ -265,6 +272,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
 def test_bad_input(copy, spoil):
     spoil(copy)
@@ -276,6 +284,7 @@ def test_bad_input(copy, spoil):
     assert not done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -293,6 +302,7 @@ def test_bad_options(folder, more, message):
     assert message in done.stderr
 
 
+@pytest.mark.slow
 def test_a_target_needs_the_base_fisher(folder):
     target = ("--target", folder / "target")
     done = command.run("mismatch", *arguments(folder, False), *target, check=False)

@@ -125,6 +125,7 @@ def assert_defined(model, data, examples, labels, **options):
     assert_close(found.fisher, fisher)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", ["global", "block", "tensor"])
 @pytest.mark.parametrize("name", ["bert", "gpt2", "vit"])
 def test_transformers(name, groups):
@@ -243,6 +244,7 @@ def test_values(loss):
     assert_close(found.fisher, fisher / 6)
 
 
+@pytest.mark.slow
 def test_any_batch_size():
     model = architectures.make("bert")
     data, examples = architectures.batches("bert")

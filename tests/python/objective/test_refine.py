@@ -151,6 +151,7 @@ def test_subspace_reaches_the_minimum_in_the_span(problem, groups):
     assert last == pytest.approx(found.report["steps"][-1]["objective"], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_adamw_approaches_the_target(problem):
     found = run(problem, solver="adamw", lr=0.05, steps=200, batch_size=64)
     objectives = [s["objective"] for s in found.report["steps"]]
@@ -228,6 +229,7 @@ def test_resuming_compares_the_code_of_a_loss(problem, tmp_path):
         run(problem, loss=weighted, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_adamw_adds_up_steps_below_half_precision(problem, dtype, tmp_path):
     """A step of 2e-4 is below half an ulp of most of the weights."""
@@ -325,6 +327,7 @@ def kept(report):
     return step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["labels", "predictions"])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_solver_lowers_the_objective(solver, targets, shared, whole):
@@ -347,6 +350,7 @@ def test_every_solver_lowers_the_objective(solver, targets, shared, whole):
     assert again.report["steps"][0]["held_out"] == pytest.approx(min(held), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_predictions_need_no_labels(solver, shared, whole):
     found = whole(solver, "predictions")
@@ -360,6 +364,7 @@ def test_predictions_need_no_labels(solver, shared, whole):
         assert torch.equal(x, bare.state_dict[name])
 
 
+@pytest.mark.slow
 def test_a_single_expert_with_predictions_is_its_own_optimum(shared):
     """At theta_1 the experts' predictions are the model's, so no step helps."""
     found = merganser.refine(
@@ -374,6 +379,7 @@ def test_a_single_expert_with_predictions_is_its_own_optimum(shared):
     assert steps[-1]["objective"] == pytest.approx(steps[0]["objective"], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_steps_that_are_not_finite_are_rejected(solver, shared):
     options = SOLVERS[solver] | {"lr": 1e38 if solver == "adamw" else 1e300}
@@ -392,6 +398,7 @@ def test_steps_that_are_not_finite_are_rejected(solver, shared):
     assert f"{held} examples held out" in labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_step_whose_held_out_objective_is_not_finite_is_undone(
     solver, shared, monkeypatch
@@ -430,6 +437,7 @@ def after_two(solver):
     return stop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_ctrl_c_keeps_the_best_step(solver, shared, whole):
     complete = whole(solver).report
@@ -442,6 +450,7 @@ def test_ctrl_c_keeps_the_best_step(solver, shared, whole):
     assert kept(found.report) == min(steps, key=lambda step: step["held_out"])
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_best_step_is_copied(shared, monkeypatch):
     """The step before is kept, with its number."""
     copies = iter([False, True])  # of the start, and of the first step
@@ -461,6 +470,7 @@ def test_ctrl_c_while_the_best_step_is_copied(shared, monkeypatch):
         assert torch.equal(x, found.state_dict[name])
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_a_checkpoint_is_written(shared, tmp_path, monkeypatch):
     """The checkpoint of the step before remains, and nothing else."""
 
@@ -480,6 +490,7 @@ def test_ctrl_c_while_a_checkpoint_is_written(shared, tmp_path, monkeypatch):
     assert again.report["resumed_after"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_resuming_gives_the_same_bits(solver, shared, whole, tmp_path):
     file = tmp_path / "checkpoint.pt"
@@ -512,6 +523,7 @@ def test_resuming_gives_the_same_bits(solver, shared, whole, tmp_path):
         shared.refine(**SOLVERS[solver], checkpoint=file)
 
 
+@pytest.mark.slow
 def test_the_module_is_as_before(shared):
     base = copy.deepcopy(shared.base).train()
     base.bert.encoder.eval()
@@ -534,6 +546,7 @@ def test_the_module_is_as_before(shared):
         assert not any(p._backward_hooks for p in base.parameters())
 
 
+@pytest.mark.slow
 def test_the_model_may_be_the_module(shared):
     """base as a state dict, and the start as the module that runs."""
     expected = shared.refine(steps=1)
@@ -558,6 +571,7 @@ def test_plot_and_report(whole, tmp_path):
     assert f"kept step {found.report['kept_step']}" in repr(found)
 
 
+@pytest.mark.slow
 def test_language_model():
     """Sequences of labels, with a tied output layer."""
     base = architectures.make("gpt2_lm")
@@ -681,6 +695,7 @@ def test_bad_models_and_data(shared):
     )
 
 
+@pytest.mark.slow
 def test_refuses_fishers_of_other_weights(shared, tmp_path):
     paths = [tmp_path / "one", tmp_path / "two"]
     for model, path in zip(shared.experts, paths, strict=True):

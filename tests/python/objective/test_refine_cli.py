@@ -70,6 +70,7 @@ def weights(path):
     return (path / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["labels", "predictions"])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_lowers_the_objective(folder, tmp_path, solver, targets):
@@ -93,6 +94,7 @@ def test_lowers_the_objective(folder, tmp_path, solver, targets):
     assert not list(tmp_path.glob("*.partial"))
 
 
+@pytest.mark.slow
 def test_a_step_of_subspace_is_that_of_python(folder, tmp_path):
     """One example per task, repeated: every draw of held-out examples is the same."""
     copy = shutil.copytree(folder, tmp_path / "copy")
@@ -125,6 +127,7 @@ def test_a_step_of_subspace_is_that_of_python(folder, tmp_path):
         assert (x - start[name] - step).norm() <= 1e-2 * step.norm() + 1e-7
 
 
+@pytest.mark.slow
 def test_predictions_need_no_labels(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     options = ("--targets", "predictions", "--steps", "2")
@@ -139,6 +142,7 @@ def test_predictions_need_no_labels(folder, tmp_path):
     assert weights(tmp_path / "other") == weights(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_step_that_explodes_is_not_kept(folder, tmp_path):
     options = ("--solver", "adamw", "--lr", "1e30", "--steps", "12")
     report = refine(folder, tmp_path / "out", *options)
@@ -174,6 +178,7 @@ def test_interrupted_and_resumed(folder, tmp_path):
     assert weights(out) == weights(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_says_why_it_stopped(folder, tmp_path):
     """With the base as expert no task vector is left to move along."""
     copy = shutil.copytree(folder, tmp_path / "copy")
@@ -224,6 +229,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_fishers_of_other_weights(folder, tmp_path, solver):
     fishers = [folder / f"{name}.safetensors" for name in TASKS]
@@ -236,6 +242,7 @@ def test_fishers_of_other_weights(folder, tmp_path, solver):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_weights_beyond_float32(folder, tmp_path):
     """No step of Newton's method, or one sentence."""
     newton = ("--solver", "newton", "--steps", "1", "--weight")
@@ -256,6 +263,7 @@ def test_weights_beyond_float32(folder, tmp_path):
     assert not list(tmp_path.glob("more*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
 def test_bad_input(copy, tmp_path, spoil):
     spoil(copy)
@@ -266,6 +274,7 @@ def test_bad_input(copy, tmp_path, spoil):
     assert not list(tmp_path.glob("out*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -290,6 +299,7 @@ def test_bad_options(folder, tmp_path, more, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_existing_directory_is_kept(folder, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "note.txt").write_text("mine")

@@ -223,6 +223,7 @@ def test_bad_recipes(folder, tmp_path, changes, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_statistics_of_other_models(folder, tmp_path):
     swapped = {"base_model": str(folder / "one")}
     models = [{"model": str(folder / "two")}]
@@ -250,6 +251,7 @@ def test_statistics_of_other_models(folder, tmp_path):
     assert "expected a subspace Fisher" in done.stderr
 
 
+@pytest.mark.slow
 def test_bad_options(folder, tmp_path):
     out = tmp_path / "out.safetensors"
     for more, message in [
@@ -274,6 +276,7 @@ def test_bad_options(folder, tmp_path):
         assert file.keys()
 
 
+@pytest.mark.slow
 def test_data_sets_with_few_examples(folder, tmp_path):
     """Losses may have different numbers of folds."""
     lines = (folder / "base.jsonl").read_text().splitlines()[:4]
@@ -321,6 +324,7 @@ def add_to_last(folder, tensor, value):
     save_file(weights, file, {"format": "pt"})
 
 
+@pytest.mark.slow
 def test_full_hashes_are_checked(folder, tmp_path):
     """Weights that differ beyond what a plan reads are found by the merge."""
     table = "roberta.embeddings.word_embeddings.weight"
@@ -374,6 +378,7 @@ def write_direction(folder, path):
     return path
 
 
+@pytest.mark.slow
 def test_directions_are_columns_without_a_loss(folder, tmp_path):
     direction = write_direction(folder, tmp_path / "direction")
     out = tmp_path / "subspace.safetensors"
@@ -411,6 +416,7 @@ def test_directions_are_columns_without_a_loss(folder, tmp_path):
     command.run("plan", few)
 
 
+@pytest.mark.slow
 def test_a_direction_is_no_expert(folder, tmp_path):
     direction = write_direction(folder, tmp_path / "direction")
     out = tmp_path / "subspace.safetensors"

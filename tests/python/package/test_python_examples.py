@@ -57,6 +57,7 @@ def test_posteriors(names):
         torch.testing.assert_close(mean[name], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_tangent_space(names):
     before = {n: x.clone() for n, x in names["base"].state_dict().items()}
     run_example("Tangent space", names)
@@ -67,6 +68,7 @@ def test_tangent_space(names):
     assert names["merged"].keys() == before.keys()
 
 
+@pytest.mark.slow
 def test_fishers_from_checkpoints(names):
     args = transformers.TrainingArguments(
         "out",
@@ -83,6 +85,7 @@ def test_fishers_from_checkpoints(names):
     assert names["merged"].keys() == names["base"].state_dict().keys()
 
 
+@pytest.mark.slow
 def test_earlier_tasks_in_a_trainer(names, capsys):
     run_example("Earlier tasks in a Trainer", names)
     assert names["callback"].value() > 0

@@ -55,6 +55,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_python(folder):
     tokenizer = transformers.AutoTokenizer.from_pretrained("encoder")
 
@@ -105,6 +106,7 @@ def test_mismatch(merged_classifiers, capsys):
     assert "linear" in printed and "gradient matching" in printed
 
 
+@pytest.mark.slow
 def test_refinement(merged_classifiers):
     before = {n: x.clone() for n, x in merged_classifiers["base"].state_dict().items()}
     run_python(ROOT / "docs" / "python.md", "Refinement", merged_classifiers)
@@ -114,6 +116,7 @@ def test_refinement(merged_classifiers):
     assert not torch.equal(after["classifier.weight"], before["classifier.weight"])
 
 
+@pytest.mark.slow
 def test_complete_script(folder):
     for name in ("base", "amazon", "tweets"):
         model = Path("out/snippets/models") / name
@@ -146,6 +149,7 @@ def test_command_line(folder):
     assert set(merged) == set(load_file("base/model.safetensors"))
 
 
+@pytest.mark.slow
 def test_tangent_space(folder):
     shutil.copy("movie-test.jsonl", "movie.test.jsonl")
     for name, data in {"movie": "movie", "tweets": "nyt"}.items():

@@ -50,6 +50,7 @@ def test_comments(place):
     assert not found
 
 
+@pytest.mark.slow
 def test_no_retired_phrases_in_docstrings_of_tests():
     found = [
         (name, phrase)

@@ -118,6 +118,7 @@ def test_laplace_on_ridge_regression():
     torch.testing.assert_close(posterior.precision["weight"][0], hessian.diagonal())
 
 
+@pytest.mark.slow
 def test_samples_have_the_mean_and_the_precision():
     state, fisher = draw(6)
     posterior = Posterior.laplace(state, fisher, delta=0.2)

@@ -36,6 +36,7 @@ def evaluate(folder, *options, check=True):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_base", [False, True], ids=["alone", "with base"])
 def test_is_the_average_of_python(folder, with_base):
     fisher = folder / "model.safetensors"
@@ -61,6 +62,7 @@ def test_is_the_average_of_python(folder, with_base):
     assert abs(other[0]["loss"] - loss.item()) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_saved_posterior(folder, tmp_path):
     """Its precision has that of the prior: adding one again is refused."""
     fisher = folder / "model.safetensors"
@@ -76,6 +78,7 @@ def test_a_saved_posterior(folder, tmp_path):
         assert "leave out the base's Fisher and delta" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes, message",
     [

@@ -10,6 +10,8 @@ from merganser import report
 from merganser._report.labels import label_points
 from merganser._report.style import panels
 
+pytestmark = pytest.mark.slow  # of the experiment in its fixture
+
 
 @pytest.fixture
 def results(reports):

@@ -14,6 +14,8 @@ from merganser._report.summary import summary
 from merganser._report.tables import against, removal_table, results_table
 from merganser.report import write_report
 
+pytestmark = pytest.mark.slow  # of the experiment in its fixture
+
 FIGURES = {
     "Accuracy per set",
     "Gradient mismatch and test error",
@@ -197,7 +199,6 @@ def test_provenance(reports):
         assert "&lt;b&gt;not a tag&lt;/b&gt; &amp; more" in text
 
 
-@pytest.mark.slow
 def test_same_results_give_the_same_page(reports):
     before = page(reports, "full")
     write_report(reports / "full")
@@ -209,7 +210,6 @@ def report(*arguments):
     return subprocess.run(module, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
 def test_command(tmp_path):
     """The executable starts Python with the package, from any directory."""
     report_runs.make(tmp_path / "out", full=False)
@@ -227,7 +227,6 @@ def test_command(tmp_path):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("text", [None, "{", "{}"], ids=["missing", "broken", "empty"])
 def test_bad_input(tmp_path, text):
     if text is not None:

@@ -104,6 +104,7 @@ def test_trials_equal_merges_of_files(folder, tmp_path, method):
     assert len({json.dumps(t["values"]) for t in report["trials"]}) == 6
 
 
+@pytest.mark.slow
 def test_improves_on_the_recipe(folder, tmp_path):
     path = recipe(folder, tmp_path / "r.yaml", parameters={"weight": 3})
     done = command.run(
@@ -130,6 +131,7 @@ def test_improves_on_the_recipe(folder, tmp_path):
     assert [str(m["parameters"]["weight"]) for m in found["models"]] == weights
 
 
+@pytest.mark.slow
 def test_limits_the_examples(folder, tmp_path):
     path = recipe(folder, tmp_path / "r.yaml")
     more = ("--trials", "1", "--limit", "7")
@@ -138,6 +140,7 @@ def test_limits_the_examples(folder, tmp_path):
     assert report["tried"] == 2
 
 
+@pytest.mark.slow
 def test_lists_end_with_their_combinations(folder, tmp_path):
     path = recipe(folder, tmp_path / "r.yaml", "ties")
     over = ["lambda=0.5,1", "density=0.5,0.7"]
@@ -146,6 +149,7 @@ def test_lists_end_with_their_combinations(folder, tmp_path):
     assert len({json.dumps(t["values"]) for t in report["trials"]}) == 5
 
 
+@pytest.mark.slow
 def test_refused_trials_are_recorded(folder, tmp_path):
     """density - epsilon and density + epsilon must be probabilities."""
     path = recipe(folder, tmp_path / "r.yaml", "della", parameters={"density": 0.5})
@@ -212,6 +216,7 @@ def refuse(*words, message):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_bad_parameters(folder, tmp_path):
     path = recipe(folder, tmp_path / "r.yaml")
     for over, message in [
@@ -234,6 +239,7 @@ def test_bad_parameters(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_bad_recipes(folder, tmp_path):
     slices = [
         {"sources": [{"model": str(folder / "one"), "layer_range": [0, 1]}]},
@@ -254,6 +260,7 @@ def test_bad_recipes(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_bad_data(folder, tmp_path):
     path = recipe(folder, tmp_path / "r.yaml")
     for text, message in [
@@ -270,6 +277,7 @@ def test_bad_data(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_trial_without_a_finite_loss_is_refused(folder, tmp_path):
     path = recipe(folder, tmp_path / "r.yaml")
     more = ("--trials", "3")
@@ -282,6 +290,7 @@ def test_a_trial_without_a_finite_loss_is_refused(folder, tmp_path):
     assert all("not finite" in reason for reason in refused)
 
 
+@pytest.mark.slow
 def test_a_missing_file_is_no_refused_trial(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     path = recipe(copy, tmp_path / "r.yaml", "fisher")
@@ -294,6 +303,7 @@ def test_a_missing_file_is_no_refused_trial(folder, tmp_path):
     assert len((out / "trials.jsonl").read_text().splitlines()) == 3  # with a header
 
 
+@pytest.mark.slow
 def test_keeps_the_files_of_others(folder, tmp_path):
     path = recipe(folder, tmp_path / "r.yaml")
     out = tmp_path / "out"
@@ -305,6 +315,7 @@ def test_keeps_the_files_of_others(folder, tmp_path):
     assert (out / "best.yaml").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_other_outputs(folder, tmp_path):
     path = recipe(folder, tmp_path / "r.yaml")
     out = tmp_path / "out"

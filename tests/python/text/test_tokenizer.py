@@ -110,6 +110,7 @@ PIECES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(PIECES, max_size=6).map("".join))
 def test_generated_texts(pair, text):

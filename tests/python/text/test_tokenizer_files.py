@@ -55,6 +55,7 @@ def texts_around(token):
             yield f"x{left}{form}{right}y"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags", [*itertools.product([False, True], repeat=4)], ids=str
 )

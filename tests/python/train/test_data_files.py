@@ -96,6 +96,7 @@ def test_token_types_that_the_model_lacks(tmp_path):
         Dataset.load(file, folder, max_length=24, num_labels=3)
 
 
+@pytest.mark.slow
 def test_label_names(tmp_path):
     """Names give the bits that numbers give, and stay in the trained model."""
     folder = make_bert(tmp_path / "model")

@@ -126,6 +126,7 @@ def test_longest_input(factory, tmp_path):
         forward(encoder, tiny_models.batch([longest + 1]))
 
 
+@pytest.mark.slow
 def test_minilm():
     encoder = Encoder.load(MINILM, num_labels=3, seed=5)
     encoder.eval()
@@ -184,6 +185,7 @@ def test_saved_copy_loads_in_transformers(factory, tmp_path):
         encoder.save(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_saved_minilm_has_head_labels_and_tokenizer(tmp_path):
     encoder = Encoder.load(MINILM, num_labels=5, seed=1)
     encoder.save(tmp_path / "copy")

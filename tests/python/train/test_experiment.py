@@ -117,6 +117,7 @@ def test_table_and_best_merges(finished):
     assert re.search(rf"average accuracy: {best} .* loss: {least} ", text)
 
 
+@pytest.mark.slow
 def test_second_run_does_nothing(finished):
     before = {p: p.stat().st_mtime_ns for p in (finished / "out").rglob("*")}
     text = (finished / "out" / "results.json").read_text()
@@ -131,6 +132,7 @@ def test_second_run_does_nothing(finished):
     assert changed <= {"results.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "[]", '{"inputs": 1, "output": 5}', '{"/x": 5}'])
 def test_damaged_memory_is_no_memory(finished, text):
     for file in ("train-base.json", "hashes.json"):
@@ -232,6 +234,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit, expected", CHANGES.values(), ids=CHANGES)
 def test_only_what_depends_on_a_change_runs_again(copy, edit, expected):
     edit(copy)
@@ -240,6 +243,7 @@ def test_only_what_depends_on_a_change_runs_again(copy, edit, expected):
     assert stages(done.stderr)["cached"] == set(STAGES) - expected
 
 
+@pytest.mark.slow
 def test_linearized_training(copy):
     """The weights of `merganser train --linearized` from the base."""
     replace("target: {epochs: 1}", "target: {epochs: 1, linearized: true}")(copy)
@@ -279,6 +283,7 @@ def test_recipe_can_be_merged_by_hand(finished, tmp_path):
         assert by_hand == (folder / "model" / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_transformers_agrees_with_the_results(finished):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -353,6 +358,7 @@ def long(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_one_run_at_a_time(copy):
     with open(copy / "out" / ".stages" / "lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -361,6 +367,7 @@ def test_one_run_at_a_time(copy):
     assert "another run" in done.stderr
 
 
+@pytest.mark.slow
 def test_folder_of_something_else_is_left_alone(finished, tmp_path):
     (tmp_path / "models" / "base").mkdir(parents=True)
     done = run("run", finished / "experiment.yaml", tmp_path, check=False)
@@ -369,6 +376,7 @@ def test_folder_of_something_else_is_left_alone(finished, tmp_path):
     assert os.listdir(tmp_path) == ["models"]
 
 
+@pytest.mark.slow
 def test_json_is_the_results_file(finished):
     out = finished / "out"
     done = run("run", finished / "experiment.yaml", out, "--json", "--quiet")

@@ -100,6 +100,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old, new, message", CASES.values(), ids=CASES)
 def test_bad_experiment(folder, old, new, message):
     assert old in YAML
@@ -116,6 +117,7 @@ def test_bad_experiment(folder, old, new, message):
     assert not (folder / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line, message",
     [
@@ -135,6 +137,7 @@ def test_bad_data_are_found_before_training(tmp_path, line, message):
     assert not (tmp_path / "out" / "models").exists()
 
 
+@pytest.mark.slow
 def test_missing_experiment(tmp_path):
     done = run("run", tmp_path / "none.yaml", tmp_path / "out", check=False)
     assert done.returncode == 2

@@ -11,6 +11,7 @@ from repository import ROOT
 EXPERIMENTS = sorted((ROOT / "examples").glob("*.yaml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_key_is_valid(path, tmp_path):
     """The seeds are read last: an error in them is the only one, with a small encoder

@@ -59,6 +59,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("assignment, message", BAD.values(), ids=BAD)
 def test_bad_assignment(path, tmp_path, assignment, message):
     done = run_with(path, tmp_path / "out", assignment, check=False)
@@ -68,6 +69,7 @@ def test_bad_assignment(path, tmp_path, assignment, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_limit_of_test_rows(path, tmp_path):
     """A sample of the larger test files, and later the whole ones: no model is trained
     or merged again."""

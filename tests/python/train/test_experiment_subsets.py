@@ -9,6 +9,8 @@ from command import run
 from merganser import report
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.slow  # of the experiment in its fixture
+
 METHODS = ["task_arithmetic", "fisher", "gradient_matching"]
 MERGES = """\
 merges:

@@ -417,6 +417,7 @@ def resume(folder, step, ours, callback=None):
     return model, callback.result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step, ours", [(2, False), (3, False), (3, True), (5, True)])
 def test_resumes(step, ours, tmp_path):
     """Before the window (steps 4 to 6) with any optimizer, in it with AdamWFisher."""
@@ -428,6 +429,7 @@ def test_resumes(step, ours, tmp_path):
     assert result.num_examples_used == expected.num_examples_used == 20
 
 
+@pytest.mark.slow
 def test_refuses_to_resume_within_the_window(tmp_path):
     resume(tmp_path, None, ours=False)
     with pytest.raises(InputError, match="step 5, within the window"):

@@ -154,6 +154,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("name", ["bert", "roberta", "gpt2"])
 def test_trainer(name, run, tmp_path):
@@ -268,6 +269,7 @@ def test_refusals():
         merganser.linearize(replaced)
 
 
+@pytest.mark.slow
 def test_fisher_refuses_a_linearized_model():
     linear = merganser.linearize(nn.Linear(3, 2))
     for model in (linear, torch.compile(linear)):

@@ -63,6 +63,7 @@ class Problem:
         return self.model.w.detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoupled", [False, True])
 @pytest.mark.parametrize("split", ["whole", "accumulated"])
 def test_gradient_descent_reaches_the_minimiser(decoupled, split, tmp_path):
@@ -82,6 +83,7 @@ def test_gradient_descent_reaches_the_minimiser(decoupled, split, tmp_path):
     assert abs(callback.value() - float(value)) < 1e-9
 
 
+@pytest.mark.slow
 def test_adam_reaches_the_minimiser_if_coupled(tmp_path):
     problem = Problem()
     found = problem.train(
@@ -233,6 +235,7 @@ def test_peft(tmp_path):
     assert callback.value() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoupled", [False, True])
 def test_resumes(decoupled, tmp_path):
     options = {

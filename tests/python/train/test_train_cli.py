@@ -47,6 +47,7 @@ def assert_refused(done, code, *words):
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_train_eval_fisher(folder):
     done = train(folder, "--eval", folder / "dev.tsv", "--quiet", "--json")
     report = json.loads(done.stdout)
@@ -69,6 +70,7 @@ def test_train_eval_fisher(folder):
     assert (saved.num_examples, saved.num_examples_used) == (30, 20)
 
 
+@pytest.mark.slow
 def test_text_for_people(folder):
     done = train(folder, "--eval", folder / "dev.tsv", "--fisher", "adam")
     assert "epoch 3: step 15, training loss" in done.stdout
@@ -110,6 +112,7 @@ LINEARIZED = {
 }
 
 
+@pytest.mark.slow
 def test_linearized_text_and_bits(folder):
     """The flag, its report, and the same bits as from Python."""
     options = {k: v for k, v in LINEARIZED.items() if k != "linearized"}
@@ -133,6 +136,7 @@ def test_linearized_text_and_bits(folder):
         assert own == (folder / "py" / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_evaluation_of_the_first_order_model(folder):
     """eval --linearized-at gives the numbers of the training, plain eval others."""
     data = ("--data", folder / "dev.tsv", "--max-length", "24", "--batch-size", "8")
@@ -148,6 +152,7 @@ def test_evaluation_of_the_first_order_model(folder):
     assert ordinary["loss"] != pytest.approx(kept["loss"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_first_order_model_of_another_architecture(folder):
     make_roberta(folder / "other")
     data = ("--data", folder / "dev.tsv", "--max-length", "24")
@@ -159,11 +164,13 @@ def test_first_order_model_of_another_architecture(folder):
     assert_refused(done, 2, *words)
 
 
+@pytest.mark.slow
 def test_linearized_refuses_a_fisher(folder):
     done = train(folder, "--linearized", "--fisher", "adam", check=False)
     assert_refused(done, 2, "collects no Fisher, got adam", "merganser fisher")
 
 
+@pytest.mark.slow
 def test_same_bits_as_from_python(folder):
     flags = [str(x) for name, value in OPTIONS.items() for x in (f"--{name}", value)]
     command.run(
@@ -183,6 +190,7 @@ def test_same_bits_as_from_python(folder):
         assert own == (folder / "py" / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_proximal_from_the_executable(folder):
     """train --proximal reads the output of fisher --out."""
     f0 = folder / "f0.safetensors"
@@ -209,6 +217,7 @@ def test_proximal_from_the_executable(folder):
         assert not (folder / "wrong").exists()
 
 
+@pytest.mark.slow
 def test_proximal_reads_factored_fishers(folder):
     """The penalty is that of the same values in float32."""
     penalties = []
@@ -224,6 +233,7 @@ def test_proximal_reads_factored_fishers(folder):
     assert penalties[0][2] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["bfloat16", "factored"])
 def test_storage_of_fisher(storage, folder):
     fisher(folder, "float32.safetensors")
@@ -241,6 +251,7 @@ def test_storage_of_fisher(storage, folder):
     assert compact[1]["storage"] == storage
 
 
+@pytest.mark.slow
 def test_interrupt_leaves_a_checkpoint(folder):
     arguments = [
         *("train", "--model", folder / "model", "--train", folder / "train.jsonl"),
@@ -265,6 +276,7 @@ def test_interrupt_leaves_a_checkpoint(folder):
     assert not (folder / "out").exists()
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_share_a_folder(folder):
     partial = folder / "out.partial"
     partial.mkdir()
@@ -345,6 +357,7 @@ def spoil_out(folder):
     return (folder / "out", "exists")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -370,6 +383,7 @@ def test_bad_input(spoil, folder):
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -409,18 +423,21 @@ def test_bad_options(flags, words, folder):
     assert not list(folder.glob("out*"))
 
 
+@pytest.mark.slow
 def test_divergence_is_reported(folder):
     done = train(folder, "--lr", "1e30", "--clip", "0", "-q", check=False)
     assert_refused(done, 1, "at step", "learning rate", folder / "out.partial")
     assert not (folder / "out").exists()
 
 
+@pytest.mark.slow
 def test_divergence_of_the_last_step_is_reported(folder):
     options = ("--lr", "1e39", "--warmup", "0", "--max-steps", "1", "-q")
     assert_refused(train(folder, *options, check=False), 1, "after step 1")
     assert not (folder / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_finite_is_not_evaluated(folder):
     path = folder / "model" / "model.safetensors"
     state = load_file(path)
@@ -440,6 +457,7 @@ def fisher(folder, out, *more, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("out", "words"),
     [
@@ -455,12 +473,14 @@ def test_a_fisher_replaces_nothing_but_a_fisher(out, words, folder):
     assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_a_fisher_replaces_a_fisher(folder):
     fisher(folder, "new/f.safetensors", "--estimator", "mc", "--seed", "1")
     fisher(folder, "new/f.safetensors", "--estimator", "mc", "--seed", "2")
     assert FisherResult.load(folder / "new" / "f.safetensors").seed == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -502,6 +522,7 @@ def test_interrupt_of_eval_and_fisher(name, folder):
     assert out == "" and not (folder / "f.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_full_disk_of_fisher(folder):
     done = subprocess.run(
         [
@@ -518,6 +539,7 @@ def test_full_disk_of_fisher(folder):
     assert not [path for path in folder.rglob("*.tmp")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit_kib", [4, 40])
 def test_full_disk(folder, limit_kib):
     """Limits file sizes, within a checkpoint and at the end."""
@@ -537,6 +559,7 @@ def test_full_disk(folder, limit_kib):
     assert not [path for path in folder.rglob("*.tmp")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["eval", "fisher"])
 def test_a_model_without_a_head_is_refused(name, tmp_path):
     make_roberta(tmp_path / "model")

@@ -97,6 +97,7 @@ def test_same_course_as_transformers_from_minilm(tmp_path):
     assert steps[-1]["loss"] < steps[0]["loss"]
 
 
+@pytest.mark.slow
 def test_the_first_best_epoch_is_kept(tmp_path):
     make_bert(tmp_path / "model")
     make_data(tmp_path / "train.jsonl", 40, seed=1)

@@ -69,6 +69,7 @@ def test_adam(model, course, tmp_path):
     assert saved.base_model_hash == merganser._C.content_hash(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("course", COURSES)
 @pytest.mark.parametrize("estimator", ["online_mc", "online_mc_eval"])
@@ -194,6 +195,7 @@ def make_earlier(folder):
     return f1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [False, True])
 def test_proximal_term(several, tmp_path):
     """Replays with weight * sum_s N_s F_s / N (theta - theta_0) in the gradient."""

@@ -93,6 +93,7 @@ def assert_evaluated_as(replay, row):
     assert row["accuracy"] == (logits.argmax(1) == labels).double().mean().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("course", COURSES)
 def test_same_course_as_torch_func(model, course, tmp_path):
@@ -117,6 +118,7 @@ def test_same_course_as_torch_func(model, course, tmp_path):
         assert_evaluated_as(ordinary, last["eval"][0])
 
 
+@pytest.mark.slow
 def test_proximal_term(tmp_path):
     """A quadratic in tau: weight N_0 / N F_0 tau in the gradient."""
     make_bert(tmp_path / "model")
@@ -161,6 +163,7 @@ def test_proximal_term(tmp_path):
     assert penalties[-1] > 1e-3
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_the_first_order_models(tmp_path):
     make_bert(tmp_path / "model")
     data = make_data(tmp_path / "train.jsonl", 40, seed=1)
@@ -181,6 +184,7 @@ def test_the_best_epoch_is_the_first_order_models(tmp_path):
     assert_has_displacement_of(replay, out)
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_small_slopes(tmp_path):
     """Logits near theta_0 move by less than bfloat16 resolves, and the loss with
     them."""

@@ -53,6 +53,7 @@ def assert_same_files(a, b):
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_at_several_points(kind, folder):
     result, whole = run(folder, "whole", **KINDS[kind])
