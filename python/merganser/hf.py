@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -60,7 +61,10 @@ class FisherCallback(TrainerCallback):
             without dropout, over the step's last micro-batch.
         interval: the last two sample every `interval` steps of the window.
         window: number of steps to collect, at the end of the run; None: one epoch.
-            Memory for the sums is allocated when the window begins.
+            Memory for the sums is allocated when the window begins. With
+            load_best_model_at_end the Fisher is of the best checkpoint, over the steps
+            since the evaluation or checkpoint before it, and `window` must be None;
+            the means of the best are one more copy of the parameters.
         loss: the distribution of labels given the outputs: "classification",
             "multilabel", "regression" (of variance 1), "causal_lm", or "auto": from
             the model. An example is a row of the labels, even if texts are packed into
@@ -76,14 +80,15 @@ class FisherCallback(TrainerCallback):
 
     Attributes:
         result: FisherResult on every process, once training has ended. None, with a
-            warning, if training ended before the window began or a sum is not finite.
-            Has the hash of the model if the last step saved a checkpoint.
+            warning, if training ended before the window began, a sum is not finite or
+            the best checkpoint is older than a resumed run. Has the hash of the model
+            if its step saved a checkpoint.
 
     During training, a forward hook on the model reads its batches. The next run removes
     what an interrupted run leaves behind.
 
     Raises, from Trainer.train():
-        InputError: fp16, DeepSpeed, FSDP, DataParallel, torch_compile,
+        InputError: fp16, DeepSpeed, FSDP, DataParallel, torch_compile; `window` with
             load_best_model_at_end; re-entrant gradient checkpoints with "online_mc";
             resuming within the window, unless the checkpoint has the sums of an
             AdamWFisher.
@@ -121,14 +126,19 @@ class FisherCallback(TrainerCallback):
         self.result: FisherResult | None = None
         self._hook: RemovableHandle | None = None  # the model's, during a run
         self._mode: Mode  # of the run
+        self._follows_best = False  # the run loads its best model at the end
+        self._best: _Collected | str | None = None
 
     def on_train_begin(
         self, args, state, control, model, optimizer, train_dataloader, **_
     ):
         self._leave_interrupted_run()
-        check_trainer(args, self.estimator)
+        check_trainer(args, self.estimator, self.window)
         self.result = None
         self._mode = self._find_mode(model, args, optimizer)
+        self._follows_best = args.load_best_model_at_end
+        self._best = None
+        self._first_step = state.global_step
         self._begin = self._window_begin(args, state, train_dataloader)
         self._total = self.num_examples or count_examples(
             train_dataloader,
@@ -157,18 +167,23 @@ class FisherCallback(TrainerCallback):
     def on_optimizer_step(self, args, state, control, **_):
         self._mode.after_update()
 
+    def on_evaluate(self, args, state, control, **_):
+        self._end_window_of_best(state)
+
     def on_save(self, args, state, control, **_):
         self._saved_step = state.global_step
+        if self._follows_best and state.best_global_step == state.global_step:
+            self._best = self._collected(state)
+        self._end_window_of_best(state)
 
     def on_train_end(self, args, state, control, **_):
         self._remove_hook()
-        self._mode.finish()
-        problem = self._find_problem(state)
-        if problem:
+        collected = self._chosen(state)
+        if isinstance(collected, str):
             # A warning: training succeeded, and its model may not be saved yet.
-            warnings.warn(f"no Fisher was collected: {problem}", stacklevel=2)
+            warnings.warn(f"no Fisher was collected: {collected}", stacklevel=2)
             return
-        self.result = self._make_result(args, state)
+        self.result = self._make_result(args, collected)
         if state.is_world_process_zero:
             self.result.save(
                 self.out or Path(args.output_dir) / "fisher.safetensors",
@@ -214,8 +229,24 @@ class FisherCallback(TrainerCallback):
             return AdamInOptimizer(model, args, outputs, ours)
         return Adam(model, args, outputs)
 
-    def _find_problem(self, state) -> str | None:
-        if self._mode.examples == 0:
+    def _end_window_of_best(self, state) -> None:
+        """Every checkpoint that may be the best has a window of its own."""
+        if self._follows_best:
+            self._begin = state.global_step
+
+    def _chosen(self, state) -> _Collected | str:
+        if not self._follows_best:
+            return self._collected(state)
+        return self._best or (
+            f"the best checkpoint is of step {state.best_global_step}, and training "
+            f"began at step {self._first_step}"
+        )
+
+    def _collected(self, state) -> _Collected | str:
+        """The window that ends now, or why it has no Fisher."""
+        self._mode.finish()
+        count = self._mode.examples
+        if count == 0:
             return (
                 f"training ended at step {state.global_step}, but the window begins at "
                 f"step {self._begin}"
@@ -223,26 +254,28 @@ class FisherCallback(TrainerCallback):
         for name, total in self._mode.sums.items():
             if not total.isfinite().all():
                 return f"the sum of squared gradients of {name} is not finite"
-        return self._mode.problem()
-
-    def _make_result(self, args, state) -> FisherResult:
-        count = self._mode.examples
+        if problem := self._mode.problem():
+            return problem
         diagonal = {name: total / count for name, total in self._mode.sums.items()}
-        stored = self._stored(args, state)
+        return _Collected(diagonal, count, state.global_step)
+
+    def _make_result(self, args, collected: _Collected) -> FisherResult:
+        diagonal = collected.diagonal
+        stored = self._stored(args, collected.step)
         return FisherResult(
             diagonal if stored is None else stored.form(diagonal),
             estimator=self.estimator,
             num_examples=self._total,
-            num_examples_used=count,
+            num_examples_used=collected.examples,
             seed=self.seed,
             labels=self._mode.labels,
             base_model_hash="" if stored is None else stored.hash,
         )
 
-    def _stored(self, args, state) -> Stored | None:
-        """The checkpoint of the last step."""
-        path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        saved = self._saved_step == state.global_step
+    def _stored(self, args, step: int) -> Stored | None:
+        """The checkpoint of a step."""
+        path = Path(args.output_dir) / f"checkpoint-{step}"
+        saved = self._follows_best or self._saved_step == step
         if not saved or not (path / "model.safetensors").is_file():
             return None
         try:
@@ -254,6 +287,8 @@ class FisherCallback(TrainerCallback):
             return None
 
     def _window_begin(self, args, state, train_dataloader) -> int:
+        if self._follows_best:
+            return state.global_step
         window = self.window
         if window is None:
             window = steps_per_epoch(args, train_dataloader)
@@ -267,6 +302,13 @@ class FisherCallback(TrainerCallback):
                 f"{self._begin}: resume from an earlier one, or train with "
                 "AdamWFisher, which saves them"
             )
+
+
+@dataclass(frozen=True)
+class _Collected:
+    diagonal: dict[str, Tensor]  # means over the examples
+    examples: int
+    step: int  # the last of the window
 
 
 def _batch_size(*values) -> int:

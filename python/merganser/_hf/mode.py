@@ -33,6 +33,7 @@ class Mode:
 
     def begin_window(self) -> None:
         self.sums = {name: accumulator(p) for name, p in self.parameters.items()}
+        self.examples = 0
 
     def begin_step(self, collecting: bool) -> None:
         """collecting: the step belongs to the window."""

@@ -28,7 +28,7 @@ def check_whole_gradients(args, callback: str, instead: str = "") -> None:
     _refuse(callback, problems)
 
 
-def check_trainer(args, estimator: str) -> None:
+def check_trainer(args, estimator: str, window: int | None) -> None:
     """Raises InputError for settings that would make the Fisher wrong."""
     check_whole_gradients(
         args,
@@ -38,9 +38,8 @@ def check_trainer(args, estimator: str) -> None:
     problems = {
         "DataParallel: start one process per GPU with torchrun": args.n_gpu > 1,
         "torch_compile: it hides the model's calls": args.torch_compile,
-        "load_best_model_at_end: the Fisher is of the last steps, not of that model": (
-            args.load_best_model_at_end
-        ),
+        "window with load_best_model_at_end: the steps before the best checkpoint are "
+        "collected": window is not None and args.load_best_model_at_end,
         "label_smoothing_factor: the loss is not a likelihood of the labels; use "
         "'online_mc'": estimator == "adam" and args.label_smoothing_factor != 0,
     }

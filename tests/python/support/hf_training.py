@@ -82,9 +82,12 @@ def token_classification():
 
 
 def make_trainer(
-    folder, model, data, callbacks=(), optimizer=None, eval=None, **options
+    folder, model, data, callbacks=(), optimizer=None, of_trainer=None, **options
 ):
-    """Trains one epoch in the data's order with lr=0, which keeps the model."""
+    """Trains one epoch in the data's order with lr=0, which keeps the model.
+
+    of_trainer: further arguments of the Trainer; options: of TrainingArguments.
+    """
     options = {
         "num_train_epochs": 1,
         "per_device_train_batch_size": 8,
@@ -104,6 +107,7 @@ def make_trainer(
         train_dataset=data,
         callbacks=list(callbacks),
         optimizers=(optimizer, None),
+        **(of_trainer or {}),
     )
 
 

@@ -481,7 +481,6 @@ def test_after_an_exception(where, ours, tmp_path):
 
 REFUSED = {
     "fp16": {"fp16": True},
-    "load_best_model_at_end": {"load_best_model_at_end": True},
     "label_smoothing_factor": {"label_smoothing_factor": 0.1},
     "torch_compile": {"torch_compile": True},
     "DataParallel": {"_n_gpu": 2},
@@ -512,7 +511,7 @@ def test_refuses_sharded_training(tmp_path, monkeypatch):
     monkeypatch.setitem(PartialState._shared_state, "distributed_type", kind)
     refusal = "FSDP: a process has only a part.*fisher_from_checkpoint"
     with pytest.raises(InputError, match=refusal):
-        check_trainer(trainer.args, "adam")
+        check_trainer(trainer.args, "adam", window=None)
 
 
 def test_refuses_a_loss_of_its_own(tmp_path):
@@ -567,6 +566,92 @@ def test_warns_where_there_is_no_fisher(tmp_path):
         trainer.train()
     assert callback.result is None
     assert not (tmp_path / "fisher.safetensors").exists()
+
+
+BEST = {
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "score",
+    "eval_strategy": "steps",
+    "eval_steps": 1,
+    "save_steps": 1,
+    "save_total_limit": 1,
+}
+
+
+def best_trainer(folder, callback, scores, model=None, optimizer=None, **options):
+    """Trains on 24 examples, 8 in a step, with the given score after each."""
+    scores = iter(scores)
+    evaluation = {
+        "eval_dataset": examples(2),
+        "compute_metrics": lambda _: {"score": next(scores)},
+    }
+    options = {"save_strategy": "steps", **BEST, **options}
+    model = bert() if model is None else model
+    return make_trainer(
+        folder, model, examples(24), [callback], optimizer, evaluation, **options
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", [*ESTIMATORS, "AdamWFisher"])
+@pytest.mark.parametrize("best, strategy", [(0, "steps"), (1, "best"), (2, "steps")])
+def test_best_model(best, estimator, strategy, tmp_path):
+    """The Fisher is of the steps before the checkpoint that is loaded."""
+    model, optimizer = bert(), None
+    callback = FisherCallback("adam")
+    if estimator == "AdamWFisher":
+        optimizer = AdamWFisher(model.parameters(), lr=0.0)
+    else:
+        callback = FisherCallback(estimator, interval=1)
+    scores = [0.9 if i == best else 0.5 for i in range(3)]
+    trainer = best_trainer(
+        tmp_path, callback, scores, model, optimizer, save_strategy=strategy
+    )
+    trainer.train()
+    steps = examples(24)[8 * best : 8 * best + 8]
+    if "mc" in estimator:
+        batch = torch.utils.data.default_collate(steps)
+        expected = merganser.fisher(bert(), [batch], "mc_batch").diagonal
+    else:
+        expected = define_adam(bert(), steps, 8)
+    assert_fishers_close(callback.result, expected)
+    assert callback.result.num_examples_used == 8
+    assert callback.result.num_examples == 24
+    checkpoint = tmp_path / f"checkpoint-{best + 1}"
+    assert trainer.state.best_model_checkpoint == str(checkpoint)
+    stored = merganser._C.content_hash(checkpoint)
+    assert FisherResult.load(tmp_path / "fisher.safetensors").base_model_hash == stored
+
+
+def test_best_model_before_a_resumed_run(tmp_path):
+    options = {"save_total_limit": 3}
+    best_trainer(tmp_path, FisherCallback(), [0.9, 0.5], max_steps=2, **options).train()
+    callback = FisherCallback()
+    trainer = best_trainer(tmp_path, callback, [0.5], **options)
+    with pytest.warns(UserWarning, match="of step 1, and training began at step 2"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert callback.result is None
+
+
+def test_best_model_without_a_finite_fisher(tmp_path):
+    model = bert()
+    callback = FisherCallback()
+    trainer = best_trainer(tmp_path, callback, [0.5, 0.9, 0.5], model)
+
+    def overflow(_model, _args, output):
+        if trainer.state.global_step == 1:
+            output["loss"] = output["loss"] * float("inf")
+
+    model.register_forward_hook(overflow)
+    with pytest.warns(UserWarning, match="no Fisher was collected"):
+        trainer.train()
+    assert callback.result is None
+
+
+def test_best_model_has_its_own_window(tmp_path):
+    trainer = best_trainer(tmp_path, FisherCallback(window=2), [0.5, 0.9, 0.5])
+    with pytest.raises(InputError, match="window with load_best_model_at_end"):
+        trainer.train()
 
 
 def test_data_without_a_length(tmp_path):
