@@ -14,6 +14,7 @@
 #include "merganser/io/model_dir.h"
 #include "merganser/io/yaml_value.h"
 #include "merganser/model/compute_dtype.h"
+#include "merganser/recipe/read_options.h"
 
 namespace merganser {
 namespace {
@@ -218,7 +219,7 @@ Experiment Experiment::load(
                     "targets",  "fisher",     "merges",     "mismatch",
                     "refine",   "removal",    "evaluation", "output"});
   const YamlValue encoder = root.at("encoder");
-  experiment.encoder = encoder.path(folder);
+  experiment.encoder = parse_model_directory(encoder, folder);
   encoder.through([&](const std::string&) { ModelDir(experiment.encoder); });
 
   TrainOptions defaults;

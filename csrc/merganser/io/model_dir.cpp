@@ -123,7 +123,7 @@ ModelDir::ModelDir(fs::path path) : path_(std::move(path)) {
   if (!fs::is_directory(path_)) {
     throw InputError(fmt::format(
         "{}: is not a directory; expected a Hugging Face model directory with "
-        "config.json and weights",
+        "config.json and weights, or owner/name[@revision] on the Hub",
         path_.string()));
   }
   const fs::path config = path_ / "config.json";

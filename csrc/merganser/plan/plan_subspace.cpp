@@ -7,6 +7,7 @@
 
 #include "merganser/base/error.h"
 #include "merganser/base/quote.h"
+#include "merganser/io/hub_cache.h"
 
 namespace merganser {
 namespace {
@@ -75,7 +76,7 @@ void note_weights(MergePlan& plan, size_t output) {
       solution.expected.value,
       solution.expected.standard_error,
       *largest,
-      model.recipe.model.filename().string(),
+      model_name(model.recipe.model),
       quote(plan.subspace_groups[column % groups])));
   if (const auto reason = unstable(solution)) {
     plan.notes.push_back(

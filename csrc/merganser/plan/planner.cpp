@@ -8,6 +8,7 @@
 
 #include "merganser/base/problems.h"
 #include "merganser/base/quote.h"
+#include "merganser/io/hub_cache.h"
 #include "merganser/plan/check_configs.h"
 #include "merganser/plan/check_inputs.h"
 #include "merganser/plan/fisher_notes.h"
@@ -90,7 +91,10 @@ TaskHead plan_head(
     Problems& problems) {
   TaskHead head;
   head.file = fmt::format(
-      "heads/{}.safetensors", model.recipe.model.filename().string());
+      "heads/{}.safetensors",
+      std::filesystem::path(model_name(model.recipe.model))
+          .filename()
+          .string());
   const auto add = [&](const std::string& stored, const std::string& name) {
     if (!plan.is_head(name)) {
       return;

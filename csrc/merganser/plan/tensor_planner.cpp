@@ -6,6 +6,7 @@
 
 #include "merganser/base/error.h"
 #include "merganser/base/quote.h"
+#include "merganser/io/hub_cache.h"
 #include "merganser/plan/check_tensors.h"
 #include "merganser/plan/measured_rho.h"
 #include "merganser/plan/measured_scale.h"
@@ -147,8 +148,8 @@ class TensorPlanner {
     tensor.output.dtype = plan_.recipe.out_dtype.value_or(tensor.output.dtype);
     if (keeps_bytes(tensor)) {
       tensor.action = TensorAction::kCopy;
-      tensor.reason = "of " +
-          plan_.inputs[tensor.sources[0].input]->path().filename().string();
+      tensor.reason =
+          "of " + model_name(plan_.inputs[tensor.sources[0].input]->path());
     }
   }
 

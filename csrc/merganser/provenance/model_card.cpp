@@ -8,6 +8,7 @@
 
 #include "merganser/base/json_text.h"
 #include "merganser/io/atomic_file.h"
+#include "merganser/io/hub_cache.h"
 
 namespace merganser {
 namespace {
@@ -17,22 +18,6 @@ namespace fs = std::filesystem;
 bool is_local(const std::string& name, const fs::path& recipe_folder) {
   std::error_code ignored;
   return fs::exists(name, ignored) || fs::exists(recipe_folder / name, ignored);
-}
-
-// True for a part of a name on the hub, by the rules of
-// https://huggingface.co/docs.
-bool is_hub_word(std::string_view word) {
-  constexpr size_t kMaxLength = 96;
-  const auto is_edge = [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
-        (c >= 'A' && c <= 'Z') || c == '_';
-  };
-  return !word.empty() && word.size() <= kMaxLength && is_edge(word.front()) &&
-      is_edge(word.back()) &&
-      std::ranges::all_of(
-          word, [&](char c) { return is_edge(c) || c == '-' || c == '.'; }) &&
-      word.find("--") == word.npos && word.find("..") == word.npos &&
-      !word.ends_with(".git");
 }
 
 // True for "owner/name" or a bare name. Bare names of old models contain a
@@ -49,11 +34,14 @@ bool is_hub_name(std::string_view name) {
                             : is_hub_word(name.substr(0, slash));
 }
 
-// Returns the name that a model's configuration gives for itself, or for the
-// model that it was fine-tuned from.
+// Returns the name under which a model comes from the hub, or which its
+// configuration gives for it or for the model that it was fine-tuned from.
 std::optional<std::string> hub_name(
     const fs::path& model,
     const fs::path& recipe_folder) {
+  if (const auto name = hub_name_of(model)) {
+    return name;
+  }
   const fs::path file = model / "config.json";
   if (!fs::is_regular_file(file)) {
     return std::nullopt; // a Fisher, an adapter
@@ -117,7 +105,7 @@ void write_model_card(
       method.text);
   for (const Provenance::Input& input : provenance.inputs) {
     text += fmt::format(
-        "| {} | `{}` |\n", input.path.filename().string(), input.content_hash);
+        "| {} | `{}` |\n", model_name(input.path), input.content_hash);
   }
   text += fmt::format(
       "\nContent hash of this model: `{}`. `merganser verify` checks these "

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "merganser/base/problems.h"
+#include "merganser/io/hub_cache.h"
 #include "merganser/recipe/read_options.h"
 
 namespace merganser {
@@ -15,15 +16,23 @@ namespace fs = std::filesystem;
 // mergekit's mapping {path: ..., revision: ...}, or the path alone.
 fs::path parse_model_path(const YamlValue& value, const fs::path& folder) {
   if (!value.is_mapping()) {
-    return value.path(folder);
+    return parse_model_directory(value, folder);
   }
   value.expect_keys({"path", "revision"});
-  if (const auto revision = value.given("revision")) {
+  const YamlValue path = value.at("path");
+  const auto revision = value.given("revision");
+  if (!revision) {
+    return parse_model_directory(path, folder);
+  }
+  if (!parse_hub_model(path.text()) || fs::exists(path.path(folder))) {
     revision->fail(fmt::format(
-        "{} is not supported: a local directory has no revisions",
+        "{} is of no use: a local directory has no revisions",
         revision->name()));
   }
-  return value.at("path").path(folder);
+  return revision->through([&](const std::string& name) {
+    const std::string text = path.text() + "@" + name;
+    return find_model(text, folder / text);
+  });
 }
 
 void parse_layer_range(const YamlValue& range, RecipeModel& model) {
@@ -76,7 +85,7 @@ RecipeModel parse_model(
     });
   };
   take("adapter", [&](const YamlValue& adapter) {
-    model.adapter = adapter.path(folder);
+    model.adapter = parse_model_directory(adapter, folder);
   });
   const auto take_fisher = [&](const YamlValue& fisher) {
     model.fisher = fisher.path(folder);
@@ -173,18 +182,20 @@ ModelReference parse_model_reference(
     }
     return found;
   }
-  ModelReference found{value.path(folder), {}};
-  const std::string text = found.model.string();
+  const std::string text = value.text();
   const size_t plus = text.rfind('+');
   std::error_code ignored;
   // A directory may have a + in its name.
-  if (plus != std::string::npos && !fs::exists(found.model, ignored)) {
-    const std::string adapter =
-        value.text().substr(value.text().rfind('+') + 1);
-    found.model = text.substr(0, plus);
-    found.adapter = (folder / adapter).lexically_normal();
+  if (plus == text.npos || fs::exists(value.path(folder), ignored)) {
+    return {parse_model_directory(value, folder), {}};
   }
-  return found;
+  return value.through([&](const std::string&) {
+    const auto find = [&](const std::string& part) {
+      return find_model(part, (folder / part).lexically_normal());
+    };
+    return ModelReference{
+        find(text.substr(0, plus)), find(text.substr(plus + 1))};
+  });
 }
 
 std::vector<RecipeModel> parse_models(

@@ -10,6 +10,7 @@
 
 #include "merganser/base/error.h"
 #include "merganser/base/problems.h"
+#include "merganser/io/hub_cache.h"
 #include "merganser/recipe/methods.h"
 
 namespace merganser {
@@ -118,6 +119,14 @@ Setting parse_setting(
 }
 
 } // namespace
+
+std::filesystem::path parse_model_directory(
+    const YamlValue& value,
+    const std::filesystem::path& folder) {
+  return value.through([&](const std::string& text) {
+    return find_model(text, value.path(folder));
+  });
+}
 
 std::string_view torch_dtype_name(DType dtype) {
   for (const auto& [value, name] : kTorchDTypes) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <string_view>
 
 #include "merganser/base/api.h"
@@ -8,6 +9,12 @@
 
 // Read the keys that a recipe and a merge of an experiment share.
 namespace merganser {
+
+// The directory of a model, by its path relative to `folder` or by its name on
+// the Hub; see find_model.
+MERGANSER_API std::filesystem::path parse_model_directory(
+    const YamlValue& value,
+    const std::filesystem::path& folder);
 
 // The value of merge_method.
 MERGANSER_API const MethodInfo& parse_method(const YamlValue& name);

@@ -1,10 +1,14 @@
 #include <gtest/gtest.h>
 
 #include "merganser/base/error.h"
+#include "merganser/io/atomic_file.h"
 #include "merganser/recipe/methods.h"
 #include "merganser/recipe/parameter_values.h"
 #include "merganser/recipe/recipe.h"
 #include "parse_recipe.h"
+#include "support/environment.h"
+#include "support/expect_error.h"
+#include "support/temporary_folder.h"
 
 namespace merganser::test {
 namespace {
@@ -158,7 +162,7 @@ INSTANTIATE_TEST_SUITE_P(
             "revision: "
             "b}}}]",
             "2:46",
-            "a local directory has no revisions"},
+            "is of no use: a local directory has no revisions"},
         BadRecipe{
             "Architecture",
             "merge_method: linear\n"
@@ -461,6 +465,37 @@ models:
   EXPECT_EQ(recipe.models[0].adapter, "/recipes/lora");
   EXPECT_EQ(recipe.models[1].model, "/recipes/b+x");
   EXPECT_EQ(recipe.models[1].adapter, std::nullopt);
+}
+
+TEST(Recipe, FindsModelsInTheHubsCache) {
+  const TemporaryFolder cache;
+  Environment variables;
+  variables.set("HF_HUB_CACHE", cache.path().string());
+  const auto snapshot = [&](const char* repository, const char* commit) {
+    const auto path = cache / repository / "snapshots" / commit;
+    std::filesystem::create_directories(path);
+    write_file(path / "config.json", "{}");
+    write_file(path / "model.safetensors", "");
+    return path;
+  };
+  const auto a = snapshot("models--org--a", "c0ffee");
+  const auto lora = snapshot("models--me--lora", "decade");
+  const Recipe recipe = parse_recipe(R"(
+merge_method: linear
+models:
+  - model: org/a@c0ffee
+  - model: org/a@c0ffee+me/lora@decade
+  - model: {model: {path: org/a, revision: c0ffee}}
+    adapter: me/lora@decade
+)");
+  EXPECT_EQ(recipe.models[0].model, a);
+  for (const size_t i : {1, 2}) {
+    EXPECT_EQ(recipe.models[i].model, a);
+    EXPECT_EQ(recipe.models[i].adapter, lora);
+  }
+  expect_error<InputError>(
+      [] { parse_recipe("merge_method: linear\nmodels: [{model: org/b}]"); },
+      {"r.yaml:2:18: 'org/b' is neither a directory nor a model in the Hub's"});
 }
 
 // The values are those of PyYAML 6: yaml.safe_load resolves merge keys so.
