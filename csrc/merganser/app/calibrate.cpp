@@ -8,6 +8,7 @@
 
 #include "merganser/app/commands.h"
 #include "merganser/app/estimate_arguments.h"
+#include "merganser/app/model_option.h"
 #include "merganser/app/torch_options.h"
 #include "merganser/base/json_text.h"
 #include "merganser/base/progress.h"
@@ -54,13 +55,13 @@ Work define_calibrate(CLI::App& parser, const CommonOptions& common) {
   FisherScaleOptions& o = options->scale;
   parser.add_option("--fisher", o.fisher, "Fisher file to calibrate")
       ->required();
-  parser.add_option("--model", o.model, "Model directory of the Fisher")
+  add_model(parser, "--model", o.model, "Model directory of the Fisher")
       ->required();
-  parser
-      .add_option(
-          "--merge",
-          o.merge,
-          "Model directory of a merge, such as the plain average")
+  add_model(
+      parser,
+      "--merge",
+      o.merge,
+      "Model directory of a merge, such as the plain average")
       ->required();
   parser
       .add_option(

@@ -48,6 +48,7 @@ inline constexpr CommandInfo kCommands[] = {
     {"verify", "check that a merged model and its inputs are unchanged"},
     {"run", "run an experiment: fine-tune, Fisher, merge, evaluate"},
     {"report", "write a page with the results of an experiment"},
+    {"download", "download models from the Hugging Face Hub into its cache"},
 };
 
 // Commands of the executable `merganser`, without torch.

@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <system_error>
 
+#include "merganser/app/model_option.h"
 #include "merganser/base/error.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/io/fisher_file.h"
@@ -26,7 +27,7 @@ std::string estimator_of(const std::filesystem::path& file) {
 } // namespace
 
 void add_estimate_arguments(CLI::App& parser, EstimateArguments& arguments) {
-  parser.add_option("--model", arguments.model, "Model directory")->required();
+  add_model(parser, "--model", arguments.model, "Model directory")->required();
   parser
       .add_option("--data", arguments.data, "Labelled data: .jsonl, .csv, .tsv")
       ->required();

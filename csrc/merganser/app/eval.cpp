@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "merganser/app/commands.h"
+#include "merganser/app/model_option.h"
 #include "merganser/app/torch_options.h"
 #include "merganser/base/error.h"
 #include "merganser/base/json_text.h"
@@ -143,14 +144,15 @@ void add_posterior_options(CLI::App& parser, Options& o) {
 
 Work define_eval(CLI::App& parser, const CommonOptions& common) {
   auto options = std::make_shared<Options>();
-  parser.add_option("--model", options->model, "Model directory")->required();
+  add_model(parser, "--model", options->model, "Model directory")->required();
   parser
       .add_option("--data", options->data, "Labelled data: .jsonl, .csv, .tsv")
       ->required();
   add_batch_size(parser, options->batch_size);
   add_max_length(parser, options->max_length);
   add_dtype(parser, options->bfloat16);
-  parser.add_option(
+  add_model(
+      parser,
       "--linearized-at",
       options->linearized_at,
       "Evaluate the first-order model at this directory's weights");

@@ -10,6 +10,7 @@
 
 #include "merganser/app/commands.h"
 #include "merganser/app/estimate_arguments.h"
+#include "merganser/app/model_option.h"
 #include "merganser/app/torch_options.h"
 #include "merganser/base/error.h"
 #include "merganser/base/json_text.h"
@@ -103,7 +104,8 @@ void fisher(const Options& options, const CommonOptions& common) {
 Work define_fisher(CLI::App& parser, const CommonOptions& common) {
   auto options = std::make_shared<Options>();
   add_estimate_arguments(parser, options->files);
-  parser.add_option(
+  add_model(
+      parser,
       "--base",
       options->base,
       "Model directory that the model was fine-tuned from: also measures the "
@@ -112,7 +114,8 @@ Work define_fisher(CLI::App& parser, const CommonOptions& common) {
       "--base-data",
       options->base_data,
       "Labelled data that the base was trained on, with --base");
-  parser.add_option(
+  add_model(
+      parser,
       "--at",
       options->at,
       "Model directory, such as a merge: estimates the Fisher at its weights, "

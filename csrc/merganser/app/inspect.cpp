@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "merganser/app/commands.h"
+#include "merganser/app/model_option.h"
 #include "merganser/provenance/inspect.h"
 
 namespace merganser::app {
@@ -20,9 +21,8 @@ struct Options {
 
 Work define_inspect(CLI::App& parser, const CommonOptions& common) {
   auto options = std::make_shared<Options>();
-  parser
-      .add_option(
-          "PATH", options->path, "A .safetensors file or a model directory")
+  add_model(
+      parser, "PATH", options->path, "A .safetensors file or a model directory")
       ->required();
   parser.add_flag(
       "--no-hash", options->no_hash, "Read headers only, without hashes");

@@ -1,7 +1,7 @@
 // The executable `merganser`. It links the torch-free core only, so that merge,
 // plan and inspect start in milliseconds. merganser-torch has the other
-// commands and replaces this process on demand; report and the fisher commands
-// that read optimizer states and other programs' files are the Python
+// commands and replaces this process on demand; report, download and the fisher
+// commands that read optimizer states and other programs' files are the Python
 // package's.
 
 #include <algorithm>
@@ -44,6 +44,9 @@ int main(int argc, char** argv) {
     const std::string_view command = arguments[1];
     if (command == "report") {
       return start_python("merganser.report", arguments);
+    }
+    if (command == "download") {
+      return start_python("merganser._hub", arguments);
     }
     if (command == "fisher" && reads_fisher(arguments)) {
       return start_python("merganser._checkpoint", arguments);

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "merganser/app/commands.h"
+#include "merganser/app/model_option.h"
 #include "merganser/app/objective_arguments.h"
 #include "merganser/base/error.h"
 #include "merganser/base/progress.h"
@@ -59,9 +60,13 @@ MismatchResult measure(const Options& options, const CommonOptions& common) {
 Work define_mismatch(CLI::App& parser, const CommonOptions& common) {
   auto options = std::make_shared<Options>();
   add_objective_arguments(parser, options->objective);
-  parser.add_option(
-      "--model", options->models, "Model directory to measure; repeatable");
-  parser.add_option(
+  add_model(
+      parser,
+      "--model",
+      options->models,
+      "Model directory to measure; repeatable");
+  add_model(
+      parser,
       "--target",
       options->target,
       "Model directory of the jointly trained target: also measured, and "

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "merganser/app/model_option.h"
 #include "merganser/app/torch_options.h"
 #include "merganser/base/error.h"
 
@@ -43,11 +44,10 @@ ObjectiveOptions ObjectiveArguments::objective() const {
 
 void add_objective_arguments(CLI::App& parser, ObjectiveArguments& a) {
   ObjectiveOptions& o = a.options;
-  parser.add_option("--base", o.base, "Model directory of the base")
+  add_model(parser, "--base", o.base, "Model directory of the base")
       ->required();
-  parser
-      .add_option(
-          "--expert", a.experts, "Model directory of an expert; repeatable")
+  add_model(
+      parser, "--expert", a.experts, "Model directory of an expert; repeatable")
       ->required();
   parser
       .add_option(

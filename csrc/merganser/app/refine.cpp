@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "merganser/app/commands.h"
+#include "merganser/app/model_option.h"
 #include "merganser/app/objective_arguments.h"
 #include "merganser/base/error.h"
 #include "merganser/base/progress.h"
@@ -80,7 +81,7 @@ Work define_refine(CLI::App& parser, const CommonOptions& common) {
   auto options = std::make_shared<Options>();
   add_objective_arguments(parser, options->objective);
   RefineOptions& o = options->refine;
-  parser.add_option("--model", o.model, "Model directory to start from")
+  add_model(parser, "--model", o.model, "Model directory to start from")
       ->required();
   parser.add_option("--out", o.out, "Output directory")->required();
   add_choices(parser, o);

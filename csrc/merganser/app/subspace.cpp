@@ -8,6 +8,7 @@
 
 #include "merganser/app/commands.h"
 #include "merganser/app/estimate_arguments.h"
+#include "merganser/app/model_option.h"
 #include "merganser/app/torch_options.h"
 #include "merganser/base/error.h"
 #include "merganser/base/json_text.h"
@@ -65,7 +66,7 @@ void estimate(Options options, const CommonOptions& common) {
 Work define_subspace(CLI::App& parser, const CommonOptions& common) {
   auto options = std::make_shared<Options>();
   SubspaceFisherOptions& o = options->fisher;
-  parser.add_option("--base", o.base.model, "Model directory of the base")
+  add_model(parser, "--base", o.base.model, "Model directory of the base")
       ->required();
   parser
       .add_option(
@@ -73,11 +74,11 @@ Work define_subspace(CLI::App& parser, const CommonOptions& common) {
           o.base.data,
           "Labelled data that the base was trained on: .jsonl, .csv, .tsv")
       ->required();
-  parser
-      .add_option(
-          "--expert",
-          options->experts,
-          "Model directory of an expert; repeatable")
+  add_model(
+      parser,
+      "--expert",
+      options->experts,
+      "Model directory of an expert; repeatable")
       ->required();
   parser
       .add_option(
@@ -85,7 +86,8 @@ Work define_subspace(CLI::App& parser, const CommonOptions& common) {
           options->data,
           "Labelled training data of each expert, in the same order")
       ->required();
-  parser.add_option(
+  add_model(
+      parser,
       "--direction",
       o.directions,
       "Model directory, such as another merge, whose displacement from the "

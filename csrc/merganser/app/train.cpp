@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "merganser/app/commands.h"
+#include "merganser/app/model_option.h"
 #include "merganser/app/torch_options.h"
 #include "merganser/base/progress.h"
 
@@ -15,7 +16,7 @@ namespace merganser::app {
 namespace {
 
 void add_data(CLI::App& parser, TrainOptions& o) {
-  parser.add_option("--model", o.model, "Model directory to start from")
+  add_model(parser, "--model", o.model, "Model directory to start from")
       ->required();
   parser.add_option("--train", o.train, "Training data: .jsonl, .csv, .tsv")
       ->required();
