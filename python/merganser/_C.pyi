@@ -45,6 +45,18 @@ def write_checkpoint(
 def content_hash(path: Path) -> str:
     """Hash of a checkpoint's names, shapes, dtypes and data, independent of shards."""
 
+# The Hugging Face Hub
+
+def find_model(path: Path) -> pathlib.Path:
+    """The directory of a model: `path` if it exists, or if it is owner/name or
+    owner/name@revision the snapshot in hub_cache(), downloaded if missing."""
+
+def parse_hub_model(text: str) -> tuple[str, str] | None:
+    """Name and revision of "owner/name@revision"; None for any other text."""
+
+def hub_cache() -> pathlib.Path:
+    """The Hub's local cache: HF_HUB_CACHE, or hub/ in HF_HOME, or the default."""
+
 # Text
 
 class Tokenizer:

@@ -11,15 +11,13 @@ file if `path` is given. Needs matplotlib.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
-from . import _build
 from ._C import InputError
+from ._common.parser import Parser
 
 try:
     from ._report.accuracy import plot_accuracy
@@ -66,25 +64,13 @@ def write_report(out: str | os.PathLike[str]) -> Path:
     return path
 
 
-class _Parser(argparse.ArgumentParser):
-    """With errors of one sentence, as those of the other commands."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"merganser: {message} (see {self.prog} --help)\n")
-
-
 def main() -> int:
-    parser = _Parser(
+    parser = Parser(
         prog="merganser report",
         description="Writes OUT/report.html: the results of `merganser run`.",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="the experiment's output")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    for name in ("quiet", "verbose"):
-        text = "no effect: a report has no progress"
-        parser.add_argument(f"-{name[0]}", f"--{name}", action="store_true", help=text)
-    version = f"merganser {_build.VERSION}"
-    parser.add_argument("--version", action="version", version=version)
+    parser.add_common(quiet="no effect: a report has no progress")
     arguments = parser.parse_args()
     try:
         path = write_report(arguments.out)

@@ -1,6 +1,7 @@
 #include "merganser/bindings/long_call.h"
 #include "merganser/bindings/module.h"
 #include "merganser/io/checkpoint.h"
+#include "merganser/io/hub_cache.h"
 
 // Files as raw bytes, for types that torch lacks and for tests that compare
 // with the safetensors package.
@@ -14,7 +15,7 @@ using RawTensor =
 
 std::pair<std::vector<RawTensor>, Metadata> read_checkpoint(
     const std::filesystem::path& path) {
-  const Checkpoint checkpoint(path);
+  const Checkpoint checkpoint(find_model(path));
   std::vector<RawTensor> tensors;
   for (const TensorInfo& tensor : checkpoint.tensors()) {
     // Created uninitialized and then filled: no second copy.
@@ -80,7 +81,7 @@ void bind_io(py::module_& m) {
   m.def(
       "content_hash",
       [](const std::filesystem::path& path) {
-        return Checkpoint(path).content_hash();
+        return Checkpoint(find_model(path)).content_hash();
       },
       py::arg("path"),
       py::call_guard<LongCall>());

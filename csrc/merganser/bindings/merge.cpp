@@ -1,6 +1,7 @@
 #include "merganser/bindings/long_call.h"
 #include "merganser/bindings/module.h"
 #include "merganser/engine/execute.h"
+#include "merganser/io/hub_cache.h"
 #include "merganser/plan/fisher_notes.h"
 #include "merganser/plan/name_map.h"
 #include "merganser/plan/plan_text.h"
@@ -105,7 +106,7 @@ void bind_merge(py::module_& m) {
   m.def(
       "inspect",
       [](const std::filesystem::path& path, bool hashes) {
-        return inspect(path, hashes).to_json();
+        return inspect(find_model(path), hashes).to_json();
       },
       py::arg("path"),
       py::arg("hashes"),

@@ -8,6 +8,7 @@ PYBIND11_MODULE(_C, m) {
       "The compiled part of merganser; importing it registers the operators.";
   install_python_interrupts();
   bind_errors(m);
+  bind_hub(m);
   bind_io(m);
   bind_model(m);
   bind_fisher(m);

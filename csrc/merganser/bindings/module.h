@@ -9,6 +9,7 @@
 namespace merganser::bindings {
 
 void bind_errors(py::module_& m);
+void bind_hub(py::module_& m);
 void bind_io(py::module_& m);
 void bind_fisher(py::module_& m);
 void bind_fisher_file(py::module_& m);

@@ -1,5 +1,6 @@
 #include "merganser/bindings/long_call.h"
 #include "merganser/bindings/module.h"
+#include "merganser/io/hub_cache.h"
 #include "merganser/model/compute_dtype.h"
 #include "merganser/text/batching.h"
 #include "merganser/train/trainer.h"
@@ -34,7 +35,12 @@ std::vector<std::vector<int64_t>> batch_order(
 void bind_train(py::module_& m) {
   py::class_<TrainOptions>(m, "TrainOptions")
       .def(py::init<>())
-      .def_readwrite("model", &TrainOptions::model)
+      .def_property(
+          "model",
+          [](const TrainOptions& o) { return o.model; },
+          [](TrainOptions& o, const std::filesystem::path& path) {
+            o.model = find_model(path);
+          })
       .def_readwrite("train", &TrainOptions::train)
       .def_readwrite("eval", &TrainOptions::eval)
       .def_readwrite("out", &TrainOptions::out)

@@ -6,23 +6,15 @@ import argparse
 import json
 import sys
 import warnings
-from typing import NoReturn
 
-from .. import _build
 from .._C import Error, InputError
+from .._common.parser import Parser
 from ..fisher_from_checkpoint import fisher_from_checkpoint
 from .import_file import import_fisher
 
 
-class _Parser(argparse.ArgumentParser):
-    """With errors of one sentence, as those of the other commands."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"merganser: {message} (see {self.prog} --help)\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="merganser fisher --from-checkpoint",
         description="Writes the Fisher in an optimizer's state, or in a file of "
         "another program, without data.",
@@ -48,11 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--start", metavar="DIR", help="earlier checkpoint: only the steps after it")
     add("--betas", type=float, nargs=2, help="Adam's, where the files lack them")
     add("--step", type=int, help="steps taken, where the files lack it")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print no summary")
-    parser.add_argument("-v", "--verbose", action="store_true", help="no effect")
-    version = f"merganser {_build.VERSION}"
-    parser.add_argument("--version", action="version", version=version)
+    parser.add_common(quiet="print no summary")
     return parser
 
 

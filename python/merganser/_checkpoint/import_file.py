@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from .. import _C
 from .._C import InputError
 from .._common.arguments import check_count
 from .._merge.states import FLOATS, some
@@ -45,7 +46,7 @@ def import_fisher(
     check_count("num_examples", num_examples)
     path = check_output(out)
     tensors = _tensors(Path(file))
-    weights = None if model is None else Weights(Path(model))
+    weights = None if model is None else Weights(_C.find_model(model))
     if weights is not None:
         if weights.shapes is None:
             raise InputError(f"{model}: expected a model directory with safetensors")

@@ -1,5 +1,5 @@
-"""A server on the loopback interface that answers `datasets` as the Hugging Face hub
-does: what a repository contains, and its files."""
+"""A server on the loopback interface that answers `datasets` and `huggingface_hub` as
+the Hugging Face hub does: what a repository contains, and its files."""
 
 import contextlib
 import hashlib
@@ -9,11 +9,14 @@ import threading
 import urllib.parse
 
 COMMIT = 40 * "c"
+REVISIONS = ("main", COMMIT)
 
 
 @contextlib.contextmanager
-def serve(repositories):
-    """Serves {"owner/name": {"file": bytes}} and yields the URL."""
+def serve(repositories, gated=(), before_file=lambda name: None):
+    """Serves {"owner/name": {"file": bytes}} and yields the URL. The files of those in
+    `gated` are refused. Calls `before_file` with the name of each file that it sends.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -25,19 +28,24 @@ def serve(repositories):
             self.answer()
 
         def answer(self):
-            path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
-            kind, *rest = path.strip("/").split("/")
-            if kind == "api":
-                self.describe("/".join(rest[1:3]), rest[3:])
-            else:  # datasets/OWNER/NAME/resolve/COMMIT/FILE
-                self.send_file("/".join(rest[:2]), "/".join(rest[4:]))
+            url = urllib.parse.urlsplit(self.path)
+            parts = urllib.parse.unquote(url.path).strip("/").split("/")
+            if parts[0] == "api":  # api/KIND/OWNER/NAME/...
+                recursive = "recursive=true" in url.query.lower()
+                return self.describe("/".join(parts[2:4]), parts[4:], recursive)
+            if parts[0] == "datasets":
+                del parts[0]
+            # OWNER/NAME/resolve/COMMIT/FILE
+            return self.send_file("/".join(parts[:2]), "/".join(parts[4:]))
 
-        def describe(self, repository, what):
+        def describe(self, repository, what, recursive):
             files = repositories.get(repository)
             if files is None:
                 return self.send(404, b"", {"X-Error-Code": "RepoNotFound"})
+            if what[1:] and what[1] not in REVISIONS:
+                return self.send(404, b"", {"X-Error-Code": "RevisionNotFound"})
             if what[:1] == ["tree"]:
-                found = entries(files, "/".join(what[2:]))
+                found = entries(files, "/".join(what[2:]), recursive)
             elif what[:1] in ([], ["revision"]):
                 found = {"id": repository, "sha": COMMIT, "private": False}
                 found |= {"tags": [], "downloads": 0, "gated": False}
@@ -50,6 +58,10 @@ def serve(repositories):
             data = repositories.get(repository, {}).get(name)
             if data is None:
                 return self.send(404, b"", {"X-Error-Code": "EntryNotFound"})
+            if repository in gated:
+                return self.send(403, b"", {"X-Error-Code": "GatedRepo"})
+            if self.command == "GET":
+                before_file(name)
             return self.send(
                 200, data, {"ETag": f'"{digest(data)}"', "X-Repo-Commit": COMMIT}
             )
@@ -78,8 +90,9 @@ def digest(data):
     return hashlib.sha1(data).hexdigest()
 
 
-def entries(files, folder):
-    """Files and directories in a directory, as the hub lists them."""
+def entries(files, folder, recursive):
+    """Files and directories in a directory, as the hub lists them; recursive: only
+    files, also of directories below."""
     start = folder + "/" if folder else ""
     below = [name for name in files if name.startswith(start)]
     parts = {name: name.removeprefix(start).split("/") for name in below}
@@ -88,6 +101,7 @@ def entries(files, folder):
         *(
             {"type": "directory", "path": start + name, "oid": digest(name.encode())}
             for name in folders
+            if not recursive
         ),
         *(
             {
@@ -97,6 +111,6 @@ def entries(files, folder):
                 "oid": digest(files[name]),
             }
             for name in below
-            if len(parts[name]) == 1
+            if recursive or len(parts[name]) == 1
         ),
     ]
