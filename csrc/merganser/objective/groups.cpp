@@ -83,4 +83,17 @@ ParameterGroups make_groups(const Arena& arena, Grouping grouping) {
   return groups;
 }
 
+std::vector<SubspaceFisher::Group> tensors_by_group(
+    const Arena& arena,
+    const ParameterGroups& groups) {
+  std::vector<SubspaceFisher::Group> found;
+  for (const std::string& name : groups.names) {
+    found.push_back({name, {}});
+  }
+  for (size_t i = 0; i < groups.of_entry.size(); ++i) {
+    found[groups.of_entry[i]].tensors.push_back(arena.entries()[i].name);
+  }
+  return found;
+}
+
 } // namespace merganser

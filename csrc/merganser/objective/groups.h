@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "merganser/base/api.h"
+#include "merganser/io/subspace_file.h"
 
 namespace merganser {
 
@@ -24,5 +25,10 @@ struct ParameterGroups {
 };
 MERGANSER_API ParameterGroups
 make_groups(const Arena& arena, Grouping grouping);
+
+// The same as a list of names for each group, as files have it.
+MERGANSER_API std::vector<SubspaceFisher::Group> tensors_by_group(
+    const Arena& arena,
+    const ParameterGroups& groups);
 
 } // namespace merganser

@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include "merganser/base/error.h"
-#include "merganser/io/checkpoint.h"
 #include "merganser/model/batch_logits.h"
 #include "merganser/objective/model_parameters.h"
 #include "merganser/text/batching.h"
@@ -19,21 +18,6 @@ namespace fs = std::filesystem;
 ObjectiveOptions checked(const ObjectiveOptions& options) {
   check_options(options);
   return options;
-}
-
-FlatFisher read_fisher_of(
-    const fs::path& model,
-    const fs::path& fisher,
-    const Arena& arena) {
-  FlatFisher flat = read_flat_fisher(arena, fisher);
-  if (!flat.may_belong_to(Checkpoint(model).content_hash())) {
-    throw InputError(fmt::format(
-        "{}: the Fisher belongs to a different model than {}; estimate it with "
-        "merganser fisher --model",
-        fisher.string(),
-        model.string()));
-  }
-  return flat;
 }
 
 at::Tensor precision(const FlatFisher& fisher) {
@@ -65,7 +49,7 @@ JointObjective::JointObjective(const ObjectiveOptions& options)
   flat_parameters(base_, options_.base, arena_, options_.base);
   if (options_.base_fisher) {
     base_precision_ =
-        precision(read_fisher_of(options_.base, *options_.base_fisher, arena_));
+        precision(read_fisher_of(options_.base, arena_, *options_.base_fisher));
   }
   for (const ObjectiveTask& task : options_.tasks) {
     tasks_.push_back(load_task(task));
@@ -88,7 +72,7 @@ JointObjective::Task JointObjective::load_task(
   loaded.weight = task.weight;
   // Reading the Fisher here refuses a wrong one before any work is done.
   loaded.num_examples = task.fisher
-      ? read_fisher_of(task.expert, *task.fisher, arena_).num_examples
+      ? read_fisher_of(task.expert, arena_, *task.fisher).num_examples
       : static_cast<double>(loaded.data.size());
   const int64_t classes = expert.encoder->config().num_labels;
   if (std::ssize(loaded.examples) < classes) {

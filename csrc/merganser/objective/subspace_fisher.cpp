@@ -79,14 +79,7 @@ class SubspaceEstimator {
 
   SubspaceFisher run() {
     SubspaceFisher found;
-    for (const std::string& name : subspace_.groups.names) {
-      found.groups.push_back({name, {}});
-    }
-    const auto& entries = objective_.arena().entries();
-    for (size_t i = 0; i < entries.size(); ++i) {
-      found.groups[subspace_.groups.of_entry[i]].tensors.push_back(
-          entries[i].name);
-    }
+    found.groups = tensors_by_group(objective_.arena(), subspace_.groups);
     found.points = options_.points;
     found.seed = options_.seed;
     for (size_t t = 0; t < options_.experts.size(); ++t) {

@@ -61,9 +61,26 @@ FlatFisher read_flat_fisher(
   FlatFisher fisher{
       .mean = arena.zeros(),
       .num_examples = static_cast<double>(metadata.num_examples),
-      .model_hash = metadata.base_model_hash};
+      .num_examples_used = metadata.num_examples_used,
+      .model_hash = metadata.base_model_hash,
+      .scale = metadata.scale};
   for (const Arena::Entry& entry : arena.entries()) {
     read_tensor(checkpoint, entry.name, Arena::view(fisher.mean, entry));
+  }
+  return fisher;
+}
+
+FlatFisher read_fisher_of(
+    const std::filesystem::path& model,
+    const Arena& arena,
+    const std::filesystem::path& file) {
+  FlatFisher fisher = read_flat_fisher(arena, file);
+  if (!fisher.may_belong_to(Checkpoint(model).content_hash())) {
+    throw InputError(fmt::format(
+        "{}: the Fisher belongs to a different model than {}; estimate it with "
+        "merganser fisher --model",
+        file.string(),
+        model.string()));
   }
   return fisher;
 }

@@ -37,6 +37,21 @@ TEST(Groups, BlocksOfAnEncoder) {
   }
 }
 
+TEST(Groups, TensorsByGroup) {
+  Encoder model = test::TaskModels().create(1);
+  const Arena arena(model->named_parameters());
+  const ParameterGroups groups = make_groups(arena, Grouping::kBlock);
+  const auto listed = tensors_by_group(arena, groups);
+  ASSERT_EQ(listed.size(), groups.names.size());
+  size_t number = 0;
+  for (size_t g = 0; g < listed.size(); ++g) {
+    EXPECT_EQ(listed[g].name, groups.names[g]);
+    number += listed[g].tensors.size();
+  }
+  EXPECT_EQ(number, arena.entries().size());
+  EXPECT_EQ(listed.back().tensors.back(), "classifier.bias");
+}
+
 TEST(Groups, OneAndEveryTensor) {
   Encoder model = test::TaskModels().create(1);
   const Arena arena(model->named_parameters());
