@@ -48,8 +48,10 @@ int64_t examples_used(const Loss& loss) {
   return std::accumulate(loss.counts.begin(), loss.counts.end(), int64_t{0});
 }
 
-bool is_sound(const Loss& loss) {
-  return loss.counts.size() >= 2 && std::ranges::min(loss.counts) >= 1 &&
+bool is_sound(const Loss& loss, bool of_diagonal) {
+  const size_t folds = loss.counts.size();
+  return (of_diagonal ? folds == 1 : folds >= 2) &&
+      std::ranges::min(loss.counts) >= 1 &&
       loss.num_examples >= examples_used(loss);
 }
 
@@ -60,12 +62,13 @@ bool is_sound(const SubspaceFisher& fisher) {
     tensors.insert(group.tensors.begin(), group.tensors.end());
     named += group.tensors.size();
   }
+  const bool of_diagonals = fisher.is_of_diagonals();
   return !fisher.groups.empty() && fisher.points >= 1 &&
-      tensors.size() == named && is_sound(fisher.base) &&
+      tensors.size() == named && is_sound(fisher.base, of_diagonals) &&
       std::ranges::any_of(fisher.experts, std::not_fn(&Loss::is_direction)) &&
-      std::ranges::all_of(fisher.experts, [](const Loss& expert) {
+      std::ranges::all_of(fisher.experts, [&](const Loss& expert) {
         return expert.is_direction() ? expert.num_examples == 0
-                                     : is_sound(expert);
+                                     : is_sound(expert, of_diagonals);
       });
 }
 
@@ -195,7 +198,8 @@ void SubspaceFisher::check() const {
   if (!is_sound(*this)) {
     throw InputError(
         "expected a subspace Fisher of at least one expert, with groups of "
-        "different tensors and at least two folds with an example each");
+        "different tensors and at least two folds with an example each, or one "
+        "fold for each loss");
   }
 }
 

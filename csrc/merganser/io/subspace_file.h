@@ -14,12 +14,14 @@ namespace merganser {
 // `estimator` in the metadata of a file of this kind.
 inline constexpr const char* kSubspaceEstimator = "subspace";
 
-// Exact Fishers and gradients of the losses of a base and T experts in the span
+// Fishers and gradients of the losses of a base and T experts in the span
 // of the task vectors tau_t = theta_t - theta_0 split by G groups of
 // parameters: column c = t G + g equals tau_t on group g and is zero elsewhere,
 // C = T G. Sums over the examples of each of K parts ("folds"), for
 // cross-validation. An expert without examples is a direction: a model, such as
-// another merge, that adds its columns and has no loss.
+// another merge, that adds its columns and has no loss. Exact Fishers have two
+// folds or more; those of diagonal Fishers have one fold for each loss, since
+// their examples are not known one by one.
 struct MERGANSER_API SubspaceFisher {
   struct Loss {
     std::string model_hash; // Checkpoint::content_hash() of theta_0 or theta_t
@@ -48,12 +50,18 @@ struct MERGANSER_API SubspaceFisher {
     return experts.size() * groups.size();
   }
 
+  // True for the Fishers P^T diag(F) P of diagonals, which have one fold.
+  bool is_of_diagonals() const {
+    return base.counts.size() == 1;
+  }
+
   // The same with whole task vectors: sums over the columns of an expert.
   SubspaceFisher as_one_group() const;
 
   // Throws InputError unless all sizes fit one another, one expert at least is
-  // no direction, every fold has an example, no data set has fewer examples
-  // than were used, and values are finite.
+  // no direction, all losses have two folds or more or all have one, every fold
+  // has an example, no data set has fewer examples than were used, and values
+  // are finite.
   void check() const;
 
   // Safetensors: float64 tensors "base.fisher", "experts.T.fisher" and

@@ -68,13 +68,18 @@ void note_weights(MergePlan& plan, size_t output) {
   const auto column = static_cast<size_t>(largest - solution.weights.begin());
   const size_t groups = plan.subspace_groups.size();
   const PlanModel& model = plan.slices.front().models[column / groups];
+  const std::string validation = solution.expected
+      ? fmt::format(
+            "expected change of the objective {:.4g} ± {:.2g} by "
+            "cross-validation",
+            solution.expected->value,
+            solution.expected->standard_error)
+      : "from diagonal Fishers, without cross-validation";
   plan.notes.push_back(fmt::format(
-      "{}shrink {}; expected change of the objective {:.4g} ± {:.2g} by "
-      "cross-validation; largest weight {:.3g}, of {} in {}",
+      "{}shrink {}; {}; largest weight {:.3g}, of {} in {}",
       plan.outputs[output].empty() ? "" : plan.outputs[output] + ": ",
       solution.shrink,
-      solution.expected.value,
-      solution.expected.standard_error,
+      validation,
       *largest,
       model_name(model.recipe.model),
       quote(plan.subspace_groups[column % groups])));

@@ -233,11 +233,16 @@ SubspaceWeights solve_subspace(
         "directions only");
   }
   const Problem problem(fisher, experts, alphas);
-  const std::vector<Split> splits = split(problem);
-  if (std::isnan(shrink)) {
-    shrink = choose_shrink(splits);
+  std::optional<Estimate> expected;
+  if (problem.folds() > 1) {
+    const std::vector<Split> splits = split(problem);
+    if (std::isnan(shrink)) {
+      shrink = choose_shrink(splits);
+    }
+    expected = difference(cross_validate(splits, shrink));
+  } else if (std::isnan(shrink)) {
+    shrink = 0; // one fold leaves nothing to validate on
   }
-  const Estimate expected = difference(cross_validate(splits, shrink));
   const Vector v = problem.from([](size_t) { return true; }).minimum(shrink);
   const auto examples_of = [](const SubspaceFisher::Loss& loss) {
     return std::reduce(loss.counts.begin(), loss.counts.end());
@@ -294,13 +299,16 @@ void check_no_weight(
 }
 
 std::optional<std::string> unstable(const SubspaceWeights& found) {
+  if (!found.expected) {
+    return std::nullopt;
+  }
   if (found.examples < std::ssize(found.weights)) {
     return fmt::format(
         "the subspace Fisher has fewer examples than weights, {} and {}",
         found.examples,
         found.weights.size());
   }
-  const auto& [value, error] = found.expected;
+  const auto& [value, error] = *found.expected;
   const bool moves = value != 0 || error != 0;
   if (!moves || value + error < 0) {
     return std::nullopt;

@@ -21,8 +21,9 @@ struct SubspaceWeights {
   int64_t examples = 0; // of all losses
   double shrink = 0;
   // The change of the objective from the base that cross-validation expects,
-  // with the standard error over the folds: negative is better.
-  Estimate expected;
+  // with the standard error over the folds: negative is better. None with one
+  // fold, as from diagonal Fishers.
+  std::optional<Estimate> expected;
 };
 
 // Solves (H_0 + sum_t a_t H_t) v = sum_t a_t (H_t e_t - g_t) in the span of the
@@ -34,9 +35,10 @@ struct SubspaceWeights {
 // Directions have columns and no loss; their alphas are not used. The
 // off-diagonals are multiplied by 1 - shrink. `shrink` kAuto: the largest
 // of a few values whose cross-validated objective exceeds the best by at most
-// one standard error of the difference. A column without curvature, as of a
-// zero task vector, has weight 0. Where columns depend on one another, the
-// solution is the one of smallest norm after each is scaled to curvature 1.
+// one standard error of the difference; 0 with one fold. A column without
+// curvature, as of a zero task vector, has weight 0. Where columns depend on
+// one another, the solution is the one of smallest norm after each is scaled to
+// curvature 1.
 // Throws InputError for directions only. `experts`: positions in
 // fisher.experts; `alphas`: one each.
 MERGANSER_API SubspaceWeights solve_subspace(
@@ -64,7 +66,7 @@ MERGANSER_API void check_no_weight(
 
 // Reason why the weights are unstable: fewer examples than weights, or no
 // improvement on the base beyond one standard error by cross-validation. Empty
-// if they are stable.
+// if they are stable, and without cross-validation.
 MERGANSER_API std::optional<std::string> unstable(const SubspaceWeights& found);
 
 } // namespace merganser

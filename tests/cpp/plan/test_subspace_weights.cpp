@@ -116,8 +116,9 @@ void expect_joint_optimum(double rho) {
         found.weights[0] * taus[0][i] + found.weights[1] * taus[1][i];
     EXPECT_NEAR(merged, expected[i], 1e-10) << rho;
   }
-  EXPECT_LT(found.expected.value, 0);
-  EXPECT_NEAR(found.expected.standard_error, 0, 1e-9); // equal folds
+  ASSERT_TRUE(found.expected);
+  EXPECT_LT(found.expected->value, 0);
+  EXPECT_NEAR(found.expected->standard_error, 0, 1e-9); // equal folds
   // Without noise nothing is gained by shrinking.
   EXPECT_EQ(
       solve_subspace(fisher, {0, 1}, {alphas[0], alphas[1]}, kAuto).shrink, 0);
@@ -285,17 +286,79 @@ TEST(SubspaceWeights, AreUnstableWithFewerExamplesThanWeights) {
   SubspaceWeights found;
   found.weights = {0.5, 0.5};
   found.examples = 2;
-  found.expected = {-1, 0.1};
+  found.expected = Estimate{-1, 0.1};
   EXPECT_EQ(unstable(found), std::nullopt);
   found.examples = 1;
   EXPECT_EQ(
       unstable(found),
       "the subspace Fisher has fewer examples than weights, 1 and 2");
   found.examples = 2;
-  found.expected = {-1, 2};
+  found.expected = Estimate{-1, 2};
   EXPECT_EQ(
       unstable(found),
       "the subspace Fisher has too few examples for stable weights");
+}
+
+// Diagonal Fishers, whose losses have one fold each.
+SubspaceFisher one_fold() {
+  SubspaceFisher fisher;
+  fisher.groups = {{"all", {}}};
+  fisher.base = {
+      .model_hash = "",
+      .num_examples = 6,
+      .counts = {2},
+      .fisher = {2, 1, 1, 3},
+      .gradient = {}};
+  fisher.experts = {
+      {.model_hash = "",
+       .num_examples = 4,
+       .counts = {4},
+       .fisher = {5, -2, -2, 7},
+       .gradient = {0, 0}},
+      {.model_hash = "",
+       .num_examples = 3,
+       .counts = {1},
+       .fisher = {1, 0.5, 0.5, 4},
+       .gradient = {0, 0}}};
+  return fisher;
+}
+
+TEST(SubspaceWeights, OneFoldIsSolvedWithoutCrossValidation) {
+  const SubspaceFisher fisher = one_fold();
+  fisher.check();
+  EXPECT_TRUE(fisher.is_of_diagonals());
+  for (const double shrink : {kAuto, 0.0, 0.25}) {
+    const SubspaceWeights found =
+        solve_subspace(fisher, {0, 1}, {2, 0.5}, shrink);
+    const double kept = shrink == 0.25 ? 0.75 : 1;
+    EXPECT_EQ(found.shrink, 1 - kept);
+    EXPECT_EQ(found.expected, std::nullopt);
+    EXPECT_EQ(found.examples, 7);
+    // H = alpha N / n times the sums: 3, 2 and 1.5 of the three losses.
+    const double off = kept * (3 * 1 + 2 * -2 + 1.5 * 0.5);
+    const Vec expected = solve(
+        {{{3 * 2 + 2 * 5 + 1.5 * 1, off}, {off, 3 * 3 + 2 * 7 + 1.5 * 4}}},
+        {2 * 5 + 1.5 * 0.5, 2 * -2 + 1.5 * 4});
+    EXPECT_NEAR(found.weights[0], expected[0], 1e-12);
+    EXPECT_NEAR(found.weights[1], expected[1], 1e-12);
+  }
+}
+
+TEST(SubspaceWeights, AreNotUnstableWithoutCrossValidation) {
+  SubspaceWeights found;
+  found.weights = {0.5, 0.5};
+  found.examples = 1;
+  EXPECT_EQ(unstable(found), std::nullopt);
+}
+
+TEST(SubspaceWeights, AllLossesHaveOneFoldOrNone) {
+  SubspaceFisher fisher = one_fold();
+  fisher.experts[1].counts = {1, 1};
+  fisher.experts[1].fisher.resize(8);
+  fisher.experts[1].gradient.resize(4);
+  test::expect_error<InputError>(
+      [&] { fisher.check(); },
+      {"at least two folds with an example each, or one fold for each loss"});
 }
 
 TEST(SubspaceWeights, OneOfTheExperts) {

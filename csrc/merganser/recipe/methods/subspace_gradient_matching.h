@@ -14,7 +14,8 @@ inline constexpr ParameterInfo kSubspaceGradientMatchingParameters[] = {
      .fallback = kAuto,
      .meaning =
          "fraction by which the off-diagonals of the subspace's curvature are "
-         "reduced; auto: chosen by cross-validation on its examples"}};
+         "reduced; auto: chosen by cross-validation on its examples, 0 for "
+         "diagonal Fishers"}};
 
 inline constexpr MethodInfo kSubspaceGradientMatching = {
     .name = "subspace_gradient_matching",
