@@ -16,11 +16,10 @@ import argparse
 import json
 import shutil
 import statistics
-from pathlib import Path
 
 import executable
 import merganser
-from fisher_points import Run
+from fisher_points import Run, parse_arguments
 
 DATA = "data"
 SOURCES = {DATA: "data", "plain": "Fishers", "calibrated": "calibrated Fishers"}
@@ -113,16 +112,7 @@ def row(name, found, shares=()):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", type=Path, metavar="RUN")
-    parser.add_argument("data", type=Path, metavar="DATA", nargs="+")
-    parser.add_argument("--keep", type=Path, default=Path("out/auto_weights"))
-    parser.add_argument("--limit", type=int, help="random test texts of each set")
-    parser.add_argument("--max-length", type=int, default=64)
-    parser.add_argument("--dtype", default="bfloat16")
-    options = parser.parse_args()
+    options = parse_arguments(__doc__, "out/auto_weights")
     runs = []
     for folder in sorted((options.run / "seeds").iterdir()):
         given = {"run": folder, "keep": options.keep / folder.name}

@@ -133,17 +133,22 @@ class Run:
         return f"{metadata.scale.value:,.0f} ± {metadata.scale.standard_error:,.0f}"
 
 
-def main():
+def parse_arguments(description, keep):
+    """The options of Run; `keep`: default of --keep."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("data", type=Path, metavar="DATA", nargs="+")
-    parser.add_argument("--keep", type=Path, default=Path("out/fisher_points"))
+    parser.add_argument("--keep", type=Path, default=Path(keep))
     parser.add_argument("--limit", type=int, help="random test texts of each set")
     parser.add_argument("--max-length", type=int, default=64)
     parser.add_argument("--dtype", default="bfloat16")
-    run = Run(parser.parse_args())
+    return parser.parse_args()
+
+
+def main():
+    run = Run(parse_arguments(__doc__, "out/fisher_points"))
     models = ["base", *run.experts]
     print(f"| scale of Fishers | {' | '.join(models)} |")
     print(f"|---|{'--:|' * len(models)}")

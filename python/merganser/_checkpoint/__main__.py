@@ -8,7 +8,7 @@ import sys
 import warnings
 
 from .._C import Error, InputError
-from .._common.parser import Parser
+from .._common.parser import Parser, failed
 from ..fisher_from_checkpoint import fisher_from_checkpoint
 from .import_file import import_fisher
 
@@ -100,9 +100,8 @@ def main() -> int:
     warnings.showwarning = _show_warning
     try:
         result = _run(arguments)
-    except (InputError, Error) as error:
-        print(f"merganser: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+    except Error as error:
+        return failed(error)
     if arguments.json:
         report = {
             "out": arguments.out,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import NoReturn
 
 from .. import _build
+from .._C import Error, InputError
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,3 +23,9 @@ class Parser(argparse.ArgumentParser):
         add("-q", "--quiet", action="store_true", help=quiet)
         add("-v", "--verbose", action="store_true", help="no effect")
         add("--version", action="version", version=f"merganser {_build.VERSION}")
+
+
+def failed(error: Error) -> int:
+    """Prints an error as all commands do, and returns the exit code."""
+    print(f"merganser: {error}", file=sys.stderr)
+    return 2 if isinstance(error, InputError) else 1

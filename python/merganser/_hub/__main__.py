@@ -8,7 +8,7 @@ import sys
 
 from .. import _C
 from .._C import Error, InputError
-from .._common.parser import Parser
+from .._common.parser import Parser, failed
 from .download import download
 
 
@@ -33,9 +33,8 @@ def main() -> int:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read as it is imported
     try:
         snapshots = {text: _download(text) for text in arguments.models}
-    except (InputError, Error) as error:
-        print(f"merganser: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+    except Error as error:
+        return failed(error)
     except KeyboardInterrupt:
         print("merganser: interrupted; rerun to resume the download", file=sys.stderr)
         return 1

@@ -128,15 +128,21 @@ def solve(folder, tensors, taus):
     return torch.linalg.solve(a, b)
 
 
+def subspace_file(folder, groups, directions, tmp_path):
+    """The fixture's file, or one with directions."""
+    if not directions:
+        return folder / f"{groups}.safetensors"
+    file = tmp_path / "out.safetensors"
+    more = [word for name in directions for word in ("--direction", folder / name)]
+    estimate(folder, file, *more, "--groups", groups)
+    return file
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("groups", ["global", "block", "tensor"])
 @pytest.mark.parametrize("directions", [(), ("direction",)])
 def test_matrices_are_products_in_float64(folder, groups, directions, tmp_path):
-    file = folder / f"{groups}.safetensors"
-    if directions:
-        file = tmp_path / "out.safetensors"
-        more = ("--direction", folder / "direction", "--groups", groups)
-        estimate(folder, file, *more)
+    file = subspace_file(folder, groups, directions, tmp_path)
     taus = task_vectors(folder, (*TASKS, *directions))
     group_of = group_names(taus[0], groups)
     loaded = merganser.SubspaceResult.load(file)
@@ -177,11 +183,7 @@ def test_auto_weights_equal_the_solution_in_float64(folder, tmp_path, groups):
 @pytest.mark.parametrize("groups", ["block", "tensor"])
 @pytest.mark.parametrize("directions", [(), ("direction",)])
 def test_groups_are_solved_one_by_one(folder, tmp_path, groups, directions):
-    file = folder / f"{groups}.safetensors"
-    if directions:
-        file = tmp_path / "out.safetensors"
-        more = ("--direction", folder / "direction", "--groups", groups)
-        estimate(folder, file, *more)
+    file = subspace_file(folder, groups, directions, tmp_path)
     method = "subspace_gradient_matching"
     models = (*TASKS, *directions)
     path = recipe(
