@@ -344,6 +344,9 @@ def write_fisher(
 ) -> None:
     """Writes a Fisher or Gram file in the form of metadata.storage."""
 
+def stored_tensors(name: str, values: Tensor, storage: str) -> dict[str, Tensor]:
+    """What a Fisher file of this form holds for one tensor."""
+
 def read_fisher(path: Path) -> tuple[dict[str, Tensor], FisherMetadata]:
     """Reads a Fisher file, or its shards in a directory."""
 

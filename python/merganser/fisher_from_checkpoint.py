@@ -19,8 +19,8 @@ from ._checkpoint.moments import check_betas
 from ._checkpoint.names import Weights, name_moments
 from ._checkpoint.state import Exponential, OptimizerState
 from ._checkpoint.training_log import clipping_factor, epochs_per_step
-from ._common.arguments import check_count, check_finite
-from .fisher_result import FisherResult
+from ._common.arguments import check_choice, check_count, check_finite
+from .fisher_result import STORAGES, FisherResult
 
 ESTIMATOR = "adam_checkpoint"
 
@@ -37,6 +37,7 @@ def fisher_from_checkpoint(
     model: nn.Module | None = None,
     betas: tuple[float, float] | None = None,
     step: int | None = None,
+    storage: str = "float32",
 ) -> FisherResult:
     """Writes the empirical Fisher that an optimizer's squared gradients hold.
 
@@ -70,6 +71,7 @@ def fisher_from_checkpoint(
             weights (needs transformers, and PEFT for an adapter).
         betas: Adam's, where the files lack them.
         step: number of steps taken, where the files lack it.
+        storage: form of the file, as in FisherResult.save.
 
     Returns:
         The Fisher in `out`, with estimator "adam_checkpoint". Values are read from the
@@ -89,6 +91,7 @@ def fisher_from_checkpoint(
     Source: docs/method.md, section 3; Li et al., "Fishers for free?".
     """
     check_count("num_examples", num_examples)
+    check_choice("storage", storage, STORAGES)
     check_finite("max_grad_norm", max_grad_norm)
     for name, value in (("batch_size", batch_size), ("loss_terms", loss_terms)):
         if value is not None:
@@ -151,6 +154,7 @@ def fisher_from_checkpoint(
             base_model_hash=weights.hash,
         ),
         {"optimizer_state": json.dumps(facts)},
+        storage,
     )
 
 

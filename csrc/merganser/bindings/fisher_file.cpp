@@ -26,6 +26,15 @@ std::pair<Tensors, FisherMetadata> read_fisher(
       result.metadata()};
 }
 
+Tensors stored(
+    const std::string& name,
+    const at::Tensor& values,
+    const std::string& storage) {
+  const NamedTensors parts =
+      stored_tensors(name, values, parse_storage(storage));
+  return Tensors(parts.begin(), parts.end());
+}
+
 TaskVectorStatistics parse_task_vector(const std::string& json) {
   return TaskVectorStatistics::parse(json, "task_vector");
 }
@@ -170,6 +179,12 @@ void bind_fisher_file(py::module_& m) {
       py::arg("tensors"),
       py::arg("metadata"),
       py::call_guard<LongCall>());
+  m.def(
+      "stored_tensors",
+      &stored,
+      py::arg("name"),
+      py::arg("values"),
+      py::arg("storage"));
   m.def(
       "read_fisher", &read_fisher, py::arg("path"), py::call_guard<LongCall>());
 }

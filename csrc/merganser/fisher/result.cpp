@@ -10,8 +10,6 @@
 namespace merganser {
 namespace {
 
-using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
-
 at::Tensor as_stored(const at::Tensor& values, at::ScalarType type) {
   return values.to(at::kCPU, type).contiguous();
 }
@@ -22,17 +20,15 @@ bool is_smaller_factored(const at::Tensor& values) {
       values.size(-2) + values.size(-1) < values.size(-2) * values.size(-1);
 }
 
-// Appends what a file holds for one tensor.
-void add_stored(
+} // namespace
+
+NamedTensors stored_tensors(
     const std::string& name,
     const at::Tensor& values,
-    FisherStorage storage,
-    NamedTensors& to) {
+    FisherStorage storage) {
   if (storage != FisherStorage::kFactored) {
     const bool narrow = storage == FisherStorage::kBFloat16;
-    to.emplace_back(
-        name, as_stored(values, narrow ? at::kBFloat16 : at::kFloat));
-    return;
+    return {{name, as_stored(values, narrow ? at::kBFloat16 : at::kFloat)}};
   }
   if (name.ends_with(kRowMeans) || name.ends_with(kColumnMeans)) {
     throw InputError(fmt::format(
@@ -46,19 +42,15 @@ void add_stored(
         name));
   }
   if (!is_smaller_factored(values)) {
-    to.emplace_back(name, as_stored(values, at::kFloat));
-    return;
+    return {{name, as_stored(values, at::kFloat)}};
   }
-  const auto add_means = [&](const char* ending, int64_t dimension) {
-    const at::Tensor means =
-        values.mean(at::IntArrayRef(dimension), /*keepdim=*/false, at::kDouble);
-    to.emplace_back(name + ending, as_stored(means, at::kFloat));
+  const auto means = [&](int64_t dimension) {
+    return as_stored(
+        values.mean(at::IntArrayRef(dimension), /*keepdim=*/false, at::kDouble),
+        at::kFloat);
   };
-  add_means(kRowMeans, -1);
-  add_means(kColumnMeans, -2);
+  return {{name + kRowMeans, means(-1)}, {name + kColumnMeans, means(-2)}};
 }
-
-} // namespace
 
 void write_fisher_file(
     const std::filesystem::path& file,
@@ -66,7 +58,9 @@ void write_fisher_file(
     const FisherMetadata& metadata) {
   NamedTensors stored;
   for (const auto& [name, values] : tensors) {
-    add_stored(name, values, metadata.storage, stored);
+    for (auto& part : stored_tensors(name, values, metadata.storage)) {
+      stored.push_back(std::move(part));
+    }
   }
   std::vector<TensorInfo> infos;
   for (const auto& [name, values] : stored) {

@@ -14,18 +14,28 @@
 
 namespace merganser {
 
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+// Returns the tensors that a file holds for one of a Fisher: itself, or the
+// means of its rows and columns. Throws as write_fisher_file does, but not for
+// values that are not finite.
+MERGANSER_API NamedTensors stored_tensors(
+    const std::string& name,
+    const at::Tensor& values,
+    FisherStorage storage);
+
 // Writes a Fisher or Gram matrices, in the file format of docs/method.md:
 // safetensors, the checkpoint's names, in the form of metadata.storage. Throws
 // Error naming the first tensor that is not finite, and InputError for negative
 // values and for names that a factored file cannot have.
 MERGANSER_API void write_fisher_file(
     const std::filesystem::path& file,
-    const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+    const NamedTensors& tensors,
     const FisherMetadata& metadata);
 
 // The mean Fisher diagonal and the metadata that a merge needs.
 struct MERGANSER_API FisherResult {
-  std::vector<std::pair<std::string, at::Tensor>> diagonal; // float32, mean F
+  NamedTensors diagonal; // float32, mean F
   std::string estimator;
   int64_t num_examples = 0; // N of the data set: H = N F
   int64_t num_examples_used = 0;

@@ -10,6 +10,7 @@ import warnings
 from .._C import Error, InputError
 from .._common.parser import Parser, failed
 from ..fisher_from_checkpoint import fisher_from_checkpoint
+from ..fisher_result import STORAGES
 from .import_file import import_fisher
 
 
@@ -28,6 +29,12 @@ def _parser() -> Parser:
     add("--out", required=True, help="file to write (.safetensors)")
     add("--num-examples", type=int, required=True, help="N of the data set")
     add("--model", metavar="DIR", help="--import: the model that the Fisher belongs to")
+    add(
+        "--storage",
+        choices=STORAGES,
+        default=STORAGES[0],
+        help="form of the file",
+    )
     own = parser.add_argument_group("options of --from-checkpoint")
     add = own.add_argument
     add("--max-grad-norm", type=float, help="gradient-clipping norm; 0: no clipping")
@@ -70,6 +77,7 @@ def _run(arguments: argparse.Namespace):
             arguments.out,
             num_examples=arguments.num_examples,
             model=arguments.model,
+            storage=arguments.storage,
         )
     if arguments.model is not None:
         raise InputError("--model applies to --import")
@@ -82,6 +90,7 @@ def _run(arguments: argparse.Namespace):
         arguments.from_checkpoint,
         arguments.out,
         num_examples=arguments.num_examples,
+        storage=arguments.storage,
         **given,
     )
 

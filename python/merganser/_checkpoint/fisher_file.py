@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from .. import _C
 from .._C import Error, InputError
 from .._merge.states import finite
 from ..fisher_result import FisherResult
@@ -40,19 +41,44 @@ def write_fisher(
     values: Callable[[str], Tensor],
     result: FisherResult,
     extra: Mapping[str, str],
+    storage: str,
 ) -> FisherResult:
-    """Writes F with the metadata of `result` and `extra`; returns the file's contents,
-    whose values stay on disk until they are used.
+    """Writes F with the metadata of `result` and `extra`; returns the file's contents.
+    In float32 its values stay on disk until they are used.
 
     Raises InputError for values that are negative, Error for values not finite.
     """
 
-    def checked(name: str) -> Tensor:
+    def stored(name: str) -> dict[str, Tensor]:
         tensor = values(name)
         if not tensor.isfinite().all():
             raise Error(f"the Fisher of {name} is not finite")
-        return finite(tensor, str(path), name, minimum=0)
+        parts = _C.stored_tensors(
+            name, finite(tensor, str(path), name, minimum=0), storage
+        )
+        if not all(part.isfinite().all() for part in parts.values()):
+            raise Error(f"the Fisher of {name} is not finite in {storage}")
+        return parts
 
-    write_tensors(path, shapes, checked, {**result.metadata().to_dict(), **extra})
-    result.diagonal = {n: d.read() for n, d in mapped_tensors(path).items()}
+    metadata = {**result.metadata(storage).to_dict(), **extra}
+    if storage == "factored":
+        # The means of all matrices, few enough for the memory.
+        parts: dict[str, Tensor] = {}
+        for name in shapes:
+            parts |= stored(name)
+        shapes = {name: tuple(part.shape) for name, part in parts.items()}
+        write_tensors(path, shapes, parts.__getitem__, metadata)
+    else:
+        narrow = storage == "bfloat16"
+        write_tensors(
+            path,
+            shapes,
+            lambda name: stored(name)[name],
+            metadata,
+            "BF16" if narrow else "F32",
+        )
+    if storage == "float32":
+        result.diagonal = {n: d.read() for n, d in mapped_tensors(path).items()}
+    else:
+        result.diagonal = FisherResult.load(path).diagonal
     return result

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from .. import _C
 from .._C import InputError
-from .._common.arguments import check_count
+from .._common.arguments import check_choice, check_count
 from .._merge.states import FLOATS, some
-from ..fisher_result import FisherResult
+from ..fisher_result import STORAGES, FisherResult
 from ..recipes import inspect
 from .fisher_file import check_output, write_fisher
 from .loading import load
@@ -29,6 +29,7 @@ def import_fisher(
     *,
     num_examples: int,
     model: str | os.PathLike | None = None,
+    storage: str = "float32",
 ) -> FisherResult:
     """Writes the means F of `file` with the metadata of a Fisher file.
 
@@ -39,11 +40,13 @@ def import_fisher(
         num_examples: N of the data set, by which a merge scales the mean.
         model: directory of the model that the Fisher belongs to; names and shapes are
             compared with its tensors and its hash is stored. None: unknown.
+        storage: form of the file, as in FisherResult.save.
 
     Raises InputError for other files, other tensors and values below 0; Error for
     values that are not finite.
     """
     check_count("num_examples", num_examples)
+    check_choice("storage", storage, STORAGES)
     path = check_output(out)
     tensors = _tensors(Path(file))
     weights = None if model is None else Weights(_C.find_model(model))
@@ -71,6 +74,7 @@ def import_fisher(
             base_model_hash="" if weights is None else weights.hash,
         ),
         {},
+        storage,
     )
 
 

@@ -51,16 +51,18 @@ def write_tensors(
     shapes: Mapping[str, tuple[int, ...]],
     values: Callable[[str], Tensor],
     metadata: Mapping[str, str],
+    dtype: str = "F32",
 ) -> None:
-    """Writes float32 tensors in the order of `shapes`, atomically.
+    """Writes tensors of one dtype in the order of `shapes`, atomically.
 
     values: returns a tensor of that shape; one is in memory at a time.
     """
     header: dict = {"__metadata__": dict(metadata)}
     end = 0
     for name, shape in shapes.items():
-        begin, end = end, end + 4 * torch.Size(shape).numel()
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+        size = DTYPES[dtype].itemsize * torch.Size(shape).numel()
+        begin, end = end, end + size
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % _LENGTH_BYTES)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -68,7 +70,7 @@ def write_tensors(
         with temporary.open("wb") as file:
             file.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
             for name in shapes:
-                tensor = values(name).float().contiguous()
+                tensor = values(name).to(DTYPES[dtype]).contiguous()
                 file.write(tensor.flatten().view(torch.uint8).numpy().data)
             file.flush()
             os.fsync(file.fileno())

@@ -47,6 +47,29 @@ def test_half_precision_and_no_model(files):
     assert all(torch.equal(result[n], halves[n].float()) for n in values)
 
 
+@pytest.mark.parametrize("storage", ["bfloat16", "factored"])
+def test_storage_is_that_of_save(storage, files):
+    folder, values = files
+    out, peer = folder / "out.safetensors", folder / "peer.safetensors"
+    written = import_fisher(folder / "strange.pt", out, num_examples=7, storage=storage)
+    FisherResult(values, 7, 7, "imported").save(peer, storage=storage)
+    assert out.stat().st_size < folder.joinpath("strange.pt").stat().st_size
+    read, expected = FisherResult.load(out), FisherResult.load(peer)
+    assert set(read) == set(values)
+    for name in values:
+        assert torch.equal(read[name], expected[name])
+        assert torch.equal(written[name], expected[name])
+
+
+def test_values_beyond_bfloat16_are_refused(files):
+    folder, _ = files
+    torch.save({"w": torch.tensor([3.4e38])}, folder / "bad.pt")
+    out = folder / "out.safetensors"
+    with pytest.raises(merganser.Error, match="Fisher of w is not finite in bfloat16"):
+        import_fisher(folder / "bad.pt", out, num_examples=1, storage="bfloat16")
+    assert not out.exists()
+
+
 class Code:
     def __init__(self, folder):
         self.folder = str(folder)
