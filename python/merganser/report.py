@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ._C import InputError
 from ._common.parser import Parser
+from .comparison import rank_correlation
 
 try:
     from ._report.accuracy import plot_accuracy
@@ -42,6 +43,7 @@ __all__ = [
     "plot_refinement",
     "plot_reliability",
     "plot_sweeps",
+    "rank_correlation",
     "reliability",
     "write_report",
 ]

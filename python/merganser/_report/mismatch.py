@@ -58,7 +58,7 @@ def plot_mismatch(
     measured = [key for key in norms if any(norm(m, key) for m in shown)]
     if not measured:
         raise ValueError("the results have no mismatch; set mismatch: true")
-    height = 3.4 + 0.1 * max(0, len(shown) - 8)  # names need room
+    height = 3.4 + 0.2 * max(0, len(shown) - 8)  # names need room
     figure, axes = panels(len(measured), (4.6, height), sharey=True)
     axes[0].set_ylabel("test error, % (average of the sets)")
     for axis, key in zip(axes, measured, strict=True):
