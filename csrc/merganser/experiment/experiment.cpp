@@ -143,6 +143,7 @@ std::string run_experiment(
     results.sets.push_back(data.name);
     work.data.push_back(sample_data(work, data));
   }
+  results.base_data = experiment.data[experiment.base.data.front()].name;
   results.majority = check_data(work);
   create_models(work);
   collect_grams(work);

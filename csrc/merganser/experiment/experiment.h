@@ -20,7 +20,7 @@ namespace merganser {
 //   data.json                 examples per label
 //   evaluations/NAME.json
 //   evaluations/NAME.safetensors  class probabilities
-//   mismatches/NAME.json      if requested, of target and merges
+//   mismatches/NAME.json      if requested, of the same models
 //   removals/NAME.json        if requested, of the models of `removal`
 //   comparisons.json          paired statistics of all pairs of models
 //   results.json

@@ -121,13 +121,6 @@ void estimate(
        }});
 }
 
-// True if a merge of the experts has the parameter rho.
-bool uses_rho(const Experiment& experiment) {
-  return std::ranges::any_of(experiment.merges, [](const auto& merge) {
-    return merge.recipe.method->find_parameter("rho") != nullptr;
-  });
-}
-
 } // namespace
 
 void estimate_model_fisher(
@@ -145,7 +138,10 @@ void estimate_expert_fisher(Workplace& work, size_t data) {
       name,
       layout::model(name),
       {data},
-      /*along_task_vector=*/uses_rho(work.experiment));
+      /*along_task_vector=*/
+      std::ranges::any_of(work.experiment.merges, [](const auto& merge) {
+        return uses_rho(merge.recipe);
+      }));
 }
 
 void estimate_model_gram(

@@ -160,6 +160,10 @@ std::optional<MergeSweep> parse_sweep(
 
 } // namespace
 
+bool uses_rho(const Recipe& recipe) {
+  return recipe.method->find_parameter("rho") != nullptr;
+}
+
 bool uses_measured_scale(const Recipe& recipe, std::string_view parameter) {
   const Setting* setting = find_setting(parameter, {&recipe.parameters});
   return setting != nullptr && setting->has_auto() &&

@@ -28,6 +28,9 @@ struct ExperimentMerge {
 // The recipe with one value of its sweep.
 Recipe sweep_output(Recipe recipe, size_t i);
 
+// True if the merge has the parameter rho, which Fishers measure.
+bool uses_rho(const Recipe& recipe);
+
 // True if the merge takes the scales of some Fishers from their files:
 // `parameter` is fisher_scale or base_fisher_scale.
 bool uses_measured_scale(const Recipe& recipe, std::string_view parameter);

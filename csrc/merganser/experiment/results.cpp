@@ -100,7 +100,8 @@ const ModelResult& ExperimentResults::find(const std::string& name) const {
 }
 
 std::string ExperimentResults::to_json() const {
-  Json json = {{"merganser", version()}, {"sets", sets}};
+  Json json = {
+      {"merganser", version()}, {"sets", sets}, {"base_data", base_data}};
   for (size_t i = 0; i < sets.size(); ++i) {
     json["majority"][sets[i]] = majority[i];
   }
@@ -111,6 +112,7 @@ std::string ExperimentResults::to_json() const {
     json["gap"] = {{"from", gap->from}, {"to", gap->to}};
   }
   add_share_of_gap(json);
+  add_retained(json);
   for (const SweepResults& sweep : sweeps) {
     json["sweeps"].push_back(sweep_to_json(sweep));
   }

@@ -92,6 +92,7 @@ struct Gap {
 
 struct ExperimentResults {
   std::vector<std::string> sets;
+  std::string base_data; // the set that the base was trained on
   std::vector<double> majority; // share of the most frequent label in each test
   std::vector<ModelResult> models; // base, experts, target, merges
   std::optional<Gap> gap;

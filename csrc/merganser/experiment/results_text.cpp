@@ -46,6 +46,10 @@ Row header(const Json& results) {
   if (any_has(models, "share_of_gap")) {
     row.push_back("of gap, %");
   }
+  if (any_has(models, "retained")) {
+    row.push_back(fmt::format(
+        "of base on {}, %", results.at("base_data").get<std::string>()));
+  }
   if (any_has(models, "mismatch")) {
     row.insert(row.end(), {"mismatch", "in 1/H0"});
   }
@@ -73,6 +77,9 @@ Row cells(const Json& results, const Json& model) {
   row.push_back(percent(average.at("calibration_error")));
   if (any_has(models, "share_of_gap")) {
     row.push_back(percent(model.at("share_of_gap")));
+  }
+  if (any_has(models, "retained")) {
+    row.push_back(percent(model.at("retained")));
   }
   if (model.contains("mismatch")) {
     const Json& norms = model["mismatch"].at("total").at("mismatch");

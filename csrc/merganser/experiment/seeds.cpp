@@ -55,7 +55,9 @@ Json combine_models(
         parts(seeds, [&](const Json& results) { return results["models"][i]; });
     Json model = mean_over_seeds(all);
     model.erase("path");
-    model.erase("share_of_gap"); // of the means, see add_share_of_gap
+    for (const char* share : {"share_of_gap", "retained"}) {
+      model.erase(share); // added to the means by run_seeds
+    }
     if (seeds.size() > 1) {
       const Json errors = standard_error_over_seeds(all);
       for (const char* key : with_errors) {
@@ -141,12 +143,14 @@ std::string run_seeds(
       {"merganser", version()},
       {"seeds", numbers},
       {"sets", seeds[0]["sets"]},
+      {"base_data", seeds[0]["base_data"]},
       {"majority", mean_of("majority")},
       {"models", combine_models(seeds, {"average", "sets"})}};
   if (seeds[0].contains("gap")) {
     results["gap"] = seeds[0]["gap"];
   }
   add_share_of_gap(results);
+  add_retained(results);
   if (seeds[0].contains("sweeps")) {
     results["sweeps"] = combine_sweeps(seeds);
   }

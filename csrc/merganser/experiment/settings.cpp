@@ -67,10 +67,10 @@ void parse_models(
     }
     return target;
   };
-  if (const auto target = root.find("target")) {
+  if (const auto target = root.given("target")) {
     experiment.target = parse_target(*target);
   }
-  if (const auto targets = root.find("targets")) {
+  if (const auto targets = root.given("targets")) {
     for (const auto& [name, mapping] : targets->entries()) {
       layout::check_name(mapping, name);
       if (experiment.model_names().contains(name)) {
@@ -129,6 +129,21 @@ void parse_merges(const YamlValue& root, Experiment& experiment) {
     if (!names.insert(name).second) {
       entry.at("name").fail(
           fmt::format("another model or merge has the name '{}'", name));
+    }
+  }
+}
+
+// Statistics of task vectors have standard errors, which one example lacks.
+void check_number_of_examples(
+    const YamlValue& root,
+    const Experiment& experiment) {
+  if (experiment.fisher.limit != 1) {
+    return;
+  }
+  for (const ExperimentMerge& merge : experiment.merges) {
+    if (uses_rho(merge.recipe) || merge.recipe.uses_subspace()) {
+      root.at("fisher").at("limit").fail(fmt::format(
+          "merge '{}' needs at least 2 examples, got 1", merge.name));
     }
   }
 }
@@ -267,6 +282,7 @@ Experiment Experiment::load(
     parse_mismatch(*mismatch, experiment);
   }
   parse_merges(root, experiment);
+  check_number_of_examples(root, experiment);
   parse_output(root.at("output"), experiment);
   if (const auto refine = root.given("refine")) {
     experiment.refinements = parse_refinements(*refine, experiment);

@@ -51,6 +51,20 @@ void add_share_of_gap(Json& results) {
   }
 }
 
+void add_retained(Json& results) {
+  const std::string set = results.at("base_data");
+  const auto accuracy = [&](const Json& model) {
+    return model.at("sets").at(set).at("accuracy").get<double>();
+  };
+  const double base = accuracy(results.at("models").front());
+  if (base == 0) {
+    return;
+  }
+  for (Json& model : results["models"]) {
+    model["retained"] = accuracy(model) / base;
+  }
+}
+
 void add_best(Json& results) {
   results["best"] = {
       {"accuracy",

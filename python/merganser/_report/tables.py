@@ -74,6 +74,10 @@ def results_table(results: Results) -> Table:
         ends = results.get("gap", {"from": "task_arithmetic(1)", "to": "the target"})
         title = f"share of the accuracy gap from {ends['from']} to {ends['to']}, %"
         table.titles.append(("gap", title))
+    retained = any("retained" in model for model in models)
+    if retained:
+        title = f"accuracy on {results['base_data']} as a share of the base's, %"
+        table.titles.append(("retained", title))
     norms = [
         key for key in ("norm", "h0_inverse_norm") if any(norm(m, key) for m in models)
     ]
@@ -90,6 +94,8 @@ def results_table(results: Results) -> Table:
         if gap:
             share = model.get("share_of_gap")
             row.append(number(None if share is None else 100 * share, 0))
+        if retained:
+            row.append(number(100 * model["retained"], 1))
         row += [significant(norm(model, key)) for key in norms]
         table.rows.append(row)
     mark_best(table, [model in candidates(results) for model in models])

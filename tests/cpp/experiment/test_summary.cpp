@@ -46,6 +46,22 @@ TEST(Summary, ShareOfTheGapIsZeroAtItsStartAndOneAtItsEnd) {
   }
 }
 
+TEST(Summary, RetainedIsTheShareOfTheBasesAccuracyOnItsSet) {
+  const auto model = [](double accuracy) {
+    return Json{
+        {"sets", {{"movie", {{"accuracy", accuracy}}}, {"nyt", Json()}}}};
+  };
+  Json found = {
+      {"base_data", "movie"}, {"models", {model(0.5), model(0.25), model(1)}}};
+  add_retained(found);
+  EXPECT_EQ(found["models"][0]["retained"], 1);
+  EXPECT_EQ(found["models"][1]["retained"], 0.5);
+  EXPECT_EQ(found["models"][2]["retained"], 2);
+  Json hopeless = {{"base_data", "movie"}, {"models", {model(0), model(0.25)}}};
+  add_retained(hopeless);
+  EXPECT_FALSE(hopeless["models"][1].contains("retained"));
+}
+
 TEST(Summary, WithoutAGapNothingHasAShare) {
   Json none = results();
   add_share_of_gap(none);

@@ -72,6 +72,7 @@ def test_table_has_the_results(reports):
         assert row[1:6] == [f"{100 * value:.1f}" for value in accuracies]
         assert row[6] == f"{model['average']['loss']:.3f}"
         assert row[7] == f"{100 * model['average']['calibration_error']:.1f}"
+        assert row[9] == f"{100 * model['retained']:.1f}"
 
 
 def test_standard_errors_over_seeds(reports):

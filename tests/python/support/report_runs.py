@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 SETS = ["movie", "amazon", "nyt"]
 EXAMPLES = {"movie": 120, "amazon": 80, "nyt": 100}
 BINS = 15
+SHARED = ("merganser", "sets", "base_data", "majority", "gap")  # by all seeds
 PARTS = ("removed", "rest")  # of the sets, in a removal
 # name: kind, strength of the labels' signal, sharpness of the probabilities
 MODELS = {
@@ -38,7 +39,7 @@ def make(out, *, full=True, seeds=()):
     if not seeds:
         return _make_seed(out, 0, full)
     runs = [_make_seed(out / "seeds" / str(seed), seed, full) for seed in seeds]
-    together = {key: runs[0][key] for key in ("merganser", "sets", "majority", "gap")}
+    together = {key: runs[0][key] for key in SHARED}
     together |= {
         "seeds": list(seeds),
         "models": [
@@ -78,6 +79,7 @@ def _make_seed(out, seed, full):
     results = {
         "merganser": "0.1.0",
         "sets": SETS,
+        "base_data": SETS[0],
         "majority": {key: _majority(labels[key]) for key in SETS},
         "models": [],
         "best": {"accuracy": "refined", "loss": "refined"},
@@ -169,6 +171,7 @@ def _add_options(model, random):
     if model["kind"] not in ("base", "expert"):
         norms = {"norm": 40 * random.random() + 3, "h0_inverse_norm": random.random()}
         model["mismatch"] = {"total": {"mismatch": norms}}
+    model["retained"] = 0.9 + 0.1 * random.random()
     if model["kind"] in ("merge", "refined"):
         model["share_of_gap"] = random.random()
     if model["kind"] == "merge":

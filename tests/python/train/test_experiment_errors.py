@@ -49,6 +49,12 @@ CASES = {
         "constant, linear or cosine",
     ),
     "unknown estimator": ("limit: 20", f"estimator: {MARK}fast", "empirical"),
+    "one example for statistics of task vectors": (
+        "fisher: {limit: 20}\nmerges:",
+        f"fisher: {{limit: {MARK}1}}\nmerges:\n"
+        "  - {name: measured, method: measured_gradient_matching}",
+        "merge 'measured' needs at least 2 examples, got 1",
+    ),
     "unknown storage": ("limit: 20", f"storage: {MARK}int4", "factored"),
     "unknown method": ("method: linear", f"method: {MARK}mean", "task_arithmetic"),
     "unknown expert": (

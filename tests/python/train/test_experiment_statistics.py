@@ -159,6 +159,15 @@ def test_share_of_gap(common, seeds):
             assert model["share_of_gap"] == pytest.approx(share)
 
 
+def test_retained_accuracy(common, seeds):
+    for found in (common, *(results(out) for out in seeds)):
+        kept = {m["name"]: m["sets"]["movie"]["accuracy"] for m in found["models"]}
+        assert found["base_data"] == "movie"
+        for model in found["models"]:
+            share = kept[model["name"]] / kept["base"]
+            assert model["retained"] == pytest.approx(share)
+
+
 def mcnemar(b, c):
     tail = sum(math.comb(b + c, k) for k in range(min(b, c) + 1)) / 2 ** (b + c)
     return min(1, 2 * tail)
