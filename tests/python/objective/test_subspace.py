@@ -182,9 +182,13 @@ def test_merge_equals_the_solution(folder, tmp_path, shrink):
 
 
 def test_plan_says_what_was_chosen(folder, tmp_path):
-    done = command.run("plan", recipe(folder, tmp_path / "r.yaml"))
+    path = recipe(folder, tmp_path / "r.yaml", parameters={"shrink": 0.1})
+    done = command.run("plan", path)
     (note,) = (n for n in done.stdout.splitlines() if "shrink" in n)
-    assert "by cross-validation; largest weight" in note
+    weights = solve(load_file(folder / "subspace.safetensors"), 0.1, len(TASKS))
+    largest = weights.flatten()[weights.abs().argmax()]
+    of = list(TASKS)[weights.abs().argmax() // weights.shape[1]]
+    assert f"by cross-validation; largest weight {largest:.3g}, of {of} in" in note
     path = tmp_path / "sweep.yaml"
     recipe(folder, path, parameters={"weight": {"sweep": [0.5, 1]}})
     done = command.run("plan", path)
@@ -204,6 +208,49 @@ def test_one_expert_of_the_file(folder, tmp_path):
     path = recipe(folder, tmp_path / "r.yaml", models=models)
     done = command.run("plan", path)
     assert "of two in" in done.stdout
+
+
+def test_two_equal_experts_share_their_weight(folder, tmp_path):
+    """Their columns depend on one another; their merge is that of one of them with
+    twice the weight."""
+    shutil.copytree(folder / "one", tmp_path / "twin")
+    given = tmp_path / "s.safetensors"
+    command.run(
+        *("subspace", "--base", folder / "base", "--max-length", "24", "-q"),
+        *("--base-data", folder / "base.jsonl", "--out", given),
+        *("--expert", folder / "one", "--data", folder / "one.jsonl"),
+        *("--expert", tmp_path / "twin", "--data", folder / "one.jsonl"),
+    )
+    merged = {}
+    one = {"model": str(folder / "one")}
+    twice = one | {"parameters": {"weight": 2}}
+    for name, models in {
+        "twins": [one, {"model": str(tmp_path / "twin")}],
+        "twice": [twice],
+    }.items():
+        options = {"subspace": str(given), "parameters": {"shrink": 0}}
+        path = recipe(folder, tmp_path / f"{name}.yaml", models=models, **options)
+        command.run("merge", path, tmp_path / name, "-q")
+        merged[name] = parameters(tmp_path / name / "model.safetensors")
+    for name, tensor in merged["twice"].items():
+        torch.testing.assert_close(merged["twins"][name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_of_other_groups(folder, tmp_path):
+    """A file that lacks a tensor in which the models differ."""
+    path = folder / "subspace.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    subspace = json.loads(metadata["subspace"])
+    lacking = subspace["groups"][0]["tensors"].pop()
+    metadata["subspace"] = json.dumps(subspace)
+    save_file(load_file(path), tmp_path / "s.safetensors", metadata)
+    given = str(tmp_path / "s.safetensors")
+    done = command.run(
+        "plan", recipe(folder, tmp_path / "r.yaml", subspace=given), check=False
+    )
+    assert done.returncode == 2
+    assert f"lacks tensor '{lacking}', which differs between" in done.stderr
 
 
 REFUSED = [
