@@ -105,8 +105,8 @@ def mismatch(results: Results) -> Section:
             title, "Not measured: the experiment does not set mismatch: true.", []
         )
     text = (
-        "The mismatch comes from training data alone; the smaller it is, the nearer a "
-        "merge is to the joint optimum."
+        "The mismatch comes from training data alone: the gradient that remains where "
+        "a merge stands, 0 at the optimum of the joint objective."
     )
     figures = [
         figure(f"mismatch-{key}", f"test error over mismatch, {key}", plot)
