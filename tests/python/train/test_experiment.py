@@ -109,6 +109,7 @@ def test_table_and_best_merges(finished):
         expected = [f"{100 * x:.1f}" for x in numbers]
         expected.append(f"{model['average']['loss']:.3f}")
         expected.append(f"{100 * model['average']['calibration_error']:.1f}")
+        expected.append(f"{100 * model['retained']:.1f}")
         assert row.split()[2:] == expected
     merges = [m for m in found["models"] if m["kind"] == "merge"]
     best = max(merges, key=lambda m: m["average"]["accuracy"])["name"]
