@@ -11,7 +11,8 @@ from ._C import Error, InputError
 from ._common.arguments import check_autocast, check_choice, check_count
 from ._common.wrappers import parameters_inside, unwrapped
 from ._fisher.batch_mean import BatchMeanSquares
-from ._fisher.batches import Batch, Data
+from ._fisher.batches import Batch
+from ._fisher.data import Data
 from ._fisher.forward import Forward
 from ._fisher.model_state import (
     all_trainable,

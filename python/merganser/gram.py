@@ -14,7 +14,7 @@ from . import _C
 from ._C import InputError
 from ._common.arguments import check_autocast
 from ._common.wrappers import unwrapped
-from ._fisher.batches import Data
+from ._fisher.data import Data
 from ._fisher.gram_sums import GramSums
 from ._fisher.model_state import device_of, eval_mode, moved, uncompiled
 from ._fisher.stored import Stored

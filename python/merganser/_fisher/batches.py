@@ -1,18 +1,13 @@
 """Batches in the forms users have: dicts from a collator, or (inputs, labels) pairs."""
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.data import DataLoader, IterableDataset
 
-from .._C import InputError, draw_subset
-from .._common.arguments import check_count
-from .caller import warn
+from .._C import InputError
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -40,198 +35,7 @@ class Batch:
         return Batch(args, kwargs, labels, indices, size, soft)
 
 
-class Data:
-    """Examples of a data set in batches: all, or at most `limit`.
-
-    Data with positions (a list of batches, a DataLoader of a data set with a length, a
-    data set with a collator) give the subset that the executable draws with `seed`;
-    others give their first examples.
-    """
-
-    def __init__(
-        self,
-        data: Iterable,
-        model: nn.Module,
-        *,
-        collator: Callable | None,
-        batch_size: int,
-        limit: int | None,
-        seed: int,
-        num_examples: int | None,
-        label: str = "data",
-    ):
-        """num_examples: size of the data set, `limit` aside; None: found from data.
-
-        label: names the data in the error where they are empty.
-        """
-        check_count("batch_size", batch_size)
-        check_count("seed", seed, minimum=0)
-        for name, value in (("limit", limit), ("num_examples", num_examples)):
-            if value is not None:
-                check_count(name, value)
-        self._batches = _make_loader(data, collator, batch_size, model)
-        self._total = _count_examples(self._batches)
-        self._limit = limit
-        self._num_examples = num_examples
-        self._label = label
-        self.used = 0  # examples read
-        if limit is not None and num_examples is None and self._total is None:
-            raise InputError(
-                "with limit, data of unknown length need num_examples: a merge scales "
-                "by the total number of examples"
-            )
-        # Positions of the sample; None: the first examples.
-        self._sample: Tensor | None = None
-        self._is_sampled = False  # the batches have the sample only
-        if limit is None:
-            return
-        if self._total is None:
-            if num_examples is None or limit < num_examples:
-                _warn_of_first(limit)
-        elif limit < self._total:
-            self._draw(self._total, limit, seed)
-
-    def _draw(self, total: int, limit: int, seed: int) -> None:
-        self._is_sampled = _has_positions(self._batches)
-        if not self._is_sampled and not isinstance(self._batches, list | tuple):
-            _warn_of_first(limit)
-            return
-        sample = draw_subset(total, limit, seed)
-        if self._is_sampled:
-            self._batches = _restricted(cast(DataLoader, self._batches), sample)
-        self._sample = torch.tensor(sample)
-
-    def read(self, device: torch.device, progress: Callable | None) -> Iterator[Batch]:
-        """Yields the batches on `device`; calls `progress` after each.
-
-        Examples are numbered in the order in which they come, unless a batch has its
-        own "index".
-        """
-        limit = self._limit
-        expected = self.total or limit
-        seen = self.used = 0
-        for item in self._batches:
-            args, kwargs = _split(item)
-            size = _size(args, kwargs)
-            rows, indices = self._choose(seen, size)
-            seen += size
-            if len(indices) == 0:
-                continue
-            yield _make_batch(args, kwargs, size, rows, indices, device)
-            self.used += len(indices)
-            if progress is not None:
-                progress(self.used, expected, "")
-            if self.used == limit:
-                return
-        if self.used == 0:
-            raise InputError(f"{self._label} has no examples")
-
-    def _choose(self, seen: int, size: int) -> tuple[slice | Tensor, Tensor]:
-        """The rows to take from a batch after `seen` examples, and their positions."""
-        if self._sample is None:
-            keep = size if self._limit is None else min(size, self._limit - self.used)
-            return slice(0, keep), torch.arange(seen, seen + keep)
-        if self._is_sampled:
-            return slice(0, size), self._sample[seen : seen + size]
-        indices = self._sample[(self._sample >= seen) & (self._sample < seen + size)]
-        return indices - seen, indices
-
-    @property
-    def total(self) -> int | None:
-        """The number of examples to read, if it is known before."""
-        if self._total is None or self._limit is None:
-            return self._total
-        return min(self._limit, self._total)
-
-    @property
-    def num_examples(self) -> int:
-        """N, by which a merge scales; known once all data are read."""
-        return self._num_examples or self._total or self.used
-
-
-def _warn_of_first(limit: int) -> None:
-    warn(
-        f"limit takes the first {limit} examples of data without positions, such as a "
-        "generator; shuffle data sorted by label, or pass a DataLoader of a data set"
-    )
-
-
-def _make_loader(
-    data: Any, collator: Callable | None, batch_size: int, model: nn.Module
-) -> Iterable:
-    """Batches: `data` itself, or its examples put together by a collator."""
-    is_iterable = hasattr(data, "__iter__") or hasattr(data, "__getitem__")
-    if not is_iterable or isinstance(data, Tensor | Mapping | str):
-        raise InputError(
-            "data must be a DataLoader or another iterable of batches, not "
-            f"{type(data).__name__}: pass a single batch as a list of one"
-        )
-    columns = getattr(data, "column_names", None)
-    if collator is None:
-        if columns is not None:
-            raise InputError(
-                "a datasets.Dataset needs a collator, for example transformers' "
-                "DataCollatorWithPadding(tokenizer)"
-            )
-        return data
-    if isinstance(data, DataLoader):
-        raise InputError("a DataLoader has its own collate_fn: omit collator")
-    if columns is not None:
-        # Drops columns that the model does not take: no collator can pad a text.
-        wanted = _parameters(model) | {"label", "label_ids", "labels", "index"}
-        data = data.select_columns([name for name in columns if name in wanted])
-    return DataLoader(data, batch_size=batch_size, collate_fn=collator)
-
-
-def _has_positions(loader: Any) -> bool:
-    """Returns whether a sampler of `loader` gives the data set's positions."""
-    return (
-        type(loader) is DataLoader  # a subclass may iterate otherwise
-        and loader.batch_size is not None
-        and not isinstance(loader.dataset, IterableDataset)
-    )
-
-
-def _restricted(loader: DataLoader, positions: list[int]) -> DataLoader:
-    """A loader of the examples at these positions of `loader`'s order."""
-    order = list(loader.sampler)
-    return DataLoader(
-        loader.dataset,
-        loader.batch_size,
-        sampler=[order[i] for i in positions],
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
-        prefetch_factor=loader.prefetch_factor,
-    )
-
-
-def _parameters(model: Any) -> set[str]:
-    # PEFT's wrapper accepts any argument and passes it on.
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return set(inspect.signature(inner.forward).parameters)
-
-
-def _count_examples(data: Any) -> int | None:
-    """The total number of examples, if known before reading."""
-    if isinstance(data, DataLoader):
-        if data.batch_size is None:  # a sampler of batches of any size
-            return None
-        try:
-            count = len(cast(Sized, data.sampler))
-        except TypeError:
-            return None
-        return count - count % data.batch_size if data.drop_last else count
-    if isinstance(data, list | tuple):
-        return sum(_size(*_split(item)) for item in data)
-    return None
-
-
-def _split(item) -> tuple[tuple, dict]:
+def split_item(item) -> tuple[tuple, dict]:
     if isinstance(item, Mapping):
         return (), dict(item)
     if isinstance(item, Tensor):
@@ -249,7 +53,7 @@ def _split(item) -> tuple[tuple, dict]:
     )
 
 
-def _size(args: tuple, kwargs: dict) -> int:
+def size_of(args: tuple, kwargs: dict) -> int:
     """B. Positions may be (1, L), shared by all examples: other tensors show B."""
     if isinstance(ids := kwargs.get("input_ids"), Tensor) and ids.dim() > 0:
         return len(ids)
@@ -263,7 +67,7 @@ def _size(args: tuple, kwargs: dict) -> int:
     return next((len(x) for x in tensors if len(x) != 1), 1)
 
 
-def _make_batch(
+def make_batch(
     args, kwargs, size: int, rows: slice | Tensor, positions: Tensor, device
 ) -> Batch:
     _check_rows("labels", kwargs.get("labels"), size, None)

@@ -15,7 +15,8 @@ from .._C import (
     InputError,
     TaskVectorStatistics,
 )
-from .._fisher.batches import Batch, Data
+from .._fisher.batches import Batch
+from .._fisher.data import Data
 from .._fisher.forward import Forward
 from .._fisher.stored import content_hash_of
 from .._fisher.subspace import Columns, ExampleProducts

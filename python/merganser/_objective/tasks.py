@@ -11,7 +11,8 @@ from torch import nn
 
 from .._C import InputError
 from .._common.arguments import read_weights
-from .._fisher.batches import Batch, Data
+from .._fisher.batches import Batch
+from .._fisher.data import Data
 from .._fisher.forward import Forward
 from .._losses.classification import Classification
 from .._merge.states import State

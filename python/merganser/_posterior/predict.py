@@ -10,7 +10,8 @@ from torch.func import functional_call
 
 from .._C import InputError
 from .._common.wrappers import parameters_inside
-from .._fisher.batches import Batch, Data
+from .._fisher.batches import Batch
+from .._fisher.data import Data
 from .._fisher.model_state import device_of, eval_mode
 from .._losses.choice import find_loss, guess_loss
 from .._losses.loss import Loss

@@ -7,7 +7,7 @@ import architectures
 import pytest
 import torch
 from fisher_oracle import logits_of
-from merganser._fisher.batches import Data
+from merganser._fisher.data import Data
 from merganser._fisher.forward import Forward
 from merganser._fisher.model_state import differentiable
 from merganser._fisher.products import _by_example, _by_token
