@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +26,16 @@ from ._fisher.model_state import (
     weights_hash,
 )
 from ._fisher.partial_sums import PartialSums
+from ._fisher.ranks import Ranks
 from ._fisher.squares import PerExampleSquares
 from ._fisher.stored import Stored
 from ._objective.states import Carrier, Model
 from ._objective.task_vector import TaskVectorPass
 from .fisher_result import FisherResult
 from .linearize import Linearized
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 ESTIMATORS = ("exact", "mc", "empirical", "mc_batch")
 
@@ -55,6 +60,7 @@ def fisher(
     checkpoint: str | os.PathLike | None = None,
     base: Model | None = None,
     base_data: Iterable | None = None,
+    process_group: "ProcessGroup | None" = None,
     progress: Callable[[int, int | None, str], None] | None = None,
 ) -> FisherResult:
     """Estimates the diagonal Fisher of a model's parameters.
@@ -117,7 +123,8 @@ def fisher(
             experts).
         checkpoint: file to which the sums are saved about once a minute. If it exists,
             the run resumes from it, with the same result; the data must come in the
-            same order. It is kept after the run.
+            same order. It is kept after the run. With `process_group` each rank has its
+            own file: `.RANK-of-SIZE` is added to the name.
         base: the model that `model` was fine-tuned from: a module, a state dict or the
             path of a checkpoint. Also measures the model's gradient and the base's
             exact curvature along the task vector (`task_vector` of the result), for
@@ -126,6 +133,11 @@ def fisher(
             backward passes over `base_data`.
         base_data: data that the base was trained on, with `base`; read as `data`, with
             the same `limit`, `seed`, `collator` and `batch_size`.
+        process_group: group of torch.distributed, such as
+            torch.distributed.group.WORLD, whose ranks share the examples: each passes
+            the same arguments, reads all of `data` and takes every `size`-th batch, and
+            has the same result. None: this process takes all batches, also where
+            torch.distributed is initialised.
         progress: called after each batch with the number of examples done, the total
             (None: unknown) and an empty text, or "base" for `base_data`.
 
@@ -138,7 +150,8 @@ def fisher(
         InputError: invalid arguments or data; says which.
         NotImplementedError: a parameter without a rule, with unsupported="error"; names
             it.
-        Error: a Fisher that is not finite; names the parameter.
+        Error: a Fisher that is not finite, with the parameter's name; another rank of
+            `process_group` that failed, with its number, or ended.
 
     Source: Daheim et al., arXiv 2310.12808, section 3; docs/method.md, section 3.
     """
@@ -152,18 +165,21 @@ def fisher(
             "expected an ordinary model, got a linearized one: save it and estimate "
             "the Fisher of the saved model"
         )
-    examples = Data(
-        data,
-        model,
-        collator=collator,
-        batch_size=batch_size,
-        limit=limit,
-        seed=seed,
-        num_examples=num_examples,
-    )
-    stored = None if model_path is None else Stored.of(model_path, model)
-    hashes = tensor_hashes(dict(parameters_inside(model)))
+    ranks = Ranks(process_group)
     with ExitStack() as stack:
+        stack.enter_context(ranks.together())
+        examples = Data(
+            data,
+            model,
+            collator=collator,
+            batch_size=batch_size,
+            limit=limit,
+            seed=seed,
+            num_examples=num_examples,
+            ranks=ranks,
+        )
+        stored = None if model_path is None else Stored.of(model_path, model)
+        hashes = tensor_hashes(dict(parameters_inside(model)))
         stack.enter_context(differentiable(model))
         home = device_of(model)
         if device is not None and torch.device(device) != home:
@@ -193,6 +209,7 @@ def fisher(
                     seed=seed,
                     num_examples=1,  # not used
                     label="base_data",
+                    ranks=ranks,
                 ),
                 forward,
                 seed=seed,
@@ -208,7 +225,7 @@ def fisher(
                 "dtype": str(dtype or autocast_dtype(home)),
                 "the model's weights": weights_hash(model),
             }
-            partial = PartialSums(checkpoint, squares.sums, run)
+            partial = PartialSums(ranks.file(checkpoint), squares.sums, run)
         for batch in examples.read(device_of(model), progress):
             if partial is None or not partial.has(batch):
                 pass_over.add_to(squares, batch)
@@ -218,6 +235,7 @@ def fisher(
                 along.add(batch)
         if partial is not None:
             partial.finish()
+        examples.add_up(squares.sums, device_of(model))
         task_vector = None if along is None else along.finish(progress)
 
     for name, sum_of_squares in squares.sums.items():

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,12 @@ from ._common.wrappers import unwrapped
 from ._fisher.data import Data
 from ._fisher.gram_sums import GramSums
 from ._fisher.model_state import device_of, eval_mode, moved, uncompiled
+from ._fisher.ranks import Ranks
 from ._fisher.stored import Stored
 from .fisher_result import GRAM
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 @dataclass(eq=False, repr=False)
@@ -94,6 +99,7 @@ def gram(
     batch_size: int = 16,
     num_examples: int | None = None,
     model_path: str | os.PathLike | None = None,
+    process_group: ProcessGroup | None = None,
     progress: Callable[[int, int | None, str], None] | None = None,
 ) -> GramResult:
     """Computes the Gram matrices for `regmean` and `block_gradient_matching`.
@@ -123,28 +129,34 @@ def gram(
         model_path: directory or file that `model` was loaded from or saved to. Its
             hash is stored in the result, and recipes refuse Gram matrices of other
             weights.
+        process_group: group of torch.distributed whose ranks share the examples; see
+            `merganser.fisher`.
         progress: called after each batch with the number of examples done, the total
             (None: unknown) and an empty text.
 
     Raises:
         InputError: invalid arguments or data.
-        Error: a matrix that is not finite; names the parameter.
+        Error: a matrix that is not finite, with the parameter's name; another rank of
+            `process_group` that failed, with its number, or ended.
 
     Source: Jin et al., arXiv 2212.09849, section 3; docs/method.md, section 2.
     """
     check_autocast(dtype)
     model = unwrapped(model)
-    examples = Data(
-        data,
-        model,
-        collator=collator,
-        batch_size=batch_size,
-        limit=limit,
-        seed=seed,
-        num_examples=num_examples,
-    )
-    model_hash = "" if model_path is None else Stored.of(model_path, model).hash
+    ranks = Ranks(process_group)
     with ExitStack() as stack:
+        stack.enter_context(ranks.together())
+        examples = Data(
+            data,
+            model,
+            collator=collator,
+            batch_size=batch_size,
+            limit=limit,
+            seed=seed,
+            num_examples=num_examples,
+            ranks=ranks,
+        )
+        model_hash = "" if model_path is None else Stored.of(model_path, model).hash
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         stack.enter_context(uncompiled())
@@ -155,6 +167,7 @@ def gram(
         sums = GramSums(model, dtype)
         for batch in examples.read(device_of(model), progress):
             sums.add(batch)
+        sums.add_up(examples)
         matrices = sums.means(examples.used)
     if not matrices:
         raise InputError("the model has no linear layer with a Gram matrix")

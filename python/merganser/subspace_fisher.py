@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,19 @@ from . import _C
 from ._C import Error, InputError
 from ._common.arguments import check_autocast, check_choice, check_count
 from ._fisher.forward import Forward
-from ._fisher.model_state import differentiable
+from ._fisher.model_state import differentiable, tensor_hashes
+from ._fisher.ranks import Ranks
 from ._fisher.stored import content_hash_of
-from ._fisher.subspace import Columns, SubspaceSums
+from ._fisher.subspace import Columns
+from ._fisher.subspace_sums import SubspaceSums
 from ._merge.states import State
 from ._objective.groups import GROUPS, group_names
 from ._objective.states import Carrier, Differences, Model, carrier_of
 from ._objective.tasks import Task, check_examples, listed, read_tasks
 from .subspace_result import SubspaceResult
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 FOLDS = 10  # as in the executable
 
@@ -43,6 +48,7 @@ def subspace_fisher(
     batch_size: int = 16,
     num_examples: Sequence[int] | None = None,
     base_num_examples: int | None = None,
+    process_group: ProcessGroup | None = None,
     progress: Callable[[int, int | None, str], None] | None = None,
 ) -> SubspaceResult:
     """Estimates what subspace_gradient_matching needs of a base and its experts.
@@ -79,12 +85,15 @@ def subspace_fisher(
         batch_size: examples per batch, with `collator`.
         num_examples: N_t, one per expert; by default the number of its examples.
         base_num_examples: N_0, likewise.
+        process_group: group of torch.distributed whose ranks share the examples of each
+            data set; see `merganser.fisher`.
         progress: called after each batch with the number of examples done in this
             pass, the total (None: unknown) and a text that names model and point.
 
     Raises:
         InputError: arguments, models or data that do not fit; says which.
-        Error: sums that are not finite.
+        Error: sums that are not finite; another rank of `process_group` that failed,
+            with its number, or ended.
 
     Source: docs/method.md, "The subspace of the task vectors".
     """
@@ -98,6 +107,7 @@ def subspace_fisher(
             f"directions must be a list of models, not {type(directions).__name__}"
         )
     directions = list(directions)
+    ranks = Ranks(process_group)
     experts = listed("experts", experts)
     carrier = Carrier(carrier_of(base, *experts))
     origin_hash = content_hash_of(base)  # while the module has its own weights
@@ -107,8 +117,9 @@ def subspace_fisher(
         "seed": seed,
         "collator": collator,
         "batch_size": batch_size,
+        "ranks": ranks,
     }
-    with differentiable(carrier.module), carrier:
+    with ranks.together(), differentiable(carrier.module), carrier:
         origin = carrier.read(base, "base")
         hashes = [content_hash_of(model) for model in experts]
         tasks = read_tasks(
@@ -143,6 +154,7 @@ def subspace_fisher(
             for i, model in enumerate(directions)
         ]
         span = _Span(carrier, origin, tasks, further, forward, groups, seed, progress)
+        ranks.check_same({"the task vectors": tensor_hashes(span.vectors)})
         found = [
             span.measure(task, points, model_hash, gradient=True)
             for task, model_hash in zip(tasks, hashes, strict=True)
@@ -200,6 +212,11 @@ class _Span:
             names[group].append(name)
         return list(zip(self._columns.groups, names, strict=True))
 
+    @property
+    def vectors(self) -> dict[str, Tensor]:
+        """The task vectors, (T, ...) by parameter."""
+        return self._columns.stacked
+
     def measure(
         self, task: Task, points: int, model_hash: str, *, gradient: bool
     ) -> _C.SubspaceLoss:
@@ -254,7 +271,8 @@ class _Span:
                 self._progress(done, total, label)
 
         for batch in task.examples.read(named):
-            sums.add(self._forward, batch)
+            sums.add(self._forward, batch, batch.before)
+        sums.add_up(task.examples.add_up)
         return sums
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from .._C import InputError
+
 _COMPILED = "_orig_mod"  # torch.compile's attribute for the module inside
 
 
@@ -17,6 +19,17 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while (part := _added_part(model)) is not None:
         model = model.get_submodule(part)
     return model
+
+
+def check_whole(model: nn.Module) -> None:
+    """Raises InputError for a model whose parameters are sharded over processes."""
+    kinds = {type(x).__name__ for x in (*model.parameters(), *model.modules())}
+    if kinds & {"DTensor", "FullyShardedDataParallel"}:
+        raise InputError(
+            "the model's parameters are sharded over processes (FSDP or DTensor): load "
+            "the whole model on every process and pass process_group, or read the "
+            "optimizer's state with merganser.fisher_from_checkpoint"
+        )
 
 
 def parameters_inside(

@@ -20,6 +20,7 @@ class Batch:
     indices: Tensor  # (B,) int64, the examples' positions in the data set
     size: int  # B
     soft: Tensor | None = None  # expected labels in place of `labels`
+    before: int = 0  # number of examples read before it
 
     def rows(self, begin: int, end: int) -> "Batch":
         """A batch of the examples [begin, end)."""
@@ -68,7 +69,13 @@ def size_of(args: tuple, kwargs: dict) -> int:
 
 
 def make_batch(
-    args, kwargs, size: int, rows: slice | Tensor, positions: Tensor, device
+    args,
+    kwargs,
+    size: int,
+    rows: slice | Tensor,
+    positions: Tensor,
+    device,
+    before: int,
 ) -> Batch:
     _check_rows("labels", kwargs.get("labels"), size, None)
     _check_rows("index", kwargs.get("index"), size, INTEGERS)
@@ -80,7 +87,7 @@ def make_batch(
     indices = kwargs.pop("index", None)
     if indices is None:
         indices = positions.to(device)
-    return Batch(args, kwargs, labels, indices.long(), len(positions))
+    return Batch(args, kwargs, labels, indices.long(), len(positions), before=before)
 
 
 def _ready(x: Tensor, device) -> Tensor:

@@ -1,17 +1,21 @@
 """Data sets in the forms users have: loaders, lists of batches, examples."""
 
+import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from .._C import InputError, draw_subset
 from .._common.arguments import check_count
+from .._common.wrappers import check_whole, parameters_inside
 from .batches import Batch, make_batch, size_of, split_item
 from .caller import warn
+from .model_state import add_tensors, tensor_hashes
+from .ranks import Ranks
 
 
 class Data:
@@ -19,7 +23,7 @@ class Data:
 
     Data with positions (a list of batches, a DataLoader of a data set with a length, a
     data set with a collator) give the subset that the executable draws with `seed`;
-    others give their first examples.
+    others give their first examples. Each rank takes every `ranks.size`-th batch.
     """
 
     def __init__(
@@ -33,22 +37,30 @@ class Data:
         seed: int,
         num_examples: int | None,
         label: str = "data",
+        ranks: Ranks | None = None,
     ):
         """num_examples: size of the data set, `limit` aside; None: found from data.
 
-        label: names the data in the error where they are empty.
+        label: names the data in errors. ranks: that share the batches; None: one.
         """
         check_count("batch_size", batch_size)
         check_count("seed", seed, minimum=0)
         for name, value in (("limit", limit), ("num_examples", num_examples)):
             if value is not None:
                 check_count(name, value)
+        check_whole(model)
         self._batches = _make_loader(data, collator, batch_size, model)
         self._total = _count_examples(self._batches)
         self._limit = limit
         self._num_examples = num_examples
         self._label = label
-        self.used = 0  # examples read
+        self.used = 0  # examples read, also those of other ranks' batches
+        self.ranks = ranks or Ranks()
+        self._digest = hashlib.sha256()  # of all batches read
+        self._facts = {}  # that must be the same on all ranks; compared once
+        if self.ranks.size > 1:
+            _check_sampler(self._batches, label)
+            self._facts = {"limit": limit, "seed": seed, **_facts_of(model)}
         if limit is not None and num_examples is None and self._total is None:
             raise InputError(
                 "with limit, data of unknown length need num_examples: a merge scales "
@@ -76,22 +88,29 @@ class Data:
         self._sample = torch.tensor(sample)
 
     def read(self, device: torch.device, progress: Callable | None) -> Iterator[Batch]:
-        """Yields the batches on `device`; calls `progress` after each.
+        """Yields the batches of this rank on `device`; calls `progress` after each of
+        any rank.
 
         Examples are numbered in the order in which they come, unless a batch has its
         own "index".
         """
         limit = self._limit
         expected = self.total or limit
-        seen = self.used = 0
+        seen = self.used = number = 0
+        self._digest = hashlib.sha256()
         for item in self._batches:
             args, kwargs = split_item(item)
             size = size_of(args, kwargs)
             rows, indices = self._choose(seen, size)
+            self._compare(args, kwargs)
             seen += size
             if len(indices) == 0:
                 continue
-            yield make_batch(args, kwargs, size, rows, indices, device)
+            if self.ranks.takes(number):
+                yield make_batch(
+                    args, kwargs, size, rows, indices, device, before=self.used
+                )
+            number += 1
             self.used += len(indices)
             if progress is not None:
                 progress(self.used, expected, "")
@@ -99,6 +118,34 @@ class Data:
                 return
         if self.used == 0:
             raise InputError(f"{self._label} has no examples")
+
+    def add_up(self, sums: dict[str, Tensor], device: torch.device) -> None:
+        """Adds the sums of all ranks, in place, once the data are read (Ranks.add_up).
+
+        Raises InputError if the ranks have read different data.
+        """
+        self.check_read()
+        self.ranks.add_up(sums, device)
+
+    def check_read(self) -> None:
+        """Raises InputError if the ranks have read different data."""
+        if self.ranks.size > 1:
+            self.ranks.check_same(
+                {
+                    f"the number of examples in {self._label}": self.used,
+                    f"the examples in {self._label}": self._digest.hexdigest(),
+                }
+            )
+
+    def _compare(self, args: tuple, kwargs: dict) -> None:
+        """Compares the first batch of all ranks, and hashes the others for the end."""
+        if self.ranks.size == 1:
+            return
+        add_tensors(self._digest, (args, kwargs))
+        if self._facts:
+            first = f"the first batch of {self._label}"
+            self.ranks.check_same(self._facts | {first: self._digest.hexdigest()})
+            self._facts = {}
 
     def _choose(self, seen: int, size: int) -> tuple[slice | Tensor, Tensor]:
         """The rows to take from a batch after `seen` examples, and their positions."""
@@ -121,6 +168,24 @@ class Data:
     def num_examples(self) -> int:
         """N, by which a merge scales; known once all data are read."""
         return self._num_examples or self._total or self.used
+
+
+def _check_sampler(batches: Any, label: str) -> None:
+    if isinstance(getattr(batches, "sampler", None), DistributedSampler):
+        raise InputError(
+            f"{label} has a DistributedSampler, but with process_group every rank "
+            "reads all batches and takes its own: omit the sampler"
+        )
+
+
+def _facts_of(model: nn.Module) -> dict[str, Any]:
+    parameters = dict(parameters_inside(model))
+    return {
+        "the model's parameters": tensor_hashes(parameters),
+        "the trainable parameters": [
+            n for n, p in parameters.items() if p.requires_grad
+        ],
+    }
 
 
 def _warn_of_first(limit: int) -> None:

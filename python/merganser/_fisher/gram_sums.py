@@ -14,6 +14,8 @@ from .._C import Error
 from .._common.wrappers import parameters_inside
 from .batches import Batch
 from .caller import warn
+from .data import Data
+from .model_state import device_of
 from .sequences import Owners, find_owners, masks_of, shapes_tell
 from .watch import attention
 
@@ -83,6 +85,13 @@ class GramSums:
                 self._sums[name] = last[2].clone()
 
         self._run(batch, receive)
+
+    def add_up(self, data: Data) -> None:
+        """Adds the sums of all ranks."""
+        data.add_up(self._sums, device_of(self._model))
+        for without, tables in data.ranks.gather((self._without, self._tables)):
+            self._without |= without
+            self._tables |= tables
 
     def means(self, count: int) -> dict[str, Tensor]:
         """The sums over `count` examples by weight name, divided by their number; warns

@@ -172,8 +172,12 @@ def code_of(function: Callable) -> str:
 
 def update_hash(digest: Any, batch: Batch) -> None:
     """Adds the tensors of a batch to a hashlib digest."""
-    parts = (batch.args, batch.kwargs, batch.labels, batch.indices)
-    for path, leaf in tree_flatten_with_path(parts)[0]:
+    add_tensors(digest, (batch.args, batch.kwargs, batch.labels, batch.indices))
+
+
+def add_tensors(digest: Any, tree: Any) -> None:
+    """Adds the tensors of nested containers to a hashlib digest."""
+    for path, leaf in tree_flatten_with_path(tree)[0]:
         if isinstance(leaf, Tensor):
             digest.update(f"{keystr(path)} {leaf.dtype} {leaf.shape}".encode())
             flat = leaf.detach().cpu().contiguous().flatten()

@@ -109,6 +109,7 @@ class PartialSums:
             torch.save(saved, self._partial)
             os.replace(self._partial, self._path)
         except (OSError, RuntimeError) as error:
-            self._partial.unlink(missing_ok=True)
             raise Error(f"{self._path}: cannot be written: {error}") from None
+        finally:
+            self._partial.unlink(missing_ok=True)  # also after Ctrl-C: never read
         self._written = time.monotonic()

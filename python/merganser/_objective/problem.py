@@ -9,7 +9,8 @@ from typing import Any
 
 from .._fisher.forward import Forward
 from .._fisher.model_state import code_of, hash_of, update_hash
-from .._fisher.subspace import Columns, SubspaceSums
+from .._fisher.subspace import Columns
+from .._fisher.subspace_sums import SubspaceSums
 from .._merge.states import State
 from .adamw import AdamW
 from .groups import group_names

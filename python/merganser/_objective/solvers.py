@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._fisher.squares import PerExampleSquares
-from .._fisher.subspace import SubspaceSums
+from .._fisher.subspace_sums import SubspaceSums
 from .joint import JointObjective, are_finite, move
 from .states import Tensors
 from .sums import zeros

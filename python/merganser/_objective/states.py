@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._C import InputError
-from .._common.wrappers import unwrapped
+from .._common.wrappers import check_whole, unwrapped
 from .._fisher.model_state import device_of, trainable_parameters
 from .._fisher.stored import is_of_other_model, read_tensors
 from .._merge.inputs import Part, assigned, load_statistic
@@ -39,6 +39,7 @@ class Carrier:
         """label: names the module in errors."""
         self._label = label
         self.module = unwrapped(module)
+        check_whole(self.module)
         self.device = device_of(self.module)
         self.parameters: dict[str, Tensor] = dict(trainable_parameters(self.module))
         if not self.parameters:

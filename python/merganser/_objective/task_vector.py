@@ -81,13 +81,19 @@ class TaskVectorPass:
         self._carrier.load(self._origin)
         for batch in self._base_data.read(self._carrier.device, named):
             self._of_base.add(self._forward, batch)
-        slopes = _estimates(self._slopes, "data", "gradient")
-        curvatures = _estimates(self._curvatures, "base_data", "curvature")
+        self._base_data.check_read()
+        own = [self._slopes, self._curvatures]
+        of_ranks = self._base_data.ranks.gather([[x.cpu() for x in p] for p in own])
+        slope_rows, curvature_rows = (
+            torch.cat([x for parts in of_ranks for x in parts[kind]]) for kind in (0, 1)
+        )
+        slopes = _estimates(slope_rows, "data", "gradient")
+        curvatures = _estimates(curvature_rows, "base_data", "curvature")
         *groups, total = map(AlongTaskVector, slopes, curvatures)
         return TaskVectorStatistics(
             base_model_hash=self._base_hash,
-            num_examples_used=sum(map(len, self._slopes)),
-            base_num_examples_used=sum(map(len, self._curvatures)),
+            num_examples_used=len(slope_rows),
+            base_num_examples_used=len(curvature_rows),
             total=total,
             groups=list(zip(self._columns.groups, groups, strict=True)),
         )
@@ -104,8 +110,7 @@ def _with_sum(products: Tensor) -> Tensor:
     return torch.cat([products, products.sum(-1, keepdim=True)], -1)
 
 
-def _estimates(parts: list[Tensor], data: str, what: str) -> list[Estimate]:
-    rows = torch.cat(parts)
+def _estimates(rows: Tensor, data: str, what: str) -> list[Estimate]:
     if len(rows) < 2:
         raise InputError(
             f"{data} must have at least 2 examples for a standard error, got 1"

@@ -28,6 +28,7 @@ class Examples:
 
     def __init__(self, data: Data, device: torch.device, keep: bool):
         self._data = data
+        self.add_up = data.add_up
         self._device = device
         self._kept = list(data.read(device, None)) if keep else None
 
@@ -35,12 +36,10 @@ class Examples:
         if self._kept is None:
             yield from self._data.read(self._device, progress)
             return
-        done = 0
         for batch in self._kept:
             yield batch
-            done += batch.size
             if progress is not None:
-                progress(done, self._data.used, "")
+                progress(batch.before + batch.size, self._data.used, "")
 
     @property
     def kept(self) -> list[Batch]:
@@ -154,7 +153,9 @@ def check_examples(
     examples are not trained on.
     """
     data = task.data_name
-    first = next(iter(batches))
+    first = next(iter(batches), None)
+    if first is None:
+        return  # other ranks have all batches
     if labels is not None and first.labels is None:
         raise InputError(f"{data} has no labels, which {labels} needs")
     with torch.no_grad():

@@ -11,7 +11,8 @@ from merganser._fisher.data import Data
 from merganser._fisher.forward import Forward
 from merganser._fisher.model_state import differentiable
 from merganser._fisher.products import _by_example, _by_token
-from merganser._fisher.subspace import Columns, SubspaceSums
+from merganser._fisher.subspace import Columns
+from merganser._fisher.subspace_sums import SubspaceSums
 from merganser._objective.groups import group_names
 from torch import nn
 

@@ -24,7 +24,7 @@ from merganser import FisherResult, InputError
 from merganser._hf.trainer import check_trainer
 from merganser.adamw_fisher import AdamWFisher
 from merganser.hf import ESTIMATORS, FisherCallback
-from processes import run_twice
+from processes import run_ranks
 from transformers import TrainerCallback
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
@@ -691,7 +691,7 @@ def test_refuses_options(options, message):
 @pytest.mark.slow
 def test_two_processes(tmp_path):
     """DDP: 2 x 4 examples per step equal one process' 8; samples differ by process."""
-    run_twice("hf_worker.py", tmp_path)
+    run_ranks("hf_worker.py", tmp_path)
 
     data = examples(24)
     expected = define_adam(bert(), data, 8)

@@ -3,14 +3,14 @@
 import linearize_worker
 import pytest
 import torch
-from processes import run_twice
+from processes import run_ranks
 
 pytestmark = pytest.mark.slow
 
 
 def test_two_processes(tmp_path):
     """2 x 4 examples per step equal one process' 8."""
-    run_twice("linearize_worker.py", tmp_path)
+    run_ranks("linearize_worker.py", tmp_path)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1)]
     for name in linearize_worker.MODELS:
         whole, start, _ = linearize_worker.train(tmp_path / "one", name)

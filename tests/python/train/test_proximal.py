@@ -6,7 +6,7 @@ import torch
 from hf_training import SPLITS, bert, examples, make_trainer
 from merganser import FisherResult, InputError, Posterior
 from merganser.hf import FisherCallback, ProximalCallback
-from processes import run_twice
+from processes import run_ranks
 from proximal_runs import (
     LR,
     check_gradients,
@@ -399,7 +399,7 @@ def test_refuses_arguments(tmp_path):
 @pytest.mark.slow
 def test_two_processes(tmp_path):
     """DDP: 2 x 4 examples per step equal one process' 8."""
-    run_twice("proximal_worker.py", tmp_path)
+    run_ranks("proximal_worker.py", tmp_path)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1)]
     for name in ("bert", "gpt2"):
         whole, _ = run(
