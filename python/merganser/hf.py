@@ -16,6 +16,7 @@ from ._C import InputError
 from ._common.arguments import check_choice, check_count
 from ._common.wrappers import unwrapped
 from ._fisher.batches import Batch
+from ._fisher.sequences import count_sequences
 from ._fisher.stored import Stored
 from ._hf.adam import Adam
 from ._hf.adamw_fisher import AdamInOptimizer
@@ -67,14 +68,15 @@ class FisherCallback(TrainerCallback):
             the means of the best are one more copy of the parameters.
         loss: the distribution of labels given the outputs: "classification",
             "multilabel", "regression" (of variance 1), "causal_lm", or "auto": from
-            the model. An example is a row of the labels, even if texts are packed into
-            it. "adam" needs a model that computes its loss from labels, and raises
+            the model. An example is a row of the labels, or each of the texts packed
+            into it where `position_ids`, `seq_idx` or `cu_seq_lens_q` tell their
+            bounds. "adam" needs a model that computes its loss from labels, and raises
             InputError at the first step if that is a different loss, or a mean over
             tokens as above. Terms that a
             Trainer's compute_loss adds would enter the Fisher.
         seed: random seed for sampling labels.
         num_examples: N, by which a merge scales the mean; None: the size of the data
-            set.
+            set, if its rows are not packed texts.
         out: output file; None: fisher.safetensors in the Trainer's output_dir.
         storage: form of the output file, as in FisherResult.save.
 
@@ -89,9 +91,9 @@ class FisherCallback(TrainerCallback):
 
     Raises, from Trainer.train():
         InputError: fp16, DeepSpeed, FSDP, DataParallel, torch_compile; `window` with
-            load_best_model_at_end; re-entrant gradient checkpoints with "online_mc";
-            resuming within the window, unless the checkpoint has the sums of an
-            AdamWFisher.
+            load_best_model_at_end; re-entrant gradient checkpoints with "online_mc"; a
+            data set of packed texts without `num_examples`; resuming within the
+            window, unless the checkpoint has the sums of an AdamWFisher.
     """
 
     def __init__(
@@ -146,6 +148,7 @@ class FisherCallback(TrainerCallback):
         )
         self._check_resume(state)
         self._saved_step: int | None = None
+        self._rows = args.train_batch_size
         self._hook = model.register_forward_hook(self._see, with_kwargs=True)
 
     def on_step_begin(self, args, state, control, **_):
@@ -201,10 +204,21 @@ class FisherCallback(TrainerCallback):
         # OnlineMC numbers the examples when it draws labels.
         batch = Batch(args, kwargs, labels, torch.arange(size), size)
         try:
+            self._check_packing(batch)
             self._mode.see(batch, raw, num_items)
         except InputError:
             self._remove_hook()
             raise
+
+    def _check_packing(self, batch: Batch) -> None:
+        """A collator that packs the rows of a data set makes one text of each."""
+        count = count_sequences(batch)
+        if self.num_examples is None and count > max(batch.size, self._rows):
+            raise InputError(
+                f"the data set has packed texts: {self._rows} of its rows gave {count} "
+                "texts, so its length is not the number of examples: pass num_examples "
+                "to FisherCallback, the number of texts"
+            )
 
     def _leave_interrupted_run(self) -> None:
         """Cleans up after a run that stopped within a step."""

@@ -32,6 +32,27 @@ def masks_of(batch: Batch) -> dict[str, Tensor]:
     return masks
 
 
+def count_sequences(batch: Batch) -> int:
+    """Number of sequences: of rows, or of the texts packed into them.
+
+    Packed texts are told by `cu_seq_lens_q`, `seq_idx`, or `position_ids` that do not
+    rise by 1, as from transformers' DataCollatorWithFlattening.
+    """
+    ends = batch.kwargs.get("cu_seq_lens_q")
+    if isinstance(ends, Tensor):
+        return len(ends) - 1
+    for name, step in (("seq_idx", 0), ("position_ids", 1)):
+        marks = batch.kwargs.get(name)
+        if isinstance(marks, Tensor) and marks.dim() == 2:
+            begins = marks.diff(dim=1) != step
+            mask = batch.kwargs.get("attention_mask")
+            if isinstance(mask, Tensor) and mask.shape == (batch.size, marks.shape[1]):
+                begins = begins & mask[:, 1:].bool() & mask[:, :-1].bool()
+            begins = begins.expand(batch.size, -1)  # positions may be (1, L)
+            return batch.size + int(begins.sum())
+    return batch.size
+
+
 def shapes_tell(masks: dict[str, Tensor]) -> bool:
     """Returns whether masks of equal shape are equal, so that any of them will do."""
     pairs = combinations(masks.values(), 2)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._C import InputError
 from .._fisher.batches import Batch
+from .._fisher.sequences import count_sequences
 from .._losses.loss import Loss
 
 # Relative tolerance for losses in bfloat16.
@@ -61,9 +62,8 @@ class LossScale:
                 "the terms of the step's gradient are unknown: use "
                 "FisherCallback('online_mc')"
             )
-        part = _MicroBatch(
-            batch.size, self._divisor(loss, outputs.detach(), batch, value, num_items)
-        )
+        divisor = self._divisor(loss, outputs.detach(), batch, value, num_items)
+        part = _MicroBatch(count_sequences(batch), divisor)
 
         def receive(factor: Tensor) -> None:
             part.factor = factor.detach()

@@ -11,6 +11,7 @@ from .. import ops
 from .._C import InputError
 from .._fisher.batches import Batch
 from .._fisher.model_state import eval_mode
+from .._fisher.sequences import count_sequences
 from .mode import Mode
 from .outputs import Outputs
 
@@ -52,7 +53,7 @@ class Sampling(Mode):
         for total, gradient in zip(self.sums.values(), gradients, strict=True):
             if gradient is not None:
                 ops.square_accumulate_(total, gradient)
-        self.examples += batch.size
+        self.examples += count_sequences(batch)
 
 
 class OnlineMC(Sampling):

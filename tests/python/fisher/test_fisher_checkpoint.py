@@ -216,3 +216,23 @@ def test_shuffled_data(tmp_path):
     stopped(model, loader, 2, path)
     with pytest.raises(merganser.InputError, match=r"sums\.pt.*shuffling"):
         run(model, loader, checkpoint=path)
+
+
+def test_interrupted_write(tmp_path, monkeypatch):
+    """Ctrl-C within a write leaves the earlier file, and nothing of the new one."""
+    model, path = plain(), tmp_path / "sums.pt"
+    data = data_of(model)
+    stopped(model, data, 2, path)
+    kept = path.read_bytes()
+
+    def interrupted(saved, file):
+        file.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(model, data, checkpoint=path)
+    assert os.listdir(tmp_path) == [path.name]
+    assert path.read_bytes() == kept
+    assert_identical(run(model, data, checkpoint=path), run(model, data))

@@ -9,6 +9,8 @@ from transformers import (
     BertForTokenClassification,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     Trainer,
     TrainingArguments,
 )
@@ -43,6 +45,23 @@ def gpt2():
         eos_token_id=1,
     )
     return GPT2LMHeadModel(config)
+
+
+def llama():
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=43,
+        hidden_size=16,
+        intermediate_size=28,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        attn_implementation="sdpa",
+        use_cache=False,  # as in training: with a cache packed texts see each other
+    )
+    return tiny_models.with_larger_weights(LlamaForCausalLM(config))
 
 
 def rows(batch):
@@ -115,7 +134,7 @@ def negative_log_likelihood(model, batch):
     """Sum over the examples, by the definition of each problem type."""
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     logits, labels = model(**inputs).logits, batch["labels"]
-    if isinstance(model, GPT2LMHeadModel):
+    if isinstance(model, GPT2LMHeadModel | LlamaForCausalLM):
         logits, labels = logits[:, :-1], labels[:, 1:]
     if logits.dim() == 3:
         logits, labels = logits.flatten(0, 1), labels.flatten()
