@@ -57,6 +57,24 @@ def test_posteriors(names):
         torch.testing.assert_close(mean[name], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_several_processes(names, monkeypatch):
+    for name, value in {
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "0",
+    }.items():
+        monkeypatch.setenv(name, value)
+    names["model"] = names["models"][0]
+    try:
+        run_example("Several processes", names)
+    finally:
+        torch.distributed.destroy_process_group()
+    saved = merganser.FisherResult.load("model.fisher.safetensors")
+    for name, f in names["fishers"][0].items():
+        torch.testing.assert_close(saved[name], f)
+
+
 @pytest.mark.slow
 def test_tangent_space(names):
     before = {n: x.clone() for n, x in names["base"].state_dict().items()}

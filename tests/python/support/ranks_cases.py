@@ -29,6 +29,21 @@ def moved(model, seed):
     return model
 
 
+class Tied(nn.Module):
+    """A table that is also the head: no Gram matrix."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.table = nn.Embedding(9, 4)
+        self.inner = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 9, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, ids):
+        return self.head(self.inner(self.table(ids))).mean(1)
+
+
 def vectors(sizes=SIZES, dtype=torch.float64, seed=1):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(sum(sizes), 5, generator=generator, dtype=dtype)
@@ -99,6 +114,7 @@ def grams(group):
         ("vectors", plain(), vectors()),
         ("texts", bert(), texts()),
         ("one batch of texts", bert(), texts()[1:2]),
+        ("tied", Tied(), [next(iter(tokens()))]),
     ):
         found = merganser.gram(model, data, process_group=group)
         numbers = found.num_examples, found.num_examples_used
