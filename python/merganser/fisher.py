@@ -133,11 +133,10 @@ def fisher(
             backward passes over `base_data`.
         base_data: data that the base was trained on, with `base`; read as `data`, with
             the same `limit`, `seed`, `collator` and `batch_size`.
-        process_group: group of torch.distributed, such as
-            torch.distributed.group.WORLD, whose ranks share the examples: each passes
-            the same arguments, reads all of `data` and takes every `size`-th batch, and
-            has the same result. None: this process takes all batches, also where
-            torch.distributed is initialised.
+        process_group: group, such as torch.distributed.group.WORLD, whose ranks share
+            the examples: each passes the same arguments, reads all of `data`, takes
+            every `size`-th batch and has the same result. None: this process takes all
+            batches, also where torch.distributed is initialised.
         progress: called after each batch with the number of examples done, the total
             (None: unknown) and an empty text, or "base" for `base_data`.
 

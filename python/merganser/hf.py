@@ -16,7 +16,6 @@ from ._C import InputError
 from ._common.arguments import check_choice, check_count
 from ._common.wrappers import unwrapped
 from ._fisher.batches import Batch
-from ._fisher.sequences import count_sequences
 from ._fisher.stored import Stored
 from ._hf.adam import Adam
 from ._hf.adamw_fisher import AdamInOptimizer
@@ -25,6 +24,7 @@ from ._hf.online_mc import OnlineMC, OnlineMCEval
 from ._hf.outputs import Outputs
 from ._hf.proximal import ProximalCallback, has_term
 from ._hf.trainer import (
+    check_packing,
     check_trainer,
     count_examples,
     find_adamw_fisher,
@@ -69,11 +69,11 @@ class FisherCallback(TrainerCallback):
         loss: the distribution of labels given the outputs: "classification",
             "multilabel", "regression" (of variance 1), "causal_lm", or "auto": from
             the model. An example is a row of the labels, or each of the texts packed
-            into it where `position_ids`, `seq_idx` or `cu_seq_lens_q` tell their
+            into it where `position_ids`, `seq_idx` or `cu_seq_lens_q` have their
             bounds. "adam" needs a model that computes its loss from labels, and raises
             InputError at the first step if that is a different loss, or a mean over
-            tokens as above. Terms that a
-            Trainer's compute_loss adds would enter the Fisher.
+            tokens as above. Terms that a Trainer's compute_loss adds would enter the
+            Fisher.
         seed: random seed for sampling labels.
         num_examples: N, by which a merge scales the mean; None: the size of the data
             set, if its rows are not packed texts.
@@ -204,21 +204,12 @@ class FisherCallback(TrainerCallback):
         # OnlineMC numbers the examples when it draws labels.
         batch = Batch(args, kwargs, labels, torch.arange(size), size)
         try:
-            self._check_packing(batch)
+            if self.num_examples is None:
+                check_packing(batch, self._rows)
             self._mode.see(batch, raw, num_items)
         except InputError:
             self._remove_hook()
             raise
-
-    def _check_packing(self, batch: Batch) -> None:
-        """A collator that packs the rows of a data set makes one text of each."""
-        count = count_sequences(batch)
-        if self.num_examples is None and count > max(batch.size, self._rows):
-            raise InputError(
-                f"the data set has packed texts: {self._rows} of its rows gave {count} "
-                "texts, so its length is not the number of examples: pass num_examples "
-                "to FisherCallback, the number of texts"
-            )
 
     def _leave_interrupted_run(self) -> None:
         """Cleans up after a run that stopped within a step."""

@@ -35,8 +35,8 @@ def masks_of(batch: Batch) -> dict[str, Tensor]:
 def count_sequences(batch: Batch) -> int:
     """Number of sequences: of rows, or of the texts packed into them.
 
-    Packed texts are told by `cu_seq_lens_q`, `seq_idx`, or `position_ids` that do not
-    rise by 1, as from transformers' DataCollatorWithFlattening.
+    The bounds of packed texts are in `cu_seq_lens_q`, in `seq_idx`, or where
+    `position_ids` do not rise by 1, as from transformers' DataCollatorWithFlattening.
     """
     ends = batch.kwargs.get("cu_seq_lens_q")
     if isinstance(ends, Tensor):

@@ -6,7 +6,9 @@ from accelerate import PartialState
 from torch import nn
 
 from .._C import InputError
+from .._fisher.batches import Batch
 from .._fisher.model_state import trainable_parameters
+from .._fisher.sequences import count_sequences
 from ..adamw_fisher import AdamWFisher
 
 
@@ -68,6 +70,18 @@ def count_examples(train_dataloader, remedy: str) -> int:
         return len(train_dataloader.dataset)
     except TypeError:
         raise InputError(f"the data set has no length; {remedy}") from None
+
+
+def check_packing(batch: Batch, rows: int) -> None:
+    """Raises InputError if the rows of a data set, of which a micro-batch has `rows`,
+    are packed texts: a collator that packs rows makes one text of each."""
+    count = count_sequences(batch)
+    if count > max(batch.size, rows):
+        raise InputError(
+            f"the data set has packed texts: {rows} of its rows gave {count} texts, so "
+            "its length is not the number of examples: pass num_examples to "
+            "FisherCallback, the number of texts"
+        )
 
 
 def find_adamw_fisher(args, optimizer) -> AdamWFisher | None:
