@@ -32,7 +32,7 @@ def run_ranks(script, folder, *arguments, count=2, codes=None):
     outputs = []
     try:
         for process, code in zip(processes, codes or [0] * count, strict=True):
-            outputs.append(process.communicate(timeout=120)[0])
+            outputs.append(process.communicate(timeout=300)[0])
             assert process.returncode == code, outputs[-1]
     finally:
         for process in processes:
