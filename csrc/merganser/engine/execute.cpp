@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 
 // Size of the reference's largest shard; unlimited if it is one file.
 uint64_t shard_bytes(const Checkpoint& reference) {
-  if (reference.files().size() == 1) {
+  if (reference.files().size() == 1 + reference.modules().size()) {
     return std::numeric_limits<uint64_t>::max();
   }
   std::map<fs::path, uint64_t> sizes;
@@ -105,11 +105,11 @@ MergeReport planned_report(const MergePlan& plan) {
   return report;
 }
 
-// Writes everything but the weights.
+// Writes the files next to the weights, of which modules.json decides which
+// weights belong to the model.
 void write_companions(
     const MergePlan& plan,
     const fs::path& folder,
-    const Provenance& provenance,
     bool allow_nonfinite) {
   for (const TaskHead& head : plan.heads) {
     write_head(head, allow_nonfinite, folder);
@@ -121,8 +121,6 @@ void write_companions(
   if (!plan.recipe.slices.empty()) {
     set_config_layers(folder / "config.json", plan.recipe.slices);
   }
-  provenance.write(folder);
-  write_model_card(plan, provenance, folder);
 }
 
 // Content hash of the model in `folder`, from the digests of its data.
@@ -193,9 +191,11 @@ MergeReport merge_into(
           with_name(input.path)
               .lexically_relative(staging.out() / plan.outputs[output]);
     }
+    write_companions(plan, folder, options.allow_nonfinite);
     provenance.content_hash =
         output_hash(plan, run.output_digests(output), folder);
-    write_companions(plan, folder, provenance, options.allow_nonfinite);
+    provenance.write(folder);
+    write_model_card(plan, provenance, folder);
   }
   MergeReport report = planned_report(plan);
   report.clamped = run.clamped();

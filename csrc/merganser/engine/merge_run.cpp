@@ -133,7 +133,8 @@ void MergeRun::open_writers(const Staging& staging, uint64_t shard_bytes) {
         outputs,
         file_metadata(plan_),
         shard_bytes,
-        Appearance::kAtOnce));
+        Appearance::kAtOnce,
+        plan_.inputs[plan_.reference_weights]->modules()));
   }
 }
 

@@ -13,6 +13,7 @@
 #include "merganser/io/content_hash.h"
 #include "merganser/io/factored_tensor.h"
 #include "merganser/io/fisher_file.h"
+#include "merganser/io/sentence_modules.h"
 
 namespace fs = std::filesystem;
 
@@ -30,9 +31,12 @@ struct Checkpoint::Impl {
     size_t tensor; // index into `tensors`
     size_t file; // index into `files`
     const FactoredTensor* factored = nullptr; // one of `factored`
+    // Characters of the name that are the directory of a module.
+    size_t prefix = 0;
   };
 
   void add(SafetensorsFile file, const CheckpointIndex* index);
+  void add_module(const fs::path& folder);
   void check_index(const fs::path& index_path, const CheckpointIndex& index)
       const;
   void add_factored(const SafetensorsFile& file, const std::string& name);
@@ -40,6 +44,7 @@ struct Checkpoint::Impl {
 
   fs::path path;
   std::vector<SafetensorsFile> files;
+  std::vector<fs::path> modules;
   std::vector<TensorInfo> tensors;
   std::vector<std::string> left_out;
   std::vector<std::unique_ptr<FactoredTensor>> factored;
@@ -70,6 +75,23 @@ void Checkpoint::Impl::add(SafetensorsFile file, const CheckpointIndex* index) {
     }
   }
   files.push_back(std::move(file));
+}
+
+void Checkpoint::Impl::add_module(const fs::path& folder) {
+  SafetensorsFile file(path / folder / "model.safetensors");
+  const std::string prefix = folder.generic_string() + "/";
+  for (TensorInfo tensor : file.tensors()) {
+    tensor.name.insert(0, prefix);
+    const Place place = {
+        tensors.size(), files.size(), /*factored=*/nullptr, prefix.size()};
+    if (!places.emplace(tensor.name, place).second) {
+      throw InputError(fmt::format(
+          "{}: has two tensors {}", path.string(), quote(tensor.name)));
+    }
+    tensors.push_back(std::move(tensor));
+  }
+  files.push_back(std::move(file));
+  modules.push_back(folder);
 }
 
 // Adds the tensor that two tensors of `file` stand for, the next of `files`.
@@ -117,15 +139,18 @@ const Checkpoint::Impl::Place& Checkpoint::Impl::place(
 Checkpoint::Checkpoint(const fs::path& path) : impl_(std::make_unique<Impl>()) {
   impl_->path = path;
   const fs::path weights = fs::is_directory(path) ? find_weights(path) : path;
-  if (!is_checkpoint_index(weights)) {
+  if (is_checkpoint_index(weights)) {
+    const CheckpointIndex index = read_checkpoint_index(weights);
+    for (const std::string& shard : index.shards) {
+      impl_->add(SafetensorsFile(weights.parent_path() / shard), &index);
+    }
+    impl_->check_index(weights, index);
+  } else {
     impl_->add(SafetensorsFile(weights), nullptr);
-    return;
   }
-  const CheckpointIndex index = read_checkpoint_index(weights);
-  for (const std::string& shard : index.shards) {
-    impl_->add(SafetensorsFile(weights.parent_path() / shard), &index);
+  for (const fs::path& module : modules_with_weights(path)) {
+    impl_->add_module(module);
   }
-  impl_->check_index(weights, index);
 }
 
 Checkpoint::~Checkpoint() = default;
@@ -162,14 +187,22 @@ const std::vector<std::string>& Checkpoint::left_out() const {
   return impl_->left_out;
 }
 
+const std::vector<fs::path>& Checkpoint::modules() const {
+  return impl_->modules;
+}
+
 const fs::path& Checkpoint::file_of(const std::string& name) const {
   return impl_->files[impl_->place(name).file].path();
 }
 
 StoredTensor Checkpoint::at(const std::string& name) const {
   const Impl::Place& place = impl_->place(name);
-  return place.factored == nullptr ? impl_->files[place.file].at(name)
-                                   : StoredTensor(*place.factored);
+  if (place.factored != nullptr) {
+    return StoredTensor(*place.factored);
+  }
+  return impl_->files[place.file]
+      .at(name.substr(place.prefix))
+      .named(impl_->tensors[place.tensor]);
 }
 
 std::string Checkpoint::head_hash() const {

@@ -16,9 +16,11 @@ namespace merganser {
 // (*.safetensors.index.json), or a directory with model.safetensors, with
 // model.safetensors.index.json and its shards, or with any single index or
 // .safetensors file, in this order. The index decides which shard a tensor is
-// read from; what it does not name is left out. A tensor of a factored Fisher
-// appears as the whole that its two factors stand for. Throws InputError naming
-// what is missing.
+// read from; what it does not name is left out. A directory of
+// sentence-transformers also has the tensors of its modules, named with their
+// directory ("2_Dense/linear.weight"). A tensor of a factored Fisher appears as
+// the whole that its two factors stand for. Throws InputError naming what is
+// missing.
 class MERGANSER_API Checkpoint {
  public:
   explicit Checkpoint(const std::filesystem::path& path);
@@ -33,6 +35,8 @@ class MERGANSER_API Checkpoint {
   // Tensors of the shards that the index does not name: "'w' in x.safetensors".
   const std::vector<std::string>& left_out() const;
   const std::filesystem::path& file_of(const std::string& name) const;
+  // The modules' directories, in the checkpoint's.
+  const std::vector<std::filesystem::path>& modules() const;
 
   StoredTensor at(const std::string& name) const; // throws InputError
   void read(
@@ -54,10 +58,11 @@ class MERGANSER_API Checkpoint {
 
 // Writes `tensors` into an existing directory: model.safetensors, or shards of
 // at most shard_bytes (a larger tensor gets its own) with
-// model.safetensors.index.json. Data may arrive in any order, in parts and from
-// several threads; no file appears before finish(), which checks that all data
-// were written. Adds "format": "pt" to the metadata, which transformers
-// requires.
+// model.safetensors.index.json; those named with one of the directories
+// `modules` into a model.safetensors there. Data may arrive in any order, in
+// parts and from several threads; no file appears before finish(), which checks
+// that all data were written. Adds "format": "pt" to the metadata, which
+// transformers requires.
 class MERGANSER_API CheckpointWriter {
  public:
   CheckpointWriter(
@@ -65,7 +70,8 @@ class MERGANSER_API CheckpointWriter {
       std::vector<TensorInfo> tensors,
       const Metadata& metadata,
       uint64_t shard_bytes = UINT64_MAX,
-      Appearance how = Appearance::kWhenWhole);
+      Appearance how = Appearance::kWhenWhole,
+      const std::vector<std::filesystem::path>& modules = {});
   ~CheckpointWriter();
 
   void write(

@@ -4,12 +4,11 @@
 #include <utility>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "merganser/base/error.h"
-#include "merganser/base/json_text.h"
 #include "merganser/base/quote.h"
 #include "merganser/io/atomic_file.h"
+#include "merganser/io/sentence_modules.h"
 
 namespace fs = std::filesystem;
 
@@ -82,37 +81,6 @@ bool is_file(const fs::directory_entry& entry) {
   return entry.is_regular_file();
 }
 
-// The directories that modules.json names, which are inside the model's.
-std::vector<fs::path> module_folders(const fs::path& model) {
-  const fs::path file = model / "modules.json";
-  std::vector<fs::path> folders;
-  if (!fs::exists(file)) {
-    return folders;
-  }
-  const auto modules = parse_json_or_discard(read_file(file));
-  if (!modules.is_array()) {
-    return folders;
-  }
-  for (const auto& module : modules) {
-    if (!module.is_object() || !module.contains("path") ||
-        !module["path"].is_string()) {
-      continue;
-    }
-    const fs::path folder =
-        fs::path(module["path"].get<std::string>()).lexically_normal();
-    if (folder.is_absolute() || folder.string().starts_with("..")) {
-      throw InputError(fmt::format(
-          "{}: names {}, which is outside the model's directory",
-          file.string(),
-          quote(folder.string())));
-    }
-    if (!folder.empty() && folder != ".") {
-      folders.push_back(folder);
-    }
-  }
-  return folders;
-}
-
 } // namespace
 
 bool is_weights_file(const fs::path& file) {
@@ -128,9 +96,19 @@ ModelDir::ModelDir(fs::path path) : path_(std::move(path)) {
   }
   const fs::path config = path_ / "config.json";
   if (!fs::exists(config)) {
+    const std::vector<SentenceModule> modules = read_sentence_modules(path_);
+    if (modules.empty()) {
+      throw InputError(fmt::format(
+          "{}: has no config.json; is it a Hugging Face model directory?",
+          path_.string()));
+    }
     throw InputError(fmt::format(
-        "{}: has no config.json; is it a Hugging Face model directory?",
-        path_.string()));
+        "{}: has no config.json: the first module is {} in {}; expected a "
+        "transformer in the model's own directory, where SentenceTransformer "
+        "of a current sentence-transformers saves it",
+        path_.string(),
+        modules.front().type,
+        quote(modules.front().folder.string())));
   }
   config_text_ = read_file(config);
 }
@@ -142,15 +120,23 @@ std::vector<fs::path> ModelDir::companions() const {
       files.push_back(entry.path().filename());
     }
   }
-  std::vector<fs::path> folders = module_folders(path_);
-  folders.emplace_back("additional_chat_templates");
+  std::vector<fs::path> folders = {"additional_chat_templates"};
+  for (const SentenceModule& module : read_sentence_modules(path_)) {
+    if (!module.folder.empty()) {
+      folders.push_back(module.folder);
+    }
+  }
+  const std::vector<fs::path> weights = modules_with_weights(path_);
   for (const fs::path& folder : folders) {
     if (!fs::is_directory(path_ / folder)) {
       continue;
     }
     for (const auto& entry : fs::recursive_directory_iterator(path_ / folder)) {
-      if (!is_hidden(entry.path()) && is_file(entry)) {
-        files.push_back(entry.path().lexically_relative(path_));
+      const fs::path file = entry.path().lexically_relative(path_);
+      const bool is_merged = file.filename() == "model.safetensors" &&
+          std::ranges::find(weights, file.parent_path()) != weights.end();
+      if (!is_hidden(file) && !is_merged && is_file(entry)) {
+        files.push_back(file);
       }
     }
   }

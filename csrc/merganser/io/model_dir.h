@@ -28,8 +28,9 @@ class MERGANSER_API ModelDir {
   // The files that a copy of the model needs next to its config.json and
   // weights, relative to path(), sorted: every file except weights, leftovers
   // of training, README and hidden files, with additional_chat_templates and
-  // the directories that modules.json of sentence-transformers names. Throws
-  // InputError for a link to nothing.
+  // the directories that modules.json of sentence-transformers names, without
+  // the weights there that a Checkpoint reads. Throws InputError for a link to
+  // nothing.
   std::vector<std::filesystem::path> companions() const;
 
   // Copies config.json and the companions into another directory.

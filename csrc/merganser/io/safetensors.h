@@ -52,6 +52,12 @@ class MERGANSER_API StoredTensor {
     return *info_;
   }
   const std::filesystem::path& file() const;
+  // The same data with another name; `info` must outlive the result.
+  StoredTensor named(const TensorInfo& info) const {
+    StoredTensor tensor = *this;
+    tensor.info_ = &info;
+    return tensor;
+  }
   uint64_t stored_bytes() const; // info().bytes(), or fewer where factored
 
   // Reads out.size() bytes from `offset` of the tensor. Throws InputError for a

@@ -3,6 +3,7 @@
 #include "merganser/io/atomic_file.h"
 #include "merganser/io/checkpoint.h"
 #include "merganser/io/model_dir.h"
+#include "merganser/io/sentence_modules.h"
 #include "merganser/model/encoder.h"
 
 namespace merganser {
@@ -13,6 +14,11 @@ void save_encoder(
     const std::filesystem::path& folder) {
   const ModelDir directory(source);
   directory.copy_without_weights(folder);
+  for (const std::filesystem::path& module : modules_with_weights(source)) {
+    const std::filesystem::path file = module / "model.safetensors";
+    std::filesystem::create_directories(folder / module);
+    write_file(folder / file, read_file(source / file)); // not trained
+  }
   write_file(
       folder / "config.json", model->config().to_json(directory.config_text()));
 

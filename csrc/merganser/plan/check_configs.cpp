@@ -10,6 +10,7 @@
 #include "merganser/base/json_text.h"
 #include "merganser/base/quote.h"
 #include "merganser/io/atomic_file.h"
+#include "merganser/plan/check_modules.h"
 #include "merganser/plan/compare_configs.h"
 #include "merganser/plan/vocabularies.h"
 
@@ -85,8 +86,8 @@ void check_not_quantized(
   }
 }
 
-// Compares vocabularies, and weights outside the merge: those of the modules of
-// sentence-transformers, which are copied.
+// Compares vocabularies, and weights outside the merge: those of modules of
+// sentence-transformers in other formats, and of modules inside a module.
 void check_companions(
     const ModelDir& model,
     const ModelDir& reference,
@@ -105,8 +106,8 @@ void check_companions(
           b.string()));
     } else if (is_weights_file(file) && read_file(a) != read_file(b)) {
       problems.add(fmt::format(
-          "{} and {} differ, but weights of these modules are not merged; copy "
-          "one over the other",
+          "{} and {} differ, but only model.safetensors of a module is merged; "
+          "save the module as safetensors, or copy one file over the other",
           a.string(),
           b.string()));
     }
@@ -253,6 +254,7 @@ void check_configs(
       differ("id2label", config["id2label"], expected["id2label"]);
     }
   }
+  check_modules(model, reference, problems);
   check_companions(model, reference, problems);
 }
 

@@ -1,6 +1,7 @@
 #include "merganser/plan/name_map.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "merganser/recipe/layer_name.h"
@@ -30,6 +31,43 @@ std::string current_name(const std::string& name) {
 std::string_view first_part(std::string_view name) {
   return name.substr(0, name.find('.') + 1);
 }
+
+// The names that a SentenceTransformer in memory has for tensors of modules:
+// "2.linear.weight" for "2_Dense/linear.weight", and "0.model.x" or, in older
+// versions, "0.auto_model.x" for "x" of the transformer.
+class ModuleNames {
+ public:
+  explicit ModuleNames(const std::set<std::string>& reference) {
+    for (const std::string& name : reference) {
+      const size_t slash = name.find('/');
+      if (slash != std::string::npos) {
+        folders_.emplace(
+            name.substr(0, name.find('_')) + ".", name.substr(0, slash + 1));
+      }
+    }
+  }
+
+  std::string apply(
+      const std::string& name,
+      const std::set<std::string>& reference) const {
+    if (reference.contains(name)) {
+      return name;
+    }
+    for (const std::string_view transformer : {"0.model.", "0.auto_model."}) {
+      if (name.starts_with(transformer)) {
+        return name.substr(transformer.size());
+      }
+    }
+    const std::string first(first_part(name));
+    const auto folder = folders_.find(first);
+    return folder == folders_.end()
+        ? name
+        : folder->second + name.substr(first.size());
+  }
+
+ private:
+  std::map<std::string, std::string> folders_; // "2." -> "2_Dense/"
+};
 
 // Change of prefix that turns names into the reference's.
 struct Prefix {
@@ -98,8 +136,9 @@ NameMap::NameMap(const Names& stored, const Names& reference) {
     originals.emplace(std::move(current), name);
   }
   Names current;
+  const ModuleNames modules(expected);
   for (const std::string& name : stored) {
-    current.push_back(current_name(name));
+    current.push_back(modules.apply(current_name(name), expected));
   }
   const Prefix prefix = find_prefix(current, expected);
   for (size_t i = 0; i < stored.size(); ++i) {

@@ -12,7 +12,8 @@
 // Names of one tensor in different files. Files of one model can differ in
 // them, and transformers loads them all: in the prefix of the base model
 // ("bert." before the names of BertModel), in older names (LayerNorm.gamma), in
-// constants that a version stores, and in how often tied tensors are stored.
+// constants that a version stores, in how often tied tensors are stored, and in
+// those of modules of sentence-transformers.
 namespace merganser {
 
 // The names of a checkpoint's tensors by the reference's names for them.

@@ -87,6 +87,44 @@ TEST(Checkpoint, LargeTensorsHaveShardsOfTheirOwn) {
   expect_all_tensors(Checkpoint(folder.path()));
 }
 
+// The tensors of modules are in directories of their own, shards or not.
+TEST(Checkpoint, ModulesOfSentenceTransformers) {
+  test::TemporaryFolder folder;
+  std::vector<TensorInfo> tensors = kTensors;
+  tensors.push_back({"2_Dense/linear.bias", DType::kF32, {3}});
+  tensors.push_back({"2_Dense/a", DType::kF32, {1}}); // as one of the model's
+  std::string hash;
+  for (const uint64_t shard_bytes : {uint64_t{1}, UINT64_MAX}) {
+    const fs::path model = folder / fmt::format("{}", shard_bytes);
+    fs::create_directories(model);
+    CheckpointWriter writer(
+        model, tensors, {}, shard_bytes, Appearance::kWhenWhole, {"2_Dense"});
+    for (const TensorInfo& tensor : tensors) {
+      writer.write(tensor.name, data_of(tensor));
+    }
+    writer.finish();
+    EXPECT_EQ(Checkpoint(model).tensors().size(), kTensors.size());
+    test::write_bytes(
+        model / "modules.json",
+        R"([{"path": "", "type": "x.Transformer"},
+            {"path": "2_Dense", "type": "x.Dense"}])");
+    const Checkpoint checkpoint(model);
+    EXPECT_EQ(checkpoint.modules(), std::vector<fs::path>{"2_Dense"});
+    EXPECT_TRUE(checkpoint.left_out().empty());
+    ASSERT_EQ(checkpoint.tensors().size(), tensors.size());
+    for (const TensorInfo& tensor : tensors) {
+      EXPECT_EQ(checkpoint.at(tensor.name).info(), tensor);
+      std::vector<std::byte> data(tensor.bytes());
+      checkpoint.read(tensor.name, data);
+      EXPECT_EQ(data, data_of(tensor));
+    }
+    const Checkpoint dense(model / "2_Dense");
+    EXPECT_NE(dense.find("linear.bias"), nullptr);
+    EXPECT_TRUE(hash.empty() || hash == checkpoint.content_hash());
+    hash = checkpoint.content_hash();
+  }
+}
+
 TEST(Checkpoint, NothingAppearsBeforeFinish) {
   test::TemporaryFolder folder;
   {

@@ -65,7 +65,8 @@ TEST(ModelDir, CopiesFilesOfEveryKind) {
   std::vector<fs::path> expected = {
       "1_Pooling/config.json",
       "2_Dense/config.json",
-      "2_Dense/model.safetensors",
+      "2_Dense/pytorch_model.bin",
+      "3_Router/0/model.safetensors",
       "additional_chat_templates/rag.jinja",
       "LICENSE",
       "bpe.codes",
@@ -84,12 +85,16 @@ TEST(ModelDir, CopiesFilesOfEveryKind) {
   write("config.json", "{}");
   write(
       "modules.json",
-      R"([{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Dense/"}])");
+      R"([{"path": "", "type": "x.Transformer"},
+          {"path": "1_Pooling", "type": "x.Pooling"},
+          {"path": "2_Dense/", "type": "x.Dense"},
+          {"path": "3_Router", "type": "x.Router"}])");
   expected.push_back("modules.json");
   for (const char* file :
        {".git/config",
         ".gitattributes",
         "1_Pooling/.DS_Store",
+        "2_Dense/model.safetensors", // of the checkpoint
         "README.md",
         "adapter_config.json",
         "checkpoint-500/config.json",
@@ -133,10 +138,31 @@ TEST(ModelDir, RefusesLinksToNothing) {
 TEST(ModelDir, RefusesModulesElsewhere) {
   test::TemporaryFolder folder;
   test::write_bytes(folder / "config.json", "{}");
-  test::write_bytes(folder / "modules.json", R"([{"path": "../x"}])");
+  for (const auto& [modules, words] :
+       std::vector<std::pair<std::string, std::vector<std::string>>>{
+           {R"([{"path": "../x", "type": "X"}])", {"'../x'", "outside"}},
+           {R"([{"path": "/x", "type": "X"}])", {"'/x'", "outside"}},
+           {R"([{"path": "x"}])", {"expected a list of modules"}},
+           {R"({"path": "x"})", {"expected a list of modules"}},
+           {"[", {"expected a list of modules"}}}) {
+    test::write_bytes(folder / "modules.json", modules);
+    std::vector<std::string> all = words;
+    all.push_back("modules.json");
+    test::expect_error<InputError>(
+        [&] { ModelDir(folder.path()).companions(); }, all);
+  }
+}
+
+TEST(ModelDir, RefusesATransformerInAModule) {
+  test::TemporaryFolder folder;
+  test::write_bytes(
+      folder / "modules.json",
+      R"([{"path": "0_Transformer", "type": "x.Transformer"}])");
   test::expect_error<InputError>(
-      [&] { ModelDir(folder.path()).companions(); },
-      {"modules.json", "'../x'", "outside"});
+      [&] { ModelDir(folder.path()); },
+      {"no config.json",
+       "Transformer in '0_Transformer'",
+       "SentenceTransformer"});
 }
 
 TEST(ModelDir, RefusesOtherThings) {

@@ -37,6 +37,25 @@ TEST(NameMap, FindsPrefixes) {
   EXPECT_EQ(other.name_of("v"), "v");
 }
 
+TEST(NameMap, KnowsModulesOfSentenceTransformers) {
+  const std::vector<std::string> files = {
+      "embeddings.w", "encoder.layer.0.w", "2_Dense/linear.weight"};
+  for (const std::string transformer : {"0.model.", "0.auto_model."}) {
+    const NameMap memory(
+        {transformer + "embeddings.w",
+         transformer + "encoder.layer.0.w",
+         "2.linear.weight"},
+        files);
+    EXPECT_EQ(*memory.find("embeddings.w"), transformer + "embeddings.w");
+    EXPECT_EQ(*memory.find("2_Dense/linear.weight"), "2.linear.weight");
+    EXPECT_EQ(memory.name_of("2.linear.weight"), "2_Dense/linear.weight");
+  }
+  // A module of that name.
+  const NameMap same({"0.model.w"}, {"0.model.w", "w"});
+  EXPECT_EQ(*same.find("0.model.w"), "0.model.w");
+  EXPECT_EQ(same.find("w"), nullptr);
+}
+
 TEST(NameMap, KnowsOlderNames) {
   const NameMap old(
       {"bert.LayerNorm.gamma", "bert.LayerNorm.beta"},

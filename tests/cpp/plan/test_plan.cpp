@@ -441,17 +441,19 @@ TEST_F(Plan, RefusesOtherVocabulariesOfEveryKind) {
   }
 }
 
-TEST_F(Plan, RefusesOtherWeightsOfModules) {
+TEST_F(Plan, RefusesOtherWeightsThatAreNoSafetensors) {
   for (const char* name : {"base", "a"}) {
     std::filesystem::create_directories(folder_ / name / "2_Dense");
     write_text(
         folder_ / name / "modules.json",
-        R"([{"path": ""}, {"path": "2_Dense"}])");
-    write_text(folder_ / name / "2_Dense" / "model.safetensors", "x");
+        R"([{"path": "", "type": "x.Transformer"},
+            {"path": "2_Dense", "type": "x.Dense"}])");
+    write_text(folder_ / name / "2_Dense" / "pytorch_model.bin", "x");
   }
   EXPECT_EQ(problems(), "nothing");
-  write_text(folder_ / "a" / "2_Dense" / "model.safetensors", "y");
-  expect_problem({path("a/2_Dense/model.safetensors"), "not merged"});
+  write_text(folder_ / "a" / "2_Dense" / "pytorch_model.bin", "y");
+  expect_problem(
+      {path("a/2_Dense/pytorch_model.bin"), "save the module as safetensors"});
 }
 
 TEST_F(Plan, NotesFilesThatTheOutputDoesNotGet) {
