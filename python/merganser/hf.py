@@ -24,6 +24,7 @@ from ._hf.online_mc import OnlineMC, OnlineMCEval
 from ._hf.outputs import Outputs
 from ._hf.proximal import ProximalCallback, has_term
 from ._hf.trainer import (
+    check_model,
     check_packing,
     check_trainer,
     count_examples,
@@ -90,10 +91,11 @@ class FisherCallback(TrainerCallback):
     what an interrupted run leaves behind.
 
     Raises, from Trainer.train():
-        InputError: fp16, DeepSpeed, FSDP, DataParallel, torch_compile; `window` with
-            load_best_model_at_end; re-entrant gradient checkpoints with "online_mc"; a
-            data set of packed texts without `num_examples`; resuming within the
-            window, unless the checkpoint has the sums of an AdamWFisher.
+        InputError: fp16, DeepSpeed, FSDP, DataParallel, torch_compile; a model of
+            sentence-transformers; `window` with load_best_model_at_end; re-entrant
+            gradient checkpoints with "online_mc"; a data set of packed texts without
+            `num_examples`; resuming within the window, unless the checkpoint has the
+            sums of an AdamWFisher.
     """
 
     def __init__(
@@ -136,6 +138,7 @@ class FisherCallback(TrainerCallback):
     ):
         self._leave_interrupted_run()
         check_trainer(args, self.estimator, self.window)
+        check_model(unwrapped(model))
         self.result = None
         self._mode = self._find_mode(model, args, optimizer)
         self._follows_best = args.load_best_model_at_end

@@ -6,6 +6,7 @@ from accelerate import PartialState
 from torch import nn
 
 from .._C import InputError
+from .._common.sentence import is_sentence_model
 from .._fisher.batches import Batch
 from .._fisher.model_state import trainable_parameters
 from .._fisher.sequences import count_sequences
@@ -46,6 +47,16 @@ def check_trainer(args, estimator: str, window: int | None) -> None:
         "'online_mc'": estimator == "adam" and args.label_smoothing_factor != 0,
     }
     _refuse("FisherCallback", problems)
+
+
+def check_model(model: nn.Module) -> None:
+    """Raises InputError for a model whose labels a Trainer keeps from it."""
+    problem = (
+        f"{type(model).__name__} of sentence-transformers: its losses get the labels, "
+        "and may couple the examples of a batch; after training, call merganser.fisher "
+        "with a loss of pairs, or merganser.fisher_from_checkpoint"
+    )
+    _refuse("FisherCallback", {problem: is_sentence_model(model)})
 
 
 def _refuse(callback: str, problems: dict[str, bool]) -> None:

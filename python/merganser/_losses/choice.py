@@ -7,9 +7,13 @@ from torch import Tensor, nn
 
 from .._C import InputError
 from .._fisher.batches import Batch
+from .._fisher.closeness import close
 from .classification import Classification
 from .loss import Loss, shape_text
 from .values import Multilabel, Regression
+
+# Number of examples whose losses are compared.
+_FEW = 3
 
 
 class Given(Loss):
@@ -21,6 +25,7 @@ class Given(Loss):
 
     def __init__(self, function: Callable):
         self._function = function
+        self._is_checked = False  # on a batch of several examples
 
     def outputs(self, raw, batch):
         losses = self._function(raw, batch.labels)
@@ -34,7 +39,26 @@ class Given(Loss):
                 "loss(output, labels) must return one negative log-likelihood per "
                 f"example, a tensor ({batch.size},), not {given}"
             )
+        if batch.size > 1 and not self._is_checked:
+            self._check_examples(raw, batch, losses)
         return losses
+
+    @torch.no_grad()
+    def _check_examples(self, raw, batch: Batch, losses: Tensor) -> None:
+        """Raises InputError where examples have other losses than alone, as with
+        in-batch negatives: the gradient of such a loss is no sum over examples."""
+        rows = Batch((raw,), {}, batch.labels, batch.indices, batch.size)
+        for i in range(min(_FEW, batch.size)):
+            single = rows.rows(i, i + 1)
+            alone = self._function(*single.args, single.labels)
+            if not close(alone, losses[i : i + 1]):
+                raise InputError(
+                    f"loss(output, labels) of example {i} is {float(losses[i]):.6g} in "
+                    f"its batch and {float(alone):.6g} alone: a Fisher needs a loss of "
+                    "single examples, so a loss with in-batch negatives must get each "
+                    "example's negatives with it"
+                )
+        self._is_checked = True
 
     def given(self, outputs, batch):
         return torch.ones_like(outputs, requires_grad=False)

@@ -135,21 +135,18 @@ TEST(ModelDir, RefusesLinksToNothing) {
       {"spm.model", "symbolic link to a file that does not exist"});
 }
 
-TEST(ModelDir, RefusesModulesElsewhere) {
+TEST(ModelDir, RefusesOtherModules) {
   test::TemporaryFolder folder;
   test::write_bytes(folder / "config.json", "{}");
-  for (const auto& [modules, words] :
-       std::vector<std::pair<std::string, std::vector<std::string>>>{
-           {R"([{"path": "../x", "type": "X"}])", {"'../x'", "outside"}},
-           {R"([{"path": "/x", "type": "X"}])", {"'/x'", "outside"}},
-           {R"([{"path": "x"}])", {"expected a list of modules"}},
-           {R"({"path": "x"})", {"expected a list of modules"}},
-           {"[", {"expected a list of modules"}}}) {
+  const auto expect = [&](const char* modules, const char* words) {
     test::write_bytes(folder / "modules.json", modules);
-    std::vector<std::string> all = words;
-    all.push_back("modules.json");
     test::expect_error<InputError>(
-        [&] { ModelDir(folder.path()).companions(); }, all);
+        [&] { ModelDir(folder.path()).companions(); }, {"modules.json", words});
+  };
+  expect(R"([{"path": "../x", "type": "X"}])", "'../x', which is outside");
+  expect(R"([{"path": "/x", "type": "X"}])", "'/x', which is outside");
+  for (const char* damaged : {R"([{"path": "x"}])", R"({"path": "x"})", "["}) {
+    expect(damaged, "expected a list of modules");
   }
 }
 
