@@ -12,6 +12,7 @@ from torch import nn
 
 from .. import _C
 from .._C import InputError
+from .._common.sentence import is_sentence_model, name_in_files
 from .._common.wrappers import names_inside, parameters_inside, unwrapped
 from ..recipes import inspect
 from .skeleton import build_model, group_rules
@@ -109,13 +110,17 @@ def _other_shape(state: OptimizerState, key, name: str, expected) -> InputError:
 
 
 def _parameters(model: nn.Module):
-    """All names of each trainable parameter, by its first one; and the shapes."""
+    """All names of each trainable parameter, also those in files of
+    sentence-transformers, by its first one; and the shapes."""
     first: dict[int, str] = {}
     names: dict[str, list[str]] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for name, p in parameters_inside(model, remove_duplicate=False):
         if p.requires_grad:
-            names.setdefault(first.setdefault(id(p), name), []).append(name)
+            found = names.setdefault(first.setdefault(id(p), name), [])
+            found.append(name)
+            if is_sentence_model(model):
+                found.append(name_in_files(model, name))
             shapes.setdefault(first[id(p)], tuple(p.shape))
     return names, shapes
 

@@ -1,0 +1,218 @@
+"""Fishers of losses of pairs, against a float64 loop over single pairs; and what
+sentence-transformers' Trainer can give."""
+
+import copy
+import json
+import shutil
+
+import merganser
+import pytest
+import torch
+from command import run
+from datasets import Dataset
+from fisher_oracle import assert_fishers_close
+from merganser import InputError
+from merganser.hf import FisherCallback
+from sentence_models import PAIRS, Pairs, pair_batch, sentence_encoder
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
+from torch import nn
+from torch.nn import functional
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return sentence_encoder(tmp_path_factory.mktemp("encoder") / "model", 0)
+
+
+@pytest.fixture
+def model(folder):
+    return Pairs(str(folder), device="cpu")
+
+
+def cosine_loss(embeddings, labels):
+    """CosineSimilarityLoss, of single pairs."""
+    return (functional.cosine_similarity(*embeddings.unbind(1)) - labels) ** 2
+
+
+def negatives_loss(embeddings, labels):
+    """MultipleNegativesRankingLoss with the negatives of a pair: (B, 2 + K, D)."""
+    anchor, candidates = embeddings[:, :1], embeddings[:, 1:]
+    scores = 20 * functional.cosine_similarity(anchor, candidates, dim=2)
+    return -scores.log_softmax(1)[:, 0]
+
+
+def in_batch_loss(embeddings, labels):
+    """MultipleNegativesRankingLoss: the other pairs' texts are the negatives."""
+    anchors, positives = embeddings.unbind(1)
+    scores = 20 * anchors @ positives.T
+    return functional.cross_entropy(scores, torch.arange(len(scores)), reduction="none")
+
+
+class WithNegatives(Pairs):
+    """Embeds a pair and two negatives: (B, 4, D)."""
+
+    def forward(self, first, second, third, fourth):
+        pair, negatives = super().forward(first, second), super().forward(third, fourth)
+        return torch.cat([pair, negatives], 1)
+
+
+def negatives_batch(model, rows):
+    """Pairs whose negatives are the second texts of the two that follow."""
+    others = [
+        (PAIRS[(PAIRS.index(row) + 1) % 5][1], PAIRS[(PAIRS.index(row) + 2) % 5][1], 0)
+        for row in rows
+    ]
+    inputs, labels = pair_batch(model, rows)
+    negatives, _ = pair_batch(model, others)
+    third, fourth = negatives["first"], negatives["second"]
+    return {**inputs, "third": third, "fourth": fourth}, labels
+
+
+CASES = {
+    "cosine": (Pairs, cosine_loss, pair_batch),
+    "negatives": (WithNegatives, negatives_loss, negatives_batch),
+}
+
+
+def define_fisher(model, batches, loss):
+    """Mean of the squared gradients of single examples."""
+    model = copy.deepcopy(model).double().eval()
+    sums = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    for inputs, labels in batches:
+        model.zero_grad()
+        (value,) = loss(model(**inputs), labels.double())
+        value.backward()
+        for name, p in model.named_parameters():
+            if p.grad is not None:
+                sums[name] += p.grad**2 / len(batches)
+    return sums
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_loss_of_pairs(name, folder):
+    kind, loss, batch = CASES[name]
+    model = kind(str(folder), device="cpu")
+    data = [batch(model, PAIRS[:3]), batch(model, PAIRS[3:])]
+    result = merganser.fisher(model, data, "empirical", loss=loss, unsupported="error")
+    expected = define_fisher(model, [batch(model, [pair]) for pair in PAIRS], loss)
+    assert_fishers_close(result, expected)
+    assert result["2.linear.weight"].any()
+    assert result["0.model.encoder.layer.0.attention.self.value.weight"].any()
+
+
+def test_loss_is_that_of_sentence_transformers(model):
+    inputs, labels = pair_batch(model, PAIRS)
+    model.eval()
+    with torch.no_grad():
+        found = cosine_loss(model(**inputs), labels).mean()
+        plain = SentenceTransformer(modules=list(model), device="cpu").eval()
+        expected = CosineSimilarityLoss(plain)(list(inputs.values()), labels)
+    torch.testing.assert_close(found, expected)
+
+
+def test_in_batch_negatives_are_refused(model):
+    data = [pair_batch(model, PAIRS)]
+    with pytest.raises(InputError, match="example 0 is .* in its batch and .* alone"):
+        merganser.fisher(model, data, "empirical", loss=in_batch_loss)
+
+
+def test_losses_that_couple_examples_are_refused():
+    """Also where the model's parameters have rules."""
+
+    def centred(outputs, labels):
+        return (outputs - outputs.mean(0)).square().sum(1)
+
+    data = [(torch.randn(4, 3), torch.zeros(4))]
+    with pytest.raises(InputError, match="a Fisher needs a loss of single examples"):
+        merganser.fisher(nn.Linear(3, 2), data, "empirical", loss=centred)
+
+
+def test_names_and_hash_of_the_files(model, folder, tmp_path):
+    """A recipe finds the tensors and knows the weights."""
+    data = [pair_batch(model, PAIRS)]
+    options = {"loss": cosine_loss, "model_path": folder}
+    found = merganser.fisher(model, data, "empirical", **options)
+    assert "embeddings.word_embeddings.weight" in found
+    assert "2_Dense/linear.weight" in found
+    found.save(tmp_path / "f.safetensors")
+    recipe = tmp_path / "r.yaml"
+    models = [{"model": str(folder), "fisher": str(tmp_path / "f.safetensors")}]
+    recipe.write_text(json.dumps({"merge_method": "fisher", "models": models}))
+    assert "not checked" not in run("plan", recipe).stdout
+    models[0]["model"] = str(sentence_encoder(tmp_path / "b", 1))
+    recipe.write_text(json.dumps({"merge_method": "fisher", "models": models}))
+    done = run("plan", recipe, check=False)
+    assert done.returncode == 2
+    assert "was estimated on other weights" in done.stderr
+
+
+def test_model_path_with_another_dense(model, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "a")
+    other = sentence_encoder(tmp_path / "b", 1)
+    name = "2_Dense/model.safetensors"
+    shutil.copy(other / name, tmp_path / "a" / name)
+    data = [pair_batch(model, PAIRS)]
+    options = {"loss": cosine_loss, "model_path": tmp_path / "a"}
+    with pytest.raises(InputError, match="'2_Dense/linear.weight' differs"):
+        merganser.fisher(model, data, "empirical", **options)
+
+
+def make_trainer(model, out, callbacks=()):
+    first, second, labels = zip(*PAIRS * 2, strict=True)
+    return SentenceTransformerTrainer(
+        model=model,
+        args=SentenceTransformerTrainingArguments(
+            output_dir=out,
+            max_steps=4,
+            per_device_train_batch_size=2,
+            save_steps=4,
+            logging_steps=1,
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_dict(
+            {"first": first, "second": second, "label": labels}
+        ),
+        loss=CosineSimilarityLoss(model),
+        callbacks=list(callbacks),
+    )
+
+
+def test_callback_in_their_trainer_is_refused(folder, tmp_path):
+    model = SentenceTransformer(str(folder), device="cpu")
+    trainer = make_trainer(model, tmp_path, [FisherCallback()])
+    with pytest.raises(InputError, match="does not support SentenceTransformer of"):
+        trainer.train()
+
+
+def test_checkpoint_of_their_trainer(folder, tmp_path):
+    """The optimizer's state has the moments of every module."""
+    model = SentenceTransformer(str(folder), device="cpu")
+    make_trainer(model, tmp_path).train()
+    found = merganser.fisher_from_checkpoint(
+        tmp_path / "checkpoint-4",
+        tmp_path / "f.safetensors",
+        num_examples=10,
+        max_grad_norm=1.0,
+        model=model,
+    )
+    assert len(found) == len(list(model.parameters()))
+    assert found["2_Dense/linear.weight"].any()
+    recipe = tmp_path / "r.yaml"
+    models = [
+        {
+            "model": str(tmp_path / "checkpoint-4"),
+            "fisher": str(tmp_path / "f.safetensors"),
+        }
+    ]
+    recipe.write_text(json.dumps({"merge_method": "fisher", "models": models}))
+    run("merge", recipe, tmp_path / "merged", "--quiet")
+    SentenceTransformer(str(tmp_path / "merged"), device="cpu")
