@@ -23,7 +23,7 @@ MERGANSER_API std::vector<SentenceModule> read_sentence_modules(
 
 // The directories of those modules that have a model.safetensors, without the
 // model's own.
-std::vector<std::filesystem::path> modules_with_weights(
+MERGANSER_API std::vector<std::filesystem::path> modules_with_weights(
     const std::filesystem::path& model);
 
 } // namespace merganser

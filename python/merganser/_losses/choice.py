@@ -54,9 +54,9 @@ class Given(Loss):
             if not close(alone, losses[i : i + 1]):
                 raise InputError(
                     f"loss(output, labels) of example {i} is {float(losses[i]):.6g} in "
-                    f"its batch and {float(alone):.6g} alone: a Fisher needs a loss of "
-                    "single examples, so a loss with in-batch negatives must get each "
-                    "example's negatives with it"
+                    f"its batch and {float(alone) + 0.0:.6g} alone: a Fisher needs a "
+                    "loss of single examples, so a loss with in-batch negatives must "
+                    "get each example's negatives with it"
                 )
         self._is_checked = True
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from command import run
 from datasets import Dataset
+from document_examples import run_example
 from fisher_oracle import assert_fishers_close
 from merganser import InputError
 from merganser.hf import FisherCallback
@@ -105,6 +106,27 @@ def test_loss_of_pairs(name, folder):
     assert_fishers_close(result, expected)
     assert result["2.linear.weight"].any()
     assert result["0.model.encoder.layer.0.attention.self.value.weight"].any()
+
+
+def test_documented_example(folder, tmp_path, monkeypatch):
+    """The example of docs/python.md, as printed."""
+    shutil.copytree(folder, tmp_path / "models/nyt")
+    monkeypatch.chdir(tmp_path)
+    model = Pairs(str(folder), device="cpu")
+    names = {
+        "merganser": merganser,
+        "torch": torch,
+        "batches": [pair_batch(model, PAIRS)],
+        "__name__": "example",
+    }
+    run_example("Sentence encoders", names)
+    found = merganser.FisherResult.load("nyt.fisher.safetensors")
+    singles = [pair_batch(model, [pair]) for pair in PAIRS]
+    expected = define_fisher(model, singles, cosine_loss)
+    name = "2_Dense/linear.weight"
+    torch.testing.assert_close(
+        found[name].double(), expected["2.linear.weight"], rtol=1e-4, atol=1e-9
+    )
 
 
 def test_loss_is_that_of_sentence_transformers(model):

@@ -119,6 +119,11 @@ SMALLER = {
         "ADAMW_STEPS = 20": "ADAMW_STEPS = 5",
         "TRAIN_TEXTS = 150": "TRAIN_TEXTS = 40",
     },
+    "09_sentence_encoders": {
+        "TRAIN_PAIRS = 240": "TRAIN_PAIRS = 32",
+        "FISHER_PAIRS = 40": "FISHER_PAIRS = 8",
+        "TEST_PAIRS = 160": "TEST_PAIRS = 20",
+    },
 }
 
 
