@@ -23,18 +23,52 @@ std::optional<Estimate> scale_of(
                                      : std::nullopt;
 }
 
+// Notes a scale that the merge uses and that may as well be 0.
+void note_unclear(
+    MergePlan& plan,
+    const std::optional<size_t>& input,
+    const std::optional<Estimate>& scale,
+    const Setting* setting) {
+  constexpr double kErrors = 2; // standard errors
+  if (!scale || setting == nullptr || !setting->has_auto() ||
+      scale->value > kErrors * scale->standard_error) {
+    return;
+  }
+  plan.notes.push_back(fmt::format(
+      "{}: its scale is {:.3g} ± {:.2g}; calibrate it with a larger --limit, "
+      "or set a number",
+      plan.inputs[*input]->path().string(),
+      scale->value,
+      scale->standard_error));
+}
+
 } // namespace
 
 void read_fisher_scales(MergePlan& plan, Problems& problems) {
   if (plan.recipe.method->find_parameter("fisher_scale") == nullptr) {
     return;
   }
-  problems.collect(
-      [&] { plan.base_fisher_scale = scale_of(plan, plan.base_fisher); });
+  const Settings& common = plan.recipe.parameters;
+  problems.collect([&] {
+    plan.base_fisher_scale = scale_of(plan, plan.base_fisher);
+    note_unclear(
+        plan,
+        plan.base_fisher,
+        plan.base_fisher_scale,
+        find_setting("base_fisher_scale", {&common}));
+  });
   for (PlanSlice& slice : plan.slices) {
     for (PlanModel& model : slice.models) {
-      problems.collect(
-          [&] { model.fisher_scale = scale_of(plan, model.fisher); });
+      problems.collect([&] {
+        model.fisher_scale = scale_of(plan, model.fisher);
+        note_unclear(
+            plan,
+            model.fisher,
+            model.fisher_scale,
+            find_setting(
+                "fisher_scale",
+                {&model.recipe.parameters, &slice.parameters, &common}));
+      });
     }
   }
 }

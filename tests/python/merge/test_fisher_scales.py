@@ -246,6 +246,22 @@ def test_bad_input(files, parameters, words):
     assert words in done.stderr
 
 
+def test_plan_notes_a_scale_that_may_be_zero(calibrated, tmp_path):
+    fisher = calibrated.fishers["a"]
+    path = tmp_path / "a.fisher.safetensors"
+    for error, noted in ((1.2, False), (1.3, True)):
+        fisher.scale = FisherScale(
+            scale=Estimate(2.5, error), merge_hash="", num_examples_used=9
+        )
+        fisher.save(path)
+        for parameters in ({"fisher_scale": "auto"}, {"fisher_scale": 1}):
+            recipe = calibrated.recipe("fisher", parameters=parameters)
+            notes = merganser.plan(recipe)["notes"]
+            expected = noted and parameters == {"fisher_scale": "auto"}
+            words = f"{path}: its scale is 2.5 ± 1.3; calibrate it"
+            assert any(note.startswith(words) for note in notes) == expected
+
+
 @pytest.mark.parametrize(
     "other", [{"normalize_fishers": True}, {"fisher_power": 0.5}], ids=str
 )

@@ -94,18 +94,81 @@ def test_lowers_the_objective(folder, tmp_path, solver, targets):
     assert not list(tmp_path.glob("*.partial"))
 
 
-@pytest.mark.slow
-def test_a_step_of_subspace_is_that_of_python(folder, tmp_path):
-    """One example per task, repeated: every draw of held-out examples is the same."""
-    copy = shutil.copytree(folder, tmp_path / "copy")
+REPEATS = 10
+
+
+def repeated(folder, copy):
+    """A copy of the files with one example per task, repeated: every draw of held-out
+    examples is the same. Returns the batches of the tasks."""
+    shutil.copytree(folder, copy)
     tokenizer = AutoTokenizer.from_pretrained(folder / "base")
     data = []
     for name in TASKS:
         line = (copy / f"{name}.jsonl").read_text().splitlines()[0]
-        (copy / f"{name}.jsonl").write_text((line + "\n") * 10)
+        (copy / f"{name}.jsonl").write_text((line + "\n") * REPEATS)
         example = json.loads(line)
-        inputs = tokenizer([example["text"]] * 10, return_tensors="pt")
-        data.append([{**inputs, "labels": torch.tensor([example["label"]] * 10)}])
+        inputs = tokenizer([example["text"]] * REPEATS, return_tensors="pt")
+        labels = torch.tensor([example["label"]] * REPEATS)
+        data.append([{**inputs, "labels": labels}])
+    return data
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refresh", [False, True])
+def test_a_step_of_newton_is_that_of_its_definition(folder, tmp_path, refresh):
+    """The last step is -g / (H + damping) in float64, with H of files or of the exact
+    Fishers where the step begins."""
+    copy = tmp_path / "copy"
+    data = repeated(folder, copy)
+    steps, alphas = (2 if refresh else 1), dict(zip(TASKS, (2, 0.5), strict=True))
+    options = ["--solver", "newton", *(["--refresh"] if refresh else [])]
+    for name, alpha in alphas.items():
+        options += ["--weight", str(alpha)]
+        options += [] if refresh else ["--fisher", copy / f"{name}.safetensors"]
+    if refresh:
+        refine(copy, tmp_path / "first", *options, "--steps", "1")
+    start = tmp_path / "first" if refresh else copy / "merged"
+    out = tmp_path / "out"
+    report = refine(copy, out, *options, "--steps", str(steps))
+    assert report["kept_step"] == steps
+    load = AutoModelForSequenceClassification.from_pretrained
+    model = load(start).double().eval()
+    parameters = dict(model.named_parameters())
+    theta0 = load(copy / "base").double().state_dict()
+    h0 = merganser.FisherResult.load(copy / "base.safetensors").H
+    gradient = {n: h0[n] * (p.detach() - theta0[n]) for n, p in parameters.items()}
+    curvature = {n: h.double() for n, h in h0.items()}
+    for (name, alpha), (batch,) in zip(alphas.items(), data, strict=True):
+        inputs = {key: x[:1] for key, x in batch.items()}
+        labels = inputs.pop("labels")
+        scores = model(**inputs).logits.log_softmax(-1)[0]
+        rows = [
+            torch.autograd.grad(score, parameters.values(), retain_graph=True)
+            for score in scores
+        ]
+        for i, n in enumerate(parameters):
+            gradient[n] = gradient[n] - alpha * REPEATS * rows[labels[0]][i]
+            if refresh:
+                squares = zip(scores.detach().exp(), rows, strict=True)
+                fisher = sum(p * row[i].square() for p, row in squares)
+                curvature[n] += alpha * REPEATS * fisher
+        if not refresh:
+            file = merganser.FisherResult.load(copy / f"{name}.safetensors")
+            for n, f in file.diagonal.items():
+                curvature[n] += alpha * REPEATS * f.double()
+    damping = report["steps"][-1]["setting"]
+    before, after = load(start).state_dict(), load(out).state_dict()
+    for n, g in gradient.items():
+        expected = -g / (curvature[n] + damping)
+        step = (after[n] - before[n]).double()
+        error = (step - expected).norm()
+        assert error <= 1e-3 * expected.norm() + 1e-6 * before[n].norm()
+
+
+@pytest.mark.slow
+def test_a_step_of_subspace_is_that_of_python(folder, tmp_path):
+    copy = tmp_path / "copy"
+    data = repeated(folder, copy)
     out = tmp_path / "out"
     report = refine(copy, out, "--solver", "subspace", "--steps", "1")
     load = AutoModelForSequenceClassification.from_pretrained
