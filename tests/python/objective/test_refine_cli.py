@@ -124,7 +124,13 @@ def test_a_step_of_newton_is_that_of_its_definition(folder, tmp_path, refresh):
     options = ["--solver", "newton", *(["--refresh"] if refresh else [])]
     for name, alpha in alphas.items():
         options += ["--weight", str(alpha)]
-        options += [] if refresh else ["--fisher", copy / f"{name}.safetensors"]
+        if not refresh:
+            fisher = copy / f"{name}.safetensors"  # of REPEATS examples, as the data
+            command.run(
+                *("fisher", "--model", copy / name, "--data", copy / f"{name}.jsonl"),
+                *("--out", fisher, "--max-length", "24", "-q"),
+            )
+            options += ["--fisher", fisher]
     if refresh:
         refine(copy, tmp_path / "first", *options, "--steps", "1")
     start = tmp_path / "first" if refresh else copy / "merged"
@@ -154,8 +160,8 @@ def test_a_step_of_newton_is_that_of_its_definition(folder, tmp_path, refresh):
                 curvature[n] += alpha * REPEATS * fisher
         if not refresh:
             file = merganser.FisherResult.load(copy / f"{name}.safetensors")
-            for n, f in file.diagonal.items():
-                curvature[n] += alpha * REPEATS * f.double()
+            for n, h in file.H.items():
+                curvature[n] += alpha * h.double()
     damping = report["steps"][-1]["setting"]
     before, after = load(start).state_dict(), load(out).state_dict()
     for n, g in gradient.items():
