@@ -11,35 +11,32 @@
 namespace merganser {
 namespace {
 
-std::optional<Estimate> scale_of(
-    const MergePlan& plan,
-    const std::optional<size_t>& input) {
+// The scale in a Fisher's metadata. Notes one that the merge uses, where
+// `setting` is auto, and that may as well be 0.
+std::optional<Estimate> read_scale(
+    MergePlan& plan,
+    const std::optional<size_t>& input,
+    const Setting* setting) {
+  constexpr double kErrors = 2; // standard errors
   if (!input) {
     return std::nullopt;
   }
   const Checkpoint& file = *plan.inputs[*input];
   const auto metadata = FisherMetadata::parse(file.metadata(), file.path());
-  return metadata && metadata->scale ? std::optional(metadata->scale->scale)
-                                     : std::nullopt;
-}
-
-// Notes a scale that the merge uses and that may as well be 0.
-void note_unclear(
-    MergePlan& plan,
-    const std::optional<size_t>& input,
-    const std::optional<Estimate>& scale,
-    const Setting* setting) {
-  constexpr double kErrors = 2; // standard errors
-  if (!scale || setting == nullptr || !setting->has_auto() ||
-      scale->value > kErrors * scale->standard_error) {
-    return;
+  if (!metadata || !metadata->scale) {
+    return std::nullopt;
   }
-  plan.notes.push_back(fmt::format(
-      "{}: its scale is {:.3g} ± {:.2g}; calibrate it with a larger --limit, "
-      "or set a number",
-      plan.inputs[*input]->path().string(),
-      scale->value,
-      scale->standard_error));
+  const Estimate& scale = metadata->scale->scale;
+  if (setting != nullptr && setting->has_auto() &&
+      !(scale.value > kErrors * scale.standard_error)) {
+    plan.notes.push_back(fmt::format(
+        "{}: its scale is {:.3g} ± {:.2g}; calibrate it with a larger "
+        "--limit, or set a number",
+        file.path().string(),
+        scale.value,
+        scale.standard_error));
+  }
+  return scale;
 }
 
 } // namespace
@@ -50,21 +47,15 @@ void read_fisher_scales(MergePlan& plan, Problems& problems) {
   }
   const Settings& common = plan.recipe.parameters;
   problems.collect([&] {
-    plan.base_fisher_scale = scale_of(plan, plan.base_fisher);
-    note_unclear(
-        plan,
-        plan.base_fisher,
-        plan.base_fisher_scale,
-        find_setting("base_fisher_scale", {&common}));
+    plan.base_fisher_scale = read_scale(
+        plan, plan.base_fisher, find_setting("base_fisher_scale", {&common}));
   });
   for (PlanSlice& slice : plan.slices) {
     for (PlanModel& model : slice.models) {
       problems.collect([&] {
-        model.fisher_scale = scale_of(plan, model.fisher);
-        note_unclear(
+        model.fisher_scale = read_scale(
             plan,
             model.fisher,
-            model.fisher_scale,
             find_setting(
                 "fisher_scale",
                 {&model.recipe.parameters, &slice.parameters, &common}));

@@ -61,22 +61,16 @@ def write_fisher(
         return parts
 
     metadata = {**result.metadata(storage).to_dict(), **extra}
+    parts: dict[str, Tensor] = {}
     if storage == "factored":
         # The means of all matrices, few enough for the memory.
-        parts: dict[str, Tensor] = {}
         for name in shapes:
             parts |= stored(name)
         shapes = {name: tuple(part.shape) for name, part in parts.items()}
-        write_tensors(path, shapes, parts.__getitem__, metadata)
-    else:
-        narrow = storage == "bfloat16"
-        write_tensors(
-            path,
-            shapes,
-            lambda name: stored(name)[name],
-            metadata,
-            "BF16" if narrow else "F32",
-        )
+    dtype = "BF16" if storage == "bfloat16" else "F32"
+    write_tensors(
+        path, shapes, lambda name: (parts or stored(name))[name], metadata, dtype
+    )
     if storage == "float32":
         result.diagonal = {n: d.read() for n, d in mapped_tensors(path).items()}
     else:
