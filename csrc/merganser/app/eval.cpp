@@ -13,8 +13,12 @@
 #include "merganser/base/json_text.h"
 #include "merganser/base/progress.h"
 #include "merganser/eval/evaluate.h"
+#include "merganser/eval/predict.h"
 #include "merganser/eval/predictive_average.h"
+#include "merganser/eval/ranks.h"
 #include "merganser/fisher/posterior.h"
+#include "merganser/io/checkpoint.h"
+#include "merganser/io/hash.h"
 #include "merganser/model/classifier.h"
 #include "merganser/model/first_order.h"
 
@@ -70,34 +74,90 @@ std::optional<Posterior> load_posterior(const Options& options) {
   return posterior;
 }
 
+// Logarithms of the probabilities (N, K), of the posterior if there is one.
+at::Tensor log_probabilities(
+    Encoder& model,
+    const std::optional<Posterior>& posterior,
+    const Dataset& data,
+    int32_t pad_id,
+    const Options& options,
+    const ProgressCallback& progress) {
+  if (!posterior) {
+    return predict(
+        model, data, pad_id, options.batch_size, options.bfloat16, progress);
+  }
+  return predictive_average(
+      model,
+      *posterior,
+      *options.samples,
+      options.seed,
+      data,
+      pad_id,
+      options.batch_size,
+      options.bfloat16,
+      progress);
+}
+
+// Identifies what ranks must share: the files' contents and the options.
+std::string inputs_of(const Options& options, const fs::path& data) {
+  Hasher hasher;
+  hasher.update(hash_file(data));
+  hasher.update(Checkpoint(options.model).content_hash());
+  hasher.update(
+      options.linearized_at ? Checkpoint(*options.linearized_at).content_hash()
+                            : "");
+  for (const auto& path : {options.fisher, options.base_fisher}) {
+    hasher.update(path ? hash_file(*path) : "");
+  }
+  hasher.update(fmt::format(
+      "{} {} {} {} {} {}",
+      options.batch_size,
+      options.max_length,
+      options.bfloat16,
+      options.samples.value_or(0),
+      options.delta,
+      options.seed));
+  return hasher.digest();
+}
+
+void print(const EvalResult& result, const fs::path& file) {
+  fmt::print(
+      "{}: accuracy {:.2f} %, loss {:.4f}, {} examples\n",
+      file.string(),
+      100 * result.accuracy,
+      result.loss,
+      result.examples);
+}
+
 void eval(const Options& options, const CommonOptions& common) {
+  Ranks ranks = Ranks::from_environment();
+  const bool first = ranks.rank() == 0;
   const Classifier classifier(options.model);
   Encoder model = evaluated_model(classifier, options);
   const std::optional<Posterior> posterior = load_posterior(options);
   Json json = Json::array();
   for (const fs::path& file : options.data) {
     const Dataset data = classifier.load(file, options.max_length);
-    EvalResult result;
+    at::Tensor log_p;
     {
-      ProgressBar bar("eval", "examples", common.quiet);
-      const int32_t pad_id = classifier.tokenizer->pad_id();
-      const int64_t size = options.batch_size;
-      const bool bfloat16 = options.bfloat16;
-      result = posterior
-          ? score(
-                predictive_average(
-                    model,
-                    *posterior,
-                    *options.samples,
-                    options.seed,
-                    data,
-                    pad_id,
-                    size,
-                    bfloat16,
-                    bar.callback()),
-                data.labels)
-          : evaluate(model, data, pad_id, size, bfloat16, bar.callback());
+      ProgressBar bar("eval", "examples", common.quiet || !first);
+      log_p = log_probabilities(
+          model,
+          posterior,
+          ranks.share(data, options.batch_size),
+          classifier.tokenizer->pad_id(),
+          options,
+          bar.callback());
     }
+    log_p = ranks.gather(
+        log_p,
+        data,
+        options.batch_size,
+        ranks.size() > 1 ? inputs_of(options, file) : "");
+    if (!first) {
+      continue;
+    }
+    const EvalResult result = score(log_p, data.labels);
     if (common.json) {
       json.push_back(
           {{"file", file.string()},
@@ -105,15 +165,10 @@ void eval(const Options& options, const CommonOptions& common) {
            {"accuracy", result.accuracy},
            {"loss", result.loss}});
     } else {
-      fmt::print(
-          "{}: accuracy {:.2f} %, loss {:.4f}, {} examples\n",
-          file.string(),
-          100 * result.accuracy,
-          result.loss,
-          result.examples);
+      print(result, file);
     }
   }
-  if (common.json) {
+  if (common.json && first) {
     fmt::print("{}\n", json_text(json, 2));
   }
 }

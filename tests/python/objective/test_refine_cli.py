@@ -172,6 +172,41 @@ def test_a_step_of_newton_is_that_of_its_definition(folder, tmp_path, refresh):
 
 
 @pytest.mark.slow
+def test_steps_of_adamw_are_those_of_torch(folder, tmp_path):
+    """On gradients of the mean objective in float64, clipped to norm 1."""
+    copy = tmp_path / "copy"
+    data = repeated(folder, copy)
+    out = tmp_path / "out"
+    alphas = dict(zip(TASKS, (2, 0.5), strict=True))
+    weights = [word for alpha in alphas.values() for word in ("--weight", str(alpha))]
+    options = ("--solver", "adamw", "--lr", "0.01", "--steps", "3", *weights)
+    assert refine(copy, out, *options)["kept_step"] == 3
+    load = AutoModelForSequenceClassification.from_pretrained
+    model = load(folder / "merged").double().eval()
+    theta0 = load(copy / "base").double().state_dict()
+    h0 = merganser.FisherResult.load(copy / "base.safetensors").H
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0)
+    for _ in range(3):
+        objective = sum(
+            0.5 * (h0[n] * (p - theta0[n]).square()).sum()
+            for n, p in model.named_parameters()
+        )
+        for alpha, (batch,) in zip(alphas.values(), data, strict=True):
+            objective = objective + alpha * REPEATS * model(**batch).loss
+        optimizer.zero_grad()
+        (objective / (REPEATS * sum(alphas.values()))).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    start, found = load(folder / "merged").state_dict(), load(out).state_dict()
+    for n, p in model.named_parameters():
+        if n.endswith("key.bias"):
+            continue  # no gradient but rounding, which Adam normalizes
+        step = p.detach() - start[n]
+        error = (found[n] - start[n] - step).norm()
+        assert error <= 1e-3 * step.norm() + 1e-6 * start[n].norm(), n
+
+
+@pytest.mark.slow
 def test_a_step_of_subspace_is_that_of_python(folder, tmp_path):
     copy = tmp_path / "copy"
     data = repeated(folder, copy)
