@@ -1,4 +1,4 @@
-"""Fishers from checkpoints of transformers' Trainer, compared with those estimated on
+r"""Fishers from checkpoints of transformers' Trainer, compared with those estimated on
 the same texts.
 
     PYTHONPATH=build/cpu/python python benchmarks/checkpoint_fisher.py
@@ -8,7 +8,14 @@ for several numbers of examples per step, without clipping and with it, and read
 Fisher from the checkpoint's optimizer.pt. "sum" is the ratio of the sums over all
 parameters to those of merganser.fisher at the trained model, "uncorrected" the same for
 Adam's v itself. The merge is fisher_base of the base and the trained model, evaluated
-on both test sets: means of accuracies and losses. Prints a Markdown table.
+on both test sets: means of accuracies and losses. Prints a Markdown table, and keeps
+every configuration's rows under out/checkpoint_fisher, so that it can be stopped.
+
+    PYTHONPATH=build/cpu/python python benchmarks/checkpoint_fisher.py \
+        --pretrained data/smollm2-135m-instruct --examples 512 --limit 200
+
+does the same for another pre-trained model, whose base is trained on as many movie
+reviews first.
 """
 
 import argparse
@@ -37,6 +44,7 @@ class Texts:
     def __init__(self, base, data):
         self.data = data
         self.tokenizer = AutoTokenizer.from_pretrained(base)
+        self.tokenizer.padding_side = "right"
         self.collate = DataCollatorWithPadding(self.tokenizer)
 
     def read(self, name, part, limit):
@@ -54,8 +62,15 @@ class Texts:
         ]
 
 
-def train(base, examples, texts, batch, clip, folder):
-    model = AutoModelForSequenceClassification.from_pretrained(base)
+def load(folder, tokenizer):
+    """A classifier with two labels; decoders find a text's end by the padding."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model.float()
+
+
+def train(model, examples, collate, folder, batch=32, clip=1.0):
+    """Trains for an epoch and returns the checkpoint."""
     arguments = TrainingArguments(
         str(folder),
         num_train_epochs=1,
@@ -69,11 +84,10 @@ def train(base, examples, texts, batch, clip, folder):
         use_cpu=True,
         seed=1,
     )
-    Trainer(
-        model, arguments, train_dataset=examples, data_collator=texts.collate
-    ).train()
+    Trainer(model, arguments, train_dataset=examples, data_collator=collate).train()
     (checkpoint,) = folder.glob("checkpoint-*")
-    return model.eval(), checkpoint
+    model.eval()
+    return checkpoint
 
 
 @torch.no_grad()
@@ -101,71 +115,115 @@ def uncorrected(checkpoint):
     return sum(float(s["exp_avg_sq"].double().sum()) for s in state.values())
 
 
+class Comparison:
+    """The base, its Fisher and the data; a configuration's rows of the table."""
+
+    def __init__(self, arguments):
+        self.limit = arguments.limit
+        self.base = arguments.out / "models" / "base"
+        self.texts = Texts(arguments.pretrained or self.base, arguments.data)
+        if arguments.pretrained:
+            self.base = arguments.results / "base"
+            self._make_base(arguments)
+            fisher = self.base / "fisher.safetensors"
+        else:
+            fisher = arguments.out / "fishers" / "base.safetensors"
+        self.base_fisher = merganser.FisherResult.load(fisher)
+        self.examples = self.texts.read("tweets", "train", arguments.examples)
+        self.tests = [
+            self.texts.read(name, "test", arguments.test)
+            for name in ("movie", "tweets")
+        ]
+
+    def model(self):
+        return load(self.base, self.texts.tokenizer)
+
+    def _make_base(self, arguments):
+        if (self.base / "fisher.safetensors").exists():
+            return
+        examples = self.texts.read("movie", "train", arguments.examples)
+        torch.manual_seed(1)  # of the new head
+        model = load(arguments.pretrained, self.texts.tokenizer)
+        with tempfile.TemporaryDirectory() as name:
+            train(model, examples, self.texts.collate, Path(name), 16)
+        model.save_pretrained(self.base)
+        fisher = self.fisher(model, examples, "exact")
+        fisher.save(self.base / "fisher.safetensors")
+
+    def fisher(self, model, examples, estimator):
+        collate = self.texts.collate
+        return merganser.fisher(
+            model, examples, estimator, collator=collate, limit=self.limit
+        )
+
+    def merged(self, model, fisher):
+        result = self.model()
+        state = merganser.merge(
+            result, [model], [fisher], "fisher_base", base_fisher=self.base_fisher
+        )
+        result.load_state_dict(state)
+        accuracy, loss = evaluate(result.eval(), self.tests, self.texts.collate)
+        return f"{accuracy:.1f} | {loss:.3f} |"
+
+    def rows(self, batch, clip):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            model = self.model()
+            checkpoint = train(
+                model, self.examples, self.texts.collate, folder, batch, clip
+            )
+            plain = uncorrected(checkpoint)
+            out = folder / "fisher.safetensors"
+            fisher = merganser.fisher_from_checkpoint(
+                checkpoint, out, num_examples=len(self.examples), max_grad_norm=clip
+            )
+            metadata = merganser.inspect(out, hashes=False)["metadata"]
+        share = json.loads(metadata["optimizer_state"])["mean_gradient_share"]
+        result = self.merged(model, fisher)
+        rows = []
+        for estimator in ("empirical", "exact"):
+            reference = self.fisher(model, self.examples, estimator)
+            closeness = merganser.compare_fishers(fisher, reference).total
+            start = f"| {batch} | {clip:g} |"
+            rows.append(
+                f"{start} checkpoint | `{estimator}` | "
+                f"{total(fisher) / total(reference):.2f} | "
+                f"{plain / total(reference):.4f} | {closeness.cosine:.2f} | "
+                f"{closeness.rank_correlation:.2f} | {share:.2f} | {result}"
+            )
+            rows.append(
+                f"{start} `{estimator}` | | | | | | | {self.merged(model, reference)}"
+            )
+        return rows
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=Path("out/snippets"))
+    parser.add_argument("--pretrained", type=Path, help="instead of the demo's base")
     parser.add_argument("--examples", type=int, default=2983, help="to train on")
     parser.add_argument("--limit", type=int, default=600, help="of the Fishers")
     parser.add_argument("--test", type=int, default=765, help="of each test set")
+    parser.add_argument("--results", type=Path, default=Path("out/checkpoint_fisher"))
     arguments = parser.parse_args()
-    base = arguments.out / "models" / "base"
-    texts = Texts(base, arguments.data)
-    examples = texts.read("tweets", "train", arguments.examples)
-    tests = [texts.read(name, "test", arguments.test) for name in ("movie", "tweets")]
-    base_fisher = merganser.FisherResult.load(
-        arguments.out / "fishers" / "base.safetensors"
-    )
-    model_0 = AutoModelForSequenceClassification.from_pretrained(base)
-
-    def merged(model, fisher):
-        state = merganser.merge(
-            model_0, [model], [fisher], "fisher_base", base_fisher=base_fisher
-        )
-        result = AutoModelForSequenceClassification.from_pretrained(base)
-        result.load_state_dict(state)
-        accuracy, loss = evaluate(result.eval(), tests, texts.collate)
-        return f"{accuracy:.1f} | {loss:.3f} |"
-
+    name = arguments.pretrained.name if arguments.pretrained else "demo"
+    arguments.results /= f"{name}-{arguments.examples}"
+    comparison = Comparison(arguments)
     print(
         "| batch | clip | Fisher | compared with | sum | uncorrected | cosine | rank | "
         "share of the mean | accuracy, % | loss |"
     )
     print("|--:|--:|---|---|--:|--:|--:|--:|--:|--:|--:|", flush=True)
+    arguments.results.mkdir(parents=True, exist_ok=True)
     for batch in BATCHES:
         for clip in CLIPS:
-            with tempfile.TemporaryDirectory() as name:
-                folder = Path(name)
-                model, checkpoint = train(base, examples, texts, batch, clip, folder)
-                plain = uncorrected(checkpoint)
-                out = folder / "fisher.safetensors"
-                fisher = merganser.fisher_from_checkpoint(
-                    checkpoint, out, num_examples=len(examples), max_grad_norm=clip
-                )
-                metadata = merganser.inspect(out, hashes=False)["metadata"]
-                facts = json.loads(metadata["optimizer_state"])
-                result = merged(model, fisher)
-                for estimator in ("empirical", "exact"):
-                    reference = merganser.fisher(
-                        model,
-                        examples,
-                        estimator,
-                        collator=texts.collate,
-                        limit=arguments.limit,
-                    )
-                    closeness = merganser.compare_fishers(fisher, reference).total
-                    line = f"| {batch} | {clip:g} |"
-                    print(
-                        f"{line} checkpoint | `{estimator}` | "
-                        f"{total(fisher) / total(reference):.2f} | "
-                        f"{plain / total(reference):.4f} | {closeness.cosine:.2f} | "
-                        f"{closeness.rank_correlation:.2f} | "
-                        f"{facts['mean_gradient_share']:.2f} | {result}"
-                    )
-                    line += f" `{estimator}` | | | | | | | {merged(model, reference)}"
-                    print(line, flush=True)
+            kept = arguments.results / f"{batch}-{clip:g}.md"
+            if not kept.exists():
+                kept.write_text("\n".join(comparison.rows(batch, clip)))
+            print(kept.read_text(), flush=True)
 
 
 if __name__ == "__main__":

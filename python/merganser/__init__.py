@@ -13,6 +13,7 @@ from . import ops
 from ._C import Error, InputError
 from .adamerging import AdaMergingResult, adamerging
 from .adamw_fisher import AdamWFisher
+from .calibrate import calibrate
 from .comparison import compare_fishers
 from .fisher import fisher
 from .fisher_from_checkpoint import fisher_from_checkpoint
@@ -48,6 +49,7 @@ __all__ = [
     "Trainer",
     "__version__",
     "adamerging",
+    "calibrate",
     "compare_fishers",
     "fisher",
     "fisher_from_checkpoint",

@@ -17,10 +17,10 @@ namespace merganser {
 // bits for any number of processes.
 class MERGANSER_API Ranks {
  public:
-  // This process as the environment describes it (RANK, WORLD_SIZE, MASTER_ADDR,
-  // MASTER_PORT, as torchrun sets them), connected to the store of its job; the
-  // only process if WORLD_SIZE is 1 or missing. Throws InputError for an
-  // incomplete environment, Error if the store cannot be reached.
+  // This process as the environment describes it (RANK, WORLD_SIZE,
+  // MASTER_ADDR, MASTER_PORT, as torchrun sets them), connected to the store of
+  // its job; the only process if WORLD_SIZE is 1 or missing. Throws InputError
+  // for an incomplete environment, Error if the store cannot be reached.
   static Ranks from_environment();
   ~Ranks();
   Ranks(Ranks&&) noexcept;
@@ -50,8 +50,10 @@ class MERGANSER_API Ranks {
   struct Store;
   Ranks(int64_t rank, int64_t size, std::unique_ptr<Store> store);
 
-  std::vector<int64_t>
-  positions(const Dataset& data, int64_t batch_size, int64_t rank) const;
+  std::vector<int64_t> positions(
+      const Dataset& data,
+      int64_t batch_size,
+      int64_t rank) const;
 
   int64_t rank_;
   int64_t size_;

@@ -120,7 +120,7 @@ class LossScale:
             return terms  # cannot be measured, and adds nothing
         if self._measured and (self._by_items is not None or items == terms):
             return items if self._by_items else terms
-        measured = loss.nll(outputs, batch) / value
+        measured = float(loss.nll(outputs, batch).sum()) / value
         if not (_near(measured, terms) or _near(measured, items)):
             mean = measured * value / terms
             raise InputError(

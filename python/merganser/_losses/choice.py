@@ -67,7 +67,7 @@ class Given(Loss):
         return torch.ones_like(outputs, requires_grad=False)
 
     def nll(self, outputs, batch):
-        return float(outputs.double().sum())
+        return outputs.double()
 
 
 _NAMED = {

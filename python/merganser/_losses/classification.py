@@ -101,17 +101,17 @@ class Classification(Loss):
         return directions
 
     def nll(self, outputs, batch):
-        if batch.soft is not None:
-            wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-            log_p = torch.log_softmax(wide, -1)
-            return -float((log_p * batch.soft.to(log_p)).double().sum())
-        targets = self._targets(outputs, batch)
-        if targets is None:
-            raise InputError(NO_LABELS)
-        targets = targets.to(outputs.device).long()
         wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-        rows = wide.flatten(0, -2)
-        return float(functional.cross_entropy(rows, targets.flatten(), reduction="sum"))
+        if batch.soft is not None:
+            losses = -torch.log_softmax(wide, -1) * batch.soft.to(wide)
+        else:
+            targets = self._targets(outputs, batch)
+            if targets is None:
+                raise InputError(NO_LABELS)
+            targets = targets.to(outputs.device).long().flatten()
+            rows = wide.flatten(0, -2)
+            losses = functional.cross_entropy(rows, targets, reduction="none")
+        return losses.double().reshape(batch.size, -1).sum(1)
 
     def terms(self, outputs, batch):
         targets = self._targets(outputs, batch)

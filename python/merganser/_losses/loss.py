@@ -61,7 +61,7 @@ class Loss:
         raise NotImplementedError
 
     def score(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Gradient of `nll` with respect to the outputs."""
+        """Gradient of the sum of `nll` with respect to the outputs."""
         if batch.soft is None:
             return -self.given(outputs, batch)
         return self.mean(outputs, batch) - batch.soft.to(outputs)
@@ -75,9 +75,9 @@ class Loss:
         None: there are too many, or they are unknown."""
         return None
 
-    def nll(self, outputs: Tensor, batch: Batch) -> float:
-        """sum_i -log p(y_i | x_i), up to a constant, for the data's labels, or in
-        expectation for the soft labels of the batch."""
+    def nll(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """-log p(y_i | x_i) of each example, (B,), up to a constant, for the data's
+        labels, or in expectation for the soft labels of the batch."""
         raise NotImplementedError
 
     def terms(self, outputs: Tensor, batch: Batch) -> float:

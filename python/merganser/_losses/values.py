@@ -56,11 +56,10 @@ class Multilabel(Loss):
         return list(columns(torch.ones_like(outputs, requires_grad=False)))
 
     def nll(self, outputs, batch):
-        return float(
-            functional.binary_cross_entropy_with_logits(
-                outputs.double(), _values(outputs, batch), reduction="sum"
-            )
+        losses = functional.binary_cross_entropy_with_logits(
+            outputs.double(), _values(outputs, batch), reduction="none"
         )
+        return losses.reshape(batch.size, -1).sum(1)
 
     def terms(self, outputs, batch):
         return float(outputs.numel())
@@ -108,7 +107,8 @@ class Regression(Loss):
         return list(columns(torch.ones_like(outputs, requires_grad=False)))
 
     def nll(self, outputs, batch):
-        return float(0.5 * (_values(outputs, batch) - outputs.double()).square().sum())
+        residuals = _values(outputs, batch) - outputs.double()
+        return 0.5 * residuals.square().reshape(batch.size, -1).sum(1)
 
     def terms(self, outputs, batch):
         return outputs.numel() / 2  # the usual loss is the mean of (y - f)^2

@@ -27,7 +27,7 @@ def add_gradient(
     add_backward(
         sums, parameters, outputs, forward.loss.score(outputs, batch), scale=scale
     )
-    return forward.loss.nll(outputs.detach(), batch)
+    return float(forward.loss.nll(outputs.detach(), batch).sum())
 
 
 def add_backward(
@@ -76,4 +76,4 @@ def summed_loss(forward: Forward, batches: Iterable[Batch]) -> float:
 
 def _loss(forward: Forward, batch: Batch) -> float:
     outputs = forward(batch)
-    return forward.loss.nll(outputs, batch)
+    return float(forward.loss.nll(outputs, batch).sum())

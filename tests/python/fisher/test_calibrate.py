@@ -9,7 +9,11 @@ import torch
 import training_inputs
 from command import run
 from safetensors import safe_open
-from transformers import AutoTokenizer, BertForSequenceClassification
+from transformers import (
+    AutoTokenizer,
+    BertForSequenceClassification,
+    DataCollatorWithPadding,
+)
 
 COUNT = 60
 
@@ -116,6 +120,42 @@ def test_is_the_definition(folder, tmp_path):
     copy = merganser.FisherResult.load(tmp_path / "copy.safetensors")
     assert copy.scale is not None
     assert copy.scale.scale.value == found.scale.scale.value
+
+
+@pytest.mark.slow
+def test_python_finds_the_same(folder, tmp_path):
+    shown = json.loads(calibrate(folder, tmp_path / "out.safetensors").stdout)
+    load = BertForSequenceClassification.from_pretrained
+    tokenizer = AutoTokenizer.from_pretrained(folder / "expert")
+    lines = (folder / "train.jsonl").read_text().splitlines()
+    examples = [
+        {"labels": e["label"], **tokenizer(e["text"])} for e in map(json.loads, lines)
+    ]
+    found = merganser.calibrate(
+        folder / "fisher.safetensors",
+        load(folder / "expert"),
+        folder / "merge",
+        examples,
+        collator=DataCollatorWithPadding(tokenizer),
+    )
+    assert found.scale.scale.value == pytest.approx(shown["scale"], rel=1e-4)
+    assert (
+        found.scale.merge_hash == (merganser.inspect(folder / "merge")["content_hash"])
+    )
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite(folder, tmp_path):
+    huge = tmp_path / "huge"
+    training_inputs.move(folder / "expert", huge, 0.1, 8)
+    weights = safetensors.torch.load_file(huge / "model.safetensors")
+    weights["classifier.weight"] = torch.full_like(weights["classifier.weight"], 3e38)
+    safetensors.torch.save_file(weights, huge / "model.safetensors", {"format": "pt"})
+    out = tmp_path / "out.safetensors"
+    done = calibrate(folder, out, check=False, merge=huge)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "is not finite" in done.stderr
+    assert not out.exists()
 
 
 @pytest.mark.slow

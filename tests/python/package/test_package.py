@@ -24,6 +24,7 @@ PUBLIC = {
     "SubspaceResult",
     "Trainer",
     "adamerging",
+    "calibrate",
     "compare_fishers",
     "fisher",
     "fisher_from_checkpoint",

@@ -57,6 +57,41 @@ def test_posteriors(names):
         torch.testing.assert_close(mean[name], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_the_gradient_along_a_task_vector(names):
+    names["model"] = names["models"][0]
+    names["base_loader"] = names["loader"]
+    run_example("The gradient along a task vector", names)
+    assert names["total"].curvature.value > 0
+    state = names["base"].state_dict()
+    assert any(not torch.equal(state[n], x) for n, x in names["merged"].items())
+
+
+def test_the_scale_of_a_fisher(names):
+    for model in names["models"]:  # the loss of other heads is convex
+        model.bert.load_state_dict(names["base"].bert.state_dict())
+    names["fishers"] = [merganser.fisher(m, names["loader"]) for m in names["models"]]
+    names["experts"], names["loaders"] = names["models"], [names["loader"]] * 2
+    arguments = (names["base"], names["models"], names["fishers"])
+    plain = merganser.merge(*arguments, base_fisher=names["base_fisher"])
+    run_example("The scale of a Fisher", names)
+    assert all(fisher.scale is not None for fisher in names["fishers"])
+    assert any(not torch.equal(plain[n], x) for n, x in names["merged"].items())
+
+
+def test_the_subspace_of_the_task_vectors(names, tmp_path):
+    load = transformers.AutoModelForSequenceClassification.from_pretrained
+    for name, model in zip(("yelp", "amazon"), names["models"], strict=True):
+        model.save_pretrained(tmp_path / name)
+        names[name] = load(tmp_path / name)
+        names[f"{name}_loader"] = [tiny_models.batch([5, 7, 4, 6, 3, 8])]
+    names["base"].save_pretrained(tmp_path / "base")
+    names["base"] = load(tmp_path / "base")
+    names["base_loader"] = [tiny_models.batch([4, 5, 6, 7, 8, 3])]
+    run_example("The subspace of the task vectors", names)
+    assert (tmp_path / "subspace.safetensors").exists()
+    assert names["merged"].keys() == names["base"].state_dict().keys()
+
+
 def test_several_processes(names, monkeypatch):
     for name, value in {
         "RANK": "0",

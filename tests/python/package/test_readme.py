@@ -188,10 +188,26 @@ def models(folder):
 
 
 @pytest.mark.slow
+def test_search(models):
+    Path("recipe.yaml").write_text(
+        "{merge_method: ties, base_model: models/base,"
+        " models: [{model: models/amazon}, {model: models/nyt}]}"
+    )
+    shutil.rmtree("merged")
+    for name in ("movie", "nyt"):
+        shutil.copy(f"{name}-test.jsonl", f"{name}-validation.jsonl")
+    document = ROOT / "docs" / "cli.md"
+    (commands,) = blocks(document, "merganser search RECIPE", "sh")
+    run_shell(commands.replace("--out search", "--out search --trials 4"))
+    assert Path("merged/model.safetensors").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command, output",
     [
         ("train", "continued/model.safetensors"),
+        ("calibrate", "calibrated/amazon.safetensors"),
         ("eval", None),
         ("subspace", "subspace.safetensors"),
         ("mismatch", None),

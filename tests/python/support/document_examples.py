@@ -7,7 +7,7 @@ from repository import ROOT
 
 
 def run_example(section, names):
-    """Runs the one Python block of a section of docs/python.md, as printed."""
+    """Runs the Python blocks of a section of docs/python.md, as printed."""
     document = ROOT / "docs" / "python.md"
     if not document.exists():
         pytest.skip("no documents: the tests run away from their clone")
@@ -15,5 +15,6 @@ def run_example(section, names):
     found = re.findall(
         r"^```python\n(.*?)^```$", text.split("\n## ")[0], re.DOTALL | re.MULTILINE
     )
-    assert len(found) == 1
-    exec(compile(found[0], document, "exec"), names)
+    assert found
+    for code in found:
+        exec(compile(code, document, "exec"), names)
