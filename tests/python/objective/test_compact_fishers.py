@@ -1,4 +1,4 @@
-"""Commands on compact Fishers give what they give on float32 files of the same values."""
+"""Commands on compact Fishers give what they give on float32 files of these values."""
 
 import command
 import merganser

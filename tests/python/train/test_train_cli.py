@@ -9,9 +9,12 @@ import time
 import command
 import merganser
 import pytest
+import sentence_models
 import tiny_models
+import torch
 from merganser import FisherResult
 from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
 from training_inputs import make_bert, make_data, make_roberta, write
 
 TRAIN = {"--lr": "3e-3", "--batch-size": "8", "--max-length": "24", "--epochs": "3"}
@@ -45,6 +48,22 @@ def assert_refused(done, code, *words):
     for word in words:
         assert str(word) in lines[0]
     assert done.stdout == ""
+
+
+@pytest.mark.slow
+def test_a_sentence_encoder_keeps_its_other_modules(tmp_path):
+    encoder, out = tmp_path / "encoder", tmp_path / "out"
+    sentence_models.sentence_encoder(encoder, 0)
+    rows = [{"text": t, "label": i % 2} for i, t in enumerate(sentence_models.TEXTS)]
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ("--num-labels", "2", "--max-length", "16", "--epochs", "3", "-q")
+    command.run("train", "--model", encoder, "--train", data, "--out", out, *options)
+    before, after = (SentenceTransformer(str(d), device="cpu") for d in (encoder, out))
+    pooler, other = (model[0].model.pooler.dense.weight for model in (before, after))
+    assert not torch.equal(pooler, other)
+    assert torch.equal(before[2].linear.weight, after[2].linear.weight)
+    assert before.encode(["cold"]).shape == after.encode(["cold"]).shape
 
 
 @pytest.mark.slow
