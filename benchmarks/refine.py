@@ -109,7 +109,7 @@ def measure(run, out, targets, solver, limit):
     return targets, solver, limit, report, tests
 
 
-def draw(rows, start, target, file):
+def draw(rows, start, target, limits, file):
     figure, all_axes = pyplot.subplots(1, 2, sharey=True, figsize=(9, 4))
     for axes, targets in zip(all_axes, TARGETS, strict=True):
         for solver in SOLVERS:
@@ -120,7 +120,7 @@ def draw(rows, start, target, file):
         axes.axhline(start, color="black", linestyle=":", label="merge")
         axes.axhline(target, color="black", linestyle="--", label="joint training")
         axes.set_xscale("log")
-        axes.set_xticks(LIMITS, [str(n) for n in LIMITS], minor=False)
+        axes.set_xticks(limits, [str(n) for n in limits], minor=False)
         axes.minorticks_off()
         axes.set_xlabel("examples per task")
         axes.set_title(f"targets: {targets}")
@@ -138,6 +138,9 @@ def main():
     parser.add_argument("--run", type=Path, default=Path("out/snippets"))
     parser.add_argument("--out", type=Path, default=Path("out/refine"))
     parser.add_argument("--start", help="model to start from; default: best merge")
+    parser.add_argument(
+        "--limits", type=int, nargs="+", default=LIMITS, help="examples per task"
+    )
     arguments = parser.parse_args()
     run = Run(arguments.run, arguments.data, arguments.start)
     accuracy, loss = run.average(run.start)
@@ -146,7 +149,7 @@ def main():
     print("|---|---|--:|--:|--:|--:|--:|--:|")
     print(f"| {run.start} | | 0 | | {accuracy:.1%} | {loss:.3f} | 0 % | |")
     rows = []
-    for choice in itertools.product(TARGETS, SOLVERS, LIMITS):
+    for choice in itertools.product(TARGETS, SOLVERS, arguments.limits):
         row = measure(run, arguments.out, *choice)
         targets, solver, limit, report, (own_accuracy, own_loss) = row
         share = (loss - own_loss) / (loss - target)
@@ -160,7 +163,7 @@ def main():
     print(
         f"| joint training | | all | | {best_accuracy:.1%} | {target:.3f} | 100 % | |"
     )
-    draw(rows, loss, target, arguments.out / "refine.png")
+    draw(rows, loss, target, arguments.limits, arguments.out / "refine.png")
 
 
 if __name__ == "__main__":
