@@ -43,6 +43,10 @@ inline constexpr CommandInfo kCommands[] = {
     {"mismatch",
      "measure the gradient mismatch of merged models, without test data"},
     {"refine", "take a few steps from a merge towards the joint optimum"},
+    {"posterior",
+     "multiply the Laplace posteriors of experts into one with the merge as "
+     "its "
+     "mean"},
     {"inspect",
      "show names, shapes, types, metadata and hashes of a checkpoint"},
     {"verify", "check that a merged model and its inputs are unchanged"},
@@ -66,6 +70,7 @@ Work define_gram(CLI::App& parser, const CommonOptions& common);
 Work define_eval(CLI::App& parser, const CommonOptions& common);
 Work define_mismatch(CLI::App& parser, const CommonOptions& common);
 Work define_refine(CLI::App& parser, const CommonOptions& common);
+Work define_posterior(CLI::App& parser, const CommonOptions& common);
 Work define_subspace(CLI::App& parser, const CommonOptions& common);
 Work define_search(CLI::App& parser, const CommonOptions& common);
 Work define_run(CLI::App& parser, const CommonOptions& common);

@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
       {"mismatch", define_mismatch},
       {"subspace", define_subspace},
       {"refine", define_refine},
+      {"posterior", define_posterior},
       {"search", define_search},
       {"run", define_run},
   };

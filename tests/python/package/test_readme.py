@@ -212,6 +212,7 @@ def test_search(models):
         ("subspace", "subspace.safetensors"),
         ("mismatch", None),
         ("refine", "refined/refine.json"),
+        ("posterior", "committee/posterior.safetensors"),
     ],
 )
 def test_command(command, output, models):

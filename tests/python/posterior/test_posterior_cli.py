@@ -1,4 +1,4 @@
-"""`merganser eval --samples` against merganser.Posterior.predict."""
+"""`merganser posterior` and `merganser eval --samples` against merganser.Posterior."""
 
 import json
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from command import run
 from merganser import Posterior
+from safetensors.torch import load_file
 from training_inputs import MODELS, make_data
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -105,3 +106,84 @@ def test_refuses(folder, changes, message):
     done = evaluate(folder, *given, check=False)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def multiply(folder, out, *more, check=True, **changes):
+    options = {
+        "base": folder / "base",
+        "base-fisher": folder / "base.safetensors",
+        "expert": folder / "model",
+        "fisher": folder / "model.safetensors",
+        "delta": 20,
+    } | changes
+    given = [word for name, x in options.items() for word in (f"--{name}", x)]
+    return run("posterior", *given, "--out", out, "--json", *more, check=check)
+
+
+@pytest.mark.slow
+def test_the_product_is_that_of_python(folder, tmp_path):
+    """Of two experts: the second one is the base, at another weight."""
+    more = ("--expert", folder / "base", "--fisher", folder / "base.safetensors")
+    weights = ("--weight", 0.7, "--weight", 0.2)
+    shown = json.loads(multiply(folder, tmp_path / "out", *more, *weights).stdout)
+    prior = Posterior.laplace(folder / "base", folder / "base.safetensors", delta=20)
+    posteriors = [
+        Posterior.laplace(
+            folder / name,
+            folder / f"{name}.safetensors",
+            folder / "base.safetensors",
+            delta=20,
+        )
+        for name in ("model", "base")
+    ]
+    expected = Posterior.product(posteriors, prior, [0.7, 0.2])
+    found = Posterior.load(tmp_path / "out")
+    for a, b in ((found.mean, expected.mean), (found.precision, expected.precision)):
+        assert a.keys() == b.keys()
+        for name, x in a.items():
+            torch.testing.assert_close(x, b[name], rtol=1e-6, atol=1e-7)
+    assert shown["parameters"] == sum(x.numel() for x in found.precision.values())
+    assert shown["zero_precision"] == 0 and shown["weights"] == [0.7, 0.2]
+    # A model directory.
+    AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    AutoTokenizer.from_pretrained(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_its_mean_is_gradient_matching(folder, tmp_path):
+    multiply(folder, tmp_path / "out", "-q", delta=3)
+    (tmp_path / "recipe.yaml").write_text(
+        f"""
+merge_method: gradient_matching
+base_model: {folder}/base
+base_fisher: {folder}/base.safetensors
+parameters: {{delta: 3}}
+models: [{{model: {folder}/model, fisher: {folder}/model.safetensors}}]
+"""
+    )
+    run("merge", tmp_path / "recipe.yaml", tmp_path / "merged", "-q")
+    found, merged = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("out", "merged")
+    )
+    for name, x in merged.items():
+        torch.testing.assert_close(found[name], x, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes, more, message",
+    [
+        ({"fisher": "base.safetensors"}, (), "belongs to a different model"),
+        ({"delta": -1}, (), "delta must be finite and non-negative"),
+        ({}, ("--weight", 1, "--weight", 2), "expected --weight once, or once per"),
+        ({}, ("--expert", "base"), "expected --fisher once per expert, got 1 for 2"),
+        ({}, ("--weight", -1), "weight"),
+    ],
+)
+def test_a_product_that_is_refused(folder, tmp_path, changes, more, message):
+    paths = {"fisher", "expert"}
+    changes = {k: folder / x if k in paths else x for k, x in changes.items()}
+    more = [folder / x if x == "base" else x for x in more]
+    done = multiply(folder, tmp_path / "out", *more, check=False, **changes)
+    assert done.returncode == 2 and message in done.stderr
+    assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
