@@ -27,7 +27,7 @@ struct Options {
   std::vector<fs::path> experts;
   std::vector<fs::path> fishers; // one per expert
   std::vector<double> weights; // one per expert, one for all, or none: 1
-  double delta = 0;
+  std::optional<double> delta;
   fs::path out;
 };
 
@@ -57,20 +57,16 @@ Posterior product_of(
     const std::vector<double>& weights,
     ProgressBar& bar) {
   const auto total = std::ssize(options.experts) + 1;
-  const Posterior base = Posterior::laplace(
-      options.base, options.base_fisher, std::nullopt, options.delta);
+  const Posterior base = Posterior::laplace(options.base, options.base_fisher);
   std::vector<Posterior> posteriors;
   for (size_t t = 0; t < options.experts.size(); ++t) {
     bar.update(std::ssize(posteriors) + 1, total);
     posteriors.push_back(Posterior::laplace(
-        options.experts[t],
-        options.fishers[t],
-        options.base_fisher,
-        options.delta));
+        options.experts[t], options.fishers[t], options.base_fisher));
   }
-  Posterior product = Posterior::product(posteriors, base, weights);
+  const Posterior product = Posterior::product(posteriors, base, weights);
   bar.update(total, total);
-  return product;
+  return options.delta ? product.with_prior(*options.delta) : product;
 }
 
 void posterior(const Options& options, const CommonOptions& common) {
@@ -94,8 +90,7 @@ void posterior(const Options& options, const CommonOptions& common) {
         {"out", options.out.string()},
         {"parameters", parameters},
         {"zero_precision", zeros},
-        {"weights", weights},
-        {"delta", options.delta}};
+        {"weights", weights}};
     fmt::print("{}\n", json_text(json, 2));
   } else if (!common.quiet) {
     fmt::print(
@@ -128,9 +123,8 @@ Work define_posterior(CLI::App& parser, const CommonOptions& common) {
       "--weight",
       o.weights,
       "Weight of each expert, or one for all; default 1");
-  parser
-      .add_option("--delta", o.delta, "Precision of a normal prior of the base")
-      ->capture_default_str();
+  parser.add_option(
+      "--delta", o.delta, "Precision added to all parameters; keeps the mean");
   parser.add_option("--out", o.out, "Directory to write")->required();
   return [options, &common] { posterior(*options, common); };
 }

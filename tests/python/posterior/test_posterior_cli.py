@@ -126,17 +126,14 @@ def test_the_product_is_that_of_python(folder, tmp_path):
     more = ("--expert", folder / "base", "--fisher", folder / "base.safetensors")
     weights = ("--weight", 0.7, "--weight", 0.2)
     shown = json.loads(multiply(folder, tmp_path / "out", *more, *weights).stdout)
-    prior = Posterior.laplace(folder / "base", folder / "base.safetensors", delta=20)
+    prior = Posterior.laplace(folder / "base", folder / "base.safetensors")
     posteriors = [
         Posterior.laplace(
-            folder / name,
-            folder / f"{name}.safetensors",
-            folder / "base.safetensors",
-            delta=20,
+            folder / name, folder / f"{name}.safetensors", folder / "base.safetensors"
         )
         for name in ("model", "base")
     ]
-    expected = Posterior.product(posteriors, prior, [0.7, 0.2])
+    expected = Posterior.product(posteriors, prior, [0.7, 0.2]).with_prior(20)
     found = Posterior.load(tmp_path / "out")
     for a, b in ((found.mean, expected.mean), (found.precision, expected.precision)):
         assert a.keys() == b.keys()
@@ -151,13 +148,13 @@ def test_the_product_is_that_of_python(folder, tmp_path):
 
 @pytest.mark.slow
 def test_its_mean_is_gradient_matching(folder, tmp_path):
-    multiply(folder, tmp_path / "out", "-q", delta=3)
+    multiply(folder, tmp_path / "out", "-q")
     (tmp_path / "recipe.yaml").write_text(
         f"""
 merge_method: gradient_matching
 base_model: {folder}/base
 base_fisher: {folder}/base.safetensors
-parameters: {{delta: 3}}
+parameters: {{delta: 0}}
 models: [{{model: {folder}/model, fisher: {folder}/model.safetensors}}]
 """
     )
