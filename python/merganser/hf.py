@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,6 +31,7 @@ from ._hf.trainer import (
     steps_per_epoch,
     trains_all,
 )
+from ._hf.window import Collected, check_resume, collect, stored_in
 from ._losses.choice import LOSSES
 from .fisher_result import STORAGES, FisherResult
 
@@ -131,7 +131,7 @@ class FisherCallback(TrainerCallback):
         self._hook: RemovableHandle | None = None  # the model's, during a run
         self._mode: Mode  # of the run
         self._follows_best = False  # the run loads its best model at the end
-        self._best: _Collected | str | None = None
+        self._best: Collected | str | None = None
 
     def on_train_begin(
         self, args, state, control, model, optimizer, train_dataloader, **_
@@ -149,7 +149,7 @@ class FisherCallback(TrainerCallback):
             train_dataloader,
             "pass num_examples to FisherCallback, by which a merge scales the Fisher",
         )
-        self._check_resume(state)
+        check_resume(self._mode, self._begin, state.global_step)
         self._saved_step: int | None = None
         self._rows = args.train_batch_size
         self._hook = model.register_forward_hook(self._see, with_kwargs=True)
@@ -242,7 +242,7 @@ class FisherCallback(TrainerCallback):
         if self._follows_best:
             self._begin = state.global_step
 
-    def _chosen(self, state) -> _Collected | str:
+    def _chosen(self, state) -> Collected | str:
         if not self._follows_best:
             return self._collected(state)
         return self._best or (
@@ -250,24 +250,11 @@ class FisherCallback(TrainerCallback):
             f"began at step {self._first_step}"
         )
 
-    def _collected(self, state) -> _Collected | str:
+    def _collected(self, state) -> Collected | str:
         """The window that ends now, or why it has no Fisher."""
-        self._mode.finish()
-        count = self._mode.examples
-        if count == 0:
-            return (
-                f"training ended at step {state.global_step}, but the window begins at "
-                f"step {self._begin}"
-            )
-        for name, total in self._mode.sums.items():
-            if not total.isfinite().all():
-                return f"the sum of squared gradients of {name} is not finite"
-        if problem := self._mode.problem():
-            return problem
-        diagonal = {name: total / count for name, total in self._mode.sums.items()}
-        return _Collected(diagonal, count, state.global_step)
+        return collect(self._mode, self._begin, state.global_step)
 
-    def _make_result(self, args, collected: _Collected) -> FisherResult:
+    def _make_result(self, args, collected: Collected) -> FisherResult:
         diagonal = collected.diagonal
         stored = self._stored(args, collected.step)
         return FisherResult(
@@ -282,17 +269,10 @@ class FisherCallback(TrainerCallback):
 
     def _stored(self, args, step: int) -> Stored | None:
         """The checkpoint of a step."""
+        if not self._follows_best and self._saved_step != step:
+            return None
         path = Path(args.output_dir) / f"checkpoint-{step}"
-        saved = self._follows_best or self._saved_step == step
-        if not saved or not (path / "model.safetensors").is_file():
-            return None
-        try:
-            return Stored.of(path, self._mode.model)
-        except InputError as error:  # must not end a training that succeeded
-            warnings.warn(
-                f"the Fisher gets no hash of its model: {error}", stacklevel=3
-            )
-            return None
+        return stored_in(path, self._mode.model)
 
     def _window_begin(self, args, state, train_dataloader) -> int:
         if self._follows_best:
@@ -301,22 +281,6 @@ class FisherCallback(TrainerCallback):
         if window is None:
             window = steps_per_epoch(args, train_dataloader)
         return max(0, state.max_steps - window)
-
-    def _check_resume(self, state) -> None:
-        if state.global_step > self._begin and not self._mode.has_resumed():
-            raise InputError(
-                f"training resumes at step {state.global_step}, within the window of "
-                f"the Fisher, but the checkpoint lacks the sums since step "
-                f"{self._begin}: resume from an earlier one, or train with "
-                "AdamWFisher, which saves them"
-            )
-
-
-@dataclass(frozen=True)
-class _Collected:
-    diagonal: dict[str, Tensor]  # means over the examples
-    examples: int
-    step: int  # the last of the window
 
 
 def _batch_size(*values) -> int:
