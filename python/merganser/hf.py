@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
-from transformers import TrainerCallback
 
 from ._C import InputError
 from ._common.arguments import check_choice, check_count
@@ -19,6 +18,7 @@ from ._fisher.stored import Stored
 from ._hf.adam import Adam
 from ._hf.adamw_fisher import AdamInOptimizer
 from ._hf.mode import Mode
+from ._hf.model_card import Described, extend_model_card, fisher_text
 from ._hf.online_mc import OnlineMC, OnlineMCEval
 from ._hf.outputs import Outputs
 from ._hf.proximal import ProximalCallback, has_term
@@ -35,12 +35,12 @@ from ._hf.window import Collected, check_resume, collect, stored_in
 from ._losses.choice import LOSSES
 from .fisher_result import STORAGES, FisherResult
 
-__all__ = ["FisherCallback", "ProximalCallback"]
+__all__ = ["FisherCallback", "ProximalCallback", "extend_model_card"]
 
 ESTIMATORS = ("adam", "online_mc", "online_mc_eval")
 
 
-class FisherCallback(TrainerCallback):
+class FisherCallback(Described):
     """Collects a Fisher diagonal over the last steps of a Trainer's run.
 
         callback = FisherCallback()
@@ -191,10 +191,13 @@ class FisherCallback(TrainerCallback):
             return
         self.result = self._make_result(args, collected)
         if state.is_world_process_zero:
-            self.result.save(
-                self.out or Path(args.output_dir) / "fisher.safetensors",
-                storage=self.storage,
-            )
+            self.result.save(self._file(args.output_dir), storage=self.storage)
+
+    def card_text(self, folder: Path) -> str:
+        return fisher_text(self.result, self._file(folder), folder)
+
+    def _file(self, folder: str | os.PathLike) -> Path:
+        return Path(self.out or Path(folder) / "fisher.safetensors")
 
     def _see(self, model, args, kwargs, raw) -> None:
         """The forward hook of the model."""

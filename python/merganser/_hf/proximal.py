@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
-from transformers import TrainerCallback, TrainerState
+from transformers import TrainerState
 
 from .._C import InputError
 from .._common.arguments import check_count, check_finite
@@ -13,6 +14,7 @@ from .._common.wrappers import unwrapped
 from .._posterior.inputs import Model, load_fisher
 from ..fisher_result import FisherResult
 from ..posterior import Posterior
+from .model_card import Described
 from .proximal_term import ProximalTerm, scaled_precisions, start_of
 from .sum_of_means import SumOfMeans
 from .trainer import check_whole_gradients, count_examples
@@ -27,7 +29,7 @@ def has_term(state: TrainerState) -> bool:
     return hasattr(state, _MARK)
 
 
-class ProximalCallback(TrainerCallback):
+class ProximalCallback(Described):
     """Adds elastic weight consolidation to a Trainer: the proximal term
 
         weight / (2 N) * ||theta - theta_0||^2_H,    H = sum_s N_s F_s,
@@ -103,6 +105,18 @@ class ProximalCallback(TrainerCallback):
         if self._term is None:
             raise InputError("the term has a value once training has begun")
         return self._term.value()
+
+    def card_text(self, folder: Path) -> str:
+        if self._term is None:
+            return ""
+        form = "decoupled, " if self.decoupled else ""
+        count = len(self.fishers)
+        fishers = f"Fishers of {count} tasks" if count > 1 else "Fisher of a task"
+        return (
+            "\nThe training added elastic weight consolidation, by Merganser's "
+            f"ProximalCallback: {form}with weight {self.weight:g} and the {fishers} "
+            "before.\n"
+        )
 
     def on_train_begin(self, args, state, control, model, train_dataloader, **_):
         check_whole_gradients(args, "ProximalCallback")
