@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from . import _C
 from ._C import InputError
 from ._common.arguments import check_autocast
+from ._common.sentence import is_sentence_model, names_in_files
 from ._common.wrappers import unwrapped
 from ._fisher.data import Data
 from ._fisher.gram_sums import GramSums
@@ -128,7 +129,7 @@ def gram(
             examples in `data`, including those beyond `limit`.
         model_path: directory or file that `model` was loaded from or saved to. Its
             hash is stored in the result, and recipes refuse Gram matrices of other
-            weights.
+            weights. The matrices of a SentenceTransformer get the names of its files.
         process_group: group of torch.distributed whose ranks share the examples; see
             `merganser.fisher`.
         progress: called after each batch with the number of examples done, the total
@@ -171,8 +172,11 @@ def gram(
         matrices = sums.means(examples.used)
     if not matrices:
         raise InputError("the model has no linear layer with a Gram matrix")
+    matrices = {name: matrix.to(home) for name, matrix in matrices.items()}
+    if model_path is not None and is_sentence_model(model):
+        matrices = names_in_files(model, matrices)
     return GramResult(
-        {name: matrix.to(home) for name, matrix in matrices.items()},
+        matrices,
         num_examples=examples.num_examples,
         num_examples_used=examples.used,
         base_model_hash=model_hash,

@@ -37,6 +37,7 @@ class Batch:
 
 
 def split_item(item) -> tuple[tuple, dict]:
+    item = _with_dicts(item)
     if isinstance(item, Mapping):
         return (), dict(item)
     if isinstance(item, Tensor):
@@ -51,6 +52,13 @@ def split_item(item) -> tuple[tuple, dict]:
     raise InputError(
         "a batch must be a dict of tensors, a pair (inputs, labels) or a tensor, not "
         f"{type(item).__name__}"
+    )
+
+
+def _with_dicts(tree):
+    """Dicts for other mappings, such as a tokenizer's, which are leaves to tree_map."""
+    return tree_map(
+        lambda x: _with_dicts(dict(x)) if isinstance(x, Mapping) else x, tree
     )
 
 

@@ -1,7 +1,8 @@
 """Token sequences of a batch and their masks.
 
 A sequence is identified by the prefix of "attention_mask", "input_ids" or
-"inputs_embeds" in the names of its tensors: "" or "decoder_", for instance.
+"inputs_embeds" in the names of its tensors: "" or "decoder_", for instance. A tensor in
+a nested dict or list is named by its path: "first.input_ids" has the prefix "first.".
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from itertools import combinations
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves_with_path, tree_map_with_path
 
 from .batches import Batch
 
@@ -23,8 +25,8 @@ Owners = dict[str, list[set[str]]]
 def masks_of(batch: Batch) -> dict[str, Tensor]:
     """Masks (B, L) by sequence, True for tokens that count; all True by default."""
     masks = {}
-    for name, value in batch.kwargs.items():
-        if name.endswith("attention_mask") and isinstance(value, Tensor):
+    for name, value in _named(batch).items():
+        if name.endswith("attention_mask"):
             masks[name.removesuffix("attention_mask")] = value.bool()
     for sequence, tokens in _tokens(batch).items():
         whole = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
@@ -90,18 +92,31 @@ def find_owners(
 def _tokens(batch: Batch) -> dict[str, Tensor]:
     return {
         name.removesuffix(ending): value
-        for name, value in batch.kwargs.items()
+        for name, value in _named(batch).items()
         for ending in TOKENS
-        if name.endswith(ending) and isinstance(value, Tensor) and value.dim() > 1
+        if name.endswith(ending) and value.dim() > 1
     }
+
+
+def _named(batch: Batch) -> dict[str, Tensor]:
+    """The tensors of a batch's arguments by name."""
+    leaves = [*tree_leaves_with_path(batch.args), *tree_leaves_with_path(batch.kwargs)]
+    return {_name(path): x for path, x in leaves if isinstance(x, Tensor)}
+
+
+def _name(path: tuple) -> str:
+    """Keys of dicts and positions in lists, with dots between."""
+    return ".".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path)
 
 
 def _shortened(batch: Batch, sequence: str, masks: dict[str, Tensor]) -> Batch:
     length = masks[sequence].shape[1]
 
-    def cut(name, value):
+    def cut(path, value):
+        name = _name(path)
         of = max((s for s in masks if name.startswith(s)), key=len, default=None)
         fits = isinstance(value, Tensor) and value.shape[1:2] == (length,)
         return value[:, :-1] if of == sequence and fits else value
 
-    return replace(batch, kwargs={n: cut(n, v) for n, v in batch.kwargs.items()})
+    args, kwargs = (tree_map_with_path(cut, x) for x in (batch.args, batch.kwargs))
+    return replace(batch, args=args, kwargs=kwargs)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import _C
 from .._C import InputError
-from .._common.sentence import is_sentence_model, name_in_files
+from .._common.sentence import is_sentence_model, names_in_files
 from .._common.wrappers import parameters_inside, state_inside, unwrapped
 from .._merge.checkpoint import DTYPES, decode, read_state
 from .._merge.states import memory_of, some
@@ -132,9 +132,7 @@ def _conversion(model: nn.Module) -> Callable[[Tensors], Tensors] | None:
     fused experts, and the names that sentence-transformers gives them. They move
     values, so they apply to anything with a value per weight."""
     if is_sentence_model(model):
-        return lambda tensors: {
-            name_in_files(model, name): x for name, x in tensors.items()
-        }
+        return lambda tensors: names_in_files(model, tensors)
     modeling = sys.modules.get("transformers.modeling_utils")
     revert = getattr(modeling, "revert_weight_conversion", None)  # since version 5
     if modeling is None or revert is None:

@@ -26,10 +26,17 @@ def group_names(names: Iterable[str], groups: str) -> dict[str, str]:
 
 
 def layer_of(name: str) -> str | None:
-    """The name up to its first number, such as encoder.layer.3; None without one."""
+    """The name up to its first number, such as encoder.layer.3; None without one.
+
+    A number that begins the name, of an nn.Sequential, counts only without a second
+    one: a SentenceTransformer has 0.model.encoder.layer.3.
+    """
     parts = name.split(".")
-    number = next((i for i, part in enumerate(parts) if part.isdigit()), None)
-    return None if number is None else ".".join(parts[: number + 1])
+    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
+    if not numbers:
+        return None
+    number = numbers[1] if numbers[0] == 0 and len(numbers) > 1 else numbers[0]
+    return ".".join(parts[: number + 1])
 
 
 def _block_of(name: str) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._C import InputError
+from .._common.sentence import is_sentence_model, names_in_memory
 from .._common.wrappers import check_whole, unwrapped
 from .._fisher.model_state import device_of, trainable_parameters
 from .._fisher.stored import is_of_other_model, read_tensors
@@ -90,7 +91,7 @@ class Carrier:
         if isinstance(model, nn.Module) and unwrapped(model) is self.module:
             state = self.own
         elif isinstance(model, str | os.PathLike):
-            state = self._completed(read_tensors(model))
+            state = self._completed(self._read_files(model))
         else:
             state = state_of(model, label)
         check_state(state, self._tensors, label, self._label)
@@ -100,6 +101,12 @@ class Carrier:
                     f"{label}: tensor {name!r} has values that are not finite"
                 )
         return state
+
+    def _read_files(self, path: str | os.PathLike) -> State:
+        stored = read_tensors(path)
+        if is_sentence_model(self.module):
+            return names_in_memory(self.module, stored)
+        return stored
 
     def _completed(self, stored: State) -> State:
         """Adds tied tensors and buffers that files leave out."""

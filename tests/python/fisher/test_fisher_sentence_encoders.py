@@ -1,7 +1,6 @@
 """Fishers of losses of pairs, against a float64 loop over single pairs; and what
 sentence-transformers' Trainer can give."""
 
-import copy
 import json
 import shutil
 
@@ -14,7 +13,14 @@ from document_examples import run_example
 from fisher_oracle import assert_fishers_close
 from merganser import InputError
 from merganser.hf import FisherCallback
-from sentence_models import PAIRS, Pairs, pair_batch, sentence_encoder
+from sentence_models import (
+    PAIRS,
+    Pairs,
+    cosine_loss,
+    gradients,
+    pair_batch,
+    sentence_encoder,
+)
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -35,11 +41,6 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def model(folder):
     return Pairs(str(folder), device="cpu")
-
-
-def cosine_loss(embeddings, labels):
-    """CosineSimilarityLoss, of single pairs."""
-    return (functional.cosine_similarity(*embeddings.unbind(1)) - labels) ** 2
 
 
 def negatives_loss(embeddings, labels):
@@ -84,16 +85,8 @@ CASES = {
 
 def define_fisher(model, batches, loss):
     """Mean of the squared gradients of single examples."""
-    model = copy.deepcopy(model).double().eval()
-    sums = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
-    for inputs, labels in batches:
-        model.zero_grad()
-        (value,) = loss(model(**inputs), labels.double())
-        value.backward()
-        for name, p in model.named_parameters():
-            if p.grad is not None:
-                sums[name] += p.grad**2 / len(batches)
-    return sums
+    found = list(gradients(model, batches, loss))
+    return {name: sum(g[name] ** 2 for g in found) / len(found) for name in found[0]}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,5 +1,6 @@
 """Small models of sentence-transformers with random weights, in directories."""
 
+import copy
 from pathlib import Path
 
 import tiny_models
@@ -7,6 +8,7 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
+from torch.nn import functional
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -98,3 +100,20 @@ def pair_batch(model, pairs):
     first, second, labels = zip(*pairs, strict=True)
     inputs = {"first": tokens(list(first)), "second": tokens(list(second))}
     return inputs, torch.tensor(labels)
+
+
+def cosine_loss(embeddings, labels):
+    """CosineSimilarityLoss, of single pairs."""
+    return (functional.cosine_similarity(*embeddings.unbind(1)) - labels) ** 2
+
+
+def gradients(model, batches, loss=cosine_loss):
+    """Gradients in float64, one batch at a time."""
+    model = copy.deepcopy(model).double().eval()
+    for inputs, labels in batches:
+        model.zero_grad()
+        loss(model(**inputs), labels.double()).sum().backward()
+        yield {
+            name: torch.zeros_like(p) if p.grad is None else p.grad
+            for name, p in model.named_parameters()
+        }
