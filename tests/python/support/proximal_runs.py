@@ -1,5 +1,6 @@
 """Runs of a Trainer with a proximal term on a tiny BERT."""
 
+import hf_training
 import torch
 from hf_training import bert, examples, gpt2, make_trainer, sentences
 from merganser import FisherResult
@@ -71,9 +72,12 @@ def run(
     return gradients, callback
 
 
-def pull(model, count=24):
-    """weight / N * H (theta - theta_0) of these runs, by definition."""
-    start = displaced(model)
+def pull(model, count=24, start=None):
+    """weight / N * H (theta - theta_0) of these runs, by definition.
+
+    start: theta_0; None: that of a run which begins at the model.
+    """
+    start = displaced(model) if start is None else start
     h = {n: 0.5 / count * x for n, x in draw_fisher(model).H.items()}
     return [h[n] * (p.detach() - start[n]) for n, p in model.named_parameters()]
 
@@ -82,6 +86,41 @@ def clipped(gradients, limit):
     norm = torch.stack([g.norm() for g in gradients]).norm()
     scale = min(1.0, limit / (norm + 1e-6)) if limit else 1.0
     return [scale * g for g in gradients]
+
+
+def replay(split, name="bert", clip=0.0, count=24, lr=LR, processes=1):
+    """The model that decoupled runs reach, 8 examples in a step: in float64, with the
+    gradients of whole steps. Trainer adds up BERT's means."""
+    make, draw = MODELS[name]
+    model, data = make().double(), draw(count)
+    theta_0 = displaced(model)
+    size = processes * split["per_device_train_batch_size"]
+    for i in range(0, count, 8):
+        batch = torch.utils.data.default_collate(data[i : i + 8])
+        labels = batch["labels"]
+        if name == "gpt2":
+            scale = 1 / int((labels != -100).sum())  # num_items_in_batch
+        else:
+            means = processes * -(-len(labels) // size)
+            scale = means / len(labels)
+        found = hf_training.gradients(model, [(batch, scale)])
+        steps = clipped(list(found.values()), clip)
+        terms = pull(model, count, theta_0)
+        parts = zip(model.parameters(), steps, terms, strict=True)
+        with torch.no_grad():
+            for p, gradient, term in parts:
+                p -= lr * (gradient + term)
+    return model
+
+
+def check_parameters(found, expected, name, tolerance):
+    """The error of all displacements together."""
+    found, expected, start = (
+        torch.cat([p.detach().double().flatten() for p in parameters])
+        for parameters in (found, expected.parameters(), MODELS[name][0]().parameters())
+    )
+    error = (found - expected).norm() / (expected - start).norm()
+    assert error < tolerance
 
 
 def check_gradients(found, without, whole, term, clip=0.0):

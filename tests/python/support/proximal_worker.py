@@ -1,4 +1,4 @@
-"""One process of test_proximal's DDP runs."""
+"""One process of test_proximal_steps' DDP runs."""
 
 import gc
 import sys
@@ -31,10 +31,10 @@ def main(folder):
             for clip in (0.0, 0.5):
                 gradients, _ = run(folder / "out", max_grad_norm=clip, **options)
                 found[size, name, clip] = gradients.steps
-    gradients, _ = run(
-        folder / "out", decoupled=True, lr=LR, max_grad_norm=0.5, **SIZES["plain"]
-    )
-    found["decoupled"] = gradients.parameters()
+                decoupled, _ = run(
+                    folder / "out", decoupled=True, lr=LR, max_grad_norm=clip, **options
+                )
+                found["decoupled", size, name, clip] = decoupled.parameters()
     torch.save(found, folder / f"rank{torch.distributed.get_rank()}.pt")
     torch.distributed.destroy_process_group()
 
