@@ -165,7 +165,8 @@ def refine(
             run resumes from it, with the same result; `steps` may be larger than
             before. It is kept after the run.
         progress: called after each step that the report has with its number, the max
-            number and a text.
+            number and a text; and in each pass over examples after every batch, with
+            the number of the last such step and the examples done in the text.
 
     Memory in addition to the models that the caller passes, in tensors of the
     parameters' shapes, with `base_fisher`: T + 6 for "subspace" with T experts, 7 for

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -73,25 +74,38 @@ class JointObjective:
         self.forward = forward
         self.terms = list(terms)
         self.proximal = proximal
+        # Called after each batch with the number of examples done in a pass over all
+        # tasks, and their total.
+        self.after_batch: Callable[[int, int], None] | None = None
 
     @property
     def total_weight(self) -> float:
         """sum_t a_t N_t"""
         return sum(term.weight for term in self.terms)
 
+    def read(self, term: Term) -> Iterator[Batch]:
+        """A task's batches, in a pass that reads the tasks in their order."""
+        total = sum(t.count for t in self.terms)
+        done = sum(t.count for t in takewhile(lambda t: t is not term, self.terms))
+        for batch in term.batches:
+            yield batch
+            done += batch.size
+            if self.after_batch is not None:
+                self.after_batch(done, total)
+
     def value(self) -> float:
         return self.value_and_losses()[0]
 
     def value_and_losses(self) -> tuple[float, float]:
         """J, and J without its proximal term."""
-        terms = [t.scale * summed_loss(self.forward, t.batches) for t in self.terms]
+        terms = [t.scale * summed_loss(self.forward, self.read(t)) for t in self.terms]
         losses = sum(terms)
         return losses + self.proximal.value(), losses
 
     def gradient(self) -> Tensors:
         sums = zeros(self.parameters)
         for term in self.terms:
-            for batch in term.batches:
+            for batch in self.read(term):
                 add_gradient(sums, self.parameters, self.forward, batch, term.scale)
         self.proximal.add_gradient(sums)
         return sums

@@ -43,6 +43,9 @@ class Run:
         self._held_out = held_out
         self._checkpoint = checkpoint
         self._progress = progress
+        if progress is not None:
+            train.after_batch = self._show_examples
+            held_out.after_batch = self._show_examples
         self._trace = _Trace([], 0, carrier.snapshot())
         self.completed = True  # False: interrupted
         self.stopped: str | None = None  # why no further step was taken
@@ -146,6 +149,11 @@ class Run:
             found["not_finite"] = reason.not_finite
         held = {key: last[key] for key in ("held_out", "held_out_loss")}
         self._record(number, found, held, start)
+
+    def _show_examples(self, done: int, total: int) -> None:
+        if self._progress is not None:
+            last = self._last if self.steps else 0
+            self._progress(last, self._solver.steps, f"{done} of {total} examples")
 
     def _record(
         self,

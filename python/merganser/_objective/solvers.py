@@ -216,7 +216,7 @@ class Subspace(Memoryless):
         found = []
         for term in self._objective.terms:
             self._statistics.reset()
-            for batch in term.batches:
+            for batch in self._objective.read(term):
                 self._statistics.add(self._objective.forward, batch)
             sums = [self._statistics.of_fold(i) for i in range(FOLDS)]
             found.append([(g.clone(), f.clone(), n) for g, f, n in sums])
@@ -310,7 +310,7 @@ def curvature_here(objective: JointObjective, model, h0: Tensors | None) -> Tens
     loss = objective.forward
     for term in objective.terms:
         squares = PerExampleSquares(model)
-        for batch in term.batches:
+        for batch in objective.read(term):
             squares.add(loss, batch, lambda z, b: loss.loss.exact(z, b))
         for name, x in squares.sums.items():
             total[name] += term.scale * x

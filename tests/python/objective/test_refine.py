@@ -162,18 +162,56 @@ def test_adamw_approaches_the_target(problem):
 @pytest.mark.parametrize("steps", [4, 7, 10])
 def test_adamw_numbers_steps_and_not_evaluations(problem, steps):
     shown = []
-    found = run(
-        problem,
-        solver="adamw",
-        lr=0.01,
-        steps=steps,
-        progress=lambda done, total, _: shown.append((done, total)),
-    )
+
+    def progress(done, total, text):
+        if text.startswith("held-out objective"):
+            shown.append((done, total))
+
+    found = run(problem, solver="adamw", lr=0.01, steps=steps, progress=progress)
     expected = [0, *range(5, steps, 5), steps]
     assert [step["step"] for step in found.report["steps"]] == expected
     assert shown == [(step, steps) for step in expected]
     assert found.report["kept_step"] == steps
     assert repr(found) == f"RefineResult(adamw, {steps} steps, kept step {steps})"
+
+
+# Passes over the training examples in a step that lowers the objective.
+PASSES = {
+    "newton": 3,  # the gradient, and the values before and after
+    "refreshed": 4,  # the Fishers first
+    "subspace": 3,  # the sums in the span, and the values
+    "adamw": 1,  # the value after a round
+}
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_progress_within_a_step(name, problem):
+    """After each batch of each pass, with the number of the last step."""
+    options = {"solver": name, "damping": 0, "steps": 1}
+    if name == "refreshed":
+        options |= {"solver": "newton", "refresh": True, "fishers": None}
+    elif name == "adamw":
+        options = {"solver": "adamw", "lr": 0.01, "steps": 1}
+    shown = []
+    found = run(problem, progress=lambda *call: shown.append(call), **options)
+    assert found.report["steps"][1]["rejected"] == 0
+    passes = []  # number of the last step, calls and examples
+    calls = done = 0
+    for step, steps, text in shown:
+        assert steps == 1
+        if text.startswith("held-out objective"):
+            passes.append((step, text.split()[1]))
+            continue
+        calls += 1
+        previous, done = done, int(text.split()[0])
+        total = int(text.removeprefix(f"{done} of ").removesuffix(" examples"))
+        assert previous < done <= total
+        if done == total:
+            passes.append((step, calls, total))
+            calls = done = 0
+    train, held_out = (0, 7, 25), (0, 2, 2)
+    start = [train, held_out, train, (0, "objective")]
+    assert passes == [*start, *[train] * PASSES[name], held_out, (1, "objective")]
 
 
 def test_resuming_after_a_rejected_round(problem, tmp_path, monkeypatch):
