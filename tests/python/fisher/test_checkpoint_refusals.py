@@ -1,11 +1,9 @@
-"""What merganser fisher --from-checkpoint refuses: one sentence, exit code 2, nothing
-executed and nothing written."""
+"""What merganser.fisher_from_checkpoint refuses: one sentence, nothing executed and
+nothing written."""
 
 import io
 import os
 import pickle
-import subprocess
-import sys
 
 import hf_training
 import merganser
@@ -15,19 +13,9 @@ import torch
 from merganser import InputError
 from merganser._checkpoint.distributed import _MetadataUnpickler
 from merganser._checkpoint.loading import Inert
-from optimizer_files import make_state
+from optimizer_files import Code, make_state, truncate
 from torch import nn
 from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
-
-
-class Code:
-    """Creates a directory when it is unpickled."""
-
-    def __init__(self, folder):
-        self.folder = str(folder)
-
-    def __reduce__(self):
-        return os.mkdir, (self.folder,)
 
 
 def read(checkpoint, out, **options):
@@ -95,11 +83,6 @@ def test_coupled_decay(refused, tmp_path):
     optimizer.step()
     torch.save(optimizer.state_dict(), tmp_path / "run" / "optimizer.pt")
     refused("adds the decay to the gradient", model=model)
-
-
-def truncate(path, keep=0.6):
-    data = path.read_bytes()
-    path.write_bytes(data[: int(keep * len(data))])
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.01, 0.6, 0.99])
@@ -233,26 +216,3 @@ def test_output(tmp_path):
     assert other.read_bytes() == b"text"
     for _ in range(2):  # a Fisher is replaced
         read(tmp_path, tmp_path / "out.safetensors")
-
-
-def call(*arguments):
-    command = [sys.executable, "-m", "merganser._checkpoint", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.slow
-def test_command(tmp_path):
-    optimizer_files.write_fsdp(tmp_path, make_state())
-    out = tmp_path / "out.safetensors"
-    source = ["--from-checkpoint", tmp_path, "--out", out, "--num-examples", 320]
-    done = call(*source, "--batch-size", 8)
-    assert done.returncode == 2 and not out.exists()
-    assert done.stderr.startswith("merganser: expected --max-grad-norm")
-    assert done.stderr.count("\n") == 1
-    done = call(*source, "--batch-size", 8, "--max-grad-norm", 1)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    done = call(*source, "--batch-size", 8, "--max-grad-norm", 0)
-    assert done.returncode == 0, done.stderr
-    assert "adam_checkpoint Fisher of 3 tensors" in done.stdout
-    done = call(*source, "--batch-size", 8, "--max-grad-norm", 0, "--json")
-    assert '"estimator": "adam_checkpoint"' in done.stdout

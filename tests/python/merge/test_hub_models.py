@@ -121,7 +121,7 @@ def test_what_the_hub_lacks(name, repositories, connect, models, tmp_path):
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_no_connection(offline, connect, tmp_path):
+def test_no_connection(offline, connect, models, tmp_path):
     connect(NOWHERE, offline)
     with pytest.raises(merganser.InputError) as error:
         merganser.inspect("me/a")
@@ -129,6 +129,12 @@ def test_no_connection(offline, connect, tmp_path):
     assert "\n" not in message and message.startswith("'me/a' is ")
     reason = "unset HF_HUB_OFFLINE" if offline else f"the Hub at {NOWHERE} cannot be"
     assert reason in message
+    with pytest.raises(merganser.InputError) as error:
+        recipe = write_recipe(tmp_path, b=models / "b", base=models / "base")
+        merganser.merge_recipe(recipe, tmp_path / "out")
+    assert "\n" not in str(error.value) and reason in str(error.value)
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_a_local_directory_comes_first(models, connect, monkeypatch, tmp_path):
