@@ -4,8 +4,9 @@
 //   cmake --build --preset cpu --target subspace_statistics
 //   build/cpu/bin/subspace_statistics out/snippets data/snippets [DTYPE]
 //
-// Three tasks of the demo, 200 examples each, groups `block`. Contestants take
-// turns; prints medians of seconds and of the rounds' ratios.
+// The demo's three tasks, and these with a fourth, joint training on the base's
+// data; 200 examples each, groups `block`. Contestants take turns; prints
+// medians of seconds and of the rounds' ratios.
 
 #include <fmt/format.h>
 
@@ -13,6 +14,7 @@
 #include <chrono>
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "merganser/objective/groups.h"
@@ -41,12 +43,19 @@ double median(std::vector<double> values) {
 merganser::ObjectiveOptions read_options(
     const fs::path& out,
     const fs::path& data,
+    size_t tasks,
     bool bfloat16) {
+  constexpr std::pair<const char*, const char*> kTasks[] = {
+      {"amazon", "amazon"},
+      {"nyt", "nyt"},
+      {"tweets", "tweets"},
+      {"target", "movie"}};
   merganser::ObjectiveOptions options;
   options.base = out / "models" / "base";
-  for (const std::string name : {"amazon", "nyt", "tweets"}) {
+  for (size_t t = 0; t < tasks; ++t) {
+    const auto& [expert, name] = kTasks[t];
     options.tasks.push_back(
-        {.expert = out / "models" / name,
+        {.expert = out / "models" / expert,
          .data = data / name / "train.jsonl",
          .fisher = {}});
   }
@@ -56,15 +65,8 @@ merganser::ObjectiveOptions read_options(
   return options;
 }
 
-} // namespace
-
-int main(int argc, char** argv) {
-  if (argc < 3) {
-    fmt::print(stderr, "subspace_statistics OUT DATA [float32|bfloat16]\n");
-    return 2;
-  }
-  const bool bfloat16 = argc > 3 && std::string(argv[3]) == "bfloat16";
-  merganser::JointObjective joint(read_options(argv[1], argv[2], bfloat16));
+void measure(const merganser::ObjectiveOptions& options) {
+  merganser::JointObjective joint(options);
   merganser::Subspace subspace{
       .task_vectors = {},
       .groups = make_groups(joint.arena(), merganser::Grouping::kBlock)};
@@ -98,8 +100,23 @@ int main(int argc, char** argv) {
     ratios.push_back(own.back() / plain.back());
   }
   fmt::print(
-      "forward and backward {:.2f} s, statistics {:.2f} s, ratio {:.2f}\n",
+      "{} tasks: forward and backward {:.2f} s, statistics {:.2f} s, ratio "
+      "{:.2f}\n",
+      joint.tasks().size(),
       median(plain),
       median(own),
       median(ratios));
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 3) {
+    fmt::print(stderr, "subspace_statistics OUT DATA [float32|bfloat16]\n");
+    return 2;
+  }
+  const bool bfloat16 = argc > 3 && std::string(argv[3]) == "bfloat16";
+  for (const size_t tasks : {3, 4}) {
+    measure(read_options(argv[1], argv[2], tasks, bfloat16));
+  }
 }
