@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <utility>
 
 #include "merganser/base/error.h"
 #include "merganser/base/quote.h"
@@ -22,6 +23,7 @@ constexpr std::string_view kSeparator = "--"; // of owner and name
 constexpr const char* kSnapshots = "snapshots";
 
 std::atomic<HubDownload> hub_download = nullptr;
+thread_local const HubFinder* hub_finder = nullptr;
 
 // A path in the environment; ~ is the user's home, as for huggingface_hub.
 std::optional<fs::path> variable(const char* name) {
@@ -155,10 +157,14 @@ fs::path find_model(const std::string& text, const fs::path& path) {
   }
   const fs::path cache = hub_cache();
   auto snapshot = find_in_hub_cache(*model, cache);
-  const HubDownload download = hub_download;
-  if (download != nullptr && (!snapshot || missing_part(*snapshot))) {
-    download(*model, cache);
-    snapshot = find_in_hub_cache(*model, cache);
+  if (!snapshot || missing_part(*snapshot)) {
+    if (hub_finder != nullptr) {
+      return (*hub_finder)(text, *model);
+    }
+    if (const HubDownload download = hub_download) {
+      download(*model, cache);
+      snapshot = find_in_hub_cache(*model, cache);
+    }
   }
   if (!snapshot) {
     throw InputError(fmt::format(
@@ -187,6 +193,13 @@ fs::path find_model(const std::string& path) {
 
 void set_hub_download(HubDownload download) {
   hub_download = download;
+}
+
+HubFinderScope::HubFinderScope(const HubFinder& finder)
+    : previous_(std::exchange(hub_finder, &finder)) {}
+
+HubFinderScope::~HubFinderScope() {
+  hub_finder = previous_;
 }
 
 std::optional<std::string> hub_name_of(const fs::path& snapshot) {

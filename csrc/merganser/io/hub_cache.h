@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -50,6 +51,23 @@ MERGANSER_API std::filesystem::path find_model(const std::string& path);
 using HubDownload =
     void (*)(const HubModel& model, const std::filesystem::path& cache);
 MERGANSER_API void set_hub_download(HubDownload download);
+
+// Returns the directory of a model, which the user named `text`, or throws.
+using HubFinder = std::function<
+    std::filesystem::path(const std::string& text, const HubModel& model)>;
+
+// While it lives, find_model in this thread asks `finder`, in place of a
+// download, where a snapshot is missing or unfinished.
+class MERGANSER_API HubFinderScope {
+ public:
+  explicit HubFinderScope(const HubFinder& finder);
+  ~HubFinderScope();
+  HubFinderScope(const HubFinderScope&) = delete;
+  HubFinderScope& operator=(const HubFinderScope&) = delete;
+
+ private:
+  const HubFinder* previous_;
+};
 
 // "owner/name" of a snapshot; nothing for other paths.
 MERGANSER_API std::optional<std::string> hub_name_of(

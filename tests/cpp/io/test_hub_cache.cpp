@@ -159,6 +159,25 @@ TEST_F(CacheOfAModel, DownloadsWhatIsMissing) {
   EXPECT_EQ(find_model("org/name"), snapshot_); // has it now
 }
 
+TEST_F(CacheOfAModel, AsksTheFinderInPlaceOfADownload) {
+  set_hub_download([](const HubModel&, const fs::path&) { FAIL(); });
+  const fs::path elsewhere = temporary_ / "elsewhere";
+  {
+    const HubFinder finder = [&](const std::string& text,
+                                 const HubModel& model) {
+      EXPECT_EQ(text, "org/other@v1");
+      EXPECT_EQ(model.name, "org/other");
+      EXPECT_EQ(model.revision, "v1");
+      return elsewhere;
+    };
+    const HubFinderScope scope(finder);
+    EXPECT_EQ(find_model("org/other@v1"), elsewhere);
+    EXPECT_EQ(find_model("org/name"), snapshot_);
+  }
+  set_hub_download(nullptr);
+  EXPECT_THROW(find_model("org/other@v1"), InputError);
+}
+
 TEST_F(CacheOfAModel, NamesSnapshots) {
   EXPECT_EQ(hub_name_of(snapshot_), "org/name");
   EXPECT_EQ(model_name(snapshot_), "org/name");
