@@ -7,6 +7,7 @@
 #include "merganser/base/error.h"
 #include "merganser/base/quote.h"
 #include "merganser/io/factored_tensor.h"
+#include "merganser/io/header_only.h"
 #include "merganser/io/input_file.h"
 #include "merganser/io/safetensors.h"
 #include "merganser/io/safetensors_header.h"
@@ -27,12 +28,13 @@ namespace {
 
 constexpr uint64_t kLengthBytes = 8;
 
-uint64_t read_header_length(const InputFile& file) {
-  if (file.size() < kLengthBytes) {
+// `size`: of the whole file.
+uint64_t read_header_length(const InputFile& file, uint64_t size) {
+  if (size < kLengthBytes) {
     throw InputError(fmt::format(
         "{}: has {} bytes, too few for a safetensors file",
         file.path().string(),
-        file.size()));
+        size));
   }
   std::array<std::byte, kLengthBytes> bytes;
   file.read_at(0, bytes);
@@ -48,13 +50,13 @@ uint64_t read_header_length(const InputFile& file) {
         length,
         kLargestHeader));
   }
-  if (length > file.size() - kLengthBytes) {
+  if (length > size - kLengthBytes) {
     throw InputError(fmt::format(
         "{}: the header of {} bytes does not fit into the file's {}; the file "
         "is truncated, download it again",
         file.path().string(),
         length,
-        file.size()));
+        size));
   }
   return length;
 }
@@ -64,12 +66,13 @@ uint64_t read_header_length(const InputFile& file) {
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
     : impl_(std::make_unique<Impl>(path)) {
   const InputFile& file = impl_->file;
-  const uint64_t length = read_header_length(file);
+  const uint64_t size = whole_size(path).value_or(file.size());
+  const uint64_t length = read_header_length(file, size);
   std::string json(length, '\0');
   file.read_at(kLengthBytes, std::as_writable_bytes(std::span(json)));
   const uint64_t data = kLengthBytes + length;
   SafetensorsHeader header =
-      parse_safetensors_header(json, file.size() - data, file.path().string());
+      parse_safetensors_header(json, size - data, file.path().string());
   for (PlacedTensor& tensor : header.tensors) {
     impl_->index.emplace(tensor.info.name, impl_->tensors.size());
     impl_->tensors.push_back(std::move(tensor.info));
