@@ -8,6 +8,7 @@
 #include "merganser/base/quote.h"
 #include "merganser/io/conv1d.h"
 #include "merganser/io/fisher_file.h"
+#include "merganser/io/header_only.h"
 #include "merganser/plan/check_adapters.h"
 #include "merganser/plan/check_configs.h"
 #include "merganser/plan/check_tensors.h"
@@ -63,6 +64,21 @@ struct Statistic {
   std::string_view remedy; // where the hashes differ
   std::string hash; // of the weights that it was estimated on; empty: unknown
 };
+
+// The reason why the hashes cannot be compared; empty: they can.
+std::string_view unchecked_reason(
+    const MergePlan& plan,
+    const Statistic& statistic) {
+  if (statistic.adapter) {
+    return "the model has an adapter";
+  }
+  if (statistic.hash.empty()) {
+    return "its metadata name no base_model_hash";
+  }
+  return find_header_only(plan.inputs[statistic.model]->path())
+      ? "the model is not downloaded"
+      : "";
+}
 
 template <typename Use>
 void for_each_statistic(const MergePlan& plan, const Use& use) {
@@ -190,7 +206,7 @@ void check_hashes(
     const std::function<std::string(size_t input)>& hash_of,
     Problems& problems) {
   for_each_statistic(plan, [&](const Statistic& statistic) {
-    if (statistic.hash.empty() || statistic.adapter ||
+    if (!unchecked_reason(plan, statistic).empty() ||
         statistic.hash.starts_with(hash_of(statistic.model))) {
       return;
     }
@@ -206,15 +222,15 @@ void check_hashes(
 std::vector<std::string> unchecked_hashes(const MergePlan& plan) {
   std::vector<std::string> notes;
   for_each_statistic(plan, [&](const Statistic& statistic) {
-    if (!statistic.hash.empty() && !statistic.adapter) {
+    const std::string_view reason = unchecked_reason(plan, statistic);
+    if (reason.empty()) {
       return;
     }
     std::string note = fmt::format(
         "{} is not checked against the weights of {}: {}",
         plan.inputs[statistic.input]->path().string(),
         plan.inputs[statistic.model]->path().string(),
-        statistic.adapter ? "the model has an adapter"
-                          : "its metadata name no base_model_hash");
+        reason);
     if (std::ranges::find(notes, note) == notes.end()) {
       notes.push_back(std::move(note)); // once for all slices
     }

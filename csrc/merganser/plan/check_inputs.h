@@ -25,7 +25,7 @@ MERGANSER_API void check_hashes(
     Problems& problems);
 
 // Sentences about the Fishers and Gram matrices that check_hashes cannot check:
-// the hash is unknown, or does not cover the model's adapter.
+// the hash is unknown, does not cover the model's adapter, or needs a download.
 std::vector<std::string> unchecked_hashes(const MergePlan& plan);
 
 } // namespace merganser

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "merganser/io/header_only.h"
+
 namespace merganser {
 namespace {
 
@@ -41,13 +43,18 @@ std::vector<double> read_values(
   return values;
 }
 
+bool has_values(const StoredTensor& tensor) {
+  return !whole_size(tensor.file());
+}
+
 } // namespace
 
 bool same_bytes(const StoredTensor& x, const StoredTensor& y) {
-  return x.info().dtype == y.info().dtype && x.info().shape == y.info().shape &&
-      all_parts(x.info().numel(), [&](uint64_t begin, uint64_t n) {
-           return read_part(x, begin, n) == read_part(y, begin, n);
-         });
+  return is_like(x.info(), y.info()) &&
+      (!has_values(x) || !has_values(y) ||
+       all_parts(x.info().numel(), [&](uint64_t begin, uint64_t n) {
+         return read_part(x, begin, n) == read_part(y, begin, n);
+       }));
 }
 
 bool same_values(const StoredTensor& x, const StoredTensor& y) {
@@ -55,12 +62,16 @@ bool same_values(const StoredTensor& x, const StoredTensor& y) {
     return same_bytes(x, y);
   }
   return x.info().shape == y.info().shape &&
-      all_parts(x.info().numel(), [&](uint64_t begin, uint64_t n) {
-           return read_values(x, begin, n) == read_values(y, begin, n);
-         });
+      (!has_values(x) || !has_values(y) ||
+       all_parts(x.info().numel(), [&](uint64_t begin, uint64_t n) {
+         return read_values(x, begin, n) == read_values(y, begin, n);
+       }));
 }
 
 bool is_uniform(const StoredTensor& x) {
+  if (!has_values(x)) {
+    return true;
+  }
   const uint64_t width = dtype_bits(x.info().dtype) / 8;
   const auto first = read_part(x, 0, std::min<uint64_t>(1, x.info().numel()));
   return all_parts(x.info().numel(), [&](uint64_t begin, uint64_t n) {

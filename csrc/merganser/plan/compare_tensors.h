@@ -2,7 +2,9 @@
 
 #include "merganser/plan/name_map.h"
 
-// Comparisons of stored tensors, part by part.
+// Comparisons of stored tensors, part by part. Values of models that are not
+// downloaded count as equal, so that names decide which tensors are tied; a
+// merge compares them.
 namespace merganser {
 
 // True for one type, shape and contents.

@@ -8,6 +8,7 @@
 #include "merganser/base/error.h"
 #include "merganser/base/quote.h"
 #include "merganser/io/hub_cache.h"
+#include "merganser/plan/downloads.h"
 
 namespace merganser {
 namespace {
@@ -50,6 +51,13 @@ void check(const MergePlan& plan, const SubspaceFisher& fisher) {
         "{} expects whole models and heads: merge",
         plan.recipe.method->needs_subspace ? plan.recipe.method->name
                                            : "weight: auto"));
+  }
+  if (const auto downloads = downloads_of(plan); !downloads.empty()) {
+    throw InputError(fmt::format(
+        "{}: names its models by their hashes, which need the weights of {}; "
+        "download them first, with merganser download",
+        file_of(plan),
+        list_names(downloads)));
   }
   if (!fisher.base.model_hash.starts_with(
           plan.inputs[*plan.base]->head_hash())) {

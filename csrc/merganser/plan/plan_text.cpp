@@ -10,6 +10,7 @@
 #include "merganser/base/json_text.h"
 #include "merganser/base/text_table.h"
 #include "merganser/io/fisher_file.h"
+#include "merganser/plan/downloads.h"
 #include "merganser/recipe/setting.h"
 
 namespace merganser {
@@ -17,6 +18,12 @@ namespace {
 
 using nlohmann::ordered_json;
 using Rows = std::vector<std::vector<std::string>>;
+
+// Name of a model or an adapter, as in the recipe if it is not downloaded.
+std::string describe_path(const std::filesystem::path& path) {
+  const auto download = find_header_only(path);
+  return download ? download->model : path.string();
+}
 
 // The setting, or the weights that `auto` stands for.
 std::string describe_weight(
@@ -114,7 +121,7 @@ Rows describe_inputs(const MergePlan& plan) {
         }
       };
   if (plan.base) {
-    rows.push_back({"base", "", recipe.base_model->string()});
+    rows.push_back({"base", "", describe_path(*recipe.base_model)});
     add_measured([&](std::string_view column) -> std::string {
       const bool has =
           column == "scale" && method.find_parameter("base_fisher_scale");
@@ -130,9 +137,9 @@ Rows describe_inputs(const MergePlan& plan) {
   }
   for (const PlanSlice& slice : plan.slices) {
     for (const PlanModel& model : slice.models) {
-      std::string name = model.recipe.model.string();
+      std::string name = describe_path(model.recipe.model);
       if (model.recipe.adapter) {
-        name += " + " + model.recipe.adapter->string();
+        name += " + " + describe_path(*model.recipe.adapter);
       }
       if (!recipe.slices.empty()) {
         name += fmt::format(
@@ -207,7 +214,7 @@ ordered_json describe_model(
     const std::filesystem::path& model,
     const Statistic& fisher,
     const Statistic& gram) {
-  ordered_json entry = {{"model", model.string()}};
+  ordered_json entry = {{"model", describe_path(model)}};
   if (fisher.input) {
     entry["fisher"] = plan.inputs[*fisher.input]->path().string();
     entry["num_examples"] = fisher.num_examples;
@@ -284,10 +291,15 @@ std::string plan_json(const MergePlan& plan, const BufferMemory& memory) {
       {"tensors", ordered_json::array()},
       {"heads", ordered_json::array()},
       {"notes", plan.notes},
+      {"downloads", ordered_json::array()},
       {"bytes_read", plan.bytes_read},
       {"bytes_written", plan.bytes_written},
       {"threads", memory.threads},
       {"peak_memory", memory.bytes}};
+  for (const HeaderOnly& download : downloads_of(plan)) {
+    json["downloads"].push_back(
+        {{"model", download.model}, {"bytes", download.bytes}});
+  }
   const auto add_estimate = [](ordered_json& entry,
                                const char* key,
                                const std::optional<Estimate>& found) {
@@ -316,7 +328,7 @@ std::string plan_json(const MergePlan& plan, const BufferMemory& memory) {
         entry["gram_num_examples"] = model.gram_num_examples;
       }
       if (model.recipe.adapter) {
-        entry["adapter"] = model.recipe.adapter->string();
+        entry["adapter"] = describe_path(*model.recipe.adapter);
       }
       if (!recipe.slices.empty()) {
         entry["layer_range"] = {

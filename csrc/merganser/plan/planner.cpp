@@ -11,6 +11,7 @@
 #include "merganser/io/hub_cache.h"
 #include "merganser/plan/check_configs.h"
 #include "merganser/plan/check_inputs.h"
+#include "merganser/plan/downloads.h"
 #include "merganser/plan/fisher_notes.h"
 #include "merganser/plan/map_names.h"
 #include "merganser/plan/measured_rho.h"
@@ -295,6 +296,7 @@ MergePlan make_plan(Recipe recipe) {
   plan_tensors(plan, problems);
   problems.throw_if_any(source);
   count_bytes(plan);
+  note_downloads(plan);
   note_added(plan);
   note_left_out(plan);
   std::ranges::move(unchecked_hashes(plan), std::back_inserter(plan.notes));
