@@ -520,8 +520,18 @@ def merge_recipe(
 ) -> str:
     """Runs a recipe; threads 0: all cores. Returns the report as JSON."""
 
-def plan(recipe: Path) -> str:
-    """The plan of merge_recipe, as JSON."""
+def plan(
+    recipe: Path,
+    find: Callable[[str, str, str], pathlib.Path],
+    threads: int,
+    memory: int | None,
+    json: bool,
+) -> str:
+    """The plan of merge_recipe, as JSON or as tables.
+
+    find(text, name, revision) returns the directory of a model that the Hub's cache
+    lacks, which the recipe calls `text`. memory: limit in bytes for the buffers of the
+    threads; None: no limit."""
 
 def verify(folder: Path) -> str:
     """Checks that a merged model and its inputs have not changed; returns JSON."""

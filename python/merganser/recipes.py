@@ -9,6 +9,7 @@ from typing import Any
 
 from . import _C
 from ._common.arguments import check_count
+from ._hub.plan import plan_recipe
 
 
 def merge_recipe(
@@ -79,10 +80,11 @@ def verify(folder: str | os.PathLike) -> dict[str, Any]:
 def plan(recipe: str | os.PathLike) -> dict[str, Any]:
     """Plans a merge: every tensor, bytes to read and write, memory.
 
-    Reads headers only. Returns the report of `merganser plan --json`. Raises
-    InputError with all problems of the recipe and its files at once.
+    Reads headers only; of models that the Hub's cache lacks, it fetches only these and
+    the small files. Returns the report of `merganser plan --json`. Raises InputError
+    with all problems of the recipe and its files at once.
     """
-    return json.loads(_C.plan(recipe))
+    return json.loads(plan_recipe(recipe))
 
 
 def inspect(path: str | os.PathLike, *, hashes: bool = True) -> dict[str, Any]:

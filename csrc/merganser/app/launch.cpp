@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "merganser/base/error.h"
@@ -86,7 +87,10 @@ int start_torch(char** argv) {
       kProgram));
 }
 
-int start_python(const char* package_module, char** argv) {
+int start_python(
+    std::string package_module,
+    const std::string& command,
+    std::vector<std::string> arguments) {
   const fs::path bin = bin_directory();
   add_build_tree(bin);
   // Modules in the working directory are not Python's.
@@ -97,19 +101,26 @@ int start_python(const char* package_module, char** argv) {
   std::string name = python;
   std::string option = "-c";
   std::string code = kRunModule;
-  std::string module = package_module;
-  std::vector<char*> arguments = {
-      name.data(), option.data(), code.data(), module.data()};
-  for (char** rest = argv + 2; *rest != nullptr; ++rest) {
-    arguments.push_back(*rest);
+  std::vector<char*> argv = {
+      name.data(), option.data(), code.data(), package_module.data()};
+  for (std::string& argument : arguments) {
+    argv.push_back(argument.data());
   }
-  arguments.push_back(nullptr);
-  execvp(python.c_str(), arguments.data());
+  argv.push_back(nullptr);
+  execvp(python.c_str(), argv.data());
   throw Error(fmt::format(
       "'merganser {}' needs {} with the package merganser: {}",
-      argv[1],
+      command,
       python,
       std::strerror(errno)));
+}
+
+int start_python(std::string package_module, char** argv) {
+  char** end = argv + 2;
+  while (*end != nullptr) {
+    ++end;
+  }
+  return start_python(std::move(package_module), argv[1], {argv + 2, end});
 }
 
 } // namespace merganser::app

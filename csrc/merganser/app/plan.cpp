@@ -6,19 +6,41 @@
 #include <memory>
 
 #include "merganser/app/commands.h"
+#include "merganser/app/launch.h"
 #include "merganser/app/size_option.h"
 #include "merganser/engine/buffer_memory.h"
+#include "merganser/io/hub_cache.h"
 #include "merganser/plan/plan_text.h"
 #include "merganser/plan/planner.h"
 
 namespace merganser::app {
+namespace {
+
+struct Options {
+  std::string recipe;
+  int threads = 0;
+  uint64_t memory = kDefaultMemory;
+};
+
+// The Python package plans with models that the Hub's cache lacks.
+int plan_in_python(const Options& options, const CommonOptions& common) {
+  std::vector<std::string> arguments = {
+      fmt::format("--threads={}", options.threads),
+      fmt::format("--memory={}", options.memory)};
+  if (common.json) {
+    arguments.emplace_back("--json");
+  }
+  if (common.quiet) {
+    arguments.emplace_back("--quiet");
+  }
+  arguments.insert(arguments.end(), {"--", options.recipe});
+  return start_python(
+      "merganser._hub.plan_command", "plan", std::move(arguments));
+}
+
+} // namespace
 
 Work define_plan(CLI::App& parser, const CommonOptions& common) {
-  struct Options {
-    std::string recipe;
-    int threads = 0;
-    uint64_t memory = kDefaultMemory;
-  };
   auto options = std::make_shared<Options>();
   parser.add_option("RECIPE", options->recipe, "Recipe (YAML)")->required();
   parser
@@ -36,6 +58,12 @@ Work define_plan(CLI::App& parser, const CommonOptions& common) {
       "256MiB",
       /*kb_is_1000=*/false);
   return [options, &common] {
+    const HubFinder finder = [&](const std::string&,
+                                 const HubModel&) -> std::filesystem::path {
+      plan_in_python(*options, common);
+      return {}; // not reached
+    };
+    const HubFinderScope scope(finder);
     const MergePlan plan = make_plan(Recipe::load(options->recipe));
     const BufferMemory memory =
         fit_threads(plan, options->threads, options->memory);

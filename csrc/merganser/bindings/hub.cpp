@@ -1,22 +1,15 @@
-#include "merganser/base/error.h"
+#include "merganser/bindings/call_python.h"
 #include "merganser/bindings/module.h"
 #include "merganser/io/hub_cache.h"
 
 namespace merganser::bindings {
 namespace {
 
-// Its InputErrors become C++'s, to which a recipe adds the line.
 void download(const HubModel& model, const std::filesystem::path& cache) {
-  const py::gil_scoped_acquire gil;
-  try {
+  call_python([&] {
     py::module_::import("merganser._hub.download")
         .attr("download")(model.name, model.revision, cache.string());
-  } catch (const py::error_already_set& error) {
-    if (error.matches(py::module_::import("merganser._C").attr("InputError"))) {
-      throw InputError(std::string(py::str(error.value())));
-    }
-    throw;
-  }
+  });
 }
 
 } // namespace

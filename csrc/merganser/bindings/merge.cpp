@@ -1,3 +1,4 @@
+#include "merganser/bindings/call_python.h"
 #include "merganser/bindings/long_call.h"
 #include "merganser/bindings/module.h"
 #include "merganser/engine/execute.h"
@@ -31,6 +32,27 @@ std::string merge_recipe(
       .shard_bytes = shard_bytes,
       .allow_nonfinite = allow_nonfinite};
   return execute_merge(plan, out, options, progress).to_json();
+}
+
+using FindModel = std::function<std::filesystem::path(
+    const std::string& text,
+    const std::string& name,
+    const std::string& revision)>;
+
+std::string plan_recipe(
+    const std::filesystem::path& recipe,
+    const FindModel& find,
+    int threads,
+    std::optional<uint64_t> memory,
+    bool json) {
+  const HubFinder finder = [&](const std::string& text, const HubModel& model) {
+    return call_python([&] { return find(text, model.name, model.revision); });
+  };
+  const HubFinderScope scope(finder);
+  const MergePlan plan = make_plan(Recipe::load(recipe));
+  const BufferMemory buffers = memory ? fit_threads(plan, threads, *memory)
+                                      : buffer_memory(plan, threads);
+  return json ? plan_json(plan, buffers) : plan_text(plan, buffers);
 }
 
 } // namespace
@@ -90,11 +112,12 @@ void bind_merge(py::module_& m) {
       py::call_guard<LongCall>());
   m.def(
       "plan",
-      [](const std::filesystem::path& recipe) {
-        const MergePlan plan = make_plan(Recipe::load(recipe));
-        return plan_json(plan, buffer_memory(plan, 0));
-      },
+      &plan_recipe,
       py::arg("recipe"),
+      py::arg("find"),
+      py::arg("threads"),
+      py::arg("memory"),
+      py::arg("json"),
       py::call_guard<LongCall>());
   m.def(
       "verify",
