@@ -2,7 +2,6 @@
 interface and from the local cache."""
 
 import json
-import os
 import subprocess
 import threading
 
@@ -10,7 +9,8 @@ import hub
 import merganser
 import pytest
 from command import executable
-from huggingface_hub import ModelCard, constants
+from hub_models import NOWHERE, environment, files_of, run, write_recipe
+from huggingface_hub import ModelCard
 from merge_inputs import content_hash, make_models
 
 NOT_NEEDED = {
@@ -21,7 +21,6 @@ NOT_NEEDED = {
     "onnx/model.onnx": b"",
 }
 pytestmark = pytest.mark.slow
-NOWHERE = "http://127.0.0.1:9"  # refuses connections
 
 
 @pytest.fixture(scope="module")
@@ -33,48 +32,10 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def repositories(models):
-    def files(name):
-        return {path.name: path.read_bytes() for path in (models / name).iterdir()}
-
-    found = {f"me/{name}": files(name) | NOT_NEEDED for name in ("base", "a", "b")}
+    names = ("base", "a", "b")
+    found = {f"me/{name}": files_of(models / name) | NOT_NEEDED for name in names}
     found["me/pickled"] = {"config.json": b"{}", "pytorch_model.bin": b""}
     return found
-
-
-@pytest.fixture
-def connect(monkeypatch, tmp_path):
-    """Directs the huggingface_hub of this process to a URL, with an empty cache."""
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-    def to(url, offline=False):
-        template = url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
-        monkeypatch.setattr(constants, "ENDPOINT", url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-
-    return to
-
-
-def write_recipe(folder, a="me/a", b="me/b", base="me/base"):
-    path = folder / "r.yaml"
-    content = {"merge_method": "task_arithmetic", "base_model": str(base)}
-    content["models"] = [{"model": str(name)} for name in (a, b)]
-    path.write_text(json.dumps(content))
-    return path
-
-
-def environment(cache, url):
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
-    own = {"HF_HUB_CACHE": str(cache), "HF_ENDPOINT": url, "NO_PROXY": "127.0.0.1"}
-    return kept | own
-
-
-def run(*arguments, cache, url=NOWHERE):
-    command = [executable(), *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environment(cache, url)
-    )
 
 
 def test_a_recipe_downloads_the_needed_files(models, repositories, connect, tmp_path):
@@ -203,7 +164,7 @@ def test_a_killed_download_is_resumed(repositories, tmp_path):
         assert running.wait(60)
         download.kill()
         download.wait()
-        done = run("plan", recipe, cache=cache)
+        done = run("merge", recipe, tmp_path / "out", cache=cache)
         assert done.returncode == 2
         assert f"{hub.COMMIT} lacks weights in .safetensors files" in done.stderr
         assert "complete it with: merganser download me/a" in done.stderr
