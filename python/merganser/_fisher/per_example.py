@@ -12,9 +12,10 @@ from .batches import Batch
 from .caller import warn
 from .closeness import check_close, close
 from .model_state import trainable_parameters
+from .passes import Passes
 from .rules import Layout, NotPerExample
 from .uses import Form, Use, can_join, form_of
-from .watch import Call, Place, Watch
+from .watch import Call, Place
 
 # Number of examples in the probe of a new graph.
 _FEW = 3
@@ -42,10 +43,17 @@ class PerExampleUses:
     # True if all gradients of an example must come together for each direction.
     by_direction = False
 
-    def __init__(self, model: nn.Module, unsupported: str = "per_example"):
-        self._parameters = trainable_parameters(model)
+    def __init__(
+        self,
+        model: nn.Module,
+        unsupported: str = "per_example",
+        passes: Passes | None = None,
+    ):
+        """passes: over the model; None: this process's own."""
+        self._passes = passes or Passes(trainable_parameters(model))
+        self._watch = self._passes.watch
         self._refuse = unsupported == "error"
-        self._by_example: dict[str, str] = {}  # names without a rule: reasons
+        self._by_example = self._passes.without_rule
         self._one_by_one = False  # takes single examples
         # Key: (several examples?, graph). Value: parameters whose rows a probe found to
         # be the examples', and whether these are minor (rules.Layout).
@@ -55,7 +63,6 @@ class PerExampleUses:
         self._lengths: dict[str, set[int]] = defaultdict(set)
         self._pending: dict[Place, list[Use]] = defaultdict(list)
         self._unproven: dict[str, str] = {}
-        self._watch = Watch(self._parameters, self._by_example)
 
     # Methods of derived classes
 
@@ -100,7 +107,7 @@ class PerExampleUses:
             self._begin(part)
             for number, (v, last) in enumerate(with_last(directions_of(outputs, part))):
                 self._begin_direction(number)
-                self._watch.backward(outputs, v, not last, self._accumulate)
+                self._passes.backward(outputs, v, not last, self._accumulate)
                 # Adds parameters with uses that the backward pass did not reach.
                 for place in list(self._pending):
                     self._add(place)
@@ -130,7 +137,7 @@ class PerExampleUses:
                 probe = self._probe_graph(outputs_of, batch)
             except InputError as error:
                 probe = error  # unless the model moves rows, which explains it
-        outputs = self._watched(outputs_of, batch)
+        outputs = self._passes.watched(outputs_of, batch)
         graph = self._watch.graph
         if batch.size > 1 and graph.moves_rows:
             self._take_one_by_one(graph.moves_rows)
@@ -144,7 +151,7 @@ class PerExampleUses:
             probe = probe or self._probe_graph(outputs_of, batch)
             self._leave_to_examples(probe.problems)
             if again:
-                outputs = self._watched(outputs_of, batch)
+                outputs = self._passes.watched(outputs_of, batch)
             assert outputs is not None
             check_close(probe.outputs, outputs[: len(probe.outputs)])
             self._layouts[batch.size > 1, self._watch.graph.signature] = probe.layout
@@ -158,16 +165,17 @@ class PerExampleUses:
     def _probe_graph(self, outputs_of, batch: Batch) -> "_Probe":
         """Finds with a few examples which parameters have rules, and their layouts."""
         few = batch.rows(0, min(_FEW, batch.size))
-        outputs = self._watched(outputs_of, few)
+        outputs = self._passes.watched(outputs_of, few)
         if self._watch.shared_now:
-            with torch.no_grad():
-                plain = outputs_of(few)
+            plain = self._passes.unwatched(outputs_of, few)
             if not close(plain, outputs):
                 self._watch.share = False
-                outputs = self._watched(outputs_of, few)
+                outputs = self._passes.watched(outputs_of, few)
         if few.size > 1:
-            with torch.no_grad():
-                singles = [outputs_of(few.rows(i, i + 1)) for i in range(few.size)]
+            singles = [
+                self._passes.unwatched(outputs_of, few.rows(i, i + 1))
+                for i in range(few.size)
+            ]
             check_close(torch.cat(singles), outputs)
         layout, problems = {}, {}
         if outputs.requires_grad:
@@ -175,16 +183,6 @@ class PerExampleUses:
             layout, misfits = self._probe_layouts(outputs)
             problems = misfits | without_rule
         return _Probe(outputs.detach(), layout, problems)
-
-    def _watched(self, outputs_of, batch: Batch) -> Tensor:
-        """Runs a watched forward pass; expands shared embeddings where that works."""
-        try:
-            return self._watch.forward(lambda: outputs_of(batch), batch.size)
-        except Exception:
-            if not self._watch.shared_now:
-                raise
-            self._watch.share = False
-            return self._watch.forward(lambda: outputs_of(batch), batch.size)
 
     # Parameters and models without a rule
 
@@ -211,20 +209,15 @@ class PerExampleUses:
         self._by_example.update(new)
 
     def _add_examples(self, outputs_of, batch: Batch, directions_of) -> None:
-        names = list(self._by_example)
-        parameters = [self._parameters[name] for name in names]
         for i in range(batch.size):
             example = batch.rows(i, i + 1)
-            outputs = outputs_of(example)
+            outputs = self._passes.of_example(outputs_of, example)
             directions = with_last(directions_of(outputs, example))
             for number, (v, last) in enumerate(directions):
                 self._begin_direction(number)
-                gradients = torch.autograd.grad(
-                    outputs, parameters, v, retain_graph=not last, allow_unused=True
-                )
-                for name, gradient in zip(names, gradients, strict=True):
-                    if gradient is not None:
-                        self._add_gradient(name, gradient.contiguous())
+                gradients = self._passes.gradients(outputs, v, not last)
+                for name, gradient in gradients.items():
+                    self._add_gradient(name, gradient.contiguous())
 
     # The backward pass
 
@@ -263,7 +256,7 @@ class PerExampleUses:
                 break  # rows that two of three examples keep are also the third's
             v = torch.zeros_like(outputs, requires_grad=False)
             v[example] = torch.arange(1.0, v[0].numel() + 1).cos().view_as(v[0])
-            self._watch.backward(outputs, v, True, look)
+            self._passes.backward(outputs, v, True, look)
         found, problems = {}, {}
         if self.joins:
             for place, its in forms.items():

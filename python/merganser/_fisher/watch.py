@@ -100,10 +100,10 @@ class Watch(TorchFunctionMode):
         v: Tensor,
         keep_graph: bool,
         receive: Callable[[Call, Tensor], None],
-    ) -> None:
+    ) -> dict[str, Tensor]:
         """Calls receive(call, gradient of its output) for v . outputs.
 
-        Computes no gradient of a watched parameter.
+        Returns the gradients of the parameters without a rule; computes no others.
         """
 
         def receive_and_release(call: Call, grad: Tensor) -> None:
@@ -115,7 +115,7 @@ class Watch(TorchFunctionMode):
         try:
             with self:
                 # Every operation lies between the outputs and a leaf.
-                _grad(
+                gradients = _grad(
                     outputs,
                     self.graph.ends,
                     v,
@@ -124,6 +124,11 @@ class Watch(TorchFunctionMode):
                 )
         finally:
             self._receive = None
+        return {
+            self._names[id(leaf)]: gradient
+            for leaf, gradient in zip(self.graph.ends, gradients, strict=True)
+            if gradient is not None and id(leaf) in self._names
+        }
 
     def uses_without_rule(self) -> dict[str, str]:
         """Parameters that the outputs depend on other than by recorded calls, with the
