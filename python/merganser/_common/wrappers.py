@@ -32,6 +32,11 @@ def check_whole(model: nn.Module) -> None:
         )
 
 
+def is_shard(tensor: Tensor) -> bool:
+    """Returns whether a tensor is a DTensor, of which this process may have a part."""
+    return hasattr(tensor, "full_tensor")
+
+
 def parameters_inside(
     model: nn.Module, remove_duplicate: bool = True
 ) -> Iterator[tuple[str, nn.Parameter]]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .. import _C
 from .._C import InputError, MethodInfo
+from .._common.wrappers import is_shard
 from .._fisher.stored import content_hash_of
 from ..fisher_result import FisherResult
 from ..gram import GramResult
@@ -354,6 +355,10 @@ def load_statistic(statistic, label: str, kind: type) -> FisherResult | GramResu
         raise InputError(
             f"{label} must be a {kind.__name__} or the path of its file, not "
             f"{type(statistic).__name__}: the number of examples is also needed"
+        )
+    if any(is_shard(x) for x in statistic.values()):
+        raise InputError(
+            f"{label} is sharded over processes: save it on all ranks and pass the file"
         )
     count: Any = statistic.num_examples
     if not isinstance(count, Real) or not 0 < float(count) < torch.inf:

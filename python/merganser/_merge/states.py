@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .._C import InputError
-from .._common.wrappers import state_inside
+from .._common.wrappers import is_shard, state_inside
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -28,6 +28,11 @@ def state_of(model: nn.Module | Mapping[str, Tensor], label: str) -> State:
             raise InputError(
                 f"{label}: {name!r} is a {type(tensor).__name__}, not a tensor, and "
                 "cannot be merged: leave it out"
+            )
+        if is_shard(tensor):
+            raise InputError(
+                f"{label}: tensor {name!r} is sharded over processes: gather the whole "
+                "state dict, such as with get_model_state_dict of torch.distributed"
             )
         if tensor.dtype not in FLOATS + INTEGERS:
             raise InputError(
