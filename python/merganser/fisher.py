@@ -6,15 +6,19 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ._C import Error, InputError
+from ._C import InputError
 from ._common.arguments import check_autocast, check_choice, check_count
-from ._common.wrappers import parameters_inside, unwrapped
+from ._common.wrappers import (
+    check_whole,
+    is_fully_sharded,
+    parameters_inside,
+    unwrapped,
+)
 from ._fisher.batch_mean import BatchMeanSquares
-from ._fisher.batches import Batch
 from ._fisher.data import Data
-from ._fisher.forward import Forward
+from ._fisher.forward import Forward, Pass
 from ._fisher.model_state import (
     all_trainable,
     autocast_dtype,
@@ -27,7 +31,8 @@ from ._fisher.model_state import (
 )
 from ._fisher.partial_sums import PartialSums
 from ._fisher.ranks import Ranks
-from ._fisher.squares import PerExampleSquares
+from ._fisher.sharded import ShardedSquares, check_arguments, reshard, sharded_squares
+from ._fisher.squares import PerExampleSquares, to_means
 from ._fisher.stored import Stored
 from ._objective.states import Carrier, Model
 from ._objective.task_vector import TaskVectorPass
@@ -136,7 +141,9 @@ def fisher(
         process_group: group, such as torch.distributed.group.WORLD, whose ranks share
             the examples: each passes the same arguments, reads all of `data`, takes
             every `size`-th batch and has the same result. None: this process takes all
-            batches, also where torch.distributed is initialised.
+            batches, also where torch.distributed is initialised. A model that torch's
+            fully_shard (FSDP2) has sharded needs it, and returns a sharded result,
+            without mc_batch, device, model_path, checkpoint and base.
         progress: called after each batch with the number of examples done, the total
             (None: unknown) and an empty text, or "base" for `base_data`.
 
@@ -164,6 +171,19 @@ def fisher(
             "expected an ordinary model, got a linearized one: save it and estimate "
             "the Fisher of the saved model"
         )
+    sharded = is_fully_sharded(model)
+    if sharded:
+        check_arguments(
+            estimator,
+            process_group,
+            device=device,
+            model_path=model_path,
+            checkpoint=checkpoint,
+            base=base,
+        )
+        reshard(model)
+    else:
+        check_whole(model)
     ranks = Ranks(process_group)
     with ExitStack() as stack:
         stack.enter_context(ranks.together())
@@ -178,22 +198,25 @@ def fisher(
             ranks=ranks,
         )
         stored = None if model_path is None else Stored.of(model_path, model)
-        hashes = tensor_hashes(dict(parameters_inside(model)))
         stack.enter_context(differentiable(model))
         home = device_of(model)
         if device is not None and torch.device(device) != home:
             stack.enter_context(moved(model, torch.device(device), home))
         if not trainable_only:
             stack.enter_context(all_trainable(model))
-        squares = (
-            BatchMeanSquares(model)
-            if estimator == "mc_batch"
-            else PerExampleSquares(model, unsupported)
-        )
+        squares: BatchMeanSquares | PerExampleSquares
+        if sharded:
+            squares = stack.enter_context(sharded_squares(model, unsupported, ranks))
+        elif estimator == "mc_batch":
+            squares = BatchMeanSquares(model)
+        else:
+            squares = PerExampleSquares(model, unsupported)
         if not squares.sums:
             raise InputError("the model has no trainable parameter")
+        with ranks.passing():
+            hashes = tensor_hashes(dict(parameters_inside(model)))
         forward = Forward(model, loss, dtype)
-        pass_over = _Pass(forward, estimator, samples, seed)
+        pass_over = Pass(forward, estimator, samples, seed)
         along = None
         if base is not None and base_data is not None:
             along = TaskVectorPass(
@@ -234,14 +257,14 @@ def fisher(
                 along.add(batch)
         if partial is not None:
             partial.finish()
-        examples.add_up(squares.sums, device_of(model))
+        if isinstance(squares, ShardedSquares):
+            assert examples.first is not None
+            squares.finish(forward, examples.first)
+            examples.check_read()
+        else:
+            examples.add_up(squares.sums, device_of(model))
         task_vector = None if along is None else along.finish(progress)
-
-    for name, sum_of_squares in squares.sums.items():
-        sum_of_squares.div_(examples.used)
-        # The max of squares is finite only if all are; isfinite would double memory.
-        if sum_of_squares.numel() and not sum_of_squares.amax().isfinite():
-            raise Error(f"the Fisher of {name} is not finite")
+        to_means(squares.sums, examples.used, ranks)
     diagonal = {name: f.to(home) for name, f in squares.sums.items()}
     return FisherResult(
         diagonal if stored is None else stored.form(diagonal),
@@ -255,31 +278,6 @@ def fisher(
         task_vector=task_vector,
         tensor_hashes=hashes,
     )
-
-
-class _Pass:
-    """Computes outputs of a batch, and directions from outputs."""
-
-    def __init__(self, forward: Forward, estimator, samples, seed):
-        self._forward = forward
-        self._estimator = estimator
-        self._samples = samples
-        self._seed = seed
-
-    def add_to(self, squares, batch: Batch) -> None:
-        squares.add(self._forward, batch, self._directions)
-
-    def _directions(self, outputs: Tensor, batch: Batch) -> Iterable[Tensor]:
-        loss = self._forward.loss
-        if self._estimator == "exact":
-            yield from loss.exact(outputs, batch)
-        elif self._estimator == "empirical":
-            yield loss.given(outputs, batch)
-        else:
-            # One at a time, to save memory.
-            for sample in range(self._samples):
-                v = loss.sampled(outputs, batch, self._seed, sample)
-                yield v.div_(self._samples**0.5)
 
 
 def _check_numbers(estimator, samples, seed) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor
 
 from . import _C
 from ._C import InputError
 from ._common.arguments import check_choice
+from ._common.wrappers import is_shard
 
 GRAM = "gram"  # `estimator` in files of Gram matrices
 STORAGES = ("float32", "bfloat16", "factored")
@@ -21,7 +23,8 @@ class FisherResult(Mapping[str, Tensor]):
     """The mean Fisher diagonal F: a mapping from parameter names to tensors.
 
     Attributes:
-        diagonal: F by parameter name, in the parameters' shapes, float32 or wider.
+        diagonal: F by parameter name, in the parameters' shapes, float32 or wider; for
+            a model that fully_shard has sharded DTensors, placed as the parameters.
         num_examples: N of the data set, by which a merge scales the mean.
         num_examples_used: number of examples that F is the mean over.
         estimator: name, as in `merganser.fisher`.
@@ -60,6 +63,9 @@ class FisherResult(Mapping[str, Tensor]):
     def save(self, path: str | os.PathLike, *, storage: str = "float32") -> None:
         """Writes a Fisher file for recipes: safetensors with metadata, atomically.
 
+        A sharded result is saved by all ranks together: rank 0 writes the tensors one
+        after the other.
+
         Format: docs/method.md, section 4.
 
         Args:
@@ -68,7 +74,12 @@ class FisherResult(Mapping[str, Tensor]):
                 every matrix's rows and columns, and vectors whole.
         """
         check_choice("storage", storage, STORAGES)
-        _C.write_fisher(path, self.diagonal, self.metadata(storage))
+        if any(is_shard(f) for f in self.diagonal.values()):
+            from ._fisher.sharded_file import write_sharded  # which imports this module
+
+            write_sharded(Path(path), self.diagonal, self.metadata(storage))
+        else:
+            _C.write_fisher(path, self.diagonal, self.metadata(storage))
 
     def metadata(self, storage: str = "float32") -> _C.FisherMetadata:
         """The metadata of the file that `save` writes."""

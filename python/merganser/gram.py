@@ -15,7 +15,7 @@ from . import _C
 from ._C import InputError
 from ._common.arguments import check_autocast
 from ._common.sentence import is_sentence_model, names_in_files
-from ._common.wrappers import unwrapped
+from ._common.wrappers import check_whole, unwrapped
 from ._fisher.data import Data
 from ._fisher.gram_sums import GramSums
 from ._fisher.model_state import device_of, eval_mode, moved, uncompiled
@@ -144,6 +144,7 @@ def gram(
     """
     check_autocast(dtype)
     model = unwrapped(model)
+    check_whole(model)
     ranks = Ranks(process_group)
     with ExitStack() as stack:
         stack.enter_context(ranks.together())

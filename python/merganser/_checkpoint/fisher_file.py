@@ -46,6 +46,27 @@ def write_fisher(
     """Writes F with the metadata of `result` and `extra`; returns the file's contents.
     In float32 its values stay on disk until they are used.
 
+    Raises as write_values.
+    """
+    write_values(
+        path, shapes, values, result.metadata(storage).to_dict() | dict(extra), storage
+    )
+    if storage == "float32":
+        result.diagonal = {n: d.read() for n, d in mapped_tensors(path).items()}
+    else:
+        result.diagonal = FisherResult.load(path).diagonal
+    return result
+
+
+def write_values(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    values: Callable[[str], Tensor],
+    metadata: Mapping[str, str],
+    storage: str,
+) -> None:
+    """Writes a Fisher file; asks for each tensor once, in the order of `shapes`.
+
     Raises InputError for values that are negative, Error for values not finite.
     """
 
@@ -60,7 +81,6 @@ def write_fisher(
             raise Error(f"the Fisher of {name} is not finite in {storage}")
         return parts
 
-    metadata = {**result.metadata(storage).to_dict(), **extra}
     parts: dict[str, Tensor] = {}
     if storage == "factored":
         # The means of all matrices, few enough for the memory.
@@ -71,8 +91,3 @@ def write_fisher(
     write_tensors(
         path, shapes, lambda name: (parts or stored(name))[name], metadata, dtype
     )
-    if storage == "float32":
-        result.diagonal = {n: d.read() for n, d in mapped_tensors(path).items()}
-    else:
-        result.diagonal = FisherResult.load(path).diagonal
-    return result

@@ -4,7 +4,9 @@ A wrapper adds a part to the names of the model's tensors (`_orig_mod`, `module`
 which the files of the model lack.
 """
 
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -32,9 +34,27 @@ def check_whole(model: nn.Module) -> None:
         )
 
 
+def is_fully_sharded(model: nn.Module) -> bool:
+    """Returns whether torch's fully_shard (FSDP2) has sharded parts of the model."""
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and any(
+        isinstance(x, fsdp.FSDPModule) for x in model.modules()
+    )
+
+
 def is_shard(tensor: Tensor) -> bool:
     """Returns whether a tensor is a DTensor, of which this process may have a part."""
     return hasattr(tensor, "full_tensor")
+
+
+def whole(tensor: Any) -> Tensor:
+    """The tensor itself; a DTensor's, gathered from all processes."""
+    return tensor.full_tensor() if is_shard(tensor) else tensor
+
+
+def part_of(tensor: Any) -> Tensor:
+    """The tensor itself; the part of a DTensor that this process has."""
+    return tensor.to_local() if is_shard(tensor) else tensor
 
 
 def parameters_inside(

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from .._C import InputError, draw_subset
 from .._common.arguments import check_count
-from .._common.wrappers import check_whole, parameters_inside
+from .._common.wrappers import is_shard, parameters_inside
 from .batches import Batch, make_batch, size_of, split_item
 from .caller import warn
 from .model_state import add_tensors, tensor_hashes
@@ -48,13 +48,13 @@ class Data:
         for name, value in (("limit", limit), ("num_examples", num_examples)):
             if value is not None:
                 check_count(name, value)
-        check_whole(model)
         self._batches = _make_loader(data, collator, batch_size, model)
         self._total = _count_examples(self._batches)
         self._limit = limit
         self._num_examples = num_examples
         self._label = label
         self.used = 0  # examples read, also those of other ranks' batches
+        self.first: Batch | None = None  # of any rank: its first example
         self.ranks = ranks or Ranks()
         self._digest = hashlib.sha256()  # of all batches read
         self._facts = {}  # that must be the same on all ranks; compared once
@@ -106,6 +106,10 @@ class Data:
             seen += size
             if len(indices) == 0:
                 continue
+            if self.first is None:
+                self.first = make_batch(
+                    args, kwargs, size, slice(0, 1), indices[:1], device, before=0
+                )
             if self.ranks.takes(number):
                 yield make_batch(
                     args, kwargs, size, rows, indices, device, before=self.used
@@ -180,8 +184,10 @@ def _check_sampler(batches: Any, label: str) -> None:
 
 def _facts_of(model: nn.Module) -> dict[str, Any]:
     parameters = dict(parameters_inside(model))
+    # Shards are those of one model.
+    own = {n: p for n, p in parameters.items() if not is_shard(p)}
     return {
-        "the model's parameters": tensor_hashes(parameters),
+        "the model's parameters": tensor_hashes(own),
         "the trainable parameters": [
             n for n, p in parameters.items() if p.requires_grad
         ],

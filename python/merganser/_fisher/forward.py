@@ -1,6 +1,7 @@
-"""Forward passes of a model, read by a loss."""
+"""Forward passes of a model, read by a loss, and the directions from outputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,3 +36,28 @@ class Forward:
     def loss(self) -> Loss:
         assert self._loss is not None  # set with the first outputs
         return self._loss
+
+
+class Pass:
+    """Computes outputs of a batch, and directions from outputs."""
+
+    def __init__(self, forward: Forward, estimator: str, samples: int, seed: int):
+        self._forward = forward
+        self._estimator = estimator
+        self._samples = samples
+        self._seed = seed
+
+    def add_to(self, squares: Any, batch: Batch) -> None:
+        squares.add(self._forward, batch, self._directions)
+
+    def _directions(self, outputs: Tensor, batch: Batch) -> Iterable[Tensor]:
+        loss = self._forward.loss
+        if self._estimator == "exact":
+            yield from loss.exact(outputs, batch)
+        elif self._estimator == "empirical":
+            yield loss.given(outputs, batch)
+        else:
+            # One at a time, to save memory.
+            for sample in range(self._samples):
+                v = loss.sampled(outputs, batch, self._seed, sample)
+                yield v.div_(self._samples**0.5)

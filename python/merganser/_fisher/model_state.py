@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from .._C import InputError
-from .._common.wrappers import parameters_inside, state_inside
+from .._common.wrappers import parameters_inside, state_inside, whole
 from .batches import Batch
 
 
@@ -138,7 +138,7 @@ def tensor_hashes(tensors: Mapping[str, Any]) -> dict[str, str]:
     """Hashes by name of each tensor's dtype, shape and at most 2^16 of its values, at
     equal distances: hashing all would take long on a GPU."""
     return {
-        name: _sample_hash(x.detach())
+        name: _sample_hash(whole(x.detach()))
         for name, x in tensors.items()
         if isinstance(x, Tensor)
     }

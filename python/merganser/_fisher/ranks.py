@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .._C import Error, InputError
+from .lost_ranks import end_together
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -29,13 +30,14 @@ class Ranks:
     """The ranks of a process group; without a group a single one.
 
     Every rank reads all batches and takes each `size`-th. Collectives come in the same
-    order on all ranks: `gather`, and `add_up`, which begins with one.
+    order on all ranks: `gather`, `add_up` and `passing`, which begin with one.
     """
 
     def __init__(self, group: ProcessGroup | None = None):
         self._group = group
         self.rank, self.size = 0, 1
         self._ended = False  # no other rank waits for this one
+        self._joined: list[ProcessGroup] = []  # groups of `passing`, its own first
         if group is None:
             return
         from torch import distributed
@@ -107,6 +109,37 @@ class Ranks:
                     "no shuffling by different seeds)"
                 )
 
+    def join(self, groups: Iterable[ProcessGroup]) -> None:
+        """From here on the ranks run passes together, with collectives of `groups`."""
+        assert self._group is not None
+        self._joined = list(dict.fromkeys([self._group, *groups]))
+
+    @contextmanager
+    def passing(self, need: Any = None) -> Iterator[list[Any]]:
+        """Surrounds a pass of all ranks, in which collectives of any kind may come.
+
+        Yields what each rank says it needs. Ranks that have not joined yield at once.
+        """
+        if not self._joined:
+            yield [need]
+            return
+        needs = self.gather(need)
+        with self._others():
+            yield needs
+
+    def any(self, flags: list[bool], device: torch.device) -> list[bool]:
+        """Returns which flags are set on any rank. Call within `passing`."""
+        from torch import distributed
+
+        found = torch.tensor(flags, dtype=torch.int32, device=device)
+        distributed.all_reduce(found, distributed.ReduceOp.MAX, self._group)
+        return [bool(x) for x in found]
+
+    def global_ranks(self) -> list[int]:
+        from torch import distributed
+
+        return distributed.get_process_group_ranks(self._group)
+
     def add_up(self, sums: dict[str, Tensor], device: torch.device) -> None:
         """Replaces tensors by their sums over the ranks, in place.
 
@@ -132,9 +165,19 @@ class Ranks:
         before, self._ended = self._ended, True
         try:
             yield
-        except RuntimeError as error:
-            raise Error(
-                f"rank {self.rank} of process_group lost another rank, which ended or "
-                f"did not answer within the group's timeout: {error}"
-            ) from error
+        except Exception as error:
+            reason = self._reason(error)
+            if reason is error:
+                raise
+            raise reason from error
         self._ended = before
+
+    def _reason(self, error: Exception) -> Exception:
+        if self._joined:
+            return end_together(self._joined, error)
+        if not isinstance(error, RuntimeError):
+            return error
+        return Error(
+            f"rank {self.rank} of process_group lost another rank, which ended or did "
+            f"not answer within the group's timeout: {error}"
+        )

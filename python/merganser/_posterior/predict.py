@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .._C import InputError
-from .._common.wrappers import parameters_inside
+from .._common.wrappers import check_whole, parameters_inside
 from .._fisher.batches import Batch
 from .._fisher.data import Data
 from .._fisher.model_state import device_of, eval_mode
@@ -20,6 +20,7 @@ from .._merge.states import State, check_extra, check_shape, memory_of, some
 
 def check_model(model: nn.Module, mean: State) -> None:
     """Checks that a module has the tensors of a state dict, and no other parameter."""
+    check_whole(model)
     parameters = dict(parameters_inside(model, remove_duplicate=False))
     names = parameters.keys() | dict(model.named_buffers()).keys()
     check_extra(mean, names, "the posterior", "the model")

@@ -99,16 +99,6 @@ def test_what_ranks_do_not_share(tmp_path):
 
 
 @pytest.mark.slow
-def test_sharded_parameters(tmp_path):
-    run_ranks(WORKER, tmp_path, "sharded")
-    for rank in (0, 1):
-        messages = torch.load(tmp_path / f"rank{rank}.pt")
-        assert len(messages) == 3
-        for text in messages:
-            assert "sharded" in text and "fisher_from_checkpoint" in text
-
-
-@pytest.mark.slow
 def test_a_rank_that_dies(tmp_path):
     outputs = run_ranks(WORKER, tmp_path, "dying", codes=[1, 7])
     assert "rank 0 of process_group lost another rank, which ended" in outputs[0]

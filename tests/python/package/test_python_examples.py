@@ -92,7 +92,8 @@ def test_the_subspace_of_the_task_vectors(names, tmp_path):
     assert names["merged"].keys() == names["base"].state_dict().keys()
 
 
-def test_several_processes(names, monkeypatch):
+@pytest.mark.parametrize("section", ["Several processes", "Sharded models"])
+def test_several_processes(section, names, monkeypatch):
     for name, value in {
         "RANK": "0",
         "WORLD_SIZE": "1",
@@ -103,6 +104,8 @@ def test_several_processes(names, monkeypatch):
     names["model"] = names["models"][0]
     try:
         run_example("Several processes", names)
+        if section == "Sharded models":
+            run_example(section, names)
     finally:
         torch.distributed.destroy_process_group()
     saved = merganser.FisherResult.load("model.fisher.safetensors")

@@ -93,25 +93,6 @@ def refused(folder, group, rank):
     torch.save(messages, folder / f"rank{rank}.pt")
 
 
-def sharded(folder, group, rank):
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
-    model = fully_shard(plain(torch.float32), mesh=mesh)
-    messages = []
-    for estimate in (
-        lambda: merganser.fisher(model, vectors(), process_group=group),
-        lambda: merganser.gram(model, vectors(), process_group=group),
-        lambda: merganser.subspace_fisher(model, [model], [vectors()], vectors()),
-    ):
-        try:
-            estimate()
-        except InputError as error:
-            messages.append(str(error))
-    torch.save(messages, folder / f"rank{rank}.pt")
-
-
 def dying(folder, group, rank):
     """Rank 1 ends without a word at the fourth batch."""
 
