@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -54,6 +55,15 @@ fs::path bin_directory() {
   return fs::read_symlink("/proc/self/exe").parent_path();
 }
 
+std::optional<fs::path> find_torch() {
+  for (const auto& path : candidates(bin_directory())) {
+    if (access(path.c_str(), X_OK) == 0) {
+      return path;
+    }
+  }
+  return std::nullopt;
+}
+
 // Makes Python find the package of the build tree whose bin/ this is.
 void add_build_tree(const fs::path& bin) {
   const fs::path packages = bin.parent_path() / "python";
@@ -69,21 +79,22 @@ void add_build_tree(const fs::path& bin) {
 
 } // namespace
 
+bool has_torch() {
+  return find_torch().has_value();
+}
+
 int start_torch(char** argv) {
-  const fs::path bin = bin_directory();
-  for (const auto& path : candidates(bin)) {
-    if (access(path.c_str(), X_OK) == 0) {
-      execv(path.c_str(), argv);
-      throw Error(fmt::format(
-          "cannot start {}: {}", path.string(), std::strerror(errno)));
-    }
+  if (const auto path = find_torch()) {
+    execv(path->c_str(), argv);
+    throw Error(fmt::format(
+        "cannot start {}: {}", path->string(), std::strerror(errno)));
   }
   throw Error(fmt::format(
       "'merganser {}' needs {}, which is not installed next to {}; install "
       "Merganser with torch (pip install .) or build the target {}",
       argv[1],
       kProgram,
-      (bin / "merganser").string(),
+      (bin_directory() / "merganser").string(),
       kProgram));
 }
 

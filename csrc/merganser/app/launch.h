@@ -5,6 +5,10 @@
 
 namespace merganser::app {
 
+// True if `merganser-torch` is installed, as with the Python package; false in
+// a build of the core alone.
+bool has_torch();
+
 // Replaces this process with `merganser-torch` and the same arguments. Throws
 // Error when it is not installed.
 int start_torch(char** argv);

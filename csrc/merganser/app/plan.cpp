@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <optional>
 
 #include "merganser/app/commands.h"
 #include "merganser/app/launch.h"
@@ -63,7 +64,10 @@ Work define_plan(CLI::App& parser, const CommonOptions& common) {
       plan_in_python(*options, common);
       return {}; // not reached
     };
-    const HubFinderScope scope(finder);
+    std::optional<HubFinderScope> scope;
+    if (has_torch()) { // and with it the package
+      scope.emplace(finder);
+    }
     const MergePlan plan = make_plan(Recipe::load(options->recipe));
     const BufferMemory memory =
         fit_threads(plan, options->threads, options->memory);

@@ -4,7 +4,9 @@ cannot know."""
 import json
 import shutil
 import struct
+import subprocess
 
+import command
 import hub
 import merganser
 import numpy
@@ -170,3 +172,14 @@ def test_a_subspace_needs_the_weights(case, connect, monkeypatch):
         "which need the weights of me/base, me/a, me/b; download them first, with "
         "merganser download"
     )
+
+
+def test_a_build_of_the_core_alone(tmp_path):
+    """It has no Python package that could ask the Hub."""
+    alone = shutil.copy(command.executable(), tmp_path / "merganser")
+    (tmp_path / "r.yaml").write_text("merge_method: linear\nmodels: [{model: me/a}]\n")
+    done = subprocess.run(
+        [alone, "plan", tmp_path / "r.yaml"], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert "download it with: merganser download me/a" in done.stderr
