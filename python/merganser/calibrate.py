@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from ._C import Error, Estimate, FisherScale, InputError
 from ._common.arguments import check_autocast
+from ._common.wrappers import unwrapped
 from ._fisher.data import Data
 from ._fisher.forward import Forward
-from ._fisher.model_state import differentiable
+from ._fisher.model_state import all_trainable, differentiable
 from ._fisher.stored import content_hash_of
+from ._merge.states import State, same_values
 from ._objective.states import Carrier, Model, Tensors, load_fisher
 from ._objective.tasks import Examples
 from .fisher_result import FisherResult
@@ -45,7 +47,9 @@ def calibrate(
     theta and l the mean loss of the data: three forward passes, no gradient. As
     `merganser calibrate`, for any module; `fisher_scale: auto` in recipes reads it.
 
-    Memory: three tensors in the parameters' shapes.
+    Memory: the Fisher, two tensors in the parameters' shapes (one more for a merge
+    that is a path), and the examples. The path is that of all parameters, frozen ones
+    included, and of floating-point buffers.
 
     Args:
         fisher: of the model, a FisherResult or the path of its file.
@@ -71,32 +75,27 @@ def calibrate(
     """
     check_autocast(dtype)
     found = load_fisher(fisher, "fisher")
-    carrier = Carrier(model, "model")
-    with differentiable(carrier.module), torch.no_grad(), carrier:
-        end = carrier.read(merge, "merge")
-        h = carrier.diagonal(found, "fisher", model, carrier.own, [end])
-        begin, path = carrier.snapshot(), {}
-        for name, x in carrier.parameters_of(end).items():
-            path[name] = x - begin[name]
-        if not any(bool(d.any()) for d in path.values()):
-            raise InputError(
-                "merge has the weights of model; expected a merge whose weights differ"
-            )
-        quadratic = _quadratic(h, path) / found.num_examples
-        if not quadratic > 0:
-            raise InputError("fisher is 0 along the path from model to merge")
-        options = {"collator": collator, "batch_size": batch_size}
-        options |= {"limit": limit, "seed": seed, "num_examples": num_examples}
-        read = Data(data, carrier.module, **options)
-        hold = limit is not None or isinstance(data, Iterator)
-        curvatures = _curvatures(
-            carrier,
-            begin,
-            path,
-            Forward(carrier.module, loss, dtype),
-            Examples(read, carrier.device, hold),
-            progress,
-        )
+    with all_trainable(unwrapped(model)):  # frozen parameters may differ, too
+        carrier = Carrier(model, "model")
+        _check_precision(carrier)
+        with differentiable(carrier.module), torch.no_grad(), carrier:
+            end = carrier.read(merge, "merge")
+            h = carrier.diagonal(found, "fisher", model, carrier.own, [end])
+            if all(same_values(x, end[name]) for name, x in carrier.own.items()):
+                raise InputError(
+                    "merge has the weights of model; expected a merge whose weights "
+                    "differ"
+                )
+            quadratic = _quadratic(h, carrier.own, end) / found.num_examples
+            if not quadratic > 0:
+                raise InputError("fisher is 0 along the path from model to merge")
+            options = {"collator": collator, "batch_size": batch_size}
+            options |= {"limit": limit, "seed": seed, "num_examples": num_examples}
+            read = Data(data, carrier.module, **options)
+            # Held, as another pass over the data may have another order.
+            examples = Examples(read, carrier.device, keep=True)
+            forward = Forward(carrier.module, loss, dtype)
+            curvatures = _curvatures(carrier, end, forward, examples, progress)
     if len(curvatures) < 2:
         raise InputError(
             "data must have at least 2 examples for a standard error, got 1"
@@ -120,18 +119,27 @@ def calibrate(
     )
 
 
-def _quadratic(h: Tensors, path: Tensors) -> float:
+def _check_precision(carrier: Carrier) -> None:
+    """Half precision would round the path's points to multiples of weights."""
+    for name, p in carrier.parameters.items():
+        if p.dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                f"expected a model in float32 or float64, got {name} in {p.dtype}: "
+                "call model.float(), and pass dtype for autocast"
+            )
+
+
+def _quadratic(h: Tensors, begin: State, end: State) -> float:
     """D^T H D; a tensor without a Fisher does not differ."""
     return math.fsum(
-        float((x.double() * path[name].double().square()).sum())
+        float((x.double() * (end[name].double() - begin[name]).square()).sum())
         for name, x in h.items()
     )
 
 
 def _curvatures(
     carrier: Carrier,
-    begin: Tensors,
-    path: Tensors,
+    end: State,
     forward: Forward,
     examples: Examples,
     progress: Callable | None,
@@ -139,7 +147,9 @@ def _curvatures(
     """Second difference of each example's loss along the path."""
     total = torch.zeros((), dtype=torch.float64)
     for number, (share, weight) in enumerate(_POINTS):
-        carrier.restore({name: x + share * path[name] for name, x in begin.items()})
+        for name, x in carrier.own.items():
+            if x.is_floating_point():  # parameters and buffers
+                carrier.put({name: torch.lerp(x, end[name].to(x), share)})
 
         def count(done: int, expected: int | None, _: str, number=number) -> None:
             if progress is not None:

@@ -99,9 +99,11 @@ at::Tensor log_probabilities(
 }
 
 // Identifies what ranks must share: the files' contents and the options.
-std::string inputs_of(const Options& options, const fs::path& data) {
+std::string inputs_of(const Options& options) {
   Hasher hasher;
-  hasher.update(hash_file(data));
+  for (const fs::path& file : options.data) {
+    hasher.update(hash_file(file));
+  }
   hasher.update(Checkpoint(options.model).content_hash());
   hasher.update(
       options.linearized_at ? Checkpoint(*options.linearized_at).content_hash()
@@ -135,6 +137,9 @@ void eval(const Options& options, const CommonOptions& common) {
   const Classifier classifier(options.model);
   Encoder model = evaluated_model(classifier, options);
   const std::optional<Posterior> posterior = load_posterior(options);
+  if (ranks.size() > 1) {
+    ranks.compare(inputs_of(options));
+  }
   Json json = Json::array();
   for (const fs::path& file : options.data) {
     const Dataset data = classifier.load(file, options.max_length);
@@ -149,11 +154,7 @@ void eval(const Options& options, const CommonOptions& common) {
           options,
           bar.callback());
     }
-    log_p = ranks.gather(
-        log_p,
-        data,
-        options.batch_size,
-        ranks.size() > 1 ? inputs_of(options, file) : "");
+    log_p = ranks.gather(log_p, data, options.batch_size);
     if (!first) {
       continue;
     }

@@ -80,6 +80,59 @@ def test_is_the_definition(problem, form):
     assert seen[-1][0] == 69 and [s[0] for s in seen] == sorted(s[0] for s in seen)
 
 
+def test_any_order_of_the_examples(problem):
+    """Also where every pass over the loader has another one."""
+    model, merge, batches = problem
+    data = torch.utils.data.TensorDataset(*map(torch.cat, zip(*batches, strict=True)))
+    fisher = merganser.fisher(model, batches, "exact")
+    loader = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)
+    found = merganser.calibrate(fisher, model, merge, loader).scale.scale
+    value, error = define(model, merge, batches, fisher, cross_entropy)
+    assert found.value == pytest.approx(value, rel=1e-9)
+    assert found.standard_error == pytest.approx(error, rel=1e-9)
+
+
+def test_frozen_parameters_and_buffers(problem):
+    """The path is the whole way to the merge."""
+    model, merge, batches = problem
+    fisher = merganser.fisher(model, batches, "exact")
+    expected = define(model, merge, batches, fisher, cross_entropy)[0]
+    model[0].requires_grad_(False)
+    found = merganser.calibrate(fisher, model, merge, batches).scale.scale
+    assert found.value == pytest.approx(expected, rel=1e-9)
+    assert [p.requires_grad for p in model.parameters()] == [False] * 2 + [True] * 2
+    del fisher.diagonal["0.weight"]
+    with pytest.raises(InputError, match="lacks tensors of its model: '?0.weight"):
+        merganser.calibrate(fisher, model, merge, batches)
+
+    def with_norm(source):
+        return nn.Sequential(*source[:2], nn.BatchNorm1d(7).double(), source[2]).eval()
+
+    model, merge = with_norm(model).requires_grad_(), with_norm(merge)
+    with torch.no_grad():
+        merge[2].running_mean += 0.3
+    fisher = merganser.fisher(model, batches, "exact")
+    middle = copy.deepcopy(model)
+    middle.load_state_dict(
+        {
+            n: (x + merge.state_dict()[n]) / 2 if x.is_floating_point() else x
+            for n, x in model.state_dict().items()
+        }
+    )
+    with torch.no_grad():
+        at = [
+            torch.cat([cross_entropy(m(x), y) for x, y in batches]).mean()
+            for m in (model, middle, merge)
+        ]
+    end = dict(merge.named_parameters())
+    quadratic = sum(
+        (fisher[n] * (end[n] - p) ** 2).sum() for n, p in model.named_parameters()
+    )
+    found = merganser.calibrate(fisher, model, merge, batches).scale.scale
+    curvature = 4 * (at[0] - 2 * at[1] + at[2])
+    assert found.value == pytest.approx(float(curvature / quadratic), rel=1e-9)
+
+
 def test_regression_is_exact():
     """One linear output: the curvature is D^T X^T X D / n, whatever the labels."""
     torch.manual_seed(0)
@@ -128,6 +181,7 @@ def test_bad_input(problem):
     fisher = merganser.fisher(model, batches, "exact")
     zero = merganser.FisherResult({n: 0 * f for n, f in fisher.items()}, 23, 23, "mc")
     other = make_mlp(5)
+    half = copy.deepcopy(model).bfloat16()
     broken = copy.deepcopy(merge)
     broken[0].bias.data[0] = math.nan
     huge = copy.deepcopy(merge)
@@ -140,6 +194,7 @@ def test_bad_input(problem):
         ("no examples", (fisher, model, merge, [])),
         ("at least 2 examples", (fisher, model, merge, [[t[:1] for t in batches[0]]])),
         ("not finite", (fisher, model, broken, batches)),
+        ("expected a model in float32", (fisher, half, merge, batches)),
         ("other weights", (fisher, other, model, batches)),
     ):
         with pytest.raises(InputError, match=words):

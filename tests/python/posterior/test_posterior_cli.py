@@ -7,7 +7,7 @@ import torch
 from command import run
 from merganser import Posterior
 from safetensors.torch import load_file
-from training_inputs import MODELS, make_data
+from training_inputs import MODELS, make_data, move
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 LENGTH = ("--max-length", 24)
@@ -148,14 +148,22 @@ def test_the_product_is_that_of_python(folder, tmp_path):
 
 @pytest.mark.slow
 def test_its_mean_is_gradient_matching(folder, tmp_path):
-    multiply(folder, tmp_path / "out", "-q")
+    """Of two experts, whose Fishers determine it."""
+    other, fisher = tmp_path / "other", tmp_path / "other.safetensors"
+    move(folder / "model", other, 0.2, 4)
+    data = ("--data", folder / "data.jsonl", "--limit", 5, "-q", *LENGTH)
+    run("fisher", "--model", other, *data, "--out", fisher)
+    more = ("--expert", other, "--fisher", fisher)
+    multiply(folder, tmp_path / "out", "-q", *more)
     (tmp_path / "recipe.yaml").write_text(
         f"""
 merge_method: gradient_matching
 base_model: {folder}/base
 base_fisher: {folder}/base.safetensors
 parameters: {{delta: 0}}
-models: [{{model: {folder}/model, fisher: {folder}/model.safetensors}}]
+models:
+  - {{model: {folder}/model, fisher: {folder}/model.safetensors}}
+  - {{model: {other}, fisher: {fisher}}}
 """
     )
     run("merge", tmp_path / "recipe.yaml", tmp_path / "merged", "-q")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import command
 import pytest
 from safetensors.torch import load_file, save_file
 from training_inputs import make_bert, make_data
+from transformers import AutoModelForSequenceClassification
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +60,36 @@ def test_the_same_bits_for_any_number(folder, ranks, posterior):
     expected = json.loads(command.run(*words).stdout)
     assert [row["examples"] for row in expected] == [45, 5]
     assert json.loads(done.stdout) == expected
+
+
+def test_several_evaluations_of_a_job(folder, tmp_path):
+    """Ranks are not ahead of rank 0 by a whole command."""
+    program = tmp_path / "twice.sh"
+    program.write_text(
+        '#!/bin/sh\nset -e\n[ "$RANK" = 0 ] && sleep 2\n'
+        f"for data in a.jsonl b.tsv; do {command.executable()} eval "
+        f"--model {folder}/model --data {folder}/$data --max-length 16 -q; done\n"
+    )
+    program.chmod(0o755)
+    done = torchrun(2, program)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(", ")[-1] for line in lines] == ["45 examples", "5 examples"]
+
+
+def test_more_classes_than_a_message_of_the_store_holds(folder, tmp_path):
+    """8 MiB, of 30,000 probabilities for each of the first rank's texts."""
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder / "model", num_labels=30_000, ignore_mismatched_sizes=True
+    )
+    shutil.copytree(folder / "model", tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
+    data = make_data(tmp_path / "data.jsonl", 90, seed=3)
+    files = ("--model", tmp_path / "model", "--data", data)
+    words = ("eval", *files, "--max-length", 16, "--json")
+    done = torchrun(2, command.executable(), *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads(command.run(*words).stdout)
 
 
 def script(folder, text):
