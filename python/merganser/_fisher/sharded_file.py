@@ -37,7 +37,7 @@ def write_sharded(
             failure = error
     for _ in gathered:
         pass
-    failed = torch.tensor([failure is not None], dtype=torch.int32)
+    failed = torch.tensor([failure is not None], dtype=torch.int32, device=first.device)
     for group in mesh.get_all_groups():
         distributed.all_reduce(failed, distributed.ReduceOp.MAX, group)
     if failure is not None:

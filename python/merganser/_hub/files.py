@@ -22,6 +22,11 @@ def weights_of(name: str, files: list[str]) -> list[str]:
     for pattern in _WEIGHTS:
         if found := [file for file in top if fnmatchcase(file, pattern)]:
             return found
+    if any(fnmatchcase(file, "0_*/*.safetensors") for file in files):
+        raise InputError(
+            f"{name}: has its weights in the directory of a first module; save it with "
+            "a current sentence-transformers, which puts them at the top"
+        )
     raise InputError(
         f"{name}: has no .safetensors file on the Hub; save the model as "
         "safetensors, with save_pretrained of transformers"

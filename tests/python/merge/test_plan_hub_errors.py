@@ -31,6 +31,7 @@ ERRORS = {
     "me/a@v9": ["me/a: expected a branch, tag or commit on the Hub, got 'v9'"],
     "me/b": ["me/b: access to this model is restricted", "hf auth login"],
     "me/pickled": ["me/pickled: has no .safetensors file on the Hub"],
+    "me/older": ["me/older: has its weights in the directory of a first module"],
 }
 
 
@@ -39,6 +40,7 @@ def test_what_the_hub_lacks(name, case, connect, monkeypatch):
     write_recipe(case.away, a=name, b="me/a")
     repositories = case.repositories()
     repositories["me/pickled"] = {"config.json": b"{}", "pytorch_model.bin": b""}
+    repositories["me/older"] = {"0_Transformer/model.safetensors": b""}
     monkeypatch.chdir(case.away)
     with hub.serve(repositories, gated=["me/b"]) as url:
         connect(url)
