@@ -7,13 +7,13 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from ._C import InputError
 from ._common.arguments import check_choice, check_count
 from ._common.wrappers import unwrapped
-from ._fisher.batches import Batch
+from ._fisher.batches import Batch, size_of
 from ._fisher.stored import Stored
 from ._hf.adam import Adam
 from ._hf.adamw_fisher import AdamInOptimizer
@@ -21,6 +21,7 @@ from ._hf.mode import Mode
 from ._hf.model_card import Described, extend_model_card, fisher_text
 from ._hf.online_mc import OnlineMC, OnlineMCEval
 from ._hf.outputs import Outputs
+from ._hf.pair_loss import PairLoss
 from ._hf.proximal import ProximalCallback, has_term
 from ._hf.trainer import (
     check_model,
@@ -74,7 +75,8 @@ class FisherCallback(Described):
             bounds. "adam" needs a model that computes its loss from labels, and raises
             InputError at the first step if that is a different loss, or a mean over
             tokens as above. Terms that a Trainer's compute_loss adds would enter the
-            Fisher.
+            Fisher. For a model of sentence-transformers, the loss module of its
+            Trainer, with "adam": a mean over examples, so without in-batch negatives.
         seed: random seed for sampling labels.
         num_examples: N, by which a merge scales the mean; None: the size of the data
             set, if its rows are not packed texts.
@@ -92,7 +94,8 @@ class FisherCallback(Described):
 
     Raises, from Trainer.train():
         InputError: fp16, DeepSpeed, FSDP, DataParallel, torch_compile; a model of
-            sentence-transformers; `window` with load_best_model_at_end; re-entrant
+            sentence-transformers without its loss, or with one that couples the
+            examples of a batch; `window` with load_best_model_at_end; re-entrant
             gradient checkpoints with "online_mc"; a data set of packed texts without
             `num_examples`; resuming within the window, unless the checkpoint has the
             sums of an AdamWFisher.
@@ -104,7 +107,7 @@ class FisherCallback(Described):
         *,
         interval: int = 4,
         window: int | None = None,
-        loss: str = "auto",
+        loss: str | nn.Module = "auto",
         seed: int = 0,
         num_examples: int | None = None,
         out: str | os.PathLike | None = None,
@@ -112,7 +115,13 @@ class FisherCallback(Described):
     ) -> None:
         check_choice("estimator", estimator, ESTIMATORS)
         check_choice("storage", storage, STORAGES)
-        check_choice("loss", loss, LOSSES)
+        if not isinstance(loss, nn.Module):
+            check_choice("loss", loss, LOSSES)
+        elif estimator != "adam":
+            raise InputError(
+                f"estimator={estimator!r} draws labels, which a loss module cannot "
+                "take: use 'adam'"
+            )
         check_count("interval", interval)
         check_count("seed", seed, minimum=0)
         if window is not None:
@@ -138,7 +147,7 @@ class FisherCallback(Described):
     ):
         self._leave_interrupted_run()
         check_trainer(args, self.estimator, self.window)
-        check_model(unwrapped(model))
+        check_model(unwrapped(model), self.loss)
         self.result = None
         self._mode = self._find_mode(model, args, optimizer)
         self._follows_best = args.load_best_model_at_end
@@ -152,7 +161,8 @@ class FisherCallback(Described):
         check_resume(self._mode, self._begin, state.global_step)
         self._saved_step: int | None = None
         self._rows = args.train_batch_size
-        self._hook = model.register_forward_hook(self._see, with_kwargs=True)
+        seen = self.loss if isinstance(self.loss, nn.Module) else model
+        self._hook = seen.register_forward_hook(self._see, with_kwargs=True)
 
     def on_step_begin(self, args, state, control, **_):
         if self.estimator == "adam" and has_term(state):
@@ -205,8 +215,10 @@ class FisherCallback(Described):
             return  # an evaluation
         kwargs = dict(kwargs)
         labels = kwargs.pop("labels", None)
+        if isinstance(self.loss, nn.Module):
+            args, labels = args[:1], labels if len(args) < 2 else args[1]
         num_items = kwargs.pop("num_items_in_batch", None)
-        size = _batch_size(labels, *args, *kwargs.values())
+        size = size_of(args, {**kwargs, "labels": labels})
         # OnlineMC numbers the examples when it draws labels.
         batch = Batch(args, kwargs, labels, torch.arange(size), size)
         try:
@@ -230,8 +242,10 @@ class FisherCallback(Described):
 
     def _find_mode(self, model, args, optimizer) -> Mode:
         model = unwrapped(model)
-        outputs = Outputs(self.loss, model)
         ours = find_adamw_fisher(args, optimizer)
+        if isinstance(self.loss, nn.Module):
+            return PairLoss(model, args, Outputs("auto", model), self.loss)
+        outputs = Outputs(self.loss, model)
         if self.estimator == "online_mc":
             return OnlineMC(model, args, outputs, self.interval, self.seed)
         if self.estimator == "online_mc_eval":
@@ -284,10 +298,3 @@ class FisherCallback(Described):
         if window is None:
             window = steps_per_epoch(args, train_dataloader)
         return max(0, state.max_steps - window)
-
-
-def _batch_size(*values) -> int:
-    for value in values:
-        if isinstance(value, Tensor) and value.dim() > 0:
-            return len(value)
-    raise InputError("the model was called without a tensor")

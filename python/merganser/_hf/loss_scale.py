@@ -46,6 +46,11 @@ class LossScale:
     def begin_step(self) -> None:
         self._parts.clear()
 
+    @property
+    def has_parts(self) -> bool:
+        """False if the step has no micro-batch yet."""
+        return bool(self._parts)
+
     def add(
         self,
         loss: Loss,

@@ -49,14 +49,14 @@ def check_trainer(args, estimator: str, window: int | None) -> None:
     _refuse("FisherCallback", problems)
 
 
-def check_model(model: nn.Module) -> None:
+def check_model(model: nn.Module, loss: str | nn.Module) -> None:
     """Raises InputError for a model whose labels a Trainer keeps from it."""
     problem = (
-        f"{type(model).__name__} of sentence-transformers: its losses get the labels, "
-        "and may couple the examples of a batch; after training, call merganser.fisher "
-        "with a loss of pairs, or merganser.fisher_from_checkpoint"
+        f"{type(model).__name__} of sentence-transformers without its loss, which gets "
+        "the labels: pass loss, the module that the Trainer has"
     )
-    _refuse("FisherCallback", {problem: is_sentence_model(model)})
+    is_alone = is_sentence_model(model) and isinstance(loss, str)
+    _refuse("FisherCallback", {problem: is_alone})
 
 
 def _refuse(callback: str, problems: dict[str, bool]) -> None:

@@ -12,6 +12,7 @@ from datasets import Dataset
 from document_examples import run_example
 from fisher_oracle import assert_fishers_close
 from merganser import InputError
+from merganser._common.sentence import name_in_files
 from merganser.hf import FisherCallback
 from sentence_models import (
     PAIRS,
@@ -26,9 +27,13 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
+from sentence_transformers.sentence_transformer.losses import (
+    CosineSimilarityLoss,
+    MultipleNegativesRankingLoss,
+)
 from torch import nn
 from torch.nn import functional
+from transformers import TrainerCallback
 
 pytestmark = pytest.mark.slow
 
@@ -179,33 +184,107 @@ def test_model_path_with_another_dense(model, folder, tmp_path):
         merganser.fisher(model, data, "empirical", **options)
 
 
-def make_trainer(model, out, callbacks=()):
+def make_trainer(model, out, callbacks=(), loss=None, **settings):
     first, second, labels = zip(*PAIRS * 2, strict=True)
     return SentenceTransformerTrainer(
         model=model,
         args=SentenceTransformerTrainingArguments(
             output_dir=out,
-            max_steps=4,
             per_device_train_batch_size=2,
             save_steps=4,
             logging_steps=1,
             report_to=[],
             use_cpu=True,
             disable_tqdm=True,
+            **{"max_steps": 4} | settings,
         ),
         train_dataset=Dataset.from_dict(
             {"first": first, "second": second, "label": labels}
         ),
-        loss=CosineSimilarityLoss(model),
+        loss=CosineSimilarityLoss(model) if loss is None else loss,
         callbacks=list(callbacks),
     )
 
 
-def test_callback_in_their_trainer_is_refused(folder, tmp_path):
+class Recorder(TrainerCallback):
+    """Gradients before each step, in float64."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_pre_optimizer_step(self, args, state, control, model, **_):
+        self.steps.append(
+            {
+                name_in_files(model, n): (0 * p if p.grad is None else p.grad).double()
+                for n, p in model.named_parameters()
+            }
+        )
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_callback_in_their_trainer(folder, tmp_path, accumulate):
+    """sum over steps of (n * mean gradient)^2, over the examples of the steps."""
     model = SentenceTransformer(str(folder), device="cpu")
-    trainer = make_trainer(model, tmp_path, [FisherCallback()])
-    with pytest.raises(InputError, match="does not support SentenceTransformer of"):
-        trainer.train()
+    loss, recorder = CosineSimilarityLoss(model), Recorder()
+    callback = FisherCallback(loss=loss, window=3)
+    settings = {
+        "gradient_accumulation_steps": accumulate,
+        "max_grad_norm": 0.0,
+        "learning_rate": 1e-3,
+    }
+    trainer = make_trainer(model, tmp_path, [recorder, callback], loss, **settings)
+    trainer.train()
+    # Five batches an epoch: its last step has one.
+    sizes = {1: [2, 2, 2], 2: [4, 2, 4]}[accumulate]
+    found = callback.result
+    assert found.num_examples_used == sum(sizes) and found.num_examples == 10
+    for name, f in found.items():
+        steps = zip(sizes, recorder.steps[-3:], strict=True)
+        squares = sum((n * step[name]) ** 2 for n, step in steps)
+        torch.testing.assert_close(
+            f.double(), squares / sum(sizes), rtol=1e-4, atol=1e-12, msg=name
+        )
+    assert found["2_Dense/linear.weight"].any()
+
+
+def test_callback_clips_as_their_trainer(folder, tmp_path):
+    states, fishers = [], []
+    for clip in (0.0, 0.01):
+        for collecting in (False, True):
+            model = SentenceTransformer(str(folder), device="cpu")
+            loss = CosineSimilarityLoss(model)
+            callback = FisherCallback(loss=loss, window=1)
+            settings = {"max_grad_norm": clip, "max_steps": 1}
+            callbacks = [callback] * collecting
+            make_trainer(model, tmp_path / "out", callbacks, loss, **settings).train()
+            states.append(model.state_dict())
+            fishers.append(callback.result)
+    for a, b in (states[:2], states[2:]):
+        assert all(torch.equal(x, b[n]) for n, x in a.items())
+    a, b = (fishers[i].diagonal for i in (1, 3))  # before clipping
+    assert all(torch.equal(a[n], x) for n, x in b.items())
+
+
+def test_callback_refuses(folder, tmp_path):
+    model = SentenceTransformer(str(folder), device="cpu")
+    for callback, loss, words in (
+        (FisherCallback(), None, "without its loss"),
+        (
+            FisherCallback(loss=CosineSimilarityLoss(model)),
+            None,
+            "did not call the loss that FisherCallback got",
+        ),
+        (
+            FisherCallback(loss=(ranking := MultipleNegativesRankingLoss(model))),
+            ranking,
+            "MultipleNegativesRankingLoss of 2 examples is",
+        ),
+    ):
+        trainer = make_trainer(model, tmp_path, [callback], loss)
+        with pytest.raises(InputError, match=words):
+            trainer.train()
+    with pytest.raises(InputError, match="draws labels"):
+        FisherCallback("online_mc", loss=CosineSimilarityLoss(model))
 
 
 def test_checkpoint_of_their_trainer(folder, tmp_path):
