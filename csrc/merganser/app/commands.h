@@ -44,9 +44,8 @@ inline constexpr CommandInfo kCommands[] = {
      "measure the gradient mismatch of merged models, without test data"},
     {"refine", "take a few steps from a merge towards the joint optimum"},
     {"posterior",
-     "multiply the Laplace posteriors of experts into one with the merge as "
-     "its "
-     "mean"},
+     "multiply experts' Laplace posteriors; the mean is a merge of the "
+     "experts"},
     {"inspect",
      "show names, shapes, types, metadata and hashes of a checkpoint"},
     {"verify", "check that a merged model and its inputs are unchanged"},

@@ -1,41 +1,30 @@
 #include "merganser/app/objective_arguments.h"
 
-#include <fmt/format.h>
-
 #include <CLI/CLI.hpp>
 
 #include "merganser/app/model_option.h"
+#include "merganser/app/per_expert.h"
 #include "merganser/app/torch_options.h"
-#include "merganser/base/error.h"
 
 namespace merganser::app {
 
 ObjectiveOptions ObjectiveArguments::objective() const {
-  const auto require = [&](size_t count, const char* option, const char* rule) {
-    if (count != experts.size()) {
-      throw InputError(fmt::format(
-          "expected {} {}, got {} for {} experts",
-          option,
-          rule,
-          count,
-          experts.size()));
-    }
-  };
-  require(data.size(), "--data", "once per expert");
+  const size_t count = experts.size();
+  check_per_expert(data.size(), "--data", "once per expert", count);
   if (!fishers.empty()) {
-    require(fishers.size(), "--fisher", "once per expert, or not at all");
+    check_per_expert(
+        fishers.size(), "--fisher", "once per expert, or not at all", count);
   }
-  if (weights.size() > 1) {
-    require(weights.size(), "--weight", "once, or once per expert");
-  }
+  const std::vector<double> weight = weights_per_expert(weights, count);
   ObjectiveOptions result = options;
-  for (size_t t = 0; t < experts.size(); ++t) {
-    ObjectiveTask task{.expert = experts[t], .data = data[t], .fisher = {}};
+  for (size_t t = 0; t < count; ++t) {
+    ObjectiveTask task{
+        .expert = experts[t],
+        .data = data[t],
+        .fisher = {},
+        .weight = weight[t]};
     if (!fishers.empty()) {
       task.fisher = fishers[t];
-    }
-    if (!weights.empty()) {
-      task.weight = weights.size() == 1 ? weights[0] : weights[t];
     }
     result.tasks.push_back(task);
   }

@@ -9,7 +9,7 @@
 
 #include "merganser/app/commands.h"
 #include "merganser/app/model_option.h"
-#include "merganser/base/error.h"
+#include "merganser/app/per_expert.h"
 #include "merganser/base/json_text.h"
 #include "merganser/base/progress.h"
 #include "merganser/fisher/posterior.h"
@@ -31,27 +31,6 @@ struct Options {
   fs::path out;
 };
 
-std::vector<double> weights_of(const Options& options) {
-  const size_t count = options.experts.size();
-  if (options.fishers.size() != count) {
-    throw InputError(fmt::format(
-        "expected --fisher once per expert, got {} for {} experts",
-        options.fishers.size(),
-        count));
-  }
-  if (options.weights.size() > 1 && options.weights.size() != count) {
-    throw InputError(fmt::format(
-        "expected --weight once, or once per expert, got {} for {} experts",
-        options.weights.size(),
-        count));
-  }
-  if (options.weights.size() == count) {
-    return options.weights;
-  }
-  return std::vector<double>(
-      count, options.weights.empty() ? 1.0 : options.weights[0]);
-}
-
 Posterior product_of(
     const Options& options,
     const std::vector<double>& weights,
@@ -70,7 +49,11 @@ Posterior product_of(
 }
 
 void posterior(const Options& options, const CommonOptions& common) {
-  const std::vector<double> weights = weights_of(options);
+  const size_t experts = options.experts.size();
+  check_per_expert(
+      options.fishers.size(), "--fisher", "once per expert", experts);
+  const std::vector<double> weights =
+      weights_per_expert(options.weights, experts);
   AtomicDirectory out(options.out, /*replace=*/false);
   int64_t parameters = 0;
   int64_t zeros = 0;
@@ -97,7 +80,7 @@ void posterior(const Options& options, const CommonOptions& common) {
         "{}: product of {} posteriors over {} parameters, {} with precision "
         "0\n",
         options.out.string(),
-        options.experts.size(),
+        experts,
         parameters,
         zeros);
   }

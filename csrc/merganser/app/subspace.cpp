@@ -12,6 +12,7 @@
 #include "merganser/app/commands.h"
 #include "merganser/app/estimate_arguments.h"
 #include "merganser/app/model_option.h"
+#include "merganser/app/per_expert.h"
 #include "merganser/app/torch_options.h"
 #include "merganser/base/error.h"
 #include "merganser/base/json_text.h"
@@ -60,13 +61,8 @@ std::vector<Model> pair_experts(
     const Options& options,
     const std::vector<std::filesystem::path>& files,
     const char* option) {
-  if (files.size() != options.experts.size()) {
-    throw InputError(fmt::format(
-        "expected {} once per expert, got {} for {} experts",
-        option,
-        files.size(),
-        options.experts.size()));
-  }
+  check_per_expert(
+      files.size(), option, "once per expert", options.experts.size());
   std::vector<Model> models;
   for (size_t t = 0; t < files.size(); ++t) {
     models.push_back({options.experts[t], files[t]});

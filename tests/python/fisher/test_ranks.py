@@ -12,7 +12,6 @@ import torch
 from processes import run_ranks
 from ranks_cases import plain, vectors
 from repository import SUPPORT
-from torch import distributed
 
 WORKER = "ranks_worker.py"
 
@@ -26,16 +25,6 @@ def expected():
 
 def cases_mc():
     return ranks_cases.diagonal(merganser.fisher(plain(), vectors(), "mc"))
-
-
-@pytest.fixture
-def one():
-    """The group of this process alone."""
-    distributed.init_process_group(
-        "gloo", store=distributed.HashStore(), rank=0, world_size=1
-    )
-    yield distributed.group.WORLD
-    distributed.destroy_process_group()
 
 
 def assert_equal(found, expected):

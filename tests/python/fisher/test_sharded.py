@@ -30,16 +30,6 @@ def expected():
     }
 
 
-@pytest.fixture
-def one():
-    """The group of this process alone."""
-    distributed.init_process_group(
-        "gloo", store=distributed.HashStore(), rank=0, world_size=1
-    )
-    yield distributed.group.WORLD
-    distributed.destroy_process_group()
-
-
 def assert_equal(tensors, expected, case):
     total = sum(f.square().sum() for f in expected.values()).sqrt()
     assert list(tensors) == list(expected), case
